@@ -147,7 +147,7 @@ def _its_receipt_agrees_with_the_client(service: Worldclock, client: Client, num
     assert [each["asked_percent"] for each in receipt["weights"]] == [0, 50]
     assert "alarm" in receipt["alarms"]["verdicts"]
     assert (rollout["verb"], rollout["outcome"], rollout["previous_release"]) == ("deploy", "rolled_back", 2)
-    assert f"release {number} cost {client.failed} of" in page.read_text()
+    assert f"release {number}: {client.failed} of" in page.read_text()
 
 
 def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worldclock) -> None:

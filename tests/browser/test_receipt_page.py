@@ -63,7 +63,7 @@ def test_the_page_fits_and_answers_first(tmp_path: Path, width: int) -> None:
     assert len(seen["plots"]) == 4
     assert all(wide > 0.6 * min(width, 800) and high > 60 for wide, high in seen["plots"])
     assert seen["bars"] > 20
-    assert seen["first"] == "release 12 cost 2 of 8,000 requests"
+    assert seen["first"] == "release 12: 2 of 8,000 requests failed"
 
 
 def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_relative_alarm_reports_that_a_guarded_release_has_no_comparison(tmp_p
         await bench.end(started)
         assert started.reading
         assert started.reading.verdict == "not_enough_data"
-        assert "no other release serves beside it" in started.reading.sentence
+        assert "no other release serves at the same time" in started.reading.sentence
 
     run(tmp_path, story)
 

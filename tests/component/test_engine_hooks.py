@@ -165,7 +165,7 @@ def test_a_bake_without_enough_requests_continues_and_says_so(tmp_path: Path) ->
         result = await bench.deploy(digest="sha256:2", strategy="Linear50PercentEvery1Minute")
         assert result["outcome"] == "live"
         assert result["alarms"]["verdict"] == "not_enough_data"
-        doubt = "the alarms had not enough data at 50 % (error rate: 0 of 20 requests that a verdict needs)"
+        doubt = "the alarms had not enough data at 50 % (error rate: 0 of 20 requests needed for a verdict)"
         notes = {step["weight_percent"]: step.get("note") for step in result["steps"] if step["state"] == "shifting"}
         assert notes == {50: None, 100: doubt}
         assert any(event.sentence == f"release 2 goes on, though {doubt}" for event in bench.store.events())

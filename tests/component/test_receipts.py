@@ -164,7 +164,7 @@ def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(t
         shown = release(bench.engine, "dev", 2)
         assert shown["rollouts"][0]["taken_back"]["rollout"] == back.rollout
         assert shown["cost"]["failed"] == seen["p01"] // 2, "the whole of it"
-        assert f"cost {seen['p01'] // 2} of" in headline(2, shown["rollouts"][0])
+        assert f": {seen['p01'] // 2} of" in headline(2, shown["rollouts"][0])
         assert release(bench.engine, "dev", 1)["cost"]["failed"] == 0, "the one that returns did not fail them"
         before = first.resume.base[Side.LIVE]["api"]["dev-r1-api-1"].requests
         assert first.live.requests + second.candidate.requests == seen["p00"] - before

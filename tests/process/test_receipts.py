@@ -116,7 +116,7 @@ def test_a_receipt_equals_the_clients_counts_also_when_workers_are_killed(site: 
     assert receipt["complete"]
     site.hitless("releases", "2", "--html", str(site.folder / "receipt.html"))
     failed = receipt["cost"]["failed"]
-    assert f"release 2 cost {failed} of {CONNECTIONS * EACH} requests" in (site.folder / "receipt.html").read_text()
+    assert f"release 2: {failed} of {CONNECTIONS * EACH} requests failed" in (site.folder / "receipt.html").read_text()
     assert metrics["hitless_requests_total", "2"] == clients.sums(2)["requests"]
     assert metrics["hitless_failed_total", "2"] == clients.sums(2)["failed"]
     assert metrics["hitless_shielded_total", "2"] == clients.sums(2)["shielded"]

@@ -19,8 +19,8 @@ from hitless.rollout.alarms import (
     ReleaseTraffic,
     TrafficWindow,
     Verdict,
+    is_above,
     read_alarms,
-    surely_above,
 )
 from hitless.service.model import AlarmSettings
 from hitless.worker.layout import BUCKETS, bucket_of
@@ -65,32 +65,32 @@ def read(settings: AlarmSettings, candidate: ReleaseTraffic, live: ReleaseTraffi
     ],
 )
 def test_what_counts_as_sure_at_one_per_cent(bad: int, of: int, alarm: bool) -> None:
-    assert surely_above(bad, of, 1) is alarm
+    assert is_above(bad, of, 1) is alarm
 
 
 @given(COUNTS, COUNTS, PERCENT)
 def test_nothing_is_sure_that_was_not_even_seen(bad: int, of: int, percent: float) -> None:
     bad = min(bad, of)
     if 100 * bad <= percent * of:
-        assert not surely_above(bad, of, percent)
+        assert not is_above(bad, of, percent)
 
 
 @given(COUNTS, COUNTS, PERCENT)
 def test_one_more_bad_request_never_makes_it_less_sure(bad: int, of: int, percent: float) -> None:
-    if bad < of and surely_above(bad, of, percent):
-        assert surely_above(bad + 1, of, percent)
+    if bad < of and is_above(bad, of, percent):
+        assert is_above(bad + 1, of, percent)
 
 
 @given(COUNTS, COUNTS, PERCENT, st.integers(2, 50))
 def test_the_same_share_of_more_requests_is_never_less_sure(bad: int, of: int, percent: float, times: int) -> None:
-    if bad <= of and surely_above(bad, of, percent):
-        assert surely_above(times * bad, times * of, percent)
+    if bad <= of and is_above(bad, of, percent):
+        assert is_above(times * bad, times * of, percent)
 
 
 @given(st.integers(1, 100_000))
 def test_where_nothing_may_fail_one_failure_is_an_alarm(of: int) -> None:
-    assert surely_above(1, of, 0)
-    assert not surely_above(0, of, 0)
+    assert is_above(1, of, 0)
+    assert not is_above(0, of, 0)
 
 
 def first_alarm(rate: float, *, seed: int, looks: int, requests_a_look: int) -> int | None:
@@ -122,7 +122,7 @@ def test_a_route_in_four_that_fails_rings_within_the_first_looks() -> None:
 def test_fewer_requests_than_the_minimum_are_never_an_alarm(requests: int, failed: int) -> None:
     reading = read(AlarmSettings(1, 20), served(requests, min(failed, requests)))
     assert reading.verdict is Verdict.NOT_ENOUGH_DATA
-    assert reading.sentence == f"error rate: {requests} of 20 requests that a verdict needs"
+    assert reading.sentence == f"error rate: {requests} of 20 requests needed for a verdict"
 
 
 def test_a_broken_candidate_rings_at_the_minimum() -> None:
@@ -160,7 +160,7 @@ def test_one_slow_request_in_a_hundred_is_what_a_p99_allows() -> None:
 def test_latency_is_judged_only_from_enough_answers_whatever_the_gateway_counted() -> None:
     reading = read(SLOW, served(500, ms=[300] * 19))
     assert reading.verdict is Verdict.NOT_ENOUGH_DATA
-    assert reading.sentence == "p99: 19 of 20 requests that a verdict needs"
+    assert reading.sentence == "p99: 19 of 20 requests needed for a verdict"
 
 
 RELATIVE = AlarmSettings(1, 20, p99_relative_percent=200)

@@ -232,10 +232,10 @@ def test_text_and_page_show_it_as_they_show_the_engines() -> None:
     document = {**RELEASE, "rollouts": rollouts.of(8)}
     assert [one["rollout"] for one in rollouts.of(8)] == [2, 1]
     text = in_full(document)
-    assert "the rollback to release 8 cost 4 of 1,123 requests" in text
-    assert "2 that it failed were answered by release 7" in text
+    assert "the rollback to release 8: 4 of 1,123 requests failed" in text
+    assert "2 requests that it failed were answered by release 7" in text
     assert "user/ada" in text
     page = render(document)
-    assert "release 8 cost 4 of 1,123 requests" in page
+    assert "release 8: 4 of 1,123 requests failed" in page
     assert "counted by Lambda and the wrapper" in page
     assert "BeforeAllowTraffic of s-prod-zones" in page

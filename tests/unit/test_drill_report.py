@@ -78,7 +78,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
 def test_the_page_shows_the_receipts_of_the_rollouts() -> None:
     page = render(replace(drilled(), receipts=({"release": 12, "rollout": rolled_back()},)))
     assert page.count('<details class="receipt">') == 1
-    assert "release 12 cost 2 of 8,000 requests" in page
+    assert "release 12: 2 of 8,000 requests failed" in page
     assert "<h2>Receipts</h2>" not in render(drilled())
 
 

@@ -126,13 +126,15 @@ def with_cost(**cost: Any) -> dict[str, Any]:
 
 
 def test_the_first_line_answers() -> None:
-    assert headline(12, rolled_back()) == "release 12 cost 2 of 8,000 requests"
-    assert headline(12, with_cost(failed=0)) == "release 12 cost 0 of 8,000 requests"
-    assert headline(12, with_cost(complete=False)) == "release 12 cost 2 of 8,000 requests, as far as is known"
-    assert headline(12, {**rolled_back(), "outcome": None}) == "release 12 has cost 2 of 8,000 requests so far"
-    assert headline(12, with_cost(requests=0, failed=0)) == "release 12 cost nothing: no request came meanwhile"
+    assert headline(12, rolled_back()) == "release 12: 2 of 8,000 requests failed"
+    assert headline(12, with_cost(failed=0)) == "release 12: 0 of 8,000 requests failed"
+    assert headline(12, with_cost(complete=False)) == "release 12: 2 of 8,000 requests failed, as far as known"
+    assert headline(12, {**rolled_back(), "outcome": None}) == "release 12: 2 of 8,000 requests failed so far"
+    assert headline(12, with_cost(requests=0, failed=0)) == "release 12: no requests during the rollout"
     back = headline(12, {**rolled_back(), "verb": "guard", "outcome": "live"})
-    assert back == "the guard's return to release 12 cost 2 of 8,000 requests", "it is not release 12 that failed them"
+    assert back == "the guard's return to release 12: 2 of 8,000 requests failed", (
+        "it is not release 12 that failed them"
+    )
     unstarted = {**with_cost(requests=0, failed=0), "steps": [], "outcome": "superseded"}
     assert headline(12, unstarted) == "release 12 was superseded before its first step"
     assert "has no receipt" in headline(12, rolled_back(receipt=None))
@@ -140,9 +142,9 @@ def test_the_first_line_answers() -> None:
 
 def test_the_page_answers_in_its_title_and_its_first_heading() -> None:
     page = render(shown())
-    assert "<title>release 12 cost 2 of 8,000 requests</title>" in page
-    assert re.search(r"<main>\s*<h1 class=\"not-ok\">release 12 cost 2 of 8,000 requests</h1>", page)
-    assert "<h1>release 12 cost 0 of 8,000 requests</h1>" in render(shown(with_cost(failed=0)))
+    assert "<title>release 12: 2 of 8,000 requests failed</title>" in page
+    assert re.search(r"<main>\s*<h1 class=\"not-ok\">release 12: 2 of 8,000 requests failed</h1>", page)
+    assert "<h1>release 12: 0 of 8,000 requests failed</h1>" in render(shown(with_cost(failed=0)))
 
 
 def test_nothing_that_somebody_wrote_becomes_markup() -> None:
@@ -158,14 +160,14 @@ def test_nothing_that_somebody_wrote_moves_the_terminal_s_cursor() -> None:
 def test_the_terminal_says_all_that_matters_in_few_lines() -> None:
     text = in_full(shown(rolled_back(), rolled_back(rollout=30, receipt=None)))
     for said in (
-        "release 12 cost 2 of 8,000 requests",
+        "release 12: 2 of 8,000 requests failed",
         "rolled back: deploy by Canary10Percent5Minutes in 32.1 s, after release 11",
         "alarm: 42 of 810 requests failed",
-        "40 that it failed were answered by release 11",
+        "40 requests that it failed were answered by release 11",
         "asked 10 %, got 10.1 % (810 of 8,000 in 30.0 s)",
         "read 114 times: not enough data 3, ok 110, alarm 1; highest error rate 5.18 % at 31.0 s",
         "pre_traffic: Succeeded",
-        "ada in GitHub Actions run 17, asked for by octocat",
+        "ada in GitHub Actions run 17, started by octocat",
         "has no receipt",
     ):
         assert said in text
@@ -219,13 +221,13 @@ def test_a_plot_of_any_length_has_a_few_round_instants(end_s: float) -> None:
 def test_the_summary_is_a_part_of_another_page() -> None:
     part = str(summary(12, rolled_back()))
     assert part.strip().startswith('<details class="receipt">')
-    assert "release 12 cost 2 of 8,000 requests" in part
+    assert "release 12: 2 of 8,000 requests failed" in part
     assert "<style" not in part
     assert "has no receipt" in str(summary(12, rolled_back(receipt=None)))
 
 
 def test_who_is_not_invented() -> None:
-    assert who({"who": None}) == "the engine itself, or a caller that did not say"
+    assert who({"who": None}) == "the engine itself, or an unknown caller"
     assert who({"who": {"user": "root", "sudo_user": "ada"}}) == "root by sudo from ada"
 
 

@@ -1,6 +1,6 @@
-"""A release's receipts as one HTML page that stands alone, and a receipt's summary for other pages.
+"""A release's receipts as one HTML page, and a receipt's summary for other pages.
 
-Everything that a person or a handler wrote is escaped by the templates; the page runs no script and loads nothing.
+The templates escape all text of people and handlers. The page has no script and loads nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from hitless.receipts.plot import plot
 
 
 def write_page(release: words.Document, path: Path) -> None:
-    """Write the page of a release (`hitless releases N --json`), whole or not at all. Raises MachineError."""
+    """Write the page of a release (`hitless releases N --json`). Raises MachineError."""
     write_whole(path, render(release))
 
 
 def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
-    """Write a file, whole or not at all. What is there and no file, `/dev/null` for one, is written to, never replaced.
-    Raises MachineError if the place, which `option` names, cannot be written to.
+    """Write a file completely or not at all. Something that is not a file (`/dev/null`) is written to, not replaced.
+
+    Raises MachineError if it cannot be written; `option` is the command's option that names the file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
 
 
 def render(release: words.Document) -> str:
-    """The page's text; its first line is the newest rollout's answer."""
+    """The page; its heading is the newest rollout's headline."""
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
     page = environment_of("hitless.receipts").get_template("page.html")
@@ -73,7 +74,7 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
 
 
 def environment_of(package: str) -> Environment:
-    """The package's own templates, with a receipt's words. Everything is escaped, and no name may be missing."""
+    """The package's templates with the functions of `words`. All values are escaped; an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=True,

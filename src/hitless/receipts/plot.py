@@ -1,4 +1,4 @@
-"""What a receipt's page draws: shares and failures over time, as plain numbers in per cent of the drawing. Pure."""
+"""The chart of a receipt's page: shares and failures over time, in per cent of the drawing's size. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hitless.charts import round_step
 from hitless.receipts.words import seconds_between
 
 FEWEST_REQUESTS = 20
-"""A share of fewer requests says nothing: such spans are joined with the next."""
+"""A span with fewer requests is joined with the next, because its share says nothing."""
 
 NAMES = ("requests", "failed", "shielded")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Between two readings of the gateway, seconds since the rollout's start; counts of what came in between."""
+    """The time between two readings, in seconds since the rollout's start, with its counts."""
 
     start_s: float
     end_s: float
@@ -42,7 +42,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle in per cent of the drawing; `title` is what it means."""
+    """A rectangle in per cent of the drawing; `title` explains it."""
 
     x: float
     width: float
@@ -53,7 +53,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Ready to be drawn on a field of 100 × 100: `asked` a path, `got`, `failed` and `shielded` bars."""
+    """The chart on a field of 100 × 100: `asked` is a path; `got`, `failed` and `shielded` are bars."""
 
     asked: str
     got: tuple[Bar, ...]
@@ -64,7 +64,7 @@ class Plot:
 
 
 def plot(rollout: Mapping[str, Any]) -> Plot | None:
-    """None where the rollout has no receipt, or was over before anything was read."""
+    """None if the rollout has no receipt, or ended before the first reading."""
     receipt = rollout["receipt"]
     if not receipt or not receipt["points"]:
         return None
@@ -89,7 +89,7 @@ def plot(rollout: Mapping[str, Any]) -> Plot | None:
 
 
 def spans(start: str, points: Sequence[Mapping[str, Any]]) -> Iterator[Span]:
-    """Differences of the readings, those of few requests joined; the last one as it is."""
+    """The spans between readings. Spans with few requests are joined, except the last."""
     nothing = dict.fromkeys(NAMES, 0)
     readings = [(seconds_between(start, p["at"]), p.get("candidate", nothing), p.get("live", nothing)) for p in points]
     since = readings[0]
@@ -105,7 +105,7 @@ def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
 
 
 def _asked(start: str, weights: Sequence[Mapping[str, Any]], end_s: float) -> str:
-    """The weight as stairs, from 0 at the start."""
+    """The weight as steps, from 0 at the start."""
     path = ["M0 100"]
     for each in weights:
         x = _x(seconds_between(start, each["from"]), end_s)

@@ -1,4 +1,4 @@
-"""Receipts on a terminal: to be read in ten seconds. Colour only where somebody looks; rich honours NO_COLOR."""
+"""Receipts on a terminal. Colour only if standard output is a terminal; rich honours NO_COLOR."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hitless.receipts import words
 from hitless.receipts.words import Document
 
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-NARROWEST, WHERE_NOBODY_LOOKS = 80, 200
+NARROWEST, WITHOUT_TERMINAL = 80, 200
 BESIDE_WHY = 96
-"""Columns of the list that stand before the reason, at their widest."""
+"""The greatest width of the list's columns before the reason."""
 
 
 def table(releases: Sequence[Document]) -> str:
@@ -55,7 +55,7 @@ def _why(release: Document) -> str:
 
 
 def in_full(release: Document) -> str:
-    """One release: its newest rollout's receipt, a line for each that came before."""
+    """One release: its newest rollout's receipt, and a line for each earlier one."""
     rollouts = release["rollouts"]
     if not rollouts:
         return f"release {release['release']} was never shipped"
@@ -86,7 +86,7 @@ def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
     facts += [("hook", f"{each['hook']}: {each['status']}") for each in receipt["hooks"]]
     facts.append(("steps", _steps(rollout)))
     facts.append(("who", words.who(receipt)))
-    facts.append(("why", _one_line(receipt.get("why") or "not said")))
+    facts.append(("why", _one_line(receipt.get("why") or "no reason given")))
     if said := words.origin(receipt):
         facts.append(("from", said))
     digests = ", ".join(f"{name} {words.short_digest(value)}" for name, value in receipt.get("artifacts", {}).items())
@@ -136,7 +136,7 @@ def _outcome(outcome: str) -> Text:
 
 
 def _one_line(text: str) -> str:
-    """Without control characters: what others wrote must not move a terminal's cursor."""
+    """Without control characters, so that text of others cannot move the terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -145,7 +145,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _width() -> int:
-    return max(NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WHERE_NOBODY_LOOKS
+    return max(NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WITHOUT_TERMINAL
 
 
 def _drawn(*parts: RenderableType) -> str:

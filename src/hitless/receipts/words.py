@@ -1,4 +1,4 @@
-"""A receipt's sentences. They read the documents of `hitless releases`; nothing here knows the engine."""
+"""The sentences of a receipt, made from the documents of `hitless releases`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 Document = Mapping[str, Any]
 
 FIGURES = {"error_rate_percent": ("error rate", "%"), "p99_ms": ("p99", "ms")}
-RETURNS = {"rollback": "the rollback to ", "guard": "the guard's return to "}
+VERBS = {"rollback": "the rollback to ", "guard": "the guard's return to "}
 VERDICTS = {"ok": "ok", "alarm": "alarm", "not_enough_data": "not enough data"}
 
 
 def headline(release: int, rollout: Document) -> str:
-    """The answer in one line: `release 12 cost 0 of 8,000 requests`."""
-    receipt, what = rollout["receipt"], RETURNS.get(rollout["verb"], "") + f"release {release}"
+    """The cost in one line: `release 12: 0 of 8,000 requests failed`."""
+    receipt, what = rollout["receipt"], VERBS.get(rollout["verb"], "") + f"release {release}"
     if receipt is None:
         return f"{what} has no receipt: an earlier version of hitless shipped it"
     cost, under_way = total(rollout), rollout["outcome"] is None
-    so_far = " so far" if under_way else "" if cost["complete"] else ", as far as is known"
+    so_far = " so far" if under_way else "" if cost["complete"] else ", as far as known"
     if not rollout["steps"] and not under_way:
         return f"{what} was {outcome(rollout)} before its first step"
     if not cost["requests"]:
-        return f"{what} cost nothing{so_far}: no request came meanwhile"
-    verb = "has cost" if under_way else "cost"
-    return f"{what} {verb} {cost['failed']:,} of {cost['requests']:,} requests{so_far}"
+        return f"{what}: no requests during the rollout{so_far}"
+    requests = "request" if cost["requests"] == 1 else "requests"
+    return f"{what}: {cost['failed']:,} of {cost['requests']:,} {requests} failed{so_far}"
 
 
 def total(rollout: Document) -> Document:
-    """What the rollout cost, with the return to the release before where a guard took it back."""
+    """The cost of the rollout, and of the return to the previous release if a guard rolled it back."""
     own: Document = rollout["receipt"]["cost"]
     after = (rollout.get("taken_back") or {}).get("cost")
     if not after:
@@ -39,7 +39,7 @@ def total(rollout: Document) -> Document:
 
 
 def sides(release: int, rollout: Document) -> list[dict[str, Any]]:
-    """What was counted of the candidate, and of the release that was live: `name`, `counted`. Needs a receipt."""
+    """The counts of the candidate and of the live release: `name`, `counted`. The rollout must have a receipt."""
     receipt = rollout["receipt"]
     found = [{"name": f"candidate {release}", "counted": receipt["candidate"]}]
     if receipt["live"]:
@@ -48,18 +48,18 @@ def sides(release: int, rollout: Document) -> list[dict[str, Any]]:
 
 
 def taken_back(rollout: Document) -> str | None:
-    """What of it fell into the return, where a guard took the release back."""
+    """The part of the cost after the alarm, if a guard rolled the release back."""
     back = rollout.get("taken_back")
     if not back or not back["cost"]:
         return None
     return (
-        f"of these {back['cost']['failed']:,} of {back['cost']['requests']:,} after the alarm, until release"
-        f" {back['release']} served alone; below is what came before it"
+        f"{back['cost']['failed']:,} of {back['cost']['requests']:,} of these after the alarm, until release"
+        f" {back['release']} served alone; the figures below end with the alarm"
     )
 
 
 def outcome(rollout: Document) -> str:
-    """How the rollout ended, or where it stands."""
+    """How the rollout ended, or its state."""
     return str(rollout["outcome"] or rollout["state"]).replace("_", " ")
 
 
@@ -71,29 +71,29 @@ def how(rollout: Document) -> str:
 
 
 def shielded(rollout: Document) -> str | None:
-    """What the shield did, where it did anything."""
+    """How many requests were shielded, if any."""
     cost = rollout["receipt"]["cost"] if rollout["receipt"] else None
     if not cost or not cost["shielded"]:
         return None
     by = f"release {rollout['previous_release']}" if rollout["previous_release"] is not None else "the live release"
-    return f"{cost['shielded']:,} that it failed were answered by {by}: nobody saw them fail"
+    return f"{cost['shielded']:,} requests that it failed were answered by {by}; no client saw an error"
 
 
 def who(receipt: Document) -> str:
-    """Who asked, as far as anything said so."""
+    """Who asked, as far as known."""
     said: Document = receipt.get("who") or {}
     parts = [said["user"]] if said.get("user") else []
     if said.get("sudo_user"):
         parts.append(f"by sudo from {said['sudo_user']}")
     if said.get("ci"):
         run = f" run {said['run']}" if said.get("run") else ""
-        actor = f", asked for by {said['actor']}" if said.get("actor") else ""
+        actor = f", started by {said['actor']}" if said.get("actor") else ""
         parts.append(f"in {said['ci']}{run}{actor}")
-    return " ".join(parts) or "the engine itself, or a caller that did not say"
+    return " ".join(parts) or "the engine itself, or an unknown caller"
 
 
 def origin(receipt: Document) -> str | None:
-    """Whose bytes they are, of a release that was promoted."""
+    """The release that was promoted, if one was."""
     given = receipt.get("promoted_from")
     if not given:
         return None
@@ -101,10 +101,10 @@ def origin(receipt: Document) -> str | None:
 
 
 def alarms(receipt: Document) -> str:
-    """How often the alarms were read, and to what end."""
+    """How often the alarms were read, and with which verdicts."""
     verdicts = receipt["alarms"]["verdicts"]
     if not verdicts:
-        return "not read: no bake, and no guard after it"
+        return "not read: there was no bake and no guard"
     counted = ", ".join(f"{VERDICTS.get(name, name)} {number:,}" for name, number in verdicts.items())
     times = sum(verdicts.values())
     return f"read {'once' if times == 1 else f'{times:,} times'}: {counted}"
@@ -122,7 +122,7 @@ def worst(rollout: Document) -> str | None:
 
 
 def interval(each: Document) -> str:
-    """What was asked between two weights and what the candidate really got."""
+    """The share that was asked for between two weights, and the share that the candidate got."""
     mine = each["candidate"].get("requests", 0)
     everyone = mine + each["live"].get("requests", 0)
     got = "no request" if each["got_percent"] is None else f"got {each['got_percent']:.3g} %"
@@ -135,7 +135,7 @@ def lasted_s(each: Document) -> float:
 
 
 def seconds_between(start: str, end: str) -> float:
-    """Between two timestamps of the documents; never below 0, whatever the wall clock did."""
+    """Seconds between two timestamps of the documents; never below 0, even if the wall clock was set back."""
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
@@ -152,6 +152,6 @@ def duration(seconds: float) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """Enough of a digest to tell it by."""
+    """The first 12 digits of a digest."""
     kind, colon, value = digest.partition(":")
     return f"{kind}{colon}{value[:12]}"

@@ -1,9 +1,9 @@
-"""Alarms on the candidate's own traffic: pure decisions over what was counted in a window.
+"""Alarms on a candidate's own traffic: pure decisions on the counts of a window, and the watch that reads them.
 
-One test serves all of them: of so many requests so many were bad (failed, or slower than a limit), and the share that
-is bad in truth is *surely* above what is allowed. Surely means that the lower end of Wilson's score interval lies above
-it, so that a canary is not sent back for one unlucky request: at 1 % allowed, 2 of 20, 3 of 100 and 17 of 1,000 are
-alarms, 1 of 20 is not. A p99 above a limit *is* more than 1 % of requests above it, so latency needs no other test.
+All alarms use one test. Of N requests, B were bad (failed, or slower than a limit). The alarm rings if the lower end of
+Wilson's score interval for B of N is above the allowed share. So one failed request does not roll a canary back: with
+1 % allowed, 2 of 20, 3 of 100 and 17 of 1,000 ring, 1 of 20 does not. A p99 above a limit means that more than 1 % of
+the requests are slower, so latency needs no other test.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from hitless.service.model import AlarmSettings
 from hitless.workers.stats import EMPTY, Histogram
 
 DEVIATIONS = 2.0
-"""Standard deviations between what was seen and what is held for true: some 2 % of alarms may be bad luck."""
+"""Standard deviations of the interval: about 2 % of the alarms may be chance."""
 
 RELATIVE_FLOOR_MS = 5.0
-"""A candidate's p99 that is less than this above the live release's is no alarm, whatever the ratio: 0.4 ms against
-0.2 ms is twice as long and nobody's concern.
-"""
+"""A candidate's p99 may be this much above the live release's, whatever the ratio: 0.4 ms is not bad beside 0.2 ms."""
 
 SLOW_PERCENT = 1.0
-"""Of requests may be slower than a p99."""
+"""The share of requests that may be slower than a p99."""
 
 
 class Verdict(StrEnum):
-    """What an alarm says of the candidate now."""
+    """An alarm's verdict on the candidate."""
 
     OK = "ok"
     ALARM = "alarm"
@@ -54,12 +52,12 @@ class ReleaseTraffic:
 
     @property
     def p99_ms(self) -> float | None:
-        """None where no worker has answered."""
+        """None if no worker has responded."""
         p99_us = self.latency.percentile_us(99)
         return None if p99_us is None else p99_us / 1000
 
     def since(self, earlier: ReleaseTraffic) -> ReleaseTraffic:
-        """What came after an earlier reading; nothing is negative, whatever was counted anew in between."""
+        """The traffic since an earlier reading; never negative, even if counters were reset in between."""
         return ReleaseTraffic(
             max(0, self.requests - earlier.requests),
             max(0, self.failed - earlier.failed),
@@ -70,7 +68,7 @@ class ReleaseTraffic:
 
 @dataclass(frozen=True, slots=True)
 class TrafficWindow:
-    """The candidate's traffic and the live release's in the same time; `live` is None where none serves beside it."""
+    """The traffic of the candidate and of the live release in the same time; `live` is None if none serves."""
 
     candidate: ReleaseTraffic
     live: ReleaseTraffic | None = None
@@ -78,21 +76,22 @@ class TrafficWindow:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the alarms: the verdict and the sentence that explains it."""
+    """One reading of the alarms: the verdict and a sentence that explains it."""
 
     verdict: Verdict
     sentence: str
     figures: Mapping[str, float | None] = field(default_factory=dict)
-    """What it rests on, by name with its unit: `requests`, `failed`, `error_rate_percent`, `p99_ms`, `live_p99_ms`."""
+    """The figures behind it: `requests`, `failed`, `error_rate_percent`, `p99_ms`, `live_p99_ms`."""
 
 
 Finding = tuple[Verdict, str]
-"""What one alarm says, and its sentence."""
+"""One alarm's verdict and sentence."""
 
 
 def read_alarms(settings: AlarmSettings, whole: TrafficWindow, recent: TrafficWindow | None = None) -> Reading:
-    """Judge the candidate by the whole bake so far and by its last seconds (`recent`): the one is sure, the other soon
-    shows what went wrong late. An alarm in either is an alarm; "not enough data" is said of the whole alone.
+    """Judge the candidate by the whole bake so far and by its last seconds (`recent`), which show late failures sooner.
+
+    An alarm in either window is an alarm. "Not enough data" is a verdict on the whole bake only.
     """
     for window in (whole, recent):
         if window is None:
@@ -101,15 +100,15 @@ def read_alarms(settings: AlarmSettings, whole: TrafficWindow, recent: TrafficWi
             if verdict is Verdict.ALARM:
                 return Reading(verdict, sentence, _figures(window))
     findings = _findings(settings, whole)
-    lacking = [sentence for verdict, sentence in findings if verdict is Verdict.NOT_ENOUGH_DATA]
-    verdict = Verdict.NOT_ENOUGH_DATA if lacking else Verdict.OK
-    return Reading(verdict, "; ".join(lacking or [sentence for _, sentence in findings]), _figures(whole))
+    missing = [sentence for verdict, sentence in findings if verdict is Verdict.NOT_ENOUGH_DATA]
+    verdict = Verdict.NOT_ENOUGH_DATA if missing else Verdict.OK
+    return Reading(verdict, "; ".join(missing or [sentence for _, sentence in findings]), _figures(whole))
 
 
-def surely_above(bad: int, of: int, percent: float) -> bool:
-    """Whether more than that many per cent are bad, beyond what chance explains: Wilson's lower bound lies above.
+def is_above(bad: int, of: int, percent: float) -> bool:
+    """Whether more than `percent` are bad with confidence: Wilson's lower bound is above it.
 
-    Never where no more than `percent` of those seen were bad; with 0 % allowed one bad one suffices.
+    False if at most `percent` of those seen were bad. With 0 % allowed one bad request is enough.
     """
     if of <= 0 or 100 * bad <= percent * of:
         return False
@@ -130,9 +129,9 @@ def _findings(settings: AlarmSettings, window: TrafficWindow) -> list[Finding]:
 
 def _error_rate(settings: AlarmSettings, seen: ReleaseTraffic) -> Finding:
     if seen.requests < settings.minimum_requests:
-        return _lacking("error rate", seen.requests, settings)
+        return _too_few("error rate", seen.requests, settings)
     sentence = f"{seen.failed} of {seen.requests} requests failed"
-    if not surely_above(seen.failed, seen.requests, settings.error_rate_percent):
+    if not is_above(seen.failed, seen.requests, settings.error_rate_percent):
         return Verdict.OK, sentence
     rate_percent = 100 * seen.failed / seen.requests
     return Verdict.ALARM, f"{sentence} ({rate_percent:.3g} %, alarm above {settings.error_rate_percent:g} %)"
@@ -141,10 +140,10 @@ def _error_rate(settings: AlarmSettings, seen: ReleaseTraffic) -> Finding:
 def _slower_than(settings: AlarmSettings, seen: ReleaseTraffic, limit_ms: float, limit: str) -> Finding:
     answered = seen.latency.count
     if answered < settings.minimum_requests:
-        return _lacking("p99", answered, settings)
+        return _too_few("p99", answered, settings)
     slow = max(0, seen.latency.count_above(limit_ms * 1000) - seen.workers)
     sentence = f"p99 {seen.p99_ms:.3g} ms"
-    if not surely_above(slow, answered, SLOW_PERCENT):
+    if not is_above(slow, answered, SLOW_PERCENT):
         return Verdict.OK, sentence
     return Verdict.ALARM, f"{sentence} over {answered} requests (alarm above {limit})"
 
@@ -152,18 +151,18 @@ def _slower_than(settings: AlarmSettings, seen: ReleaseTraffic, limit_ms: float,
 def _slower_than_live(settings: AlarmSettings, percent: float, window: TrafficWindow) -> Finding:
     live = window.live
     if live is None:
-        return Verdict.NOT_ENOUGH_DATA, "relative p99: no other release serves beside it"
+        return Verdict.NOT_ENOUGH_DATA, "relative p99: no other release serves at the same time"
     live_ms = live.p99_ms
     if live.latency.count < settings.minimum_requests or live_ms is None:
-        return _lacking("p99 of the live release", live.latency.count, settings)
+        return _too_few("p99 of the live release", live.latency.count, settings)
     limit_ms = max(live_ms * percent / 100, live_ms + RELATIVE_FLOOR_MS)
     return _slower_than(
         settings, window.candidate, limit_ms, f"{percent:g} % of the live release's {live_ms:.3g} ms in the same time"
     )
 
 
-def _lacking(what: str, have: int, settings: AlarmSettings) -> Finding:
-    return Verdict.NOT_ENOUGH_DATA, f"{what}: {have} of {settings.minimum_requests} requests that a verdict needs"
+def _too_few(what: str, have: int, settings: AlarmSettings) -> Finding:
+    return Verdict.NOT_ENOUGH_DATA, f"{what}: {have} of {settings.minimum_requests} requests needed for a verdict"
 
 
 def _figures(window: TrafficWindow) -> dict[str, float | None]:
@@ -178,14 +177,14 @@ def _figures(window: TrafficWindow) -> dict[str, float | None]:
 
 
 ALARM_PERIOD_S = 0.25
-"""Between two readings: a candidate that fails is sent back so soon after the fewest requests that a verdict needs."""
+"""The time between two readings. A failing candidate is rolled back so soon after `minimum_requests`."""
 
 RECENT_S = 10.0
-"""The second window: what breaks after a long good start shows here before the whole bake's share moves."""
+"""The length of the second window. A failure after a long good start shows here first."""
 
 
 class AlarmWatch:
-    """The traffic since `begin`. `look` gives all that both releases have had so far."""
+    """Reads the alarms on the traffic since `begin`. `look` returns all traffic of both releases so far."""
 
     def __init__(self, look: Callable[[], Awaitable[TrafficWindow]], clock: Clock) -> None:
         self._look, self._clock = look, clock
@@ -193,13 +192,13 @@ class AlarmWatch:
         self._first = TrafficWindow(ReleaseTraffic())
 
     async def begin(self) -> None:
-        """From here on it counts: before the first request can reach the candidate."""
+        """Start to count. Call it before the first request can reach the candidate."""
         self._first = await self._look()
         self._seen.clear()
         self._seen.append((self._clock.monotonic(), self._first))
 
     async def read(self, settings: AlarmSettings) -> Reading:
-        """One look at the alarms."""
+        """Read the alarms once."""
         now, at_s = await self._look(), self._clock.monotonic()
         while len(self._seen) > 1 and self._seen[1][0] <= at_s - RECENT_S:
             self._seen.popleft()

@@ -55,11 +55,10 @@ class Receipt:
     _hooks: list[HookEnd] = field(default_factory=list)
     _missing: list[str] = field(default_factory=list)
 
-    # -- what the rollout tells ----------------------------------------------------------------------------------------
-
     def begin(self, live: Counted | None, candidate: Counted = NOTHING) -> None:
-        """What either release's pools had counted before this rollout (a candidate's, where it was live a moment ago);
-        once, before the first step. `live` is None for a stage's first release.
+        """Set the counts of both releases before the first step. `live` is None for a stage's first release.
+
+        The candidate has counts if it was live a moment ago.
         """
         if live is not None:
             self._base[Side.LIVE] = self._now[Side.LIVE] = live
@@ -67,23 +66,21 @@ class Receipt:
             self._base[Side.CANDIDATE] = self._now[Side.CANDIDATE] = candidate
 
     def begin_after(self, other: Receipt) -> None:
-        """Begin with the last reading of the rollout that this one takes back: no request falls between the two."""
+        """Begin with the last counts of the rollout that this one rolls back, so that no request is missed."""
         self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, NOTHING))
 
     @property
     def has_begun(self) -> bool:
-        """Whether it knows what was counted before."""
+        """Whether the counts before the first step are set."""
         return bool(self._base)
 
     def add_weight(self, percent: float, at: str) -> None:
-        """The share of requests that is asked for from now on. Tell the counts just before."""
+        """Add the share that is asked for from now on. Add the counts just before."""
         if not self._weights or self._weights[-1].asked_percent != whole(percent):
             self._weights.append(Weight(at, whole(percent), **self._sums()))
 
     def add_counts(self, candidate: Counted, live: Counted | None, at: str) -> None:
-        """One reading of the gateway: all that the present pools of either release have had. `live` is None for a
-        stage's first release.
-        """
+        """Add the counts of both releases' present pools. `live` is None for a stage's first release."""
         for side, counted in ((Side.CANDIDATE, candidate), (Side.LIVE, live)):
             if counted is not None:
                 self._now[side] = _latest(self._now.get(side, NOTHING), counted)
@@ -96,7 +93,7 @@ class Receipt:
             self._every *= 2
 
     def add_reading(self, reading: Reading, at: str) -> None:
-        """One look at the alarms. Kept are the first, the last, each change of the verdict and the worst."""
+        """Add a reading of the alarms. Kept are the first, the last, each change of the verdict and the worst."""
         verdict = str(reading.verdict)
         self._verdicts[verdict] = self._verdicts.get(verdict, 0) + 1
         entry = AlarmReading(at, verdict, reading.sentence, dict(reading.figures))
@@ -108,26 +105,24 @@ class Receipt:
                     self._worst[name] = entry
         kept = self._readings
         if len(kept) > 1 and kept[-1].verdict == kept[-2].verdict == verdict:
-            kept[-1] = entry  # the last of its kind so far; the first of it stays
+            kept[-1] = entry  # replaces the last with the same verdict; the first of them stays
         else:
             kept.append(entry)
         if len(kept) > READINGS_KEPT:
             del kept[READINGS_KEPT // 2]
 
     def add_hook(self, name: str, status: str, at: str) -> None:
-        """How a hook ended: its own status, or what was made of its silence."""
+        """Add how a hook ended."""
         if len(self._hooks) < HOOKS_KEPT:
             self._hooks.append(HookEnd(at, name, status))
 
     def add_missing(self, sentence: str) -> None:
-        """Say what may be missing from the sums."""
+        """Add a sentence on what may be missing from the sums."""
         if sentence not in self._missing and len(self._missing) < MISSING_KEPT:
             self._missing.append(sentence)
 
-    # -- what it says --------------------------------------------------------------------------------------------------
-
     def of(self, side: Side) -> Counted:
-        """Requests of one side since the rollout's beginning; a shielded one is the candidate's alone."""
+        """The requests of one side since the rollout's start. A shielded request counts for the candidate only."""
         since = self._now.get(side, NOTHING).minus(self._base.get(side, NOTHING))
         return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
 
@@ -159,7 +154,7 @@ class Receipt:
 
     @classmethod
     def resumed(cls, document: ReceiptDocument) -> Self:
-        """Go on with what an earlier daemon recorded."""
+        """The receipt that an earlier daemon saved, to go on with."""
         resume, alarms = document.resume, document.alarms
         assert isinstance(resume, Resume)
         return cls(
@@ -195,7 +190,7 @@ def _interval(start: Weight, end: Weight | Point) -> Interval:
 
 
 def _between(start: Sums | msgspec.UnsetType, end: Sums | msgspec.UnsetType) -> Mapping[str, int]:
-    """What was counted between two sums; nothing if that release was never counted."""
+    """The counts between two sums; empty if that release was never counted."""
     if isinstance(end, msgspec.UnsetType):
         return {}
     since = msgspec.structs.asdict(start) if isinstance(start, Sums) else {}
@@ -203,6 +198,6 @@ def _between(start: Sums | msgspec.UnsetType, end: Sums | msgspec.UnsetType) -> 
 
 
 def _latest(before: Counted, now: Counted) -> Counted:
-    """The newest reading of each pool; of one that is gone, its last."""
+    """The newest counts of each pool; the last counts of a pool that is gone."""
     pools: dict[PoolId, Counted] = {**before.pools, **now.pools}
     return Counted.of(pools)

@@ -25,7 +25,7 @@ from hitless.service.strategy import AllAtOnce, weights
 
 
 class Stopped(Exception):
-    """The rollout must stop before its candidate is live: somebody asked for it, an alarm or a hook did."""
+    """The rollout stops before its candidate is live, because of an alarm, a hook or a command."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
@@ -36,8 +36,7 @@ class Stopped(Exception):
 class Rollout(Recorded):
     """Moves one stage's traffic to a candidate.
 
-    `cause` is what made the engine itself begin it; from `committed` on nothing stops it; without `guarded` its end
-    leaves nothing to a guard.
+    `cause`: why the engine itself began it. `committed`: nothing can stop it any more. `guarded`: a guard may follow.
     """
 
     hooks: RolloutHooks
@@ -48,18 +47,18 @@ class Rollout(Recorded):
     _stop: asyncio.Future[Stopped] | None = None
 
     async def run(self) -> Result:
-        """Ready → proved → shift by the strategy → confirmed → swap → drain the old → stop it. Returns the result."""
+        """Start → test → shift by the strategy → confirm → swap → drain the previous release → stop it."""
         self.started_at_s = self.clock.monotonic()
         try:
             await self.begin_to_count()
             await self.enter(RolloutState.PREPARING, note=self.cause)
             await self.pools.lingering.keep(self.candidate.key)
-            if not self.pools.runs(self.candidate):  # else it was live a moment ago, and still stands there
+            if not self.pools.runs(self.candidate):  # else it was live a moment ago and still runs
                 await self._start()
                 await self._test()
                 await self.pools.connect(self.candidate)
             else:
-                with suppress(EngineError):  # better few workers of it than many of one that an alarm takes back
+                with suppress(EngineError):  # fewer workers do not stop the rollout
                     await self.pools.grow_to_live_size(self.candidate)
             await self.begin_to_watch()
             await self._shift()
@@ -69,7 +68,7 @@ class Rollout(Recorded):
             return await self._withdraw(stop.outcome, stop.reason)
         except HitlessError as error:
             return await self._withdraw(Outcome.ROLLED_BACK, error.message)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, the live release alone must serve
+        except Exception as error:  # noqa: BLE001 - after any error the live release must serve alone
             return await self._withdraw(Outcome.ROLLED_BACK, f"{type(error).__name__}: {error}")
         return await self.finish()
 
@@ -86,8 +85,8 @@ class Rollout(Recorded):
 
     @property
     def guard_s(self) -> int:
-        """How long the release before it stays warm under the alarms: after all traffic moved at once, of somebody's
-        will to ship something new.
+        """How long a guard keeps the previous release ready: only after a deploy or promotion that moved all traffic at
+        once.
         """
         moved_at_once = self.previous is not None and isinstance(self.strategy, AllAtOnce)
         if not self.guarded or not moved_at_once or self.verb in (RolloutVerb.ROLLBACK, RolloutVerb.GUARD):
@@ -95,9 +94,7 @@ class Rollout(Recorded):
         return self.candidate.document.settings.alarms.guard_s
 
     async def finish(self) -> Result:
-        """After the swap: drain the previous release and stop it, or leave it to the guard; the candidate stays live
-        whatever happens here.
-        """
+        """After the swap: retire the previous release, or leave it to the guard. The candidate stays live."""
         if self.guard_s:
             await self.count()
         else:
@@ -105,7 +102,7 @@ class Rollout(Recorded):
         return await self.end(Outcome.LIVE, self.cause)
 
     async def retire_previous(self) -> None:
-        """The release before it goes, drained; the receipt gets the last counts of both."""
+        """Drain and stop the previous release, and add the last counts of both releases to the receipt."""
         live = None
         if self.previous and self.previous.number != self.candidate.number:
             if self.state is not RolloutState.ENDED:
@@ -115,12 +112,12 @@ class Rollout(Recorded):
         self.save()
 
     async def begin_to_watch(self) -> None:
-        """The alarms judge what comes from here on: before the first request can reach the candidate."""
+        """Start to watch the alarms. Call it before the first request can reach the candidate."""
         self._watch = AlarmWatch(self._traffic, self.clock)
         await self._watch.begin()
 
     async def read_alarms(self) -> Reading:
-        """One look at the alarms, recorded."""
+        """Read the alarms once, and record the reading."""
         assert self._watch is not None
         self.reading = await self._watch.read(self.candidate.document.settings.alarms)
         self.receipt.add_reading(self.reading, self.now)
@@ -135,7 +132,7 @@ class Rollout(Recorded):
         await self._unless_stopped(self.pools.start(candidate, candidate.served, ready_timeout_s=ready_timeout_s))
 
     async def _test(self) -> None:
-        """Smoke requests and the first hook, while nobody can reach the candidate."""
+        """Smoke requests and the `pre_traffic` hook, while no client can reach the candidate."""
         settings = self.candidate.document.settings
         requests = settings.smoke or (first_request(self.candidate.served) if self.verb == RolloutVerb.DEPLOY else ())
         if requests or settings.hooks.pre_traffic:
@@ -153,7 +150,7 @@ class Rollout(Recorded):
             await self.enter(RolloutState.TESTING, note=note)
 
     async def _shift(self) -> None:
-        """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""
+        """Move through the strategy's weights below 100 %, and watch the alarms while each bakes."""
         if self.previous is None:
             return
         for weight_percent, bake_s in weights(self.strategy):
@@ -169,14 +166,14 @@ class Rollout(Recorded):
             await self._check_alarms()
 
     async def _confirm(self) -> None:
-        """The second hook, with all the traffic at the candidate and the release before it still there."""
+        """The `post_traffic` hook, with all traffic at the candidate and the previous release still running."""
         if function := self.candidate.document.settings.hooks.post_traffic:
             await self._shift_to(100)
             await self.enter(RolloutState.CONFIRMING)
             await self._while_watching(self._run_hook(Hook.POST_TRAFFIC, function))
 
     async def _swap(self) -> None:
-        """The point of no return: one entry of one map names the candidate as live."""
+        """Make the candidate live by one map entry at the gateway. This is the point of no return."""
         self._check_stopped()
         self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
@@ -187,7 +184,7 @@ class Rollout(Recorded):
         self.say(f"release {number} is live", stage)
 
     async def _withdraw(self, outcome: Outcome, reason: str) -> Result:
-        """Weight back to 0 at once, then the candidate's pools go, drained if they had requests."""
+        """Set the weight to 0 at once, then retire the candidate, drained if it had requests."""
         stage, served = self.candidate.stage, self.weight_percent > 0
         await self.enter(RolloutState.WITHDRAWING, weight_percent=0, note=reason)
         live = self.previous.number if self.previous else None
@@ -201,7 +198,7 @@ class Rollout(Recorded):
     # -- its parts ----------------------------------------------------------------------------------------------------
 
     async def _shift_to(self, weight_percent: float) -> None:
-        """That share of the stage's requests to the candidate, in one entry of one map."""
+        """Send that share of the stage's requests to the candidate, by one map entry at the gateway."""
         await self.enter(RolloutState.SHIFTING, weight_percent=weight_percent, note=self._note_missing_data())
         await self.add_weight(weight_percent)
         await self.pools.shift(self.candidate, self.previous.number if self.previous else None, weight_percent)
@@ -214,7 +211,7 @@ class Rollout(Recorded):
             raise Stopped(Outcome.ROLLED_BACK, result.sentence)
 
     async def _while_watching(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work with the alarms read meanwhile; an alarm, or whoever stops the rollout, ends it."""
+        """Await the work and watch the alarms meanwhile. An alarm or a stop of the rollout cancels it."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
@@ -238,7 +235,7 @@ class Rollout(Recorded):
             raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
     async def _traffic(self) -> TrafficWindow:
-        """What both releases have served so far. One that shares no traffic with the candidate is not compared."""
+        """The traffic of both releases so far; of the candidate alone if both share no traffic."""
         stage, counted = self.candidate.stage, await self.count()
         latency, workers = self.pools.latency(stage, self.candidate.number)
         candidate = ReleaseTraffic(counted.requests, counted.failed + counted.shielded, latency, workers)
@@ -248,7 +245,7 @@ class Rollout(Recorded):
         return TrafficWindow(candidate, ReleaseTraffic(latency=latency, workers=workers))
 
     def _note_missing_data(self) -> str | None:
-        """What the step after a bake says where the alarms could not judge it: the rollout goes on all the same."""
+        """The note of the step after a bake, if the alarms had too few requests for a verdict. The rollout goes on."""
         if self.reading is None or self.reading.verdict is not Verdict.NOT_ENOUGH_DATA:
             return None
         doubt = f"the alarms had not enough data at {self.weight_percent:g} % ({self.reading.sentence})"
@@ -260,7 +257,7 @@ class Rollout(Recorded):
             raise self._stop.result()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work, or leave it (cancelled and ended) as soon as somebody stops the rollout."""
+        """Await the work. If the rollout is stopped meanwhile, cancel the work and wait for its end."""
         stop = self._stop = self._stop or asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
         stop.add_done_callback(lambda _: task.cancel())

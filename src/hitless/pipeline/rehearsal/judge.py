@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hitless.release.result import SideCounts
-from hitless.rollout.alarms import surely_above
+from hitless.rollout.alarms import is_above
 from hitless.service.model import AlarmSettings
 
 ROUNDS = 3
@@ -117,7 +117,7 @@ def of_rollout(outcome: str, reason: str | None, live: SideCounts | None, alarms
     if outcome in ("live", "unchanged"):
         return "", ""
     said = f"the rollout would have been {outcome.replace('_', ' ')}: {reason}"
-    if live and surely_above(live.failed, live.requests, alarms.error_rate_percent):
+    if live and is_above(live.failed, live.requests, alarms.error_rate_percent):
         return "", f"{said}; but live's copy failed {live.failed} of {live.requests} requests meanwhile"
     return said, ""
 
