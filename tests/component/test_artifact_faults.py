@@ -36,8 +36,8 @@ from hitless.artifact import ArtifactStore, build
 from tests.component.artifact_support import HERE, FakeInstaller, a_service
 
 class Waiting(FakeInstaller):
-    def install(self, folder, requirements, target, into, *, held=()):
-        built = super().install(folder, requirements, target, into, held=held)
+    def install(self, folder, requirements, target, into, *, keep_open=()):
+        built = super().install(folder, requirements, target, into, keep_open=keep_open)
         print("installing", flush=True)
         sys.stdin.readline()
         return built
