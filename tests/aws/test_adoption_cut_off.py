@@ -53,7 +53,7 @@ def test_killed_at_each_step_it_is_repeated_and_no_request_fails(aws: EmulatedAw
         _nothing_of_the_plain_stack_is_left_in_it(service)
         back = service.run("rollback", "1")
         assert back.code == 1, back.err
-        assert "ran under a role that is gone" in back.err
+        assert "ran under a role that was deleted" in back.err
     assert client.asked > 100
     assert client.failed == 0, client.statuses
 

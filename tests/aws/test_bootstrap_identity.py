@@ -55,7 +55,7 @@ def boundary_of_releases(aws: EmulatedAws) -> str:
     return str(found["PermissionsBoundaryArn"])
 
 
-def test_who_may_release_is_put_in_place_kept_and_taken_back(aws: EmulatedAws, folder: Path) -> None:
+def test_trust_is_set_kept_and_removed(aws: EmulatedAws, folder: Path) -> None:
     def bootstrap(*options: str) -> None:
         aws.hitless("aws", "bootstrap", "--no-pipeline", *options, folder=folder)
 
@@ -108,7 +108,7 @@ def test_a_second_stage_uses_the_provider_that_the_account_has(aws: EmulatedAws,
         (("--github-oidc",), "origin is not on GitHub"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(
+def test_contradictory_options_are_refused_before_anything_is_created(
     aws: EmulatedAws, folder: Path, told: tuple[str, ...], words: str
 ) -> None:
     refused = aws.hitless("aws", "bootstrap", "--no-pipeline", *told, folder=folder, ok=(2,))
@@ -116,9 +116,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     assert not [call for call in aws.front.calls if call.operation.startswith("Create")]
 
 
-def test_a_tools_accounts_pipeline_stands_alone_and_is_told_the_other_accounts_role(
-    aws: EmulatedAws, folder: Path
-) -> None:
+def test_a_pipeline_in_another_account_gets_the_deploy_role_of_the_first(aws: EmulatedAws, folder: Path) -> None:
     elsewhere = f"arn:aws:iam::{TOOLS}:role/clock-core-dev-DeployRole-1"
     pipeline = ("--repository", "anna/clock", "--package", "https://example.com/clock.zip")
     told = (*pipeline, "--deploy-role", elsewhere, "--external-id", "release-7")

@@ -40,7 +40,7 @@ def mend(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...]
     return done.json
 
 
-def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_troubles_are_named_and_fixed_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute

@@ -36,7 +36,7 @@ NEVER_READY = """
 DOMAIN = "api.example.org"
 
 
-def test_a_roll_back_that_got_stuck_is_continued_once_its_cause_is_mended_or_over_it_if_that_is_asked_for(
+def test_a_stuck_roll_back_is_continued_once_its_cause_is_fixed_or_if_the_resource_is_skipped(
     aws: EmulatedAws, tmp_path: Path
 ) -> None:
     service = Worldclock.new(aws, tmp_path)
@@ -88,9 +88,7 @@ def _get_stuck(service: Worldclock, whole: str) -> None:
     assert client.failed == 0, client.statuses
 
 
-def test_a_deployment_of_nobody_a_rollback_that_died_and_an_update_without_roll_back_are_put_right(
-    aws: EmulatedAws, tmp_path: Path
-) -> None:
+def test_an_orphaned_deployment_a_dead_rollback_and_a_failed_update_are_fixed(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     for mark in ("first", "second"):
         service.mark(mark)

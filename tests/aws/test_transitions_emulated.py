@@ -151,7 +151,7 @@ def test_a_transition_fails_no_request(demo: Demo, transition: Transition) -> No
     _transit(demo, transition)
 
 
-def test_what_a_held_route_answers_is_counted_as_the_live_releases(demo: Demo) -> None:
+def test_responses_of_a_held_route_are_counted_as_the_live_releases(demo: Demo) -> None:
     (moves,) = _named("a route moves to another function")
     assert demo.ship(moves.before).outcome is Outcome.LIVE
     assert demo.url is not None

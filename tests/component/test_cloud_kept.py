@@ -60,7 +60,7 @@ def record(number: int, outcome: str | None, ended_at: str | None) -> Record:
     )
 
 
-def test_the_live_release_is_the_one_that_went_live_last_whatever_its_number() -> None:
+def test_the_live_release_is_the_one_that_went_live_last() -> None:
     bucket = InMemoryBucket()
     records = Records(bucket, "prod")
     assert live_release(records) is None
@@ -75,14 +75,14 @@ def test_the_live_release_is_the_one_that_went_live_last_whatever_its_number() -
     assert live_release(records) == (1, replace(KEPT, commit="1"))
 
 
-def test_a_release_of_a_version_that_kept_nothing_is_told_from_no_release() -> None:
+def test_a_live_release_without_a_document_is_an_error() -> None:
     records = Records(InMemoryBucket(), "prod")
     records.begin(record(1, "live", "2026-11-24T12:00:00Z"), {}, new=True)
     with pytest.raises(ConflictError, match="release 1 of prod was shipped by a version that kept no description"):
         live_release(records)
 
 
-def test_what_is_kept_of_a_package_is_what_an_engine_knows_as_a_release() -> None:
+def test_a_packages_document_is_that_of_an_engines_release() -> None:
     made = package("a", Hooks())
     document = ReleaseDocument.from_json(json.loads(json.dumps(made.document(commit="1a2b", message="m").to_json())))
     assert document.functions == made.service.functions
@@ -93,7 +93,7 @@ def test_what_is_kept_of_a_package_is_what_an_engine_knows_as_a_release() -> Non
     }
 
 
-def test_artifacts_are_fetched_once_and_none_that_is_not_its_own_bytes(tmp_path: Path) -> None:
+def test_artifacts_are_fetched_once_and_checked_by_their_digest(tmp_path: Path) -> None:
     store, content = ArtifactStore(tmp_path / "artifacts"), b"a zip, as far as a digest knows"
     sha256 = hashlib.sha256(content).hexdigest()
     bucket, digests = InMemoryBucket({sha256: content}), {f"sha256:{sha256}"}

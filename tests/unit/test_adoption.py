@@ -146,7 +146,7 @@ def test_a_first_release_whose_shift_fails_leaves_the_adopted_one_serving() -> N
     walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="c"), beta=None))
 
 
-def test_what_the_stack_does_not_hold_is_not_published_again_but_taken_by_its_number() -> None:
+def test_a_version_that_left_the_stack_is_named_by_its_number() -> None:
     adopting = Adopting(BASE, published=False, past_the_stack=True)
     ids = FunctionIds("Alpha")
     assert adopting.expanded["Resources"][ids.alias]["Properties"]["FunctionVersion"] == "7"
@@ -165,7 +165,7 @@ def test_the_release_has_no_version_but_those_that_its_aliases_follow() -> None:
     assert "AlphaLambdaVersionAbc" in adopting.expanded["Resources"], "the stack keeps what osls published"
 
 
-def test_what_called_osls_alias_for_provisioned_concurrency_calls_ours_and_it_goes_a_release_later() -> None:
+def test_callers_of_osls_alias_provisioned_call_the_alias_live() -> None:
     template = with_provisioned(packaged().template, "Meta", 2)
     stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
     running = {ids: Running(name, "a" * 64, 1000, "1") for ids, name in functions_in(template).items()}
@@ -184,13 +184,13 @@ def test_what_called_osls_alias_for_provisioned_concurrency_calls_ours_and_it_go
     assert "hitless:retired" in after["Resources"]["MetaProvConcLambdaAlias"]["Metadata"]
 
 
-def test_a_new_version_is_guarded_by_the_digest_of_what_was_seen() -> None:
+def test_a_new_version_is_guarded_by_the_digest_that_was_observed() -> None:
     adopting = Adopting(BASE, published=False)
     for version in of_type(adopting.expanded["Resources"], "AWS::Lambda::Version").values():
         assert version["Properties"]["CodeSha256"] == "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqo="
 
 
-def test_what_outlives_the_stack_says_so_one_update_before_it_leaves() -> None:
+def test_retained_resources_get_their_policy_one_update_before_they_leave() -> None:
     adopting = Adopting(BASE)
     resources = adopting.expanded["Resources"]
     leaving = {name for name, one in resources.items() if one["Type"] in ("AWS::S3::Bucket", "AWS::S3::BucketPolicy")}
@@ -201,14 +201,14 @@ def test_what_outlives_the_stack_says_so_one_update_before_it_leaves() -> None:
     assert resources[old]["Properties"] == adopting.template["Resources"][old]["Properties"], "with its StageName"
 
 
-def test_the_old_permissions_stand_until_the_release_after() -> None:
+def test_the_old_permissions_stay_until_the_next_release() -> None:
     walk = Adopting(BASE).walk()
     assert "AlphaLambdaPermissionApiGateway" in walk.aws.resources
     walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="b")))
     assert "AlphaLambdaPermissionApiGateway" not in walk.aws.resources
 
 
-def test_the_phase_is_told_by_the_stack_alone() -> None:
+def test_the_stack_shows_its_phase() -> None:
     adopting = Adopting(BASE)
     live = LiveState(adopting.expanded, {each.alias: "1" for each in functions_in(adopting.template)})
     after = contracted(adopting.wanted, live)
@@ -250,7 +250,7 @@ def test_the_stage_is_written_as_it_is() -> None:
     }
 
 
-def test_the_record_keeps_code_that_nobody_else_clears_away() -> None:
+def test_the_record_names_code_in_the_artifact_bucket() -> None:
     adopting = Adopting(BASE)
     code = {name: Code("a" * 64, "artifacts/a.zip") for name in functions_in(adopting.template).values()}
     kept = rollback_template(adopting.wanted, code, "artifact-bucket")

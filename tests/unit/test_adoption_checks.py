@@ -120,7 +120,7 @@ def test_a_plain_stack_has_no_reason_against_it() -> None:
     assert list(remarks(plain, domain="")) == []
 
 
-def test_a_stack_that_is_half_taken_over_is_not_refused_for_what_we_made() -> None:
+def test_a_half_adopted_stack_is_not_refused_for_its_own_alias() -> None:
     plain = seen()
     assert plain.stage is not None
     imported = replace(plain, template=with_stage(plain.template, plain.stage))
@@ -148,7 +148,7 @@ def test_a_changed_endpoint_is_named_beforehand() -> None:
     assert found.way == "keep `provider.endpointType: EDGE`"
 
 
-def test_what_the_alias_would_replace_is_named_beforehand() -> None:
+def test_replacements_are_named_before_the_adoption() -> None:
     def subscribe(resources: dict[str, Resource]) -> None:
         resources["Subscription"] = {
             "Type": "AWS::SNS::Subscription",
@@ -158,7 +158,7 @@ def test_what_the_alias_would_replace_is_named_beforehand() -> None:
     assert [one.what.split()[0] for one in _later(BASE, subscribe)] == ["Subscription"]
 
 
-def test_domains_by_a_plugin_are_told_of_and_the_stages_own_is_refused() -> None:
+def test_domains_of_a_plugin_are_noted_and_the_stages_own_is_refused() -> None:
     plain = seen(mappings=(("api.example.com", "(none)"), ("old.example.com", "v1")))
     refused, said = list(remarks(plain, domain="api.example.com"))
     assert isinstance(refused, Refusal)

@@ -124,7 +124,7 @@ def check_adopted(world: World) -> None:
     assert {name: state.version for name, state in world.aliases.items()} == dict.fromkeys(world.aliases, "1")
 
 
-def test_what_runs_becomes_release_1() -> None:
+def test_the_running_code_becomes_release_1() -> None:
     world = plain_world()
     result = adopt(world)
     assert (result.outcome, result.release) == (Outcome.LIVE, 1)
@@ -182,7 +182,7 @@ def test_repeated_it_is_unchanged() -> None:
     assert len(world.stack.log) == before
 
 
-def test_a_plain_deploy_in_between_is_planned_anew() -> None:
+def test_a_plain_deploy_in_between_leads_to_a_new_plan() -> None:
     world = plain_world()
 
     def at(number: int, name: str) -> None:
@@ -240,7 +240,7 @@ def test_nothing_is_changed_where_there_is_a_reason_against_it() -> None:
     assert (world.stack.live.template, world.documents) == (before, {})
 
 
-def test_what_the_file_says_counts_too() -> None:
+def test_the_services_file_is_checked_too() -> None:
     world = plain_world()
     one = adoption(world)
 
@@ -258,7 +258,7 @@ def test_a_rollback_to_it_is_refused_once_the_role_that_it_ran_under_is_gone() -
     for letter in "bc":
         world.deploy(letter)
     assert "IamRoleLambdaExecution" not in world.stack.live.resources
-    with pytest.raises(ConflictError, match="release 1 ran under a role that is gone"):
+    with pytest.raises(ConflictError, match="release 1 ran under a role that was deleted"):
         rollback(world.cloud(), 1)
     assert world.serves() == "c"
 
@@ -292,7 +292,7 @@ def smoked(world: World, *failing: str, said: io.StringIO | None = None) -> Adop
     return one
 
 
-def test_a_version_that_fails_what_latest_answers_is_not_moved_to() -> None:
+def test_traffic_does_not_move_to_a_version_that_fails_where_latest_succeeds() -> None:
     world = plain_world()
     one = smoked(world, "1")
     seen = one.observe()

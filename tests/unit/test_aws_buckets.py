@@ -67,15 +67,13 @@ def test_an_artifact_is_fetched_by_its_digest(tmp_path: Path) -> None:
     ("held", "message"),
     [({}, "does not exist"), ({artifact_key(SHA256): b"another"}, "does not hold the artifact of that name")],
 )
-def test_one_that_is_gone_or_is_not_its_own_bytes_is_refused(
-    tmp_path: Path, held: dict[str, bytes], message: str
-) -> None:
+def test_a_missing_or_damaged_artifact_is_refused(tmp_path: Path, held: dict[str, bytes], message: str) -> None:
     with pytest.raises(CloudError, match=message):
         Bucket(FakeS3(held), "b").get_artifact(SHA256, tmp_path / "zip")
 
 
 @pytest.mark.parametrize("checksums", [True, False], ids=["of S3's own", "read back"])
-def test_an_artifact_is_written_once_and_nothing_else_is_taken_for_it(tmp_path: Path, checksums: bool) -> None:
+def test_an_artifact_is_written_once_and_its_digest_is_checked(tmp_path: Path, checksums: bool) -> None:
     (tmp_path / "zip").write_bytes(CONTENT)
     s3 = FakeS3({}, checksums=checksums)
     for _ in range(2):
@@ -86,7 +84,7 @@ def test_an_artifact_is_written_once_and_nothing_else_is_taken_for_it(tmp_path: 
         Bucket(s3, "b").put_artifact(SHA256, tmp_path / "zip")
 
 
-def test_of_two_who_write_a_document_the_slower_one_is_told() -> None:
+def test_the_slower_of_two_writers_gets_a_conflict() -> None:
     bucket = Bucket(FakeS3({}), "b")
     first = bucket.put_json("1.json", {"of": 1}, new=True)
     with pytest.raises(ConflictError, match=r"has just written 1\.json"):

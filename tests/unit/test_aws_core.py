@@ -55,7 +55,7 @@ def test_a_name_that_iam_would_refuse_is_refused_before() -> None:
         names_of(make_service(name="s" * 48))
 
 
-def test_what_is_not_told_keeps_its_value_and_protection_follows_the_stage() -> None:
+def test_missing_options_keep_their_values_and_protection_follows_the_stage() -> None:
     spec = core_stack(make_service(), cidr=None, zone_id=None)
     assert spec.parameters["VpcCidr"] is spec.parameters["PrivateSubnetCidrs"] is None
     assert not spec.protected
@@ -64,7 +64,7 @@ def test_what_is_not_told_keeps_its_value_and_protection_follows_the_stage() -> 
     assert spec.tags == tags_of(make_service()) == {"hitless:service": "clock", "hitless:stage": "dev"}
 
 
-def test_what_is_no_policys_arn_is_refused_before_anything_is_made() -> None:
+def test_a_malformed_policy_arn_is_refused_before_anything_is_created() -> None:
     good = "arn:aws:iam::123456789012:policy/tables,arn:aws-cn:iam::aws:policy/service-role/Any"
     assert core_stack(make_service(), cidr=None, zone_id=None, policies=good).parameters["ExtraPolicyArns"] == good
     for wrong in ("tables", "arn:aws:iam::123456789012:role/admin", f"{good},"):
@@ -152,7 +152,7 @@ def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:
     assert "iam:CreatePolicy" not in allowed
 
 
-def test_no_role_has_a_managed_policy_but_what_bootstrap_is_told() -> None:
+def test_no_role_has_a_managed_policy_except_those_of_the_options() -> None:
     attached = {
         name: resource["Properties"]["ManagedPolicyArns"]
         for template in (CORE, load_template("pipeline"))

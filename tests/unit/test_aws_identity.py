@@ -24,13 +24,13 @@ ROLE = f"arn:aws:iam::{TOOLS}:role/hitless/clock-dev-deploy-build"
 ROLE_ELSEWHERE = f"arn:aws:iam::{TOOLS}:role/clock-core-dev-DeployRole-1"
 
 
-def test_what_is_not_told_is_kept_and_an_empty_text_takes_it_back() -> None:
+def test_missing_options_are_kept_and_empty_ones_remove_the_value() -> None:
     assert set(core_parameters(IdentityOptions(), None).values()) == {None}
     emptied = IdentityOptions(boundary="", trust="", external_id="", github=False)
     assert set(core_parameters(emptied, None).values()) == {""}
 
 
-def test_accounts_and_roles_are_told_apart_and_a_roles_account_is_named_once() -> None:
+def test_accounts_and_roles_are_separated_and_a_roles_account_is_named_once() -> None:
     another = ROLE.replace("clock", "tea")
     found = core_parameters(IdentityOptions(trust=f"{ROLE},333333333333,{another},{ROLE}"), None)
     assert found["TrustedAccounts"] == "333333333333"
@@ -77,7 +77,7 @@ def test_whom_to_trust_is_named_in_full_or_refused(trust: str) -> None:
         (IdentityOptions(deploy_role=ROLE_ELSEWHERE, github=True), "--github-oidc must be set there"),
     ],
 )
-def test_what_is_malformed_or_contradicts_itself_is_refused(told: IdentityOptions, words: str) -> None:
+def test_malformed_or_contradictory_options_are_refused(told: IdentityOptions, words: str) -> None:
     with pytest.raises(UsageError, match=words) as refused:
         check_identity(told)
     assert refused.value.hint
@@ -95,7 +95,7 @@ def test_the_own_account_as_a_whole_is_not_trusted_with_its_functions_in_it() ->
     check_kept(IdentityOptions(trust=TOOLS), {}, OWN)
 
 
-def test_an_external_id_and_an_environment_need_somebody_that_they_are_of() -> None:
+def test_an_external_id_and_an_environment_need_a_trust() -> None:
     for told, words in (
         (IdentityOptions(external_id="abc"), "no account or role is trusted"),
         (IdentityOptions(external_id="abc", trust=""), "no account or role is trusted"),
@@ -110,7 +110,7 @@ def test_an_external_id_and_an_environment_need_somebody_that_they_are_of() -> N
 APART = BootstrapOptions(PipelineOptions("anna/clock", "", "clock.whl", ""), identity=IdentityOptions())
 
 
-def test_a_dry_run_shows_who_is_trusted_and_a_pipeline_that_stands_apart_stands_alone() -> None:
+def test_a_dry_run_shows_the_trust_and_a_pipeline_in_another_account_has_no_core() -> None:
     told = IdentityOptions(trust=ROLE, external_id="abc", github=True, boundary=f"arn:aws:iam::{OWN}:policy/all")
     core, pipeline = dry_run(make_service(branch="main"), replace(APART, identity=told, repository="anna/clock"))
     assert core.parameters["TrustedRoles"] == ROLE
@@ -127,9 +127,7 @@ def test_a_dry_run_shows_who_is_trusted_and_a_pipeline_that_stands_apart_stands_
     ("changed", "words"),
     [({"pipeline": None}, "--no-pipeline"), ({"cidr": "10.0.0.0/16"}, "--cidr"), ({"policies": ""}, "--policies")],
 )
-def test_what_belongs_to_the_other_accounts_core_is_refused_beside_its_deploy_role(
-    changed: dict[str, Any], words: str
-) -> None:
+def test_options_of_core_are_refused_with_another_accounts_deploy_role(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         check_parts(replace(APART, identity=IdentityOptions(deploy_role=ROLE_ELSEWHERE), **changed))
 

@@ -60,7 +60,7 @@ def test_the_tests_read_what_is_live_only_where_the_stage_is_rehearsed() -> None
 
 
 @pytest.mark.parametrize("repository", ["clock", "a/b/c", "https://github.com/a/b", "a b/c", "/"])
-def test_what_is_no_repository_is_refused(repository: str) -> None:
+def test_a_malformed_repository_is_refused(repository: str) -> None:
     with pytest.raises(UsageError, match="--repository"):
         parameters(PipelineOptions(repository))
 

@@ -69,7 +69,7 @@ class FakeLambda:
         ({"3": {"State": "Inactive", "Description": "osls' own", "RuntimeVersionConfig": {}}}, "3"),
     ],
 )
-def test_the_newest_version_counts_where_it_holds_what_latest_does(versions: Any, same: str | None) -> None:
+def test_the_newest_version_is_used_if_it_equals_latest(versions: Any, same: str | None) -> None:
     found = RunningCode(FakeLambda(versions)).running("demo", alias="live")
     assert found is not None
     assert (found.version, found.sha256, found.zip_bytes, found.has_live_alias) == (same, SHA256, 5, True)

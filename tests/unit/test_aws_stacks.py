@@ -50,7 +50,7 @@ def test_an_update_has_its_policy_set_before_it_begins() -> None:
         "No updates are to be performed.",
     ],
 )
-def test_a_stack_that_is_so_already_is_left_alone(reason: str) -> None:
+def test_an_unchanged_stack_is_not_updated(reason: str) -> None:
     fake = FakeCloudFormation(core=FakeStack())
     fake.refusal = reason
     said: list[str] = []
@@ -67,7 +67,7 @@ def test_a_change_set_that_is_refused_for_another_reason_is_an_error_and_leaves_
     assert fake.calls[-1] == "delete_stack"
 
 
-def test_a_replacement_of_what_serves_is_refused_and_the_change_set_dropped() -> None:
+def test_replacing_a_resource_that_serves_is_refused_and_the_change_set_deleted() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     fake.changes = [REPLACED_VPC]
     said: list[str] = []
@@ -96,7 +96,7 @@ def test_someone_elses_stack_of_that_name_is_never_touched(tags: dict[str, str])
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
-def test_a_stack_that_never_came_up_is_made_anew(status: str) -> None:
+def test_a_stack_that_never_came_up_is_created_again(status: str) -> None:
     fake = FakeCloudFormation(core=FakeStack(status))
     assert stacks(fake).deploy(spec()).status == "CREATE_COMPLETE"
     assert fake.calls == ["delete_stack", "create_change_set", "execute_change_set"]
@@ -114,7 +114,7 @@ def test_an_update_that_failed_without_rolling_back_is_rolled_back_first() -> No
     assert fake.calls == ["rollback_stack", "create_change_set", "execute_change_set"]
 
 
-def test_what_is_under_way_is_awaited() -> None:
+def test_an_update_under_way_is_awaited() -> None:
     fake = FakeCloudFormation(
         core=FakeStack("UPDATE_IN_PROGRESS", ahead=["UPDATE_IN_PROGRESS"] * 4 + ["UPDATE_COMPLETE"])
     )
@@ -191,7 +191,7 @@ def test_deleting_lifts_the_protection_and_is_harmless_where_nothing_is() -> Non
     assert not stacks(fake).delete("core", tags=OURS)
 
 
-def test_a_parameter_of_none_keeps_what_the_stack_has_and_else_falls_to_the_default() -> None:
+def test_a_parameter_of_none_keeps_the_stacks_value_or_the_default() -> None:
     fake = FakeCloudFormation(core=FakeStack(parameters={"Kept": "1"}))
     stacks(fake).deploy(spec(parameters={"Kept": None, "New": None, "Told": "x"}))
     assert fake.told["Parameters"] == [

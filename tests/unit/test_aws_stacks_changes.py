@@ -20,7 +20,7 @@ def change(action: str, kind: str, replacement: str | None = None, *names: str) 
     return {"ResourceChange": found}
 
 
-def test_changes_are_told_in_words_and_the_dangerous_ones_first() -> None:
+def test_changes_are_described_with_the_dangerous_ones_first() -> None:
     page = {
         "Changes": [
             change("Add", "AWS::EC2::EIP"),
@@ -53,7 +53,7 @@ def test_changes_are_told_in_words_and_the_dangerous_ones_first() -> None:
         (change("Add", "AWS::EC2::VPC"), False),
     ],
 )
-def test_what_counts_as_harm(found: dict[str, Any], harm: bool) -> None:
+def test_harmful_changes(found: dict[str, Any], harm: bool) -> None:
     assert bool(harmful(read_changes([{"Changes": [found]}]))) is harm
 
 

@@ -87,7 +87,7 @@ def test_an_update_that_meets_another_one_is_known_by_cloudformations_words(said
     assert is_busy(said) is busy
 
 
-def test_a_subprocess_acts_as_the_session_does_whatever_the_shell_has_set() -> None:
+def test_a_subprocess_uses_the_sessions_credentials() -> None:
     session = boto3.Session(aws_access_key_id="A", aws_secret_access_key="B", region_name="us-east-1")
     shell = {"PATH": "/bin", "AWS_PROFILE": "other", "AWS_SESSION_TOKEN": "old", "HITLESS_DEPLOY_ROLE_ARN": "arn:r"}
     environ = Aws("us-east-1", session=session).subprocess_environ(shell)

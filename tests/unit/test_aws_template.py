@@ -43,7 +43,7 @@ def test_json_is_a_template_too() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "Parameters: {}", "Resources: [", "Resources: {a: !!python/name:os.system }"]
 )
-def test_what_is_no_template_is_refused(text: str) -> None:
+def test_a_malformed_template_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a template"):
         parse_template(text)
 

@@ -122,14 +122,14 @@ def answers(answer: Any) -> Handler:
         (None, ["Failed"]),
     ],
 )
-def test_what_api_gateway_would_answer_with_5xx_is_counted_and_passed_on(
+def test_responses_that_api_gateway_turns_into_5xx_are_counted_and_passed_on(
     wrapped: Any, capsys: pytest.CaptureFixture[str], answer: Any, metrics: list[str]
 ) -> None:
     assert wrapped(answers(answer)).handler(event(), Context()) == answer
     assert counted(capsys) == metrics
 
 
-def test_what_is_raised_stays_an_error_of_lambdas_own(wrapped: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_stays_an_error_of_lambda(wrapped: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         wrapped(raises).handler(event(), Context())
     assert counted(capsys) == []
@@ -193,7 +193,7 @@ def test_a_handler_that_hangs_is_cut_off_in_time(
         (event("DELETE", resource="/any"), True),
     ],
 )
-def test_only_what_may_run_twice_is_handed_over(
+def test_only_idempotent_requests_are_shielded(
     wrapped: Any, capsys: pytest.CaptureFixture[str], given: dict[str, Any], shielded: bool
 ) -> None:
     live = FakeLambda()
@@ -209,14 +209,14 @@ def test_only_what_may_run_twice_is_handed_over(
     [None, {"theirs": "1"}, {"hitlessShieldApi": "7:9"}, {"hitlessShieldApi": "8:9"}, {"hitlessShieldOther": "7:8"}],
     ids=["no shift", "no shield", "another candidate", "this one is live", "another function"],
 )
-def test_nobody_is_asked_but_while_this_version_is_the_candidate(wrapped: Any, variables: Any) -> None:
+def test_the_live_version_is_invoked_only_while_this_one_is_the_candidate(wrapped: Any, variables: Any) -> None:
     live = FakeLambda()
     answer = wrapped(answers({"statusCode": 500}), live).handler(event(variables=variables), Context())
     assert (answer, live.asked) == ({"statusCode": 500}, [])
 
 
 @pytest.mark.parametrize("live", [FakeLambda({"statusCode": 502}), FakeLambda(WELL, error="Unhandled")])
-def test_where_the_live_version_fails_too_the_candidates_failure_stands(
+def test_if_the_live_version_fails_too_the_client_gets_the_candidates_failure(
     wrapped: Any, capsys: pytest.CaptureFixture[str], live: FakeLambda
 ) -> None:
     answer = wrapped(answers({"statusCode": 500}), live).handler(event(variables=dict(BAKING)), Context())
@@ -232,7 +232,7 @@ def test_a_way_that_is_closed_is_not_tried_with_each_request(wrapped: Any, capsy
     assert counted(capsys) == ["Failed"] * 3
 
 
-def test_with_too_little_time_nobody_is_asked(wrapped: Any) -> None:
+def test_a_request_without_time_left_is_not_shielded(wrapped: Any) -> None:
     live = FakeLambda()
     module = wrapped(answers({"statusCode": 500}), live)
     assert module.handler(event(variables=dict(BAKING)), Context(0.6)) == {"statusCode": 500}
@@ -248,7 +248,7 @@ def test_requests_of_our_own_are_neither_counted_nor_handed_over(
     assert (counted(capsys), live.asked) == ([], [])
 
 
-def test_the_handler_sees_the_stages_own_variables_alone(wrapped: Any) -> None:
+def test_the_handler_does_not_see_the_shields_variables(wrapped: Any) -> None:
     seen: list[Any] = []
 
     def looks(given: Any, _: Any) -> Any:
@@ -262,12 +262,12 @@ def test_the_handler_sees_the_stages_own_variables_alone(wrapped: Any) -> None:
 
 
 @pytest.mark.parametrize("other", ["text", {"Records": []}, {"httpMethod": "GET"}])
-def test_what_is_no_api_request_passes_through(wrapped: Any, capsys: pytest.CaptureFixture[str], other: Any) -> None:
+def test_other_events_pass_through(wrapped: Any, capsys: pytest.CaptureFixture[str], other: Any) -> None:
     assert wrapped(lambda given, _: given).handler(other, Context()) == other
     assert counted(capsys) == []
 
 
-def test_a_handler_that_could_not_be_imported_is_tried_anew(
+def test_importing_a_handler_is_tried_again(
     wrapped: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = FakeLambda()

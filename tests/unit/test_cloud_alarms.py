@@ -76,7 +76,7 @@ def test_an_alarm_of_ones_own_takes_it_back_as_well() -> None:
     assert world.serves() == "a"
 
 
-def test_one_that_rang_before_says_nothing_of_the_release() -> None:
+def test_an_alarm_that_rings_before_the_shift_is_not_watched() -> None:
     world = world_of(guard_s=60, also=("disk",))
     world.ringing.add("disk")
     assert shipped(world).outcome is Outcome.LIVE
@@ -96,7 +96,7 @@ def test_the_guard_lasts_whole_minutes_and_the_api_follows_after_it() -> None:
 
 
 @pytest.mark.parametrize(("guard_s", "strategy"), [(0, "AllAtOnce"), (60, "Canary10Percent5Minutes")])
-def test_nobody_watches_where_it_is_turned_off_or_where_there_was_a_bake(guard_s: int, strategy: str) -> None:
+def test_there_is_no_guard_if_it_is_off_or_after_a_bake(guard_s: int, strategy: str) -> None:
     world = world_of(guard_s=guard_s)
     result = shipped(world, strategy)
     assert "guard" not in [step.state for step in result.steps]

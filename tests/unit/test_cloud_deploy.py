@@ -99,7 +99,7 @@ def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
         assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
 
 
-def test_what_is_kept_ready_is_the_live_versions_alone_wherever_its_deploy_was_cut_off() -> None:
+def test_only_the_live_version_is_provisioned_after_a_deploy_was_cut_off() -> None:
     live = World(provisioned=3, max_provisioned=9)
     assert live.deploy("a").outcome is Outcome.LIVE
     live.moments.clear()
@@ -118,7 +118,7 @@ def test_what_is_kept_ready_is_the_live_versions_alone_wherever_its_deploy_was_c
         assert world.scaled == {meta: (3, 9, 70)}, f"cut off at {calls[moment - 1]}"
 
 
-def test_what_is_kept_ready_goes_back_with_a_rollback_wherever_that_was_cut_off() -> None:
+def test_provisioned_concurrency_follows_a_rollback_that_was_cut_off() -> None:
     live = World(provisioned=3, max_provisioned=9)
     assert [live.deploy(letter).outcome for letter in "ab"] == [Outcome.LIVE] * 2
     live.moments.clear()
@@ -203,7 +203,7 @@ def test_a_deploy_moves_no_traffic_once_a_newer_one_has_but_taken_its_number() -
     assert (world.serves(), world.deployments) == ("a", {})
 
 
-def test_of_two_deploys_of_the_same_content_at_once_one_carries_it_on_alone() -> None:
+def test_one_of_two_deploys_of_the_same_content_continues() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     for moment in distinct(calls):
         if calls[moment - 1] == "update the stack":
@@ -301,7 +301,7 @@ def test_an_abort_in_the_midst_of_a_deploy_leaves_the_live_release() -> None:
         assert world.records.require(2).outcome == "aborted"
 
 
-def test_the_stages_hooks_are_asked_at_each_shift_and_no_traffic_is_shifted_to_them() -> None:
+def test_hooks_are_invoked_at_each_shift_and_get_no_traffic() -> None:
     world = World(hooks=Hooks(pre_traffic="meta"))
     world.deploy("a")
     assert world.asked == [], "a first release has nothing to shift from"
@@ -326,7 +326,7 @@ def test_provisioned_concurrency_is_ready_on_the_new_version_before_the_shift_an
     assert world.ready == {}
 
 
-def test_a_candidate_that_goes_back_keeps_nothing_ready_and_the_live_version_keeps_what_it_had() -> None:
+def test_a_failed_candidate_loses_its_provisioned_concurrency_and_the_live_version_keeps_it() -> None:
     world = World(provisioned=3)
     assert world.deploy("a").outcome is Outcome.LIVE
     for wanted in (5, 0):

@@ -123,7 +123,7 @@ def test_a_rollout_without_a_bake_read_no_alarm() -> None:
     ],
     ids=["too early", "the gateway's own", "not wrapped"],
 )
-def test_what_may_be_missing_is_said(
+def test_a_receipt_names_what_may_be_missing(
     changed: dict[str, Any], clients: Answers | None, now: datetime, says: str
 ) -> None:
     receipt = receipt_of(rollout(**changed), BAKED, clients, now)
@@ -132,7 +132,7 @@ def test_what_may_be_missing_is_said(
     assert not receipt["complete"]
 
 
-def test_what_clients_got_is_there_by_class() -> None:
+def test_responses_to_clients_are_counted_by_class() -> None:
     receipt = receipt_of(rollout(), BAKED, Answers(1200, 20, 4), LATE)
     assert receipt["complete"]
     assert receipt["clients"] == {"requests": 1200, "failed": 4, "by_class": {"4xx": 20, "5xx": 4, "other": 1176}}
@@ -208,7 +208,7 @@ RELEASE = {"release": 8, "stage": "prod", "live": True}
 
 
 @pytest.mark.parametrize("denies", [False, True], ids=["writes", "only reads"])
-def test_a_receipt_that_was_made_too_early_is_made_anew_once_and_then_kept(denies: bool) -> None:
+def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None:
     bucket, cloudwatch, clock = Bucket(), Late(), Clock(at(5.6))
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     first = rollouts.add(8, END, rollout(api=API))

@@ -208,7 +208,7 @@ def test_a_release_is_not_recorded_as_ended_while_its_traffic_could_not_be_put_b
     check_well(world, "a", 1)
 
 
-def test_a_rollback_that_died_is_finished_and_what_somebody_moved_by_hand_goes_back() -> None:
+def test_a_dead_rollback_is_finished_and_an_alias_moved_by_hand_goes_back() -> None:
     calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
     finished = 0
     for moment in distinct(calls):
@@ -279,7 +279,7 @@ def test_each_thing_that_drifted_is_named_and_put_back() -> None:
         check_well(world, "b", 2)
 
 
-def test_a_version_that_lost_what_it_had_ready_gets_it_back() -> None:
+def test_lost_provisioned_concurrency_is_restored() -> None:
     world = World(provisioned=3)
     world.deploy("a")
     world.ready.clear()
@@ -297,7 +297,7 @@ def test_a_version_that_has_grown_within_its_bounds_is_well_and_one_beyond_them_
     assert amiss(world) == ["25 environments of version 1 are provisioned instead of 20"]
 
 
-def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was_asked_for() -> None:
+def test_a_stuck_roll_back_continues_and_skips_a_resource_only_on_request() -> None:
     world = live_world("a", "b")
     world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}
     assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
@@ -327,7 +327,7 @@ def test_an_artifact_that_is_gone_from_the_bucket_comes_from_lambda_or_is_left(t
     assert "other bytes" in done.left[0].mends
 
 
-def test_a_shift_that_nobody_holds_or_that_lasts_too_long_is_stopped() -> None:
+def test_an_orphaned_or_endless_shift_is_stopped() -> None:
     world = live_world("a")
     calls = moments_of(lambda world: world.deploy("b"), "a")
     kill_in(world, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
@@ -338,7 +338,7 @@ def test_a_shift_that_nobody_holds_or_that_lasts_too_long_is_stopped() -> None:
     assert (record["outcome"], "rolled it back" in record["reason"]) == ("rolled_back", True)
 
 
-def test_a_rollback_to_what_no_order_of_updates_leads_to_is_refused_before_anything_changes() -> None:
+def test_an_unsafe_rollback_is_refused_before_anything_changes() -> None:
     world = live_world("a", "b")
     key = "releases/prod/1.template.json"
     template = json.loads(world.documents[key])

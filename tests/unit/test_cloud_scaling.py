@@ -30,7 +30,7 @@ def test_the_first_version_has_the_bounds_of_the_release() -> None:
     assert scaled().scaled == {(META, "1"): (3, 20, 70)}
 
 
-def test_the_next_version_begins_as_large_as_the_live_one_has_grown_and_has_its_own_bounds_after_the_shift() -> None:
+def test_the_next_version_starts_at_the_live_ones_size_and_gets_its_bounds_after_the_shift() -> None:
     world = scaled()
     world.ready[META, "1"] = 11
     during: list[dict[tuple[str, str], Any]] = []
@@ -70,7 +70,7 @@ def test_a_candidate_that_goes_back_is_scaled_no_more_and_the_live_version_is_as
     assert world.ready == {(META, "1"): 3}
 
 
-def test_other_bounds_alone_are_set_on_the_version_that_stays_and_it_is_not_made_smaller() -> None:
+def test_new_bounds_alone_are_set_on_the_same_version_which_does_not_shrink() -> None:
     world = scaled()
     world.ready[META, "1"] = 9
     world.max_provisioned = 30
@@ -93,7 +93,7 @@ def test_the_version_that_stays_keeps_its_bounds_where_the_release_does_not_arri
     assert world.scaled == {(META, "1"): (3, 20, 70)}
 
 
-def test_what_is_scaled_no_more_has_its_fixed_number_again() -> None:
+def test_a_version_that_is_no_longer_scaled_has_its_fixed_number_again() -> None:
     world = scaled()
     world.ready[META, "1"] = 9
     world.max_provisioned = None
@@ -140,7 +140,7 @@ class FakeClient:
         raise ClientError({"Error": {"Code": self._code, "Message": "no"}}, "DeregisterScalableTarget")
 
 
-def test_a_denied_call_names_the_core_stack_and_what_is_not_scaled_is_left_alone() -> None:
+def test_a_denied_call_names_the_core_stack_and_other_versions_stay() -> None:
     with pytest.raises(CloudError, match="scaling its provisioned concurrency was denied") as caught:
         Autoscaling(FakeClient("AccessDeniedException")).scale("f", "1", least=1, most=2, target_percent=70)
     assert "hitless aws bootstrap" in str(caught.value.hint)

@@ -69,7 +69,7 @@ class Fake:
         return Shield(self, self, self.said.append, self.wait)
 
 
-def test_it_names_the_two_versions_and_allows_just_that_call_until_it_is_taken_down() -> None:
+def test_the_shield_names_both_versions_and_allows_one_call_until_it_is_down() -> None:
     fake = Fake(held={"theirs": "1"})
     fake.shield.up(STAGE, MOVES)
     assert fake.held == {"theirs": "1", "hitlessShieldZones": "4:5", "hitlessShieldMeta": "4:5"}
@@ -81,7 +81,7 @@ def test_it_names_the_two_versions_and_allows_just_that_call_until_it_is_taken_d
     assert fake.allowed_in_waits == [2], "where none stands nobody waits"
 
 
-def test_what_stands_of_a_function_that_is_gone_goes_too() -> None:
+def test_the_shield_of_a_deleted_function_is_removed_too() -> None:
     fake = Fake(held={"hitlessShieldGone": "1:2"})
     fake.shield.down(STAGE, NAMES)
     assert fake.held == {}
@@ -150,7 +150,7 @@ def test_an_alarm_of_ones_own_that_rings_already_is_not_watched_and_all_others_a
     assert "overrideAlarmConfiguration" not in client.created
 
 
-def test_alarms_that_ring_are_told_from_those_that_do_not_and_one_that_is_missing_is_named() -> None:
+def test_ringing_alarms_are_found_and_a_missing_one_is_named() -> None:
     traffic = Traffic(FakeCloudWatch())
     assert traffic.ringing(["disk", "queue"]) == ["disk"]
     assert traffic.ringing([]) == []
@@ -209,7 +209,7 @@ def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute()
     assert Traffic(cloudwatch).series([], ("live",), since=NOON, until=NOON) == {}
 
 
-def test_what_came_through_a_second_alias_is_added_but_for_what_the_wrapper_counts_whatever_the_alias() -> None:
+def test_requests_through_the_second_alias_are_added_except_for_the_wrappers_counts() -> None:
     cloudwatch = FakeCloudWatch()
     read = Traffic(cloudwatch).series([("s-prod-zones", "12")], ("live", "held"), since=NOON, until=NOON)
     assert list(read["s-prod-zones", "12"].values()) == [Minute(120, 4, 3, 12.5), Minute(80, 0, 4, 13)]

@@ -102,7 +102,7 @@ def test_lambda_shares_traffic_between_versions_of_one_role_and_one_dead_letter_
     assert Lambdas(Versions(v1={"Role": "r"}, v2=two)).may_share("f", "1", "2") is shares
 
 
-def test_codedeploy_is_told_to_move_it_at_once_whatever_the_strategy() -> None:
+def test_codedeploy_moves_it_at_once_whatever_the_strategy() -> None:
     told: list[str] = []
 
     class Client:
@@ -135,7 +135,7 @@ class Fails:
 NO_ROOM = CloudError("the account has no room", hint="ask for more")
 
 
-def test_what_fails_once_a_release_is_live_takes_no_traffic_back() -> None:
+def test_a_failure_after_a_release_is_live_moves_no_traffic_back() -> None:
     world = World(provisioned=3, max_provisioned=9)
     assert world.deploy("a").outcome is Outcome.LIVE
     world.max_provisioned = None
@@ -199,6 +199,6 @@ def test_no_more_environments_are_warmed_than_clients_can_spare(busy: int, unres
 
 
 @pytest.mark.parametrize(("busy", "reserved", "warmed"), [(4, 10, 4), (8, 10, 2), (12, 10, 1)])
-def test_of_what_a_function_has_reserved_only_the_rest_is_warmed(busy: int, reserved: int, warmed: int) -> None:
+def test_only_unused_reserved_concurrency_is_warmed(busy: int, reserved: int, warmed: int) -> None:
     function = {"Properties": {"ReservedConcurrentExecutions": reserved}}
     assert environments(World().cloud(), function, busy) == warmed

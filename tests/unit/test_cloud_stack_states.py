@@ -115,7 +115,7 @@ def test_an_update_that_ends_in_a_failed_state_tells_its_first_cause(end: str) -
     assert failed.value.details["status"] == end
 
 
-def test_an_update_of_which_osls_lost_sight_counts_by_what_the_stack_holds() -> None:
+def test_an_update_that_osls_lost_is_judged_by_the_stack() -> None:
     cf = in_state("UPDATE_COMPLETE")
 
     def succeed() -> None:
@@ -132,7 +132,7 @@ def test_an_update_of_which_osls_lost_sight_counts_by_what_the_stack_holds() -> 
         service_stack(cf, FakeOsls(another, "connect ECONNRESET")).update(TEMPLATE, before={})
 
 
-def test_an_update_that_nobody_saw_the_end_of_is_neither_well_nor_failed() -> None:
+def test_an_update_that_timed_out_is_neither_successful_nor_failed() -> None:
     cf = in_state("UPDATE_COMPLETE")
 
     def go_on() -> None:

@@ -43,7 +43,7 @@ def notes_of(world: World) -> list[str]:
     return [one.removeprefix("note: ") for one in world.said if one.startswith("note: ")]
 
 
-def test_a_rollback_says_what_becomes_of_a_route_and_makes_no_update_to_hold_it() -> None:
+def test_a_rollback_announces_a_removed_route_and_does_not_hold_it() -> None:
     world = World(unrouted=frozenset({ROUTE}))
     world.deploy("a")
     world.unrouted = frozenset()

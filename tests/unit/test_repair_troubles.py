@@ -193,7 +193,7 @@ for state in ("UPDATE_FAILED", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_F
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_what_was_seen_is_named_with_the_step_that_mends_it(case: str) -> None:
+def test_a_trouble_is_named_with_the_step_that_fixes_it(case: str) -> None:
     change, expected = TABLE[case]
     found = troubles(change(well()))
     assert [one.step for one in found] == [step for _, step in expected], [one.what for one in found]
@@ -203,13 +203,13 @@ def test_what_was_seen_is_named_with_the_step_that_mends_it(case: str) -> None:
         assert (one.mends == "`hitless aws repair`") == (step is not None)
 
 
-def test_who_takes_over_ends_a_release_that_is_under_way_as_well() -> None:
+def test_taking_over_ends_a_release_that_is_under_way() -> None:
     facts = replace(well(), observed=at("2", v3=0.1), unfinished=begun(), deployments=shifting(1))
     steps = [one.step for one in troubles(facts, taking_over=True)]
     assert steps == [StopShifts(("Meta",)), End(3, live=False)]
 
 
-def test_while_a_roll_back_is_stuck_the_stage_is_judged_by_the_live_releases_template_alone() -> None:
+def test_while_a_roll_back_is_stuck_the_live_releases_template_counts() -> None:
     stuck = replace(well(), status="UPDATE_ROLLBACK_FAILED", served=served("other"))
     assert Serve(served("other")) in [one.step for one in troubles(stuck)]
     theirs = replace(stuck, live=begun(1, versions={"meta": "2", "convert": "2"}))

@@ -12,7 +12,7 @@ from tests.unit.cloudformation_schemas import create_only_of_schemas
 pytestmark = pytest.mark.unit
 
 
-def test_the_copy_of_the_schemas_is_what_the_installed_linter_brings() -> None:
+def test_the_copy_of_the_schemas_equals_that_of_the_installed_linter() -> None:
     assert create_only() == {kind: frozenset(names) for kind, names in create_only_of_schemas().items()}, (
         "cfn-lint was updated: run scripts/create-only"
     )

@@ -53,7 +53,7 @@ def test_an_authorizer_is_called_by_its_alias() -> None:
     assert {"Ref": "MetaAliasLive"} in resources["CheckAuthorizer"]["Properties"]["AuthorizerUri"]["Fn::Join"][1]
 
 
-def test_the_first_update_of_the_first_release_has_no_stage_and_nothing_that_stands_on_it() -> None:
+def test_the_first_update_of_the_first_release_has_no_stage() -> None:
     wanted = desired(COMPILED, release(domain="api.example.com"))
     expanded, final = expand(wanted, LiveState()), contract(wanted, LiveState(), {})
     assert STAGE_ID not in expanded["Resources"]
@@ -171,7 +171,7 @@ def statements(role: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for policy in role["Properties"]["Policies"] for one in policy["PolicyDocument"]["Statement"]]
 
 
-def test_a_hook_may_answer_codedeploy_which_may_ask_it_and_nobody_else_may() -> None:
+def test_a_hook_may_call_codedeploy_which_may_invoke_only_hooks() -> None:
     resources = first(hooks=Hooks(pre_traffic="meta"))
     answers = "codedeploy:PutLifecycleEventHookExecutionStatus"
     granted = {action: one["Resource"] for one in statements(resources["MetaRole"]) for action in one["Action"]}
@@ -270,7 +270,7 @@ def test_a_tag_publishes_no_version_and_a_setting_does() -> None:
     assert version() != version(Timeout=9)
 
 
-def test_a_permission_that_changes_stands_beside_the_old_one_until_the_next_release() -> None:
+def test_a_changed_permission_is_added_beside_the_old_one_until_the_next_release() -> None:
     stack = RememberedStack()
     stack.ship(COMPILED, release(1))
     (old,) = (name for name in of_type(stack.live.resources, "AWS::Lambda::Permission") if name.startswith("Meta"))

@@ -16,7 +16,7 @@ COMPILED = packaged().template
 ZONES = FunctionIds("Zones")
 
 
-def test_what_osls_makes_of_provisioned_concurrency_becomes_a_number_and_everything_still_calls_the_alias() -> None:
+def test_osls_alias_for_provisioned_concurrency_becomes_a_number() -> None:
     plain = desired(COMPILED, release(1))
     compiled = with_provisioned(COMPILED, "Zones", 4)
     assert "provisioned" in str(of_type(compiled["Resources"], "AWS::ApiGateway::Method"))
@@ -27,7 +27,7 @@ def test_what_osls_makes_of_provisioned_concurrency_becomes_a_number_and_everyth
     assert made["Resources"] == plain["Resources"]
 
 
-def test_twice_the_provisioned_concurrency_must_fit_into_what_is_reserved() -> None:
+def test_twice_the_provisioned_concurrency_must_fit_into_the_reserved_one() -> None:
     compiled = with_provisioned(COMPILED, "Zones", 4)
     properties = compiled["Resources"]["ZonesLambdaFunction"]["Properties"]
     properties["ReservedConcurrentExecutions"] = 8

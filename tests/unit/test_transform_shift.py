@@ -115,7 +115,7 @@ def run(one: Shift, *names: str) -> tuple[ShiftFailure | None, list[float]]:
     return failure, weights
 
 
-def test_a_shift_ends_well_when_each_of_its_deployments_does() -> None:
+def test_a_shift_succeeds_if_all_its_deployments_do() -> None:
     one, codedeploy = shift({"A": [GOING, WELL], "B": [GOING, GOING, WELL]})
     failure, weights = run(one, "A", "B")
     assert failure is None
@@ -147,7 +147,7 @@ def test_one_that_fails_stops_all_the_others() -> None:
     assert codedeploy.stopped == ["A"], "C has ended already: its alias is put back by its version"
 
 
-def test_a_deployment_that_aws_does_not_begin_stops_what_was_started() -> None:
+def test_a_refused_deployment_stops_those_that_were_started() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING]})
     codedeploy.denied = frozenset({"B"})
     failure, _ = run(one, "A", "B")
@@ -155,7 +155,7 @@ def test_a_deployment_that_aws_does_not_begin_stops_what_was_started() -> None:
     assert codedeploy.stopped == ["A"]
 
 
-def test_a_group_that_is_busy_stops_what_was_started() -> None:
+def test_a_busy_group_stops_the_deployments_that_were_started() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING]}, busy=frozenset({"B"}))
     failure, _ = run(one, "A", "B")
     assert failure is not None
@@ -163,7 +163,7 @@ def test_a_group_that_is_busy_stops_what_was_started() -> None:
     assert codedeploy.stopped == ["A"]
 
 
-def test_what_is_stopped_is_waited_for_until_codedeploy_has_moved_the_alias_back() -> None:
+def test_a_stop_waits_until_codedeploy_has_moved_the_alias_back() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [WELL]})
     codedeploy.rolling_back = {"A": 3}
     assert one.stop_groups(["A", "B"]) == ["A"]
@@ -201,7 +201,7 @@ def test_a_roll_back_publishes_no_version_that_the_stack_has_let_go() -> None:
     assert {"Name": "ExecutedVersion", "Value": "1"} in dimensions
 
 
-def test_a_roll_back_is_recorded_as_the_release_that_it_is_and_what_it_followed() -> None:
+def test_a_rollbacks_template_has_its_own_number_and_the_previous_one() -> None:
     made = numbered(desired(packaged().template, release(3)), 3, 7)
     assert made["Outputs"][RELEASE_OUTPUT]["Value"] == "3"
     assert made["Outputs"][PREVIOUS_OUTPUT]["Value"] == "7"

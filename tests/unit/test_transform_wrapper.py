@@ -46,7 +46,7 @@ def test_handlers_that_answer_requests_are_called_through_the_layer() -> None:
     assert resources[layer]["Properties"]["Content"] == {"S3Bucket": "artifact-bucket", "S3Key": "artifacts/layer.zip"}
 
 
-def test_what_answers_no_requests_is_another_language_or_has_no_room_stays_as_it_is() -> None:
+def test_functions_without_routes_without_python_or_without_room_are_not_wrapped() -> None:
     compiled = copy.deepcopy(COMPILED)
     functions = of_type(compiled["Resources"], "AWS::Lambda::Function")
     functions["ZonesLambdaFunction"]["Properties"]["Runtime"] = "nodejs22.x"

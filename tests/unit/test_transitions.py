@@ -21,7 +21,7 @@ from tests.unit.walk import Walk
 pytestmark = pytest.mark.unit
 
 
-def test_there_are_sixty_of_them_each_of_its_own_name() -> None:
+def test_there_are_sixty_transitions_with_different_names() -> None:
     assert len({one.name for one in TRANSITIONS}) == len(TRANSITIONS) >= 60
 
 
@@ -31,7 +31,7 @@ def other_bytes(definition: Definition) -> Definition:
 
 
 @pytest.mark.parametrize("transition", TRANSITIONS, ids=[one.name for one in TRANSITIONS])
-def test_a_transition_harms_nobody_or_is_refused_with_the_way_around(transition: Transition) -> None:
+def test_a_transition_fails_no_request_or_is_refused_with_a_hint(transition: Transition) -> None:
     walk = Walk()
     walk.ship(transition.before)
     if transition.refused:
@@ -86,7 +86,7 @@ def test_a_route_is_held_while_something_of_the_api_stays_for_one_release_more()
     assert walk.updates == 3
 
 
-def test_where_the_live_api_cannot_be_shown_anew_both_releases_have_to_answer_and_are_told_so() -> None:
+def test_if_the_live_api_cannot_be_shown_again_a_note_says_that_both_releases_must_respond() -> None:
     walk = Walk()
     walk.ship(BASE)
     walk.ship(routed(ITEMS, ITEM, Route("POST", "items")), shifts=False)
@@ -95,7 +95,7 @@ def test_where_the_live_api_cannot_be_shown_anew_both_releases_have_to_answer_an
     assert any("GET /items/{id}" in said and "must respond to it in both releases" in said for said in walk.said)
 
 
-def test_routes_that_cannot_be_held_while_the_whole_api_goes_are_told_of_and_no_promise_afterwards() -> None:
+def test_routes_that_cannot_be_held_are_noted_while_the_whole_api_is_removed() -> None:
     """After a release that failed nothing can be held; the API that goes is served for one release more."""
 
     def alone(*routes: Route, letter: str) -> Definition:
@@ -141,7 +141,7 @@ AS_FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
 
 @settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
 @given(HISTORIES)
-def test_a_walk_at_random_harms_nobody(history: list[tuple[Definition, bool]]) -> None:
+def test_random_walks_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
     _walk(history)
 
 
@@ -149,5 +149,5 @@ def test_a_walk_at_random_harms_nobody(history: list[tuple[Definition, bool]]) -
 @pytest.mark.timeout(4 * 3600)  # eight minutes on a quiet machine
 @settings(max_examples=1000, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
 @given(HISTORIES)
-def test_a_thousand_walks_at_random_harm_nobody(history: list[tuple[Definition, bool]]) -> None:
+def test_a_thousand_random_walks_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
     _walk(history)
