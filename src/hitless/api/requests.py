@@ -1,4 +1,4 @@
-"""The bodies of the daemon's API: what the command line, the git hook and the receiver send it."""
+"""The bodies that the command line, the git hook and the receiver send to the daemon's API."""
 
 from __future__ import annotations
 

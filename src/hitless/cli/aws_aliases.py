@@ -86,7 +86,7 @@ def _register_releases(app: typer.Typer) -> None:
 def _register_looks(app: typer.Typer) -> None:
     @command(app, "status", example="hitless status --home aws --stage prod", hidden=True)
     def status(ctx: Context) -> None:
-        """The stage's stack: its versions and their weights, and what is wrong."""
+        """The stage's stack: its versions and their weights, and its problems."""
         document = AwsHome(ctx).stack_status()
         ctx.show(document, lambda: _status(document))
 

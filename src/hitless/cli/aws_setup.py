@@ -154,7 +154,7 @@ def _register_destroy(app: typer.Typer) -> None:
     @command(app, "destroy", example="hitless aws destroy --stage staging --confirm staging")
     def destroy(
         ctx: Context,
-        dry: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted and what would stay.")] = False,
+        dry: Annotated[bool, typer.Option("--dry-run", help="List the stacks to delete; delete nothing.")] = False,
         region: Region = None,
         confirm: Annotated[
             str | None, typer.Option("--confirm", help="The stage's name, instead of typing it.")

@@ -78,7 +78,7 @@ def _end(root: Path) -> None:
     folders = Folders.of(root / "data", os.environ)
     if folders.remains():
         if not folders.engine_is_alive():
-            start_daemon(folders)  # it adopts what its predecessor left
+            start_daemon(folders)  # it adopts the processes of its predecessor
         EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force=True))
         if not await_end(folders, END_DEADLINE_S):
             raise EngineError(f"the sandbox's processes in {root} do not end", hint="the next rehearsal tries again")

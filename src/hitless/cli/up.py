@@ -95,7 +95,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.mend}")
-    with exclusive_lock(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
+    with exclusive_lock(folders.data / "up.lock"):  # a second `up` at the same time finds the engine of the first
         return _bring_up(ctx, service, settings, folders)
 
 

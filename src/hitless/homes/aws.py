@@ -116,7 +116,7 @@ class AwsHome:
         return (f"{line.at}\t{line.text.rstrip()}" for line in cloudwatch_lines(self.place, query))
 
     def releases(self) -> list[dict[str, Any]]:
-        """Without what each cost: CloudWatch would have to be asked for each."""
+        """Without their costs, for which CloudWatch would be asked once for each."""
         return [{**NOT_COUNTED, **each} for each in self.recorded_releases()]
 
     def recorded_releases(self) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class AwsHome:
         return {"service": service.name, "engine": None, "stages": [entry(self.place, service)]}
 
     def stack_status(self) -> dict[str, Any]:
-        """The document of `hitless aws status`: the versions and their weights, and what is wrong."""
+        """The document of `hitless aws status`: the versions, their weights and the problems."""
         service = self.place.load_for_aws()
         with connected_stage(self.place, service) as stage:
             return views.status(stage.cloud, service=service.name, stage=service.stage)

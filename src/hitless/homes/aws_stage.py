@@ -1,4 +1,4 @@
-"""Builds the real objects of a stage on AWS, from where a command works and the environment's credentials."""
+"""Builds the real objects of a stage on AWS, with the credentials of the environment."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _caller() -> dict[str, Any]:
 
 def _how_to_start(place: Workplace, folders: Folders) -> str:
     if folders.remains():
-        return "start it with `hitless up`: it adopts what still serves"
+        return "start it with `hitless up`: it adopts the processes that still serve"
     if not folders.data.exists() and not has_service_file(place):
         return f"{place.service_dir} has no serverless.yml: go to the service's folder, or name it with --service-dir"
     return "start it with `hitless up`"

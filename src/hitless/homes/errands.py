@@ -11,7 +11,7 @@ from hitless.release.who import Who
 
 
 class GivenArtifacts(msgspec.Struct, frozen=True):
-    """Artifacts to ship without a build (function → digest, all in the store), and what the receipt says about them.
+    """Artifacts to ship without a build (function → digest, all in the store), and their description for the receipt.
 
     `who` asked for the release; None is the person who runs the command.
     """
