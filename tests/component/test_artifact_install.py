@@ -147,7 +147,7 @@ def test_a_package_without_a_wheel_is_built_from_its_pure_python_source(
         result = built(a_service(folder, requirements=f"{OFFLINE}other==1.0\ndep==1.0\n"), store, uv)
         assert {"dep.py", "other.py"} <= set(zip_names(store.zip_path(result.by_function["api"].digest)))
         (warning,) = result.warnings
-        assert warning.startswith("dep: there is no wheel, so it is built from source")
+        assert warning.startswith("dep: built from source because there is no wheel")
 
 
 @pytest.mark.parametrize(("module", "message"), [("dep/x.so", "dep/x.so is native code"), ("' + 1/0 + '", r"\(dep\)")])
