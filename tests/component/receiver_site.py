@@ -16,7 +16,7 @@ from hitless.api.deliveries import Deliveries
 from hitless.api.receiver import Receiver
 from hitless.documents import to_plain
 from hitless.errors import EngineError
-from hitless.forge.github import GitHub
+from hitless.forge.github import GitHubForge
 from hitless.forge.statuses import OwedStatuses
 from hitless.pipeline import approvals
 from hitless.pipeline.repository import Repository
@@ -76,7 +76,7 @@ class Site:
         self.deliveries = Deliveries(
             client=self.engine,  # type: ignore[arg-type]
             repository=self.repository,
-            forge=GitHub(SECRET),
+            forge=GitHubForge(SECRET),
             remote=str(self.remote.clone),
             owed=OwedStatuses(folder),
             say=self.said.append,

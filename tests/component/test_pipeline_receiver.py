@@ -18,14 +18,14 @@ import pytest
 from hitless.api.requests import PushRequest
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.forge.forge import BranchUpdate, Fork
-from hitless.forge.github import GitHub
+from hitless.forge.github import GitHubForge
 from hitless.pipeline.repository import Repository
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
 
 pytestmark = pytest.mark.component
 
 MIB = 1 << 20
-GITHUB = GitHub(SECRET)
+GITHUB = GitHubForge(SECRET)
 
 
 @pytest.fixture
@@ -295,5 +295,5 @@ def test_a_webhook_that_is_not_json_is_refused(body: bytes) -> None:
 def test_an_empty_secret_verifies_nothing() -> None:
     body = b"x"
     forged = "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest()
-    assert not GitHub(b"").verify({"x-hub-signature-256": forged}, body)
+    assert not GitHubForge(b"").verify({"x-hub-signature-256": forged}, body)
     assert not GITHUB.verify({}, body)

@@ -17,7 +17,7 @@ import pytest
 from hitless.documents import to_plain
 from hitless.errors import EngineNotRunningError
 from hitless.forge.forge import BranchUpdate
-from hitless.forge.github import GitHub
+from hitless.forge.github import GitHubForge
 from hitless.forge.statuses import CommitStatus
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, theirs
 
@@ -62,7 +62,7 @@ def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterato
     with ForgeServer(answered) as forge:
         thread = threading.Thread(target=forge.serve_forever)
         thread.start()
-        site.deliveries.forge = GitHub(SECRET, "a token", f"http://127.0.0.1:{forge.server_port}")
+        site.deliveries.forge = GitHubForge(SECRET, "a token", f"http://127.0.0.1:{forge.server_port}")
         yield forge
         forge.shutdown()
         thread.join()

@@ -13,7 +13,7 @@ from hitless.api.receiver import Receiver
 from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.errors import UsageError
-from hitless.forge.github import GitHub
+from hitless.forge.github import GitHubForge
 from hitless.forge.statuses import OwedStatuses
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.engine import client_of
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
         host, port = address_of(listen)
         if public_url:
             publish_receiver(workshop.data, public_url)
-        forge = GitHub(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
+        forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
         repository, owed = Repository(workshop.repository), OwedStatuses(workshop.data)
         deliveries = Deliveries(client, repository, forge, remote, owed, ctx.say)
         receiver = Receiver(client, workshop.data, forge, deliveries)

@@ -56,7 +56,7 @@ class _Pull(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class GitHub:
+class GitHubForge:
     """`token` may set commit statuses; without one none are set."""
 
     secret: bytes
