@@ -1,1 +1,1 @@
-"""What talks to AWS: the only place of boto3 and osls. Knows no emulator: endpoints come as botocore reads them."""
+"""Adapters to AWS: the only place of boto3 and osls. Endpoints are botocore's own setting, for emulators too."""

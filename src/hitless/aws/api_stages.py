@@ -63,7 +63,7 @@ class ApiStages:
 
 
 NO_PATH = "(none)"
-"""API Gateway's word for a mapping of the whole domain."""
+"""API Gateway's name for the mapping of the whole domain."""
 
 
 class Mappings:

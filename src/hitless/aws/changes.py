@@ -66,7 +66,7 @@ NOT_SERVING = frozenset(
         "AWS::SNS::TopicPolicy",
     }
 )
-"""Types whose replacement takes nothing away from a client: a new one stands before the old one goes."""
+"""Types whose replacement fails no request: the new resource exists before the old one is deleted."""
 
 SERVING = frozenset(
     {
@@ -89,11 +89,11 @@ SERVING = frozenset(
         "AWS::S3::Bucket",
     }
 )
-"""Types that may not even *perhaps* be replaced: requests, names or data depend on the one that is there."""
+"""Types of which even a possible replacement is refused: requests, names or data depend on the resource."""
 
 
 KEPT = SERVING - {"AWS::EC2::NatGateway", "AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::Permission"}
-"""Types that an update may not delete either: names, networks and data, which no setting takes away by the way."""
+"""Types that an update may not delete either: names, networks and data."""
 
 
 def read_changes(answers: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:

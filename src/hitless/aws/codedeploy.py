@@ -27,7 +27,7 @@ ENDED_WELL = "Succeeded"
 ENDED = frozenset({ENDED_WELL, "Failed", "Stopped"})
 HOOKS = ("BeforeAllowTraffic", "AfterAllowTraffic")
 UNDER_WAY = ["Created", "Queued", "InProgress"]
-"""What a deployment of a Lambda alias is before its end."""
+"""The statuses of a deployment of a Lambda alias before its end."""
 
 _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
 

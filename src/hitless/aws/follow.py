@@ -26,11 +26,11 @@ class StackStep(StrEnum):
     UPDATE = "update"
     AWAIT = "await"
     RECREATE = "recreate"
-    """It never came up or is half deleted, so nobody is served; CloudFormation allows nothing but its deletion."""
+    """It never came up or is half deleted, so it serves nobody; CloudFormation only allows its deletion."""
     ROLL_BACK = "roll back"
-    """An update that failed with its own roll-back turned off (by somebody else: we never do)."""
+    """An update failed with its roll-back turned off, by somebody else: hitless never does."""
     CONTINUE_ROLLBACK = "continue roll-back"
-    """A roll-back that could not end; continuing it returns to what served before, and skips nothing."""
+    """A roll-back got stuck. Continuing it returns to what served before, and skips nothing."""
 
 
 WELL = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
@@ -70,10 +70,10 @@ _Result = TypeVar("_Result")
 REPEAT = "fix the cause, then repeat the command: it continues from here"
 
 QUIET_POLLS = 3
-"""Polls without an event after which a resting stack is believed: nothing was begun."""
+"""After so many polls without an event a resting stack is believed: nothing has begun."""
 
 _CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled", "The following resource(s) failed")
-"""Failures that only report another one."""
+"""Failures that only report another failure."""
 
 
 class Time(Protocol):

@@ -19,7 +19,7 @@ from hitless.errors import CloudError
 
 READY_TIMEOUT_S, PROVISION_TIMEOUT_S = 180.0, 1800.0
 WARM_S = 0.3
-"""How long an environment that is warmed stays busy, where several are wanted."""
+"""How long a warmed environment stays busy if several are wanted."""
 
 POLL_S = 1.0
 

@@ -34,7 +34,7 @@ import yaml
 from hitless.errors import CloudError, MachineError, ServiceFileError
 
 VERSION = "4.3.1"
-"""The osls that a release is made with: what node/package.json pins and buildspecs install. A test compares them."""
+"""The version of osls that node/package.json pins and buildspecs install. A test compares them."""
 
 NODE_AT_LEAST = (20, 19)
 TIMEOUT_S = 3600.0
@@ -42,7 +42,7 @@ PACKAGE_TIMEOUT_S = 300.0
 INSTALL_HINT = f"run `scripts/setup --aws`, or `npm install osls@{VERSION}` in the service's folder"
 
 _SETUP = Path(__file__).resolve().parents[3] / "node"
-"""Where scripts/setup installs osls in a checkout; elsewhere there is no such folder."""
+"""The folder in which scripts/setup installs osls in a checkout; elsewhere it does not exist."""
 
 _DONE_BY_HITLESS = {"serverless-python-requirements"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -56,7 +56,7 @@ _END_WITH_PARENT = (
     if sys.platform == "linux"
     else None
 )
-"""In the child before exec. Elsewhere than on Linux there is no such thing."""
+"""Runs in the child before exec. Only Linux has it."""
 
 
 @dataclass(frozen=True, slots=True)

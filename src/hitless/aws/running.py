@@ -22,7 +22,7 @@ _HELD = (
     "ImageConfigResponse", "PackageType",
 )  # fmt: skip
 """What a version holds. Lambda publishes no new one "if the function's configuration and code haven't changed"
-(PublishVersion). What else GetFunctionConfiguration says of one (its state, its number) does not make it another.
+(PublishVersion). Other fields of GetFunctionConfiguration, such as the state, do not count.
 """
 
 

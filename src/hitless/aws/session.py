@@ -27,7 +27,7 @@ DEPLOY_ROLE_VARIABLE = "HITLESS_DEPLOY_ROLE_ARN"
 EXTERNAL_ID_VARIABLE = "HITLESS_DEPLOY_ROLE_EXTERNAL_ID"
 
 ATTEMPTS_VARIABLE, ATTEMPTS = "AWS_MAX_ATTEMPTS", 8
-"""How often a call is tried; the variable is botocore's own, and read by osls as well."""
+"""The number of tries of a call. The variable is botocore's own, and osls reads it too."""
 
 CREDENTIALS_HINT = "sign in with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 

@@ -25,12 +25,12 @@ SERVICE_TAG = "hitless:service"
 STAGE_TAG = "hitless:stage"
 
 MAX_TEMPLATE_BYTES = 51_200
-"""CloudFormation's bound on a template in the call itself; a bigger one comes from a bucket."""
+"""CloudFormation's limit on a template in the call itself; a larger one comes from a bucket."""
 
 _ROLLBACK_BEGINS = frozenset({"UPDATE_ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"})
 
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
-"""What CloudFormation says of a change set that changes nothing: it has no error code of its own."""
+"""CloudFormation's reasons for an empty change set: there is no error code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +288,7 @@ def _refuse_foreign(stack: Stack, tags: Mapping[str, str]) -> None:
 
 
 _NOT_IMPORTED = "is not imported by any stack"
-"""What ListImports says of an export that nobody uses: it has no error code of its own."""
+"""ListImports' message for an unused export: there is no error code."""
 
 
 class Imports:

@@ -32,7 +32,7 @@ class Minute:
     failed: int = 0
     shielded: int = 0
     p99_ms: float | None = None
-    """Of one minute alone."""
+    """Only for one minute."""
 
     def plus(self, other: Minute) -> Minute:
         """Both together."""

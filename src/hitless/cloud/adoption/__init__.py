@@ -1,1 +1,1 @@
-"""A stack of Serverless Framework itself becomes release 1: `templates`, whether it can be (`checks`), `adoption`."""
+"""Takes over a stack of Serverless Framework as release 1: `checks`, `templates`, `adoption`."""

@@ -47,7 +47,7 @@ from hitless.release.result import Outcome, Result
 from hitless.service.model import Function, Service, SmokeRequest
 
 STRATEGY = "Adopted"
-"""What the record of an adopted release has for a strategy: nothing was shifted."""
+"""The strategy in the record of an adopted release: nothing was shifted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _STAGE_STATE: Mapping[str, tuple[str, str]] = {
     "cacheClusterEnabled": ("a cache", "turn the stage's cache off"),
     "clientCertificateId": ("a client certificate", "take it off the stage"),
 }
-"""What a stage may have that a release's Stage has not: it would go with the first release."""
+"""Settings of a stage that a release's Stage has not: the first release would remove them."""
 
 
 def reasons(seen: PlainStack, *, service: str, stage: str) -> Iterator[Refusal]:

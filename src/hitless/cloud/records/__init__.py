@@ -1,1 +1,1 @@
-"""What is kept of releases, in the artifact bucket: their records, how they ended, their receipts."""
+"""Documents of releases in the artifact bucket: records, rollouts, receipts."""

@@ -32,10 +32,10 @@ from hitless.release.receipt import (
 from hitless.service.model import AlarmSettings
 
 SETTLES_AFTER = timedelta(minutes=3)
-"""CloudWatch has a minute's sums by then."""
+"""CloudWatch has a minute's sums after that time."""
 
 Version = tuple[str, str]
-"""Lambda's name of a function, and a version of it."""
+"""Lambda's name of a function, and its version."""
 
 Series = Mapping[Version, Mapping[datetime, Minute]]
 

@@ -21,9 +21,9 @@ from hitless.release.document import PromotedFrom, ReleaseDocument
 from hitless.release.result import Outcome, Step
 
 LOOKED_AT = 200
-"""Of so many of the newest releases one is live."""
+"""The live release is looked for among so many of the newest ones."""
 READ_AT_ONCE = 8
-"""A stage that ships many times a day has thousands of records within a year, a call each."""
+"""A stage that ships many times a day has thousands of records within a year, and each takes a call."""
 
 
 class Documents(Protocol):
@@ -60,7 +60,7 @@ class Record:
     promoted_from: PromotedFrom | None = None
     """None if the release was built."""
     left_for: int | None = None
-    """The release that a rollback left it for: written before the rollback moves any traffic."""
+    """The release to which a rollback left this one. Written before the rollback moves traffic."""
     holder: str = ""
     """The mark of the process that carries the release on. Another mark means that another process has taken over."""
 

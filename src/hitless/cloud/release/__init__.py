@@ -1,1 +1,1 @@
-"""From a package to a release that is live: `deploy`, `rollback`, `abort`, `promote`, and their steps."""
+"""The verbs `deploy`, `rollback`, `abort` and `promote`, and their steps."""

@@ -32,7 +32,7 @@ from hitless.release.result import Outcome
 from hitless.service.strategy import Strategy
 
 ALWAYS_UNRESERVED = 100
-"""What Lambda wants to be left to all other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
+"""Concurrency that Lambda keeps for other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
 
 
 class TransitionExecutor:

@@ -40,9 +40,9 @@ class ReleaseRun:
     before: Observed
     targets: Mapping[FunctionIds, str]
     home: Mapping[str, str]
-    """Lambda's name → the version that the live release has: where traffic goes back to."""
+    """Lambda's name → the live release's version, to which traffic goes back."""
     hooks: Mapping[str, str]
-    """CodeDeploy's lifecycle event → Lambda's name of the function that is asked. No traffic is shifted to those."""
+    """CodeDeploy's lifecycle event → Lambda's name of the hook. Hooks get no traffic."""
     previous: int | None
     alarms: AlarmSettings
 
@@ -163,7 +163,7 @@ def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
 
 
 MINUTE_S = 60
-"""Lambda publishes its metrics by the minute: less is no time to see anything in."""
+"""Lambda publishes metrics by the minute, so a shorter guard would see nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""A stage put right again: look (`facts`), judge (`troubles`), act by `steps` (`repair`)."""
+"""Repairs a stage: look (`facts`), decide (`troubles`), fix (`repair`)."""

@@ -33,7 +33,7 @@ from hitless.cloud.transform.model import (
 from hitless.release.result import Outcome
 
 LAYER = "the wrapper's layer"
-"""Stands for a function's name where an artifact is none's."""
+"""The name of an artifact that is no function's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,20 @@ class Facts:
     """CloudFormation's; None if there is no stack."""
     observed: Observed = field(default_factory=lambda: Observed(LiveState(), {}, {}))
     failures: Mapping[str, str] = field(default_factory=dict)
-    """What a roll-back could not bring back: logical id → reason."""
+    """Resources that could not be rolled back: logical id → reason."""
     live: Record | None = None
     """The release that the stack records as live."""
     unfinished: Record | None = None
     left_for: Record | None = None
-    """The release that a rollback was going to, where it did not finish."""
+    """The release to which a rollback was going that did not finish."""
     before: Record | None = None
-    """The release that was live before `live`: where a rollback goes, and an update that fails."""
+    """The release that was live before `live`: the target of a rollback and of a failed update."""
     wanted: Mapping[FunctionIds, Ready] = field(default_factory=dict)
-    """Function → how many environments of its version the serving release wants ready."""
+    """Function → the provisioned concurrency that the serving release wants."""
     ready: Mapping[tuple[FunctionIds, str], int] = field(default_factory=dict)
-    """(function, version) → environments that are asked to be ready; without those that have none."""
+    """(function, version) → provisioned environments, if there are any."""
     deployments: Mapping[str, tuple[FunctionIds, Deployment]] = field(default_factory=dict)
-    """CodeDeploy's id → what is under way."""
+    """CodeDeploy's id → a deployment under way."""
     closed: tuple[FunctionIds, ...] = ()
     """Functions with routes whose alias API Gateway may not invoke."""
     served: Served | None = None
@@ -86,7 +86,9 @@ class Facts:
     shielding: tuple[str, ...] = ()
     """Stage variables of a shield."""
     missing: tuple[tuple[Record, str, str], ...] = ()
-    """(release, function, digest in hex) whose artifact is not in the bucket; no function, no digest: its template."""
+    """(release, function, digest in hex) of artifacts missing in the bucket. Without function and digest it is the
+    template.
+    """
 
 
 def look(cloud: Cloud) -> Facts:

@@ -40,9 +40,9 @@ from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 from hitless.release.result import Outcome
 
 PASSES = 6
-"""Looks at the stage at most: what one step mends may show another trouble behind it."""
+"""The limit on looks at the stage: fixing one trouble may reveal another."""
 TIMES = 2
-"""How often one step is taken: a roll-back that goes on may move an alias that was put right before it."""
+"""The limit on taking one step: a continued roll-back may move an alias that was fixed before it."""
 
 
 @dataclass(frozen=True, slots=True)

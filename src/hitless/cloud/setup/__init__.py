@@ -1,1 +1,1 @@
-"""What a stage stands on: core and pipeline stacks, made (`bootstrap`), foretold (`plan`), taken away (`destroy`)."""
+"""The core and pipeline stacks of a stage: `bootstrap`, `plan`, `destroy`."""

@@ -36,7 +36,7 @@ DATA_TYPES = frozenset(
         "AWS::SecretsManager::Secret",
     }
 )
-"""Types in a service's own `resources` that hold what no deploy brings back."""
+"""Types in a service's own `resources` with data that no deploy restores."""
 
 
 @dataclass(frozen=True, slots=True)

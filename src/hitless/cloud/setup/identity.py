@@ -13,7 +13,7 @@ from hitless.errors import UsageError
 
 POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+", re.ASCII)
 UNBOUNDED = re.compile(r"arn:aws[a-z-]*:iam::aws:policy/(AdministratorAccess|IAMFullAccess)")
-"""AWS's policies by which one may do whatever one likes: no addition to a release's rights, and no boundary."""
+"""AWS's policies that allow everything: hitless accepts them neither as an addition nor as a boundary."""
 _ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=.@/-]+", re.ASCII)
 _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
@@ -39,7 +39,7 @@ class IdentityOptions:
 
 
 AS_IT_IS = IdentityOptions()
-"""Nothing told: whatever the stacks say holds."""
+"""No option given: the stacks keep their values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ NEEDED_ACTIONS = (
     "apigateway:GET",
 )
 LOG_ROLE_ACTIONS = ("apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy")
-"""Where API Gateway has no role for its logs yet: of its account's settings, and of that role."""
+"""Needed if API Gateway has no role for its logs yet."""
 PIPELINE_ACTIONS = (
     *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
     *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic"),

@@ -241,4 +241,4 @@ CORE_POLICY: Mapping[str, Any] = {
         },
     ]
 }
-"""What no update of the core stack may take away, whatever a template says: service stacks stand on it."""
+"""What no update of the core stack may remove, whatever a template says: service stacks depend on it."""

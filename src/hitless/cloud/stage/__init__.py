@@ -1,1 +1,1 @@
-"""A stage as every verb finds it: its stack, its aliases and shifts, its shield; and all of it brought to rest."""
+"""A stage on AWS: its services, its stack, its shield; and bringing it to a stable state."""

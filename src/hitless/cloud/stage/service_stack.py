@@ -52,7 +52,7 @@ class Observed:
     functions: Mapping[FunctionIds, str]
     aliases: Mapping[FunctionIds, AliasState]
     stage: ApiStage | None = None
-    """The API's stage that is served; None without an API, or before the first release is live."""
+    """The API's stage; None without an API, or before the first release is live."""
 
     @property
     def at(self) -> dict[str, str]:

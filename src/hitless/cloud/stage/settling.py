@@ -51,7 +51,7 @@ class Cloud:
     traffic: Counter
     rollouts: Rollouts
     who: Mapping[str, Any]
-    """Who runs the command, as far as anything says so."""
+    """Who runs the command, as far as it is known."""
     clock: Clock
     say: Callable[[str], None]
 
@@ -129,7 +129,7 @@ def is_at_rest(live: LiveState) -> bool:
 
 
 IN_HAND_S = 5.0
-"""Requests that a candidate still has in hand when its weight has gone may need the live version to answer them."""
+"""Requests that a candidate still has when its weight is 0 may need the live version's response."""
 
 
 class Variables(Protocol):

@@ -1,7 +1,7 @@
-"""The release layer's pure part: what `osls package` compiled → the two templates of a release, expand and contract.
+"""The templates of a release, pure: from what `osls package` compiled and what is live.
 
-`desired` says what a release wants to be, whatever is live. `steps` merges that with what is live, so that nothing that
-serves is replaced, removed or pointed elsewhere before its successor stands. Nothing here calls anything.
+`desired` makes the template that a release wants, independent of what is live. `updates` merges it with what is live,
+so that nothing that serves is replaced, removed or moved before its successor exists.
 """
 
 from hitless.cloud.transform.desired import desired

@@ -25,14 +25,14 @@ from hitless.cloud.transform.model import (
 )
 
 DRAFT = frozenset({"AWS::ApiGateway::Resource", "AWS::ApiGateway::Method", "AWS::ApiGateway::GatewayResponse"})
-"""Types that are taken out of the API in the expand step already, so that the next Deployment does not show them."""
+"""Types that are removed in the expand step already, so that the next Deployment does not show them."""
 
 REPLACED_IN_DRAFT = DRAFT | {
     "AWS::ApiGateway::Model",
     "AWS::ApiGateway::RequestValidator",
     "AWS::ApiGateway::DocumentationPart",
 }
-"""Types of which CloudFormation may make another: the Stage shows the picture that its Deployment took."""
+"""Types that CloudFormation may replace: the Stage shows its Deployment, and not the draft."""
 
 DEPLOYMENT = "AWS::ApiGateway::Deployment"
 ACCESS_LOGS_ID = "ApiAccessLogs"
@@ -66,7 +66,7 @@ _ACCESS_LOG = {
 
 
 _KEYS = re.compile(r"(ApiGatewayApiKey|ApiGatewayUsagePlanKey)\D*\d+")
-"""What osls names API keys by: their place in a list, in which one that is taken out moves all that follow."""
+"""osls names API keys by their place in a list: removing one renames all that follow."""
 
 
 def name_by_content(resources: dict[str, Resource]) -> None:

@@ -20,8 +20,8 @@ from hitless.service.strategy import Canary, Linear, Strategy
 
 ROLE_ID = "CodeDeployRole"
 NAMED_AT_MOST = 20
-"""A role's inline policies have room for 10,240 letters (IAM quotas), each function takes 400 of them at most: more
-functions than these are told by what all their names begin with.
+"""A role's inline policies have room for 10,240 characters (IAM quotas), and a function takes up to 400. A role for
+more functions names their common prefix.
 """
 _PREDEFINED = {
     "AllAtOnce",
@@ -31,10 +31,10 @@ _PREDEFINED = {
 }
 DETECTION_PERIOD_S = 60
 RELATIVE_FLOOR_MS = 5
-"""As the engine's: a p99 that is less than this above the live version's is no alarm, whatever the ratio."""
+"""As on the engine: a p99 that exceeds the live version's by less than this is no alarm, whatever the ratio."""
 
 LIVE = "live version"
-"""Stands in a wanted template where the number of the version belongs that is live when the release expands."""
+"""Placeholder for the version that is live when the release expands."""
 
 
 def whole_minutes(strategy: Strategy) -> Strategy:

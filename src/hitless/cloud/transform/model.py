@@ -30,7 +30,7 @@ APPLICATION_ID = "CodeDeployApplication"
 RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT = "HitlessRelease", "HitlessPrevious", "HitlessFingerprint"
 URL_OUTPUT = "ApiUrl"
 ADOPTION_OUTPUT = "HitlessAdoption"
-"""Stands in a stack that is being taken over, from the update that makes it ours to the one that makes it a release."""
+"""An output of a stack while it is being adopted."""
 
 STAGE_VARIABLE_LETTERS = 64
 """API Gateway's limit on the name of a stage variable."""
@@ -74,7 +74,7 @@ class ReleaseInput:
     """The wrapper's; without it no handler is wrapped."""
     shield: bool = True
     scaled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Up to how many environments a function's version is kept ready, and at what use of them in percent."""
+    """Function → the maximum of environments, and the target use in percent."""
     idempotent: tuple[str, ...] = ()
     """Routes that may run twice, as `PUT /items/{id}`."""
 

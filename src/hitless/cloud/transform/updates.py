@@ -55,11 +55,13 @@ TRIGGERS = frozenset(
         "AWS::Scheduler::Schedule",
     }
 )
-"""What calls functions by itself. No client waits for it: it goes with the release that no longer wants it."""
+"""Resources that call functions by themselves. No client waits for them, so the release that does not want them removes
+them.
+"""
 
 PERMISSION = "AWS::Lambda::Permission"
 GUARDED = (ALIAS_TYPE, PERMISSION)
-"""What the stack policy protects from deletion and replacement."""
+"""Types that the stack policy protects from deletion and replacement."""
 
 POLICY = {
     "Statement": [

@@ -32,13 +32,13 @@ LISTS: Mapping[str, tuple[str, ...]] = {
     "AWS::EC2::SecurityGroup": ("SecurityGroupIngress", "SecurityGroupEgress"),
     "AWS::DynamoDB::Table": ("GlobalSecondaryIndexes", "AttributeDefinitions"),
 }
-"""Type → its lists of which a live version may use each item. A role's inline policies are beside these."""
+"""Type → its lists of which a live version may use each item. A role's inline policies are handled apart."""
 
 _NEVER_LEFT_OUT = (ROLE, "AWS::IAM::ManagedPolicy", "AWS::KMS::Key")
-"""Types that others may name, so that they stay even where they only deny."""
+"""Types that other resources may name, so that they stay even if they only deny."""
 
 _KEYS = {"GlobalSecondaryIndexes": "IndexName", "AttributeDefinitions": "AttributeName"}
-"""Lists of which each item has a name: two of one name are one item."""
+"""Lists whose items have names: two of one name are one item."""
 
 
 def _lowers_concurrency(live: Any, wanted: Any) -> bool:
