@@ -219,3 +219,16 @@ def test_the_users_environment_cannot_change_the_installation(tmp_path: Path, st
     first = built(service, store, uv).by_function["api"]
     other = built(service, ArtifactStore(tmp_path / "other" / "artifacts"), Uv({**uv.environ, **bent}))
     assert other.by_function["api"].digest == first.digest
+
+
+def test_a_lock_file_is_installed_when_there_is_no_requirements_txt(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    dep_wheel(folder)
+    lock = '[[package]]\nname = "dep"\nversion = "1.0"\noptional = false\ngroups = ["main"]\n'
+    service = a_service(folder, {"poetry.lock": lock}, patterns=("!**", "src/**"))
+    offline = Uv({**uv.environ, "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(folder / "wheels")})
+    result = built(service, store, offline)
+    assert "dep/__init__.py" in zip_names(store.zip_path(result.by_function["api"].digest))
+    assert result.warnings == ()

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from hitless.artifact import archive, dependencies
 from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown, why_unsafe
 from hitless.artifact.dependencies import Dependencies, Installer
+from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import PackagePatterns, Walk
@@ -25,7 +26,7 @@ from hitless.artifact.wsgi import wsgi_files
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, Function, Service
 
-_OTHER_LOCKS = ("uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock")
+_OTHER_LOCKS = (*LOCKS, "Pipfile.lock", "pdm.lock")
 _SHOWN_AT_MOST = 5
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement
@@ -18,6 +18,7 @@ from packaging.requirements import Requirement as Specification
 from packaging.specifiers import Specifier
 from packaging.utils import canonicalize_name
 
+from hitless.artifact.locks import read_lock
 from hitless.errors import BuildError
 from hitless.service.files import repository_root
 
@@ -49,6 +50,8 @@ class Requirements:
     constrained: frozenset[str] = frozenset()
     texts: tuple[tuple[str, str], ...] = ()
     links: tuple[str, ...] = ()
+    generated: str = ""
+    """The list itself if no file holds it, because it was made of a lock file."""
 
     def unpinned(self, installed: Iterable[str]) -> list[str]:
         """Names whose version may change: required without `==`, or installed without being listed."""
@@ -62,10 +65,14 @@ class Requirements:
 
 
 def read_requirements(folder: Path) -> Requirements:
-    """The requirements of the service in `folder`; empty without a requirements.txt. Raises BuildError."""
-    if not os.path.lexists(folder / REQUIREMENTS_FILE):
-        return Requirements()
+    """The requirements of the service in `folder`: requirements.txt, or a lock file without one. Raises BuildError."""
     real = Path(os.path.realpath(folder))
+    if not os.path.lexists(folder / REQUIREMENTS_FILE):
+        if (locked := read_lock(real)) is None:
+            return Requirements()
+        _check_settings(real)
+        name, text = locked
+        return replace(parse_requirements(name, lambda _: text), generated=text)
     _check_settings(real)
 
     def read(name: str) -> str:

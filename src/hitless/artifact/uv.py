@@ -78,12 +78,15 @@ class Uv:
         uv keeps the descriptors in `keep_open` open while it runs (the store's lock). Raises BuildError that names the
         wrong requirements, MachineError if the disk is full.
         """
-        command = ["pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
+        listed = "-" if requirements.generated else REQUIREMENTS_FILE
+        command = ["pip", "install", "--requirements", listed, "--target", str(into)]
         command += ["--python", sys.executable, *platform.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
         built: list[str] = []
-        while said := self._run([*command, *(f"--no-binary={name}" for name in built)], folder, keep_open):
+        while said := self._run(
+            [*command, *(f"--no-binary={name}" for name in built)], folder, keep_open, requirements.generated
+        ):
             fresh = set(_WITHOUT_WHEEL.findall(said)) - set(built)
             if not fresh:
                 raise refusal(said, requirements, platform, self.environ)
@@ -92,12 +95,12 @@ class Uv:
             raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(platform))
         return built
 
-    def _run(self, command: Sequence[str], folder: Path, keep_open: Sequence[int]) -> str:
+    def _run(self, command: Sequence[str], folder: Path, keep_open: Sequence[int], given: str) -> str:
         """uv's stderr if it failed, else an empty string."""
         try:
             done = subprocess.run(
                 [find_uv_bin(), *command], cwd=folder, env={**self._environment(), "CC": "false", "CXX": "false"},
-                stdin=subprocess.DEVNULL, capture_output=True, pass_fds=keep_open, check=False,
+                input=given.encode(), capture_output=True, pass_fds=keep_open, check=False,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(f"uv cannot be started: {error}", hint="reinstall hitless") from error
