@@ -88,7 +88,7 @@ def test_a_rollout_leaves_a_receipt_with_who_and_why_and_what_it_cost(tmp_path: 
     run(tmp_path, story)
 
 
-def test_a_receipt_goes_on_after_the_daemon_s_death_with_every_request_in_it(tmp_path: Path) -> None:
+def test_a_receipt_continues_after_the_daemon_s_death_without_losing_a_request(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.requests["p00"] = counts(5000, 5)
@@ -116,7 +116,7 @@ def test_a_receipt_goes_on_after_the_daemon_s_death_with_every_request_in_it(tmp
     run(tmp_path, story)
 
 
-def test_a_restart_of_haproxy_in_a_rollout_is_told_by_its_receipt(tmp_path: Path) -> None:
+def test_the_receipt_names_a_restart_of_haproxy(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.requests["p00"] = counts(10, restarts=0)
@@ -134,7 +134,7 @@ def test_a_restart_of_haproxy_in_a_rollout_is_told_by_its_receipt(tmp_path: Path
     run(tmp_path, story)
 
 
-def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(tmp_path: Path) -> None:
+def test_every_request_of_a_guard_s_rollback_is_in_one_of_two_receipts(tmp_path: Path) -> None:
     seen = {"p00": 0, "p01": 0}
 
     async def story(bench: Bench) -> None:
@@ -203,7 +203,7 @@ def test_a_state_file_of_the_first_schema_is_read_and_its_rollouts_have_no_recei
     run(tmp_path, story)
 
 
-def test_one_engine_s_receipts_survive_a_new_store(tmp_path: Path) -> None:
+def test_receipts_survive_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     number = store.begin_rollout(
         "dev", 1, verb="deploy", strategy="AllAtOnce", state="preparing", previous=None, at="0"
@@ -218,7 +218,7 @@ def test_one_engine_s_receipts_survive_a_new_store(tmp_path: Path) -> None:
     again.close()
 
 
-def test_receipts_outlive_their_releases_up_to_a_bound_and_steps_go_with_them(tmp_path: Path) -> None:
+def test_a_bounded_number_of_receipts_outlives_the_releases(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         for number in range(1, 6):
             await bench.deploy(digest=f"sha256:{number}")
@@ -271,7 +271,7 @@ def served(path: Path) -> Iterator[EngineClient]:
         listener.close()
 
 
-def test_the_kernel_says_who_calls(tmp_path: Path) -> None:
+def test_the_caller_s_user_comes_from_the_kernel(tmp_path: Path) -> None:
     with served(tmp_path / "api.sock") as client:
         assert client.call("GET", "/who") == {"user": pwd.getpwuid(os.getuid()).pw_name}
 
@@ -293,7 +293,7 @@ def test_a_build_service_is_named_only_by_its_own_variables(environ: dict[str, s
     assert Who.of_environment(environ) == expected
 
 
-def test_nobody_can_call_himself_another() -> None:
+def test_a_caller_cannot_name_another_user() -> None:
     sent = Who.from_json({"user": "root", "actor": 7, "run": "r" * 10_000})
     assert sent.called_by("ada").user == "ada"
     assert sent.called_by(None).user is None
@@ -301,7 +301,7 @@ def test_nobody_can_call_himself_another() -> None:
     assert len(sent.run or "") == 200
 
 
-def test_a_page_that_is_asked_for_where_no_file_is_goes_there_and_replaces_nothing(tmp_path: Path) -> None:
+def test_a_page_written_to_a_pipe_does_not_replace_it(tmp_path: Path) -> None:
     """As root, `--html /dev/null` took the device away from the whole machine."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

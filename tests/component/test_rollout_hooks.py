@@ -141,13 +141,13 @@ class Shop:
         ("raises_after", True, "succeeded, then failed: RuntimeError: too late"),
     ],
 )
-def test_the_hooks_own_answer_decides(tmp_path: Path, hook: str, succeeded: bool, said: str) -> None:
+def test_the_hooks_own_status_decides(tmp_path: Path, hook: str, succeeded: bool, said: str) -> None:
     result = Shop(tmp_path, hook).ask()
     assert result.succeeded is succeeded, result.sentence
     assert said in result.sentence
 
 
-def test_what_codedeploy_would_refuse_is_an_error_to_the_caller_and_no_answer(tmp_path: Path) -> None:
+def test_a_status_that_codedeploy_refuses_is_an_error_and_does_not_count(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "refused")
     assert shop.ask().succeeded
     assert shop.printed == [
@@ -176,7 +176,7 @@ def pids_of(shop: Shop) -> list[int]:
     return [int(pid) for pid in found] if isinstance(found, list) else []
 
 
-def test_a_hook_that_hangs_ends_at_its_time_out_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_hook_that_hangs_ends_at_its_time_out_with_its_child_processes(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "hangs", timeout_s=3)
     result = shop.ask()
     assert not result.succeeded
@@ -184,7 +184,7 @@ def test_a_hook_that_hangs_ends_at_its_time_out_with_all_that_it_started(tmp_pat
     have_ended(pids_of(shop))
 
 
-def test_a_hook_that_is_cut_off_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+def test_a_cancelled_hook_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "hangs")
 
     async def story() -> None:
@@ -199,7 +199,7 @@ def test_a_hook_that_is_cut_off_leaves_no_process_and_no_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("named", ["environment", "file", "nothing"])
-def test_credentials_are_made_up_only_where_there_are_none(tmp_path: Path, named: str) -> None:
+def test_a_hook_gets_dummy_credentials_only_if_it_has_none(tmp_path: Path, named: str) -> None:
     own = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"} if named == "environment" else {}
     (tmp_path / ".aws").mkdir()
     text = "[default]\nregion = eu-central-1\n" + ("aws_access_key_id = AKIDEXAMPLE\n" if named == "file" else "")

@@ -26,7 +26,7 @@ def add(store: Store, stage: str = "dev", digest: str = "sha256:1") -> int:
     return store.add_release(stage, document, fingerprint=digest, commit=None, message=None, at=AT)
 
 
-def test_numbers_of_releases_count_by_stage_and_are_never_used_again(tmp_path: Path) -> None:
+def test_release_numbers_count_by_stage_and_are_never_reused(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     assert [add(store), add(store), add(store, "prod")] == [1, 2, 1]
     store.forget_release("dev", 2)
@@ -35,7 +35,7 @@ def test_numbers_of_releases_count_by_stage_and_are_never_used_again(tmp_path: P
     store.close()
 
 
-def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_rows_survive_a_restart(tmp_path: Path) -> None:
     first = Store(tmp_path / "state.sqlite")
     add(first)
     first.set_live("dev", 1, AT)
@@ -58,7 +58,7 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_reader_sees_the_state_while_the_writer_writes_and_can_change_nothing(tmp_path: Path) -> None:
+def test_a_reader_sees_the_writer_s_state_and_cannot_write(tmp_path: Path) -> None:
     writer = Store(tmp_path / "state.sqlite")
     writer.set_live("dev", 1, AT)
     reader = Store(tmp_path / "state.sqlite", read_only=True)
@@ -88,7 +88,7 @@ def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "state.sqlite").write_text("not a database, and long enough to be read as one " * 20)
     with pytest.raises(MachineError, match=r"state\.sqlite: the state file is damaged"):
         Store(tmp_path / "state.sqlite")
@@ -120,7 +120,7 @@ def test_events_are_bounded_and_come_in_order(tmp_path: Path, monkeypatch: pytes
     store.close()
 
 
-def test_serials_are_never_given_twice(tmp_path: Path) -> None:
+def test_serials_are_unique(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     given = [store.next_serial() for _ in range(3)]
     store.close()
@@ -163,7 +163,7 @@ def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) 
     store.close()
 
 
-def test_a_damaged_state_file_is_told_with_the_backup_to_go_back_to(tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_state_file_names_the_backup(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     store = Store(path)
     store.set_live("dev", 3, "2026-11-24T06:00:00Z")
@@ -187,7 +187,7 @@ def test_a_damaged_state_file_is_told_with_the_backup_to_go_back_to(tmp_path: Pa
     assert {found.name for found in tmp_path.iterdir()} <= {"state.sqlite", "state.sqlite-wal", "state.sqlite-shm"}
 
 
-def test_a_state_file_that_another_program_has_locked_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_locked_state_file_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     Store(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

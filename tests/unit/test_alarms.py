@@ -64,31 +64,31 @@ def read(settings: AlarmSettings, candidate: ReleaseTraffic, live: ReleaseTraffi
         (130, 10_000, True),
     ],
 )
-def test_what_counts_as_sure_at_one_per_cent(bad: int, of: int, alarm: bool) -> None:
+def test_the_limit_of_an_alarm_at_one_per_cent(bad: int, of: int, alarm: bool) -> None:
     assert is_above(bad, of, 1) is alarm
 
 
 @given(COUNTS, COUNTS, PERCENT)
-def test_nothing_is_sure_that_was_not_even_seen(bad: int, of: int, percent: float) -> None:
+def test_an_alarm_needs_more_bad_requests_than_allowed(bad: int, of: int, percent: float) -> None:
     bad = min(bad, of)
     if 100 * bad <= percent * of:
         assert not is_above(bad, of, percent)
 
 
 @given(COUNTS, COUNTS, PERCENT)
-def test_one_more_bad_request_never_makes_it_less_sure(bad: int, of: int, percent: float) -> None:
+def test_one_more_bad_request_never_ends_an_alarm(bad: int, of: int, percent: float) -> None:
     if bad < of and is_above(bad, of, percent):
         assert is_above(bad + 1, of, percent)
 
 
 @given(COUNTS, COUNTS, PERCENT, st.integers(2, 50))
-def test_the_same_share_of_more_requests_is_never_less_sure(bad: int, of: int, percent: float, times: int) -> None:
+def test_the_same_share_of_more_requests_never_ends_an_alarm(bad: int, of: int, percent: float, times: int) -> None:
     if bad <= of and is_above(bad, of, percent):
         assert is_above(times * bad, times * of, percent)
 
 
 @given(st.integers(1, 100_000))
-def test_where_nothing_may_fail_one_failure_is_an_alarm(of: int) -> None:
+def test_one_failure_is_an_alarm_if_none_is_allowed(of: int) -> None:
     assert is_above(1, of, 0)
     assert not is_above(0, of, 0)
 
@@ -104,12 +104,12 @@ def first_alarm(rate: float, *, seed: int, looks: int, requests_a_look: int) -> 
     return None
 
 
-def test_half_of_what_is_allowed_hardly_ever_rings_however_often_one_looks() -> None:
+def test_half_the_allowed_rate_hardly_ever_rings_however_often_it_is_read() -> None:
     rung = sum(first_alarm(0.005, seed=seed, looks=240, requests_a_look=10) is not None for seed in range(200))
     assert rung <= 30, "a plain threshold of 1 % sends back three quarters of them"
 
 
-def test_a_route_in_four_that_fails_rings_within_the_first_looks() -> None:
+def test_one_failing_route_in_four_rings_within_the_first_readings() -> None:
     looks = [first_alarm(0.25, seed=seed, looks=20, requests_a_look=10) for seed in range(200)]
     assert all(look is not None for look in looks)
     assert sorted(look or 99 for look in looks)[190] <= 4
@@ -141,7 +141,7 @@ def test_a_broken_candidate_rings_at_the_minimum() -> None:
 SLOW = AlarmSettings(1, 20, p99_ms=50)
 
 
-def test_a_p99_above_the_limit_rings_and_says_by_how_much() -> None:
+def test_a_p99_above_the_limit_rings_and_names_both() -> None:
     reading = read(SLOW, served(20, ms=[80] * 20, workers=2))
     assert reading.verdict is Verdict.ALARM
     assert reading.sentence == "p99 79.9 ms over 20 requests (alarm above 50 ms)"
@@ -157,7 +157,7 @@ def test_one_slow_request_in_a_hundred_is_what_a_p99_allows() -> None:
     assert read(SLOW, served(1000, ms=[*[300] * 30, *[3] * 970])).verdict is Verdict.ALARM
 
 
-def test_latency_is_judged_only_from_enough_answers_whatever_the_gateway_counted() -> None:
+def test_latency_is_judged_only_from_enough_responses() -> None:
     reading = read(SLOW, served(500, ms=[300] * 19))
     assert reading.verdict is Verdict.NOT_ENOUGH_DATA
     assert reading.sentence == "p99: 19 of 20 requests needed for a verdict"
@@ -180,7 +180,7 @@ def test_the_relative_alarm_needs_enough_on_both_sides_the_ratio_and_the_floor(
         assert verdict is Verdict.OK
 
 
-def test_five_times_as_long_is_nobodys_concern_below_the_floor() -> None:
+def test_a_ratio_below_the_floor_is_no_alarm() -> None:
     live, candidate = served(5000, ms=[0.2] * 5000), served(500, ms=[1.0] * 500)
     assert read(RELATIVE, candidate, live).verdict is Verdict.OK
 
@@ -192,12 +192,12 @@ def test_ten_times_slower_rings_at_the_minimum_and_names_the_live_release() -> N
     assert "200 % of the live release's" in reading.sentence
 
 
-def test_a_slow_spell_that_hits_both_releases_alike_is_not_the_candidates() -> None:
+def test_a_slowdown_of_both_releases_is_no_alarm() -> None:
     spell = [*[3] * 900, *[400] * 100]
     assert read(RELATIVE, served(1000, ms=spell), served(1000, ms=spell)).verdict is Verdict.OK
 
 
-def test_any_alarm_outranks_what_has_not_enough_data() -> None:
+def test_an_alarm_outranks_a_verdict_of_not_enough_data() -> None:
     everything = AlarmSettings(1, 20, p99_ms=50, p99_relative_percent=200)
     assert read(everything, served(30, 30)).verdict is Verdict.ALARM
     lacking = read(everything, served(30, 0))
@@ -225,7 +225,7 @@ class Sight:
         )
 
 
-def test_what_was_served_before_does_not_count_and_what_breaks_late_shows_in_the_last_seconds() -> None:
+def test_earlier_traffic_does_not_count_and_late_failures_show_in_the_last_seconds() -> None:
     sight, clock = Sight(), FakeClock()
     watch = AlarmWatch(sight.look, clock)
 
@@ -248,7 +248,7 @@ def test_what_was_served_before_does_not_count_and_what_breaks_late_shows_in_the
     asyncio.run(story())
 
 
-def test_no_more_readings_are_kept_than_the_last_seconds_need() -> None:
+def test_only_the_readings_of_the_last_seconds_are_kept() -> None:
     sight, clock = Sight(), FakeClock()
     watch = AlarmWatch(sight.look, clock)
 

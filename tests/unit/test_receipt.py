@@ -45,7 +45,7 @@ def resumed(receipt: Receipt) -> Receipt:
     return Receipt.resumed(decode(to_text(receipt.document()), ReceiptDocument, "receipt"))
 
 
-def test_the_live_release_s_requests_count_from_the_rollout_s_beginning() -> None:
+def test_the_live_release_s_requests_count_from_the_rollout_s_start() -> None:
     document = shown(baked())
     counts = {"requests": 100, "failed": 3, "shielded": 0, "by_class": {"2xx": 97, "5xx": 3}, "restarts": 0}
     assert document["candidate"] == {
@@ -56,7 +56,7 @@ def test_the_live_release_s_requests_count_from_the_rollout_s_beginning() -> Non
     assert document["complete"]
 
 
-def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
+def test_an_interval_has_the_share_asked_for_and_the_share_got() -> None:
     receipt = baked()
     receipt.add_weight(100, "00:10")
     receipt.add_counts(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")
@@ -66,7 +66,7 @@ def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
     assert (first["to"], second["from"], second["to"]) == ("00:10", "00:10", "00:20")
 
 
-def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gone() -> None:
+def test_a_shielded_request_counts_for_the_candidate_even_after_its_pools_are_gone() -> None:
     receipt = baked()
     counts = PoolCounts(
         requests=200,
@@ -83,7 +83,7 @@ def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gon
     assert again.of(Side.LIVE).sums() == Sums(1010 - 45, 1, 0)
 
 
-def test_what_a_candidate_had_served_when_it_was_live_before_is_not_this_rollout_s_after_json_too() -> None:
+def test_requests_of_a_candidate_before_the_rollout_are_not_counted_after_json_either() -> None:
     receipt = Receipt()
     receipt.begin(counted(50, pool="r3-3"), counted(7000, 70))
     again = resumed(receipt)
@@ -92,7 +92,7 @@ def test_what_a_candidate_had_served_when_it_was_live_before_is_not_this_rollout
     assert again.of(Side.LIVE).sums() == Sums(40, 0, 0)
 
 
-def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
+def test_removed_pools_keep_their_last_count_and_new_pools_count_in_full() -> None:
     receipt = baked()
     receipt.add_counts(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
     assert receipt.of(Side.LIVE).requests == 950
@@ -100,7 +100,7 @@ def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_
     assert (receipt.of(Side.LIVE).requests, receipt.of(Side.CANDIDATE).requests) == (950, 100)
 
 
-def test_it_goes_on_after_json_with_the_same_sums() -> None:
+def test_a_receipt_read_from_json_continues_with_the_same_sums() -> None:
     receipt = baked()
     again = resumed(receipt)
     assert shown(again) == shown(receipt)
@@ -111,7 +111,7 @@ def test_it_goes_on_after_json_with_the_same_sums() -> None:
     assert again.of(Side.LIVE).requests == 1300
 
 
-def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_not() -> None:
+def test_only_a_restart_of_haproxy_during_the_rollout_makes_the_receipt_incomplete() -> None:
     receipt = Receipt()
     receipt.begin(counted(5000, restarts=2))
     receipt.add_counts(counted(10, pool="r2-2"), counted(5100, restarts=2), "00:01")
@@ -122,7 +122,7 @@ def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_
     assert "HAProxy was restarted" in document["missing"][0]
 
 
-def test_counts_that_went_back_make_it_incomplete_too() -> None:
+def test_decreased_counts_make_the_receipt_incomplete() -> None:
     receipt = Receipt()
     receipt.begin(counted(5000))
     receipt.add_counts(counted(0, pool="r2-2"), counted(40), "00:01")
@@ -146,7 +146,7 @@ def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length()
     assert int(points[-1]["at"]) >= 10_000 - max(gaps)
 
 
-def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept() -> None:
+def test_the_first_last_changed_and_worst_readings_are_kept() -> None:
     receipt = Receipt()
     receipt.add_reading(reading(Verdict.NOT_ENOUGH_DATA, 90), "0")
     for second in range(1, 500):
@@ -158,7 +158,7 @@ def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept(
     assert alarms["worst"]["error_rate_percent"]["at"] == "500", "too few requests for a verdict are no worst case"
 
 
-def test_an_alarm_that_flutters_keeps_a_bounded_number_of_readings() -> None:
+def test_a_verdict_that_changes_often_keeps_a_bounded_number_of_readings() -> None:
     receipt = Receipt()
     for second in range(1000):
         receipt.add_reading(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))

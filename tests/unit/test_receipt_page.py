@@ -125,7 +125,7 @@ def with_cost(**cost: Any) -> dict[str, Any]:
     return rollout
 
 
-def test_the_first_line_answers() -> None:
+def test_the_headline_says_how_many_requests_failed() -> None:
     assert headline(12, rolled_back()) == "release 12: 2 of 8,000 requests failed"
     assert headline(12, with_cost(failed=0)) == "release 12: 0 of 8,000 requests failed"
     assert headline(12, with_cost(complete=False)) == "release 12: 2 of 8,000 requests failed, as far as known"
@@ -140,24 +140,24 @@ def test_the_first_line_answers() -> None:
     assert "has no receipt" in headline(12, rolled_back(receipt=None))
 
 
-def test_the_page_answers_in_its_title_and_its_first_heading() -> None:
+def test_the_page_has_the_headline_in_its_title_and_first_heading() -> None:
     page = render(shown())
     assert "<title>release 12: 2 of 8,000 requests failed</title>" in page
     assert re.search(r"<main>\s*<h1 class=\"not-ok\">release 12: 2 of 8,000 requests failed</h1>", page)
     assert "<h1>release 12: 0 of 8,000 requests failed</h1>" in render(shown(with_cost(failed=0)))
 
 
-def test_nothing_that_somebody_wrote_becomes_markup() -> None:
+def test_text_of_people_and_handlers_is_escaped() -> None:
     for text in (render(shown()), str(summary(12, rolled_back()))):
         assert "<script" not in text
     assert render(shown()).count("&lt;script&gt;") == 2, "the message and the step's note"
 
 
-def test_nothing_that_somebody_wrote_moves_the_terminal_s_cursor() -> None:
+def test_text_of_people_has_no_control_characters_on_the_terminal() -> None:
     assert "\x1b" not in in_full(shown()) + table([shown()])
 
 
-def test_the_terminal_says_all_that_matters_in_few_lines() -> None:
+def test_the_terminal_shows_a_receipt_in_few_lines() -> None:
     text = in_full(shown(rolled_back(), rolled_back(rollout=30, receipt=None)))
     for said in (
         "release 12: 2 of 8,000 requests failed",
@@ -183,7 +183,7 @@ def test_the_list_shows_what_each_release_cost() -> None:
     assert re.search(r"12 +rolled back +2 +8,000 +40 +32\.1 s.* m+…$", table([long])), "what is long is cut, no figure"
 
 
-def test_the_plot_shows_what_was_asked_and_what_was_got() -> None:
+def test_the_plot_shows_the_share_asked_for_and_the_share_got() -> None:
     drawn = plot(rolled_back())
     assert drawn
     assert drawn.asked == "M0 100H3.12V90.00H96.88V100.00H100"
@@ -209,7 +209,7 @@ def test_spans_of_few_requests_are_joined() -> None:
 
 
 @pytest.mark.parametrize("end_s", [0.003, 0.4, 1.0, 9.1, 75, 239, 240, 1234, 40_000])
-def test_a_plot_of_any_length_has_a_few_round_instants(end_s: float) -> None:
+def test_a_plot_of_any_length_has_a_few_round_ticks(end_s: float) -> None:
     rollout = rolled_back(ended_at=None)
     instant = f"2026-11-24T{6 + int(end_s // 3600):02}:{int(end_s // 60 % 60):02}:{end_s % 60:09.6f}Z"
     rollout["receipt"]["points"] = [{"at": at(0), "candidate": sums(0)}, {"at": instant, "candidate": sums(5)}]
@@ -226,7 +226,7 @@ def test_the_summary_is_a_part_of_another_page() -> None:
     assert "has no receipt" in str(summary(12, rolled_back(receipt=None)))
 
 
-def test_who_is_not_invented() -> None:
+def test_who_asked_is_shown_only_as_far_as_known() -> None:
     assert who({"who": None}) == "the engine itself, or an unknown caller"
     assert who({"who": {"user": "root", "sudo_user": "ada"}}) == "root by sudo from ada"
 

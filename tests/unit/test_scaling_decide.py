@@ -46,33 +46,33 @@ def decided(workers: int, each: PoolLoad, *, bounds: Bounds = BOUNDS, room: int 
     return decide(bounds, workers, each, LoadHistory(waiting=each.waiting), now_s=0, room=room, pace=ScaleInPace())
 
 
-def test_a_queue_that_stands_is_worked_off_at_once() -> None:
+def test_a_standing_queue_is_cleared_at_once() -> None:
     decision = decided(1, load(1.0, waiting=140))
     assert decision.workers == 22
     assert decision.reason == "1.0 busy and 140 waiting, target 70 %"
 
 
-def test_a_flash_crowd_is_met_in_one_look_for_what_has_come_in_one_look_comes_again() -> None:
+def test_a_flash_crowd_gets_its_workers_at_the_first_look() -> None:
     crowd = load(1.0, waiting=90)
     assert decide(BOUNDS, 1, crowd, LoadHistory(), now_s=0, pace=ScaleInPace()).workers == 28
     assert decide(BOUNDS, 1, crowd, LoadHistory(waiting=60), now_s=0, pace=ScaleInPace()).workers == 19
 
 
-def test_what_waits_for_a_slow_function_wants_a_worker_each() -> None:
+def test_each_waiting_request_of_a_slow_function_gets_a_worker() -> None:
     assert decided(4, load(4.0, waiting=10, service_s=1.0)).workers == 20
     assert decided(4, load(4.0, waiting=10, service_s=None)).workers == 20
 
 
-def test_what_waits_for_a_function_of_microseconds_is_gone_before_a_worker_could_be_there() -> None:
+def test_waiting_requests_of_a_fast_function_add_no_workers() -> None:
     assert decided(2, load(1.9, waiting=60, service_s=0.0001)).workers == 2
 
 
-def test_the_target_is_held_on_average_while_a_short_peak_only_has_to_find_enough_workers() -> None:
+def test_the_target_is_kept_on_average_and_a_short_peak_only_needs_enough_workers() -> None:
     assert decided(8, load(7.5)).workers == 8
     assert looks(load(7.5), workers=8, seconds=10)[0] == 11
 
 
-def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_time() -> None:
+def test_workers_are_removed_only_after_a_whole_window_and_a_few_at_a_time() -> None:
     workers, busy = looks(load(14.0), workers=20, seconds=10)
     assert workers == 20
     still, quiet = looks(load(0.5), workers=20, seconds=59, memory=busy.history, now_s=10)
@@ -87,12 +87,12 @@ def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_t
     assert told == ["at most 1 worker was needed in the last 60 s"]
 
 
-def test_a_pool_that_is_larger_than_anybody_knows_why_keeps_its_size_for_a_window() -> None:
+def test_a_pool_without_history_keeps_its_size_for_a_window() -> None:
     workers, decision = looks(load(0.5), workers=20, seconds=59)
     assert (workers, decision.reason) == (20, "1 worker would be enough, if the load stays as low")
 
 
-def test_a_small_surplus_stays_unless_it_is_above_the_fewest() -> None:
+def test_a_small_surplus_stays_unless_only_the_minimum_is_needed() -> None:
     memory = LoadHistory(needs=((0.0, 9), (60.0, 9)), mean=6.3)
     assert decide(BOUNDS, 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 10
     assert decide(replace(BOUNDS, least=9), 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 9
@@ -106,19 +106,19 @@ def test_an_idle_function_may_sleep_and_any_request_keeps_one_worker() -> None:
     assert looks(brief, workers=1, seconds=120, bounds=sleepy)[0] == 1
 
 
-def test_the_fewest_run_without_load() -> None:
+def test_the_minimum_runs_without_load() -> None:
     decision = decided(2, NOTHING, bounds=Bounds(5, 9, 70))
     assert (decision.workers, decision.reason) == (5, "at least 5 workers are kept at all times")
 
 
-def test_the_most_is_told_where_more_would_be_needed() -> None:
+def test_the_reason_names_the_maximum_if_more_are_needed() -> None:
     decision = decided(4, load(4.0, waiting=500, service_s=0.1))
     assert (decision.workers, decision.reason.split(", ")[-1]) == (32, "the maximum")
     again = decided(32, load(32.0, waiting=500, service_s=0.1))
     assert (again.workers, again.reason) == (32, "760 needed, 32 allowed at most")
 
 
-def test_what_the_memory_has_no_room_for_is_refused_with_the_reason() -> None:
+def test_workers_beyond_the_memory_budget_are_refused_with_the_reason() -> None:
     decision = decided(4, load(4.0, waiting=10, service_s=1.0), room=3)
     assert (decision.workers, decision.refused) == (7, True)
     assert decision.reason == (
@@ -140,7 +140,7 @@ def test_what_the_memory_has_no_room_for_is_refused_with_the_reason() -> None:
     every_s=st.sampled_from([0.05, 1.0, 7.0]),
     room=st.none() | st.integers(0, 30),
 )
-def test_whatever_is_seen_the_number_stays_within_its_limits_and_has_a_reason(
+def test_the_number_stays_within_its_limits_and_has_a_reason(
     least: int,
     more: int,
     target: int,
@@ -181,13 +181,13 @@ def function(**changes: object) -> Function:
         (function(provisioned_concurrency=90_000), 1000, 1000),
     ],
 )
-def test_limits_in_lambdas_words(given_function: Function, least: int, most: int) -> None:
+def test_limits_follow_lambdas_concurrency_settings(given_function: Function, least: int, most: int) -> None:
     bounds = bounds_of(given_function)
     assert (bounds.least, bounds.most) == (least, most)
     assert bounds.fixed == (least == most)
 
 
-def test_requests_beyond_reserved_concurrency_wait_two_for_each_that_may_run_and_none_where_none_may() -> None:
+def test_two_requests_may_wait_for_each_that_reserved_concurrency_lets_run() -> None:
     assert throttle_of(function()) == 0
     assert throttle_of(function(reserved_concurrency=2)) == 7
     assert throttle_of(function(reserved_concurrency=0)) == 1
@@ -199,7 +199,7 @@ def test_the_budget_is_the_setting_or_a_share_of_the_machine() -> None:
     assert budget_mb(None, None) is None
 
 
-def test_room_is_what_the_budget_leaves_for_workers_of_that_size() -> None:
+def test_room_is_the_rest_of_the_budget_in_workers_of_that_size() -> None:
     taken = [Taken(10, 20.0), Taken(2)]
     assert room_for(10.0, 332.0, taken) == (332 - 200 - 2 * FIRST_GUESS_MB) // 10
     assert room_for(10.0, 100.0, taken) == 0
@@ -207,7 +207,7 @@ def test_room_is_what_the_budget_leaves_for_workers_of_that_size() -> None:
     assert room_for(10.0, None, taken) is None
 
 
-def test_the_window_can_be_shortened_from_outside_and_nonsense_is_refused() -> None:
+def test_the_window_is_set_by_the_environment_and_invalid_values_are_refused() -> None:
     assert ScaleInPace.of({}) == ScaleInPace()
     assert ScaleInPace.of({"HITLESS_SCALE_IN_AFTER_S": "2"}) == ScaleInPace(2.0, 0.2)
     for text in ("soon", "0", "nan", "1e9"):

@@ -31,7 +31,7 @@ def sizes(outcome: SimulatedRun, since_s: float = 0, until_s: float = float("inf
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.name))
-def test_no_request_of_any_scenario_waits_in_vain_and_no_limit_is_passed(scenario: LoadScenario) -> None:
+def test_no_request_of_any_scenario_times_out_and_no_limit_is_exceeded(scenario: LoadScenario) -> None:
     outcome = outcome_of(scenario)
     assert outcome.timed_out == 0
     assert outcome.requests > 40
@@ -40,7 +40,7 @@ def test_no_request_of_any_scenario_waits_in_vain_and_no_limit_is_passed(scenari
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_flash_crowd_has_its_workers_within_250_ms_and_waits_for_no_longer(seed: int) -> None:
+def test_a_flash_crowd_has_its_workers_within_250_ms(seed: int) -> None:
     scenario = BY_NAME["flash-crowd"]
     outcome = outcome_of(scenario, seed)
     needed = 3000 * 0.005 / 0.7
@@ -51,7 +51,7 @@ def test_a_flash_crowd_has_its_workers_within_250_ms_and_waits_for_no_longer(see
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_constant_load_makes_the_number_grow_to_what_chance_wants_and_never_swing(seed: int) -> None:
+def test_constant_load_never_makes_the_number_swing(seed: int) -> None:
     outcome = outcome_of(BY_NAME["constant"], seed)
     settled = sizes(outcome, 1)
     turns = sum(1 for before, after in pairwise(settled) if after != before)
@@ -60,14 +60,14 @@ def test_constant_load_makes_the_number_grow_to_what_chance_wants_and_never_swin
     assert min(settled) >= 400 * 0.01
 
 
-def test_load_without_chance_changes_nothing_at_all_once_it_is_met() -> None:
+def test_regular_load_changes_nothing_once_it_has_its_workers() -> None:
     workload = Workload(steps((0, 400)), 0.01, 200, poisson=False, steady=True)
     outcome = simulate(workload, Bounds(1, 32, 70), workers=1, pace=PACE)
     assert len(set(sizes(outcome, 70))) == 1
     assert outcome.wait_s(100, 1) == pytest.approx(0, abs=1e-6)
 
 
-def test_workers_leave_one_window_after_the_crowd_and_a_few_at_a_time() -> None:
+def test_workers_are_removed_one_window_after_the_crowd_and_a_few_at_a_time() -> None:
     outcome = outcome_of(BY_NAME["flash-crowd"])
     assert min(sizes(outcome, 31, 70)) == 32
     falls = [before - after for before, after in pairwise(sizes(outcome, 70)) if after < before]
@@ -81,7 +81,7 @@ def test_a_function_that_sleeps_holds_its_first_request_and_answers_it() -> None
     assert [at for at, _ in outcome.waits_s if at >= 110]
 
 
-def test_memory_that_is_short_caps_the_number() -> None:
+def test_little_memory_caps_the_number() -> None:
     scenario = BY_NAME["flash-crowd"]
     outcome = simulate(scenario.workload, scenario.bounds, workers=1, pace=PACE, room=20)
     assert outcome.peak == 20
@@ -98,7 +98,7 @@ def test_memory_that_is_short_caps_the_number() -> None:
     target=st.integers(40, 90),
     seed=st.integers(0, 5),
 )
-def test_whatever_comes_an_ample_limit_fails_nobody_and_no_limit_is_passed(
+def test_no_request_fails_with_an_ample_limit_under_any_load(
     low: float, high: float, service_s: float, least: int, most: int, target: int, seed: int
 ) -> None:
     workload = Workload(ramp(low, high, 2, 6), service_s, 10)
@@ -115,7 +115,7 @@ def test_whatever_comes_an_ample_limit_fails_nobody_and_no_limit_is_passed(
     target=st.integers(40, 90),
     seed=st.integers(0, 99),
 )
-def test_any_crowd_that_the_limit_bears_is_caught_up_with_within_two_seconds(
+def test_any_crowd_within_the_limit_is_cleared_within_two_seconds(
     crowd: float, service_s: float, target: int, seed: int
 ) -> None:
     workload = Workload(steps((0, 20), (2, crowd)), service_s, 5)
@@ -124,7 +124,7 @@ def test_any_crowd_that_the_limit_bears_is_caught_up_with_within_two_seconds(
     assert outcome.wait_s(99, 4) < 0.05
 
 
-def test_the_plot_is_one_file_that_needs_nothing_else() -> None:
+def test_the_plot_is_one_file_without_references() -> None:
     scenario = BY_NAME["step"]
     svg = svg_of(scenario, outcome_of(scenario))
     root = ElementTree.fromstring(svg)
