@@ -121,9 +121,9 @@ def test_keys_of_custom_are_free_except_a_misspelt_hitless() -> None:
 
 
 def test_plugins_are_notices_unless_hitless_replaces_them() -> None:
-    text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-wsgi]}"
+    text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-webpack]}"
     assert notices_of(parse_yaml(text, "f.yml")) == (
-        "f.yml:1: plugins.modules[2]: the plugin serverless-wsgi does not run here",
+        "f.yml:1: plugins.modules[2]: the plugin serverless-webpack does not run here",
     )
 
 
