@@ -14,7 +14,7 @@ from hitless.rollout.alarms import (
     ALARM_PERIOD_S,
     RECENT_S,
     RELATIVE_FLOOR_MS,
-    AlarmWatch,
+    CandidateWatch,
     Reading,
     ReleaseTraffic,
     TrafficWindow,
@@ -227,7 +227,7 @@ class Sight:
 
 def test_earlier_traffic_does_not_count_and_late_failures_show_in_the_last_seconds() -> None:
     sight, clock = Sight(), FakeClock()
-    watch = AlarmWatch(sight.look, clock)
+    watch = CandidateWatch(sight.look, clock)
 
     async def story() -> None:
         await watch.begin()
@@ -250,7 +250,7 @@ def test_earlier_traffic_does_not_count_and_late_failures_show_in_the_last_secon
 
 def test_only_the_readings_of_the_last_seconds_are_kept() -> None:
     sight, clock = Sight(), FakeClock()
-    watch = AlarmWatch(sight.look, clock)
+    watch = CandidateWatch(sight.look, clock)
 
     async def story() -> None:
         await watch.begin()

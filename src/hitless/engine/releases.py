@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from hitless.documents import to_plain
 from hitless.engine.engine import Engine
-from hitless.release.receipt import Cost, ReceiptDocument
+from hitless.release.receipt import ReceiptDocument, RolloutCost
 from hitless.release.result import Outcome, SideCounts
 from hitless.rollout.record import RolloutVerb
 from hitless.store.store import RolloutRow
@@ -78,7 +78,7 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
     }
 
 
-def _total_cost(engine: Engine, rollout: RolloutRow) -> Cost | None:
+def _total_cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
     """The cost of shipping a release: its rollout, and the return to the previous release if a guard rolled it back."""
     own, back = cost(engine.store.receipt(rollout.rollout)), _guard_rollout_of(engine, rollout)
     after = cost(engine.store.receipt(back.rollout)) if back else None
@@ -101,7 +101,7 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     return returns[-1] if returns else None
 
 
-def cost(receipt: ReceiptDocument | None) -> Cost | None:
+def cost(receipt: ReceiptDocument | None) -> RolloutCost | None:
     """The sums of a rollout's receipt."""
     return receipt.total if receipt else None
 

@@ -34,7 +34,7 @@ class Sums(msgspec.Struct, frozen=True):
     shielded: int
 
 
-class Cost(Sums, frozen=True):
+class RolloutCost(Sums, frozen=True):
     """What a rollout cost. `complete`: whether all requests are known."""
 
     complete: bool
@@ -82,7 +82,7 @@ class Interval(msgspec.Struct, frozen=True, rename={"since": "from"}):
     live: Mapping[str, int]
 
 
-class Point(msgspec.Struct, frozen=True):
+class ReceiptPoint(msgspec.Struct, frozen=True):
     """The sums since the rollout's start, at one instant."""
 
     at: str
@@ -164,19 +164,19 @@ class ReceiptDocument(ReceiptFacts, frozen=True, kw_only=True):
     counted_by: str | UnsetType = UNSET
     complete: bool
     missing: tuple[str, ...]
-    cost: Cost | UnsetType = UNSET
+    cost: RolloutCost | UnsetType = UNSET
     candidate: ReleaseCounts
     live: ReleaseCounts | None
     clients: ClientCounts | UnsetType | None = UNSET
     weights: tuple[Interval, ...]
-    points: tuple[Point, ...]
+    points: tuple[ReceiptPoint, ...]
     alarms: AlarmHistory
     hooks: tuple[HookEnd, ...]
     resume: Resume | UnsetType = UNSET
 
     @property
-    def total(self) -> Cost:
+    def total(self) -> RolloutCost:
         """The requests of both releases; each request of a client counts once: a shielded one is the candidate's."""
         sides = [side for side in (self.candidate, self.live) if side]
         requests, failed = sum(side.requests for side in sides), sum(side.failed for side in sides)
-        return Cost(requests, failed, sum(side.shielded for side in sides), self.complete)
+        return RolloutCost(requests, failed, sum(side.shielded for side in sides), self.complete)

@@ -183,7 +183,7 @@ RECENT_S = 10.0
 """The length of the second window. A failure after a long good start shows here first."""
 
 
-class AlarmWatch:
+class CandidateWatch:
     """Reads the alarms on the traffic since `begin`. `look` returns all traffic of both releases so far."""
 
     def __init__(self, look: Callable[[], Awaitable[TrafficWindow]], clock: Clock) -> None:

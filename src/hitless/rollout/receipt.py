@@ -18,9 +18,9 @@ from hitless.release.receipt import (
     AlarmReading,
     HookEnd,
     Interval,
-    Point,
     ReceiptDocument,
     ReceiptFacts,
+    ReceiptPoint,
     Resume,
     Side,
     Sums,
@@ -45,7 +45,7 @@ class Receipt:
     _base: dict[Side, Counted] = field(default_factory=dict)
     _now: dict[Side, Counted] = field(default_factory=dict)
     _weights: list[Weight] = field(default_factory=list)
-    _points: list[Point] = field(default_factory=list)
+    _points: list[ReceiptPoint] = field(default_factory=list)
     _read_at: str = ""
     _skip: int = 0
     _every: int = 1
@@ -87,7 +87,7 @@ class Receipt:
         self._read_at = at
         self._skip = (self._skip + 1) % self._every
         if self._skip == 0:
-            self._points.append(Point(at, **self._sums()))
+            self._points.append(ReceiptPoint(at, **self._sums()))
         if len(self._points) > POINTS_KEPT:
             del self._points[1::2]
             self._every *= 2
@@ -177,11 +177,11 @@ class Receipt:
 
     def _intervals(self) -> tuple[Interval, ...]:
         """Between two weights: the share that was asked for, and the share that the candidate got."""
-        ends: Sequence[Weight | Point] = [*self._weights[1:], Point(self._read_at, **self._sums())]
+        ends: Sequence[Weight | ReceiptPoint] = [*self._weights[1:], ReceiptPoint(self._read_at, **self._sums())]
         return tuple(_interval(start, end) for start, end in zip(self._weights, ends, strict=False))
 
 
-def _interval(start: Weight, end: Weight | Point) -> Interval:
+def _interval(start: Weight, end: Weight | ReceiptPoint) -> Interval:
     candidate, live = _between(start.candidate, end.candidate), _between(start.live, end.live)
     mine = candidate.get("requests", 0)
     requests = mine + live.get("requests", 0)

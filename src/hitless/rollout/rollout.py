@@ -16,7 +16,7 @@ from typing import Any
 from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.release.result import Outcome, Result
 from hitless.release.smoke import first_request
-from hitless.rollout.alarms import ALARM_PERIOD_S, AlarmWatch, Reading, ReleaseTraffic, TrafficWindow, Verdict
+from hitless.rollout.alarms import ALARM_PERIOD_S, CandidateWatch, Reading, ReleaseTraffic, TrafficWindow, Verdict
 from hitless.rollout.hooks import Hook, RolloutHooks
 from hitless.rollout.record import Recorded, RolloutState, RolloutVerb
 from hitless.rollout.smoke import smoke_workers
@@ -43,7 +43,7 @@ class Rollout(Recorded):
     cause: str | None = None
     committed: bool = False
     guarded: bool = True
-    _watch: AlarmWatch | None = None
+    _watch: CandidateWatch | None = None
     _stop: asyncio.Future[Stopped] | None = None
 
     async def run(self) -> Result:
@@ -113,7 +113,7 @@ class Rollout(Recorded):
 
     async def begin_to_watch(self) -> None:
         """Start to watch the alarms. Call it before the first request can reach the candidate."""
-        self._watch = AlarmWatch(self._traffic, self.clock)
+        self._watch = CandidateWatch(self._traffic, self.clock)
         await self._watch.begin()
 
     async def read_alarms(self) -> Reading:

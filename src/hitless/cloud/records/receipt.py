@@ -23,9 +23,9 @@ from hitless.release.receipt import (
     ClientCounts,
     HookEnd,
     Interval,
-    Point,
     ReceiptDocument,
     ReceiptFacts,
+    ReceiptPoint,
     ReleaseCounts,
     Sums,
 )
@@ -175,14 +175,14 @@ def _interval(start: datetime, end: datetime, percent: float, minutes: Sequence[
     )
 
 
-def _points(minutes: Sequence[_Both]) -> tuple[Point, ...]:
+def _points(minutes: Sequence[_Both]) -> tuple[ReceiptPoint, ...]:
     """The sums at each minute's end."""
     points, candidate, live = [], Minute(), Minute()
     if minutes:
-        points.append(Point(timestamp(minutes[0].at), _sums(candidate), _sums(live)))
+        points.append(ReceiptPoint(timestamp(minutes[0].at), _sums(candidate), _sums(live)))
     for minute in minutes:
         candidate, live = candidate.plus(minute.candidate), live.plus(minute.live)
-        points.append(Point(timestamp(minute.at + timedelta(minutes=1)), _sums(candidate), _sums(live)))
+        points.append(ReceiptPoint(timestamp(minute.at + timedelta(minutes=1)), _sums(candidate), _sums(live)))
     return tuple(points)
 
 
