@@ -104,7 +104,8 @@ def killed(place: Place) -> None:
 
 
 def _is_of_a_run(words: str) -> bool:
-    return not words.startswith("hitless:") and "haproxy" not in words
+    # Without words it had ended before they were read, and would never be seen to end.
+    return bool(words) and not words.startswith("hitless:") and "haproxy" not in words
 
 
 def _words(pid: int) -> str:
