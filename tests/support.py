@@ -31,7 +31,7 @@ def eventually(probe: Callable[[], T], *, deadline_s: float = 10.0, every_s: flo
         except (OSError, AssertionError, LookupError) as error:
             last = error
         time.sleep(every_s)
-    raise AssertionError(f"{what or probe} did not come true within {deadline_s} s; last: {last!r}")
+    raise AssertionError(f"{what or probe} did not become true within {deadline_s} s; last: {last!r}")
 
 
 def free_port() -> int:

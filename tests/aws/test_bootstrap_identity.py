@@ -1,4 +1,4 @@
-"""What bootstrap is told of who may release: put in place, kept, taken back; a pipeline that stands apart.
+"""Who may release, by the options of bootstrap: set, kept, revoked; a pipeline in an account of its own.
 
 The emulator's CloudFormation leaves a role's boundary out; that the templates give it is in test_identity.py.
 """

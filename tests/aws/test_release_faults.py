@@ -82,8 +82,8 @@ def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: W
     assert gateway.get_stages(restApiId=api["id"])["item"] == []
 
     service.edit("worldclock/handlers/meta.py", '{"status": 1 / 0}', '{"status": "ok"}')
-    mended = service.run("deploy")
-    assert (mended.code, mended.json["release"]) == (0, 2), mended.err
+    fixed = service.run("deploy")
+    assert (fixed.code, fixed.json["release"]) == (0, 2), fixed.err
     assert service.get("/health") == (200, {"status": "ok"})
 
 

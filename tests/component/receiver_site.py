@@ -17,7 +17,7 @@ from hitless.api.receiver import Receiver
 from hitless.documents import to_plain
 from hitless.errors import EngineError
 from hitless.forge.github import GitHubForge
-from hitless.forge.statuses import OwedStatuses
+from hitless.forge.statuses import UndeliveredStatuses
 from hitless.pipeline import approvals
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
@@ -78,7 +78,7 @@ class Site:
             repository=self.repository,
             forge=GitHubForge(SECRET),
             remote=str(self.remote.clone),
-            owed=OwedStatuses(folder),
+            undelivered=UndeliveredStatuses(folder),
             say=self.said.append,
         )
         self.receiver = Receiver(self.deliveries.client, folder, self.deliveries.forge, self.deliveries)

@@ -69,7 +69,7 @@ def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterato
 
 
 def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) -> None:
-    class Mended(FakeEngine):
+    class Fixed(FakeEngine):
         """An engine that is away at the first look and back at the second."""
 
         looks = 0
@@ -82,14 +82,14 @@ def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) 
                 self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
             return super().call(method, path, body)
 
-    site.connect(engine := Mended())
+    site.connect(engine := Fixed())
     engine.dies = True
     site.remote.commit("1")
     with forge_of(site) as forge:
         site.deliver("push", pushed(), watched=True)
     (status,) = forge.statuses
     assert status[2:] == ("failure", "run 7: interrupted: the engine stopped during test")
-    assert site.deliveries.owed.all() == {}
+    assert site.deliveries.undelivered.all() == {}
 
 
 def test_a_status_is_delivered_after_the_receiver_died_during_the_run(site: Site) -> None:
@@ -126,13 +126,13 @@ def test_a_status_is_delivered_after_the_receiver_died_during_the_run(site: Site
     assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
 
 
-def test_a_delivered_status_is_not_owed(site: Site) -> None:
+def test_a_delivered_status_is_not_kept(site: Site) -> None:
     site.engine.next_state = "failed"
     site.remote.commit("1")
     with forge_of(site) as forge:
         site.deliver("push", pushed())
     assert [status[2] for status in forge.statuses] == ["failure"]
-    assert site.deliveries.owed.all() == {}
+    assert site.deliveries.undelivered.all() == {}
 
 
 @pytest.mark.parametrize(("refusals", "tries"), [([502, 429], 3), ([403], 1)])
@@ -143,7 +143,7 @@ def test_a_failed_status_is_retried_and_a_refused_one_is_not(site: Site, refusal
         forge.refusals += refusals
         site.deliver("push", pushed(), watched=True)
     assert [status[2] for status in forge.statuses] == ["failure"] * tries
-    assert site.deliveries.owed.all() == {}
+    assert site.deliveries.undelivered.all() == {}
 
 
 def test_a_status_is_set_while_a_run_waits_and_after_the_answer(site: Site) -> None:
@@ -161,12 +161,12 @@ def test_a_status_is_set_while_a_run_waits_and_after_the_answer(site: Site) -> N
     ]
 
 
-def test_a_restarted_receiver_delivers_owed_statuses(site: Site) -> None:
+def test_a_restarted_receiver_delivers_the_statuses_left_over(site: Site) -> None:
     site.engine.next_state = "waiting_for_approval"
     site.deliveries.look_s = 60.0
     theirs(site)
     site.deliver("pull_request", pull(owner="stranger/shop"))
-    assert site.deliveries.owed.all() == {7: "team/shop"}
+    assert site.deliveries.undelivered.all() == {7: "team/shop"}
     site.engine.run = {**site.engine.run, "state": "rejected"}
     later = replace(site.deliveries, look_s=0.01, watchers=set())
 
@@ -178,7 +178,7 @@ def test_a_restarted_receiver_delivers_owed_statuses(site: Site) -> None:
 
     asyncio.run(live())
     assert site.said[-1] == "run 7 of prod: rejected"
-    assert site.deliveries.owed.all() == {}
+    assert site.deliveries.undelivered.all() == {}
 
 
 def test_a_commit_status_describes_the_run() -> None:

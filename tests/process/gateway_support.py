@@ -248,7 +248,7 @@ async def until(probe: Callable[[], object], what: str, deadline_s: float = 10.0
     """Like `eventually`, for asyncio."""
     end = time.monotonic() + deadline_s
     while not probe():
-        assert time.monotonic() < end, f"{what} did not come true within {deadline_s} s"
+        assert time.monotonic() < end, f"{what} did not become true within {deadline_s} s"
         await asyncio.sleep(0.01)
 
 

@@ -180,7 +180,7 @@ def test_a_stage_with_required_checks_accepts_only_tested_commits(team: Team) ->
     team.git("reset", "--quiet", "--hard", "HEAD~1")
     team.git("switch", "--quiet", "checked")
     team.site.edit("status: int = 500)", "status: int = 200)")
-    team.commit("mended")
+    team.commit("fixed")
     team.push("checked")
     team.git("switch", "--quiet", "dev")
     team.git("merge", "--quiet", "--no-ff", "-m", "merged", "checked")
@@ -326,7 +326,7 @@ def feature_branch(team: Team) -> str:
     assert f"run {run + 1} of feature failed: test: buildspec-test.yml: phase build failed" in team.push("feature")
     team.site.edit("status: int = 500)", "status: int = 200)")
     team.site.edit('"function_version": ', '"pushed": 1, "function_version": ')
-    team.commit("mended")
+    team.commit("fixed")
     assert f"run {run + 2} of feature succeeded" in team.push("feature")
     assert states(team.runs()[0]) == {"source": "succeeded", "test": "succeeded"}
     team.git("switch", "--quiet", "dev")

@@ -42,7 +42,7 @@ class FakeStack:
 
 
 class FakeCloudFormation:
-    """Records what it is told in `calls`; `changes` and `refusal` are what the next change set shows."""
+    """Records each call in `calls`; `changes` and `refusal` are what the next change set shows."""
 
     def __init__(self, **stacks: FakeStack) -> None:
         self.stacks = {name.replace("_", "-"): stack for name, stack in stacks.items()}

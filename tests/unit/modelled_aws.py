@@ -35,7 +35,7 @@ class UpdateRefused(AssertionError):
 
 @dataclass
 class ModelledAws:
-    """A stack and what stands behind it."""
+    """A stack with its resources."""
 
     template: Template = field(default_factory=dict)
     physical: dict[str, int] = field(default_factory=dict)

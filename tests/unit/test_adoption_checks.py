@@ -25,7 +25,7 @@ DEPLOYMENT = "ApiGatewayDeployment1795562478305"
 
 
 def seen(template: Template | None = None, **changed: Any) -> PlainStack:
-    """A plain stack that can be taken over, but for what is changed."""
+    """A plain stack that can be taken over, except for the given changes."""
     made = template if template is not None else BASE.compiled()
     given: dict[str, Any] = {
         "stack": stack(),

@@ -200,9 +200,9 @@ def test_a_slowdown_of_both_releases_is_no_alarm() -> None:
 def test_an_alarm_outranks_a_verdict_of_not_enough_data() -> None:
     everything = AlarmSettings(1, 20, p99_ms=50, p99_relative_percent=200)
     assert read(everything, served(30, 30)).verdict is Verdict.ALARM
-    lacking = read(everything, served(30, 0))
-    assert lacking.verdict is Verdict.NOT_ENOUGH_DATA
-    assert lacking.sentence.count(";") == 1, "p99 and relative p99, both"
+    unknown = read(everything, served(30, 0))
+    assert unknown.verdict is Verdict.NOT_ENOUGH_DATA
+    assert unknown.sentence.count(";") == 1, "p99 and relative p99, both"
 
 
 # -- the windows ------------------------------------------------------------------------------------------------------

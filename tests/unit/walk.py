@@ -204,7 +204,7 @@ class Walk:
 
     def _asks_nobody_what_he_knows_no_more(self, wanted: Template, pinned: Mapping[str, str]) -> None:
         """While the aliases have moved and the Stage has not, a version of the next release is asked for what that
-        release asks its function for, and for nothing else; but for what the live version knows no more either.
+        release asks its function for, and for nothing else; no more is asked for what the live version knows.
         """
         served = self._served()
         theirs_now = picture(self.live["Resources"]) if STAGE_ID in self.live.get("Resources", {}) else {}

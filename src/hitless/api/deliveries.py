@@ -1,6 +1,6 @@
 """Handles webhooks: fetches the branch, pushes it to the engine, and delivers its runs' commit statuses.
 
-A status that could not be delivered is owed: the next start of the receiver delivers it.
+The next start of the receiver delivers the statuses that could not be delivered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hitless.api.client import EngineClient
 from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
-from hitless.forge.statuses import CommitStatus, OwedStatuses
+from hitless.forge.statuses import CommitStatus, UndeliveredStatuses
 from hitless.pipeline.pushes import NOTHING, RefUpdate
 from hitless.pipeline.repository import Repository
 
@@ -37,7 +37,7 @@ class Deliveries:
     repository: Repository
     forge: Forge
     remote: str
-    owed: OwedStatuses
+    undelivered: UndeliveredStatuses
     say: Callable[[str], None]
     look_s: float = 5.0
     """Time between looks at a run that waits for a person."""
@@ -52,8 +52,8 @@ class Deliveries:
         task.add_done_callback(self.tasks.discard)
 
     def resume(self) -> None:
-        """Deliver the statuses that an earlier receiver still owed."""
-        for run, repository in self.owed.all().items():
+        """Deliver the statuses that an earlier receiver could not deliver."""
+        for run, repository in self.undelivered.all().items():
             self._begin_to_watch(repository, run)
 
     async def _follow(self, update: BranchUpdate) -> None:
@@ -122,7 +122,7 @@ class Deliveries:
         def owe(run: int) -> None:
             """From the run's start: if the receiver or the engine dies meanwhile, the commit still gets its status."""
             left.add(run)
-            self.owed.add(run, update.repository)
+            self.undelivered.add(run, update.repository)
 
         def follow() -> list[dict[str, Any]]:
             return self._runs_of(path, body, lambda run: loop.call_soon_threadsafe(owe, run))
@@ -136,7 +136,7 @@ class Deliveries:
                 told = await asyncio.to_thread(self._set_status, update.repository, run)
                 if told and run["state"] not in UNENDED:
                     left.discard(run["run"])
-                    self.owed.done(run["run"])
+                    self.undelivered.done(run["run"])
         except HitlessError as error:
             if not left:
                 raise
@@ -174,7 +174,7 @@ class Deliveries:
                 if await asyncio.to_thread(self._set_status, repository, run):
                     break
                 await asyncio.sleep(self.look_s * LOOKS_BETWEEN_TRIES)
-        self.owed.done(number)
+        self.undelivered.done(number)
 
     def _set_status(self, repository: str, run: dict[str, Any]) -> bool:
         """False if another try is worthwhile."""

@@ -8,12 +8,13 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Sized
-from dataclasses import asdict, dataclass
 
+import msgspec
 import typer
 import uv
 
 from hitless.cli.common import Context, Ended, command
+from hitless.documents import to_plain
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
 from hitless.gateway.binary import find_haproxy, version_text
@@ -26,14 +27,13 @@ ENOUGH_DISK_BYTES = 1024**3
 _RESTART = "set it up yourself: after a reboot nothing listens until `hitless up` runs again"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
     """The result of a check, and the command that fixes the problem."""
 
     check: str
     well: bool
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,11 +51,11 @@ def register(app: typer.Typer) -> None:
         ]
         document = {
             "well": all(finding.well for finding in findings),
-            "checks": [asdict(finding) for finding in findings],
+            "checks": to_plain(findings),
         }
         ctx.show(document, lambda: _in_words(findings))
         if bad := [finding for finding in findings if not finding.well]:
-            raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].mend)
+            raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
 
 
 def _check(name: str, probe: Callable[[], str]) -> Finding:
@@ -98,8 +98,8 @@ def descriptors() -> Finding:
     """Whether the limit is enough for a busy engine."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     well = hard == resource.RLIM_INFINITY or hard >= ENOUGH_DESCRIPTORS
-    mend = f"raise the hard limit to {ENOUGH_DESCRIPTORS}: `ulimit -n` as root, LimitNOFILE= in a systemd unit"
-    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", mend)
+    fix = f"raise the hard limit to {ENOUGH_DESCRIPTORS}: `ulimit -n` as root, LimitNOFILE= in a systemd unit"
+    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", fix)
 
 
 def _socket_paths(folders: Folders) -> Finding:
@@ -165,6 +165,6 @@ def _in_words(findings: list[Finding]) -> str:
     lines: list[str] = []
     for finding in findings:
         lines.append(f"{'ok  ' if finding.well else 'FAIL'}  {finding.check:<18} {finding.found}")
-        if not finding.well and finding.mend:
-            lines.append(f"      fix: {finding.mend}")
+        if not finding.well and finding.fix:
+            lines.append(f"      fix: {finding.fix}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.errors import UsageError
 from hitless.forge.github import GitHubForge
-from hitless.forge.statuses import OwedStatuses
+from hitless.forge.statuses import UndeliveredStatuses
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.engine import client_of
 from hitless.homes.folder import folders_of
@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         if public_url:
             publish_receiver(workshop.data, public_url)
         forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
-        repository, owed = Repository(workshop.repository), OwedStatuses(workshop.data)
-        deliveries = Deliveries(client, repository, forge, remote, owed, ctx.say)
+        repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.data)
+        deliveries = Deliveries(client, repository, forge, remote, undelivered, ctx.say)
         receiver = Receiver(client, workshop.data, forge, deliveries)
         with port_of(host, port, purpose="the receiver") as listener:
             ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")

@@ -94,7 +94,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     if folders.is_open_to_others:
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
-        ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.mend}")
+        ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.fix}")
     with exclusive_lock(folders.data / "up.lock"):  # a second `up` at the same time finds the engine of the first
         return _bring_up(ctx, service, settings, folders)
 

@@ -32,7 +32,7 @@ class CommitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(state, context, said)
 
 
-class OwedStatuses:
+class UndeliveredStatuses:
     """Commit statuses not delivered yet (run → repository at the forge), in a file that outlives the receiver."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +51,7 @@ class OwedStatuses:
     def done(self, run: int) -> None:
         self._write({number: repository for number, repository in self.all().items() if number != run})
 
-    def _write(self, owed: dict[int, str]) -> None:
+    def _write(self, undelivered: dict[int, str]) -> None:
         fresh = self._file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(owed))
+        fresh.write_text(json.dumps(undelivered))
         fresh.replace(self._file)

@@ -132,7 +132,7 @@ class ClientCounts(msgspec.Struct, frozen=True):
     by_class: Mapping[str, int]
 
 
-class Resume(msgspec.Struct, frozen=True):
+class Resume(msgspec.Struct, frozen=True, rename={"missing": "lacks"}):
     """What the next daemon needs to go on with a receipt. `base`, `now`: side → function → pool's key → counts."""
 
     base: Mapping[Side, Mapping[str, Mapping[str, SavedCounts]]]
@@ -140,7 +140,7 @@ class Resume(msgspec.Struct, frozen=True):
     weights: tuple[Weight, ...]
     read_at: str
     every: int
-    lacks: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):

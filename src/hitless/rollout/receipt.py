@@ -148,7 +148,7 @@ class Receipt:
                 weights=tuple(self._weights),
                 read_at=self._read_at,
                 every=self._every,
-                lacks=tuple(self._missing),
+                missing=tuple(self._missing),
             ),
         )
 
@@ -169,7 +169,7 @@ class Receipt:
             _readings=list(alarms.readings),
             _worst=dict(alarms.worst),
             _hooks=list(document.hooks),
-            _missing=list(resume.lacks),
+            _missing=list(resume.missing),
         )
 
     def _sums(self) -> dict[str, Sums]:

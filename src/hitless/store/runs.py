@@ -132,7 +132,7 @@ class RunRecords:
         self._store.write("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
 
     def forget_old(self) -> list[int]:
-        """Delete all ended runs but for the newest. Returns their numbers."""
+        """Delete all ended runs except the newest. Returns their numbers."""
         rows = self._store.read(
             "SELECT run FROM pipeline_runs WHERE ended_at IS NOT NULL ORDER BY run DESC LIMIT -1 OFFSET ?", (RUNS_KEPT,)
         )

@@ -263,7 +263,7 @@ class Store:
         return decode(rows[0]["document"], ReceiptDocument, f"receipt of rollout {rollout}") if rows else None
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
-        """Delete the ended rollouts of a stage but for the newest `kept`, with steps and receipts. Returns how many."""
+        """Delete the ended rollouts of a stage except the newest `kept`, with steps and receipts. Returns how many."""
         gone = self.write(
             "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
             "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",

@@ -77,7 +77,7 @@ class Shift:
                 str(properties[key]) for key in ("Name", "Alias", "CurrentVersion", "TargetVersion")
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the AppSpec lacks {error}") from error
+            raise ValueError(f"the AppSpec has no {error}") from error
         return cls(name, alias, current, target, hooks)
 
 
