@@ -3,7 +3,7 @@
 Bootstrap; a `git push` that runs the generated pipeline; a second release by canary; back by rollback; a broken canary
 that the shield hides from clients. A drill sends requests to the API through all of it. Then, as a control and counted
 apart, the same broken canary without a shield; destroy. No account and no network but the package registries:
-tests/aws/front stands for what the emulator lacks, and its CodeDeploy's minutes pass faster.
+tests/aws/front adds what the emulator does not offer, and its CodeDeploy has shorter minutes.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class _Pool:
     def _move(self, decision: Decision) -> None:
         if self._coming or decision.workers == self._workers:
             return
-        if decision.workers < self._workers:  # who is at work finishes: there are free ones, or nobody would leave
+        if decision.workers < self._workers:  # busy workers finish: only free ones leave
             self._workers = max(decision.workers, len(self._busy))
             return
         more = decision.workers - self._workers

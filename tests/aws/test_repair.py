@@ -1,4 +1,4 @@
-"""What is amiss on a stage, made for real and mended under load: `status` names it, `hitless aws repair` mends it."""
+"""What is amiss on a stage, made for real and fixed under load: `status` names it, `hitless aws repair` fixes it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def amiss(service: Worldclock) -> list[dict[str, str]]:
     return list(shown.json["troubles"])
 
 
-def mend(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] = ()) -> Any:
-    """Status names just these troubles; repair mends them, or ends otherwise, and no request fails meanwhile."""
+def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] = ()) -> Any:
+    """Status names just these troubles; repair fixes them, or ends otherwise, and no request fails meanwhile."""
     troubles = [one["what"] for one in amiss(service)]
     assert len(troubles) == len(named), troubles
     assert all(any(part in one for one in troubles) for part in named), troubles
@@ -63,7 +63,7 @@ def _aliases_that_were_moved_by_hand(service: Worldclock, lambdas: Any) -> None:
     lambdas.update_alias(FunctionName=META, Name="live", FunctionVersion="1")
     weights = {"AdditionalVersionWeights": {"1": 0.2}}
     lambdas.update_alias(FunctionName="worldclock-prod-zones", Name="live", FunctionVersion="2", RoutingConfig=weights)
-    mend(service, "to version 1 100 %: release 2 has version 2", "has weights (version 1 20 %, version 2 80 %)")
+    fix(service, "to version 1 100 %: release 2 has version 2", "has weights (version 1 20 %, version 2 80 %)")
 
 
 def _a_stage_at_another_deployment(service: Worldclock) -> None:
@@ -72,7 +72,7 @@ def _a_stage_at_another_deployment(service: Worldclock) -> None:
     other = gateway.create_deployment(restApiId=api["id"])["id"]
     patch = [{"op": "replace", "path": "/deploymentId", "value": other}]
     gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
-    mend(service, f"it serves Deployment {other}")
+    fix(service, f"it serves Deployment {other}")
     assert service.stages()[0]["deploymentId"] != other
 
 
@@ -80,7 +80,7 @@ def _a_permission_that_was_taken_away(service: Worldclock, lambdas: Any) -> None
     name = {"FunctionName": "worldclock-prod-convert", "Qualifier": "live"}
     (statement,) = json.loads(lambdas.get_policy(**name)["Policy"])["Statement"]
     lambdas.remove_permission(**name, StatementId=statement["Sid"])
-    left = mend(service, "API Gateway may not invoke the alias live", ends=1)["left"]
+    left = fix(service, "API Gateway may not invoke the alias live", ends=1)["left"]
     assert "--function-name worldclock-prod-convert" in left[0]["mends"]
     lambdas.add_permission(
         **name, StatementId=statement["Sid"], Action=statement["Action"], Principal="apigateway.amazonaws.com"
@@ -93,7 +93,7 @@ def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:
     patch = [{"op": "replace", "path": "/variables/hitlessShieldMeta", "value": "1:2"}]
     gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
     lambdas.put_provisioned_concurrency_config(FunctionName=META, Qualifier="2", ProvisionedConcurrentExecutions=1)
-    mend(service, "a shield is up", "1 environments of version 2 are provisioned instead of 0")
+    fix(service, "a shield is up", "1 environments of version 2 are provisioned instead of 0")
 
 
 def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:

@@ -1,4 +1,4 @@
-"""Troubles of the stack, of the domain and of the bucket, made for real and mended under load."""
+"""Troubles of the stack, of the domain and of the bucket, made for real and fixed under load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Death
 from tests.aws.release_support import CORE, REGION, Client, Worldclock
 from tests.aws.test_release_faults import FUNCTIONS
-from tests.aws.test_repair import amiss, mend
+from tests.aws.test_repair import amiss, fix
 from tests.support import eventually
 
 pytestmark = [pytest.mark.aws, pytest.mark.long]
@@ -46,14 +46,14 @@ def test_a_stuck_roll_back_is_continued_once_its_cause_is_fixed_or_if_the_resour
     ssm = aws.client("ssm", REGION)
     for skips in (False, True):
         _get_stuck(service, whole)
-        blocked = mend(service, "got stuck at Blocked", "its deploy was cut off", ends=1)
+        blocked = fix(service, "got stuck at Blocked", "its deploy was cut off", ends=1)
         assert [one["where"] for one in blocked["mended"]] == []
         assert "--skip-resource LOGICAL_ID" in blocked["left"][0]["mends"]
         refused = service.run("repair", "--skip-resource", "ApiGatewayStage")
         assert (refused.code, "stuck at: Blocked" in refused.err) == (2, True), refused.err
         if not skips:
             ssm.delete_parameter(Name=f"/{NAME}")
-        mend(service, "got stuck at Blocked", "its deploy was cut off", words=("--skip-resource", "Blocked") * skips)
+        fix(service, "got stuck at Blocked", "its deploy was cut off", words=("--skip-resource", "Blocked") * skips)
     assert ssm.get_parameter(Name=f"/{NAME}")["Parameter"]["Value"] == "in the way"
     ssm.delete_parameter(Name=f"/{NAME}")
     ssm.put_parameter(Name=NAME, Type="String", Value="before")
@@ -100,11 +100,11 @@ def test_an_orphaned_deployment_a_dead_rollback_and_a_failed_update_are_fixed(aw
             configuration="CodeDeployDefault.LambdaCanary10Percent5Minutes", description="by hand", hooks={},
         )  # fmt: skip
         eventually(lambda: service.run("status").json["weights"]["meta"] == {"1": 10, "2": 90}, what="its weight")
-        mend(service, "is in progress, and no release is under way")
+        fix(service, "is in progress, and no release is under way")
     assert service.run("status").json["weights"]["meta"] == {"2": 100}
 
     _update_without_roll_back(aws)
-    mend(service, "UPDATE_FAILED: an update failed, and its roll-back is turned off")
+    fix(service, "UPDATE_FAILED: an update failed, and its roll-back is turned off")
 
     with service.start("rollback") as back:
         aws.front.death = Death("lambda:UpdateAlias", 2, after=True, kill=back.kill)
@@ -112,7 +112,7 @@ def test_an_orphaned_deployment_a_dead_rollback_and_a_failed_update_are_fixed(aw
         assert aws.front.death.struck
         aws.front.death = None
     to = "to version 2 100 %: release 1 has version 1"
-    mend(service, "the rollback from release 2 to 1 did not finish", to, to)
+    fix(service, "the rollback from release 2 to 1 did not finish", to, to)
     assert service.run("status").json["versions"] == dict.fromkeys(FUNCTIONS, "1")
 
 
@@ -148,12 +148,12 @@ def test_a_domain_that_leads_elsewhere_and_an_artifact_that_is_gone_are_put_righ
     assert stands["restApiId"] == api
 
     gateway.delete_base_path_mapping(domainName=DOMAIN, basePath="(none)")
-    mend(service, f"{DOMAIN} leads nowhere")
+    fix(service, f"{DOMAIN} leads nowhere")
     other = gateway.create_rest_api(name="other")["id"]
     gateway.delete_base_path_mapping(domainName=DOMAIN, basePath="(none)")
     gateway.create_base_path_mapping(domainName=DOMAIN, restApiId=other, stage="prod")
     gateway.delete_rest_api(restApiId=other)
-    mend(service, f"{DOMAIN} leads to stage prod of API {other}")
+    fix(service, f"{DOMAIN} leads to stage prod of API {other}")
     mapping = gateway.get_base_path_mapping(domainName=DOMAIN, basePath="(none)")
     assert (mapping["restApiId"], mapping["stage"]) == (api, "prod")
 

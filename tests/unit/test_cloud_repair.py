@@ -26,7 +26,7 @@ from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_worl
 pytestmark = pytest.mark.unit
 
 
-def mend(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: Path(sha256)) -> Repaired:
+def fix(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: Path(sha256)) -> Repaired:
     """One process repairs."""
     return repair(world, here, skip).run("prod")
 
@@ -54,8 +54,8 @@ def amiss(world: World) -> list[str]:
 
 def check_nothing_amiss(world: World) -> None:
     assert amiss(world) == []
-    again = mend(world)
-    assert (again.mended, again.left, again.steps) == ((), (), ())
+    again = fix(world)
+    assert (again.fixed, again.left, again.steps) == ((), (), ())
 
 
 def kill_in(world: World, act: Callable[[World], object], moment: int) -> None:
@@ -78,7 +78,7 @@ def test_a_deploy_that_died_at_any_call_is_taken_back_and_the_next_one_ships(bef
     for moment in distinct(calls):
         world = live_world(*before)
         kill_in(world, lambda world: world.deploy("c"), moment)
-        done = mend(world)
+        done = fix(world)
         where = f"cut off at {calls[moment - 1]}: {done.steps}"
         assert done.left == (), where
         assert amiss(world) == [], where
@@ -102,12 +102,12 @@ def test_a_repair_that_died_at_any_call_is_finished_by_the_next_one() -> None:
 
         left = live_world("a", "b")
         broken(left)
-        mend(world := copy.deepcopy(left))
+        fix(world := copy.deepcopy(left))
         calls = list(world.moments)
         for moment in distinct(calls):
             world = copy.deepcopy(left)
-            kill_in(world, mend, moment)
-            assert mend(world).left == (), calls[moment - 1]
+            kill_in(world, fix, moment)
+            assert fix(world).left == (), calls[moment - 1]
             check_nothing_amiss(world)
             check_well(world, "b", 2)
 
@@ -119,7 +119,7 @@ def test_a_deploy_that_is_under_way_is_taken_over_and_ends_as_superseded() -> No
         if calls[moment - 1] == "update the stack":
             continue  # checked a moment before, as where two deploys meet
         world = live_world("a")
-        happened = meet(world, moment, mend)
+        happened = meet(world, moment, fix)
         deployed: Result | None = None
         with contextlib.suppress(ConflictError):
             deployed = world.deploy("b")
@@ -141,9 +141,9 @@ def test_a_deploy_whose_repair_died_as_well_touches_nothing_more() -> None:
 
     def take_over_and_die(world: World) -> None:
         world.moments.clear()
-        stop_at(world, mending.index("write releases/prod/2.json") + 2, Killed())
+        stop_at(world, fixing.index("write releases/prod/2.json") + 2, Killed())
         with pytest.raises(Killed):
-            mend(world)
+            fix(world)
         world.at = None
         assert world.records.require(2).outcome is None
         world.moments.clear()
@@ -151,12 +151,12 @@ def test_a_deploy_whose_repair_died_as_well_touches_nothing_more() -> None:
     dead = live_world("a")
     kill_in(dead, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
     dead.moments.clear()
-    mend(dead)
-    mending = list(dead.moments)
+    fix(dead)
+    fixing = list(dead.moments)
     meet(world, calls.index("look at a deployment") + 1, take_over_and_die)
     assert world.deploy("b").outcome is Outcome.SUPERSEDED
     assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
-    assert mend(world).left == ()
+    assert fix(world).left == ()
     check_well(world, "a", 1)
 
 
@@ -168,7 +168,7 @@ def test_a_repair_that_a_deploy_meets_at_any_call_does_nothing_more() -> None:
         return world
 
     world = drifted()
-    mend(world)
+    fix(world)
     calls = list(world.moments)
     stopped = 0
     for moment in distinct(calls):
@@ -178,7 +178,7 @@ def test_a_repair_that_a_deploy_meets_at_any_call_does_nothing_more() -> None:
         world = drifted()
         meet(world, moment, lambda world: world.deploy("c"))
         try:
-            mend(world)
+            fix(world)
         except ConflictError:
             stopped += 1
         where = f"met at {calls[moment - 1]}"
@@ -199,12 +199,12 @@ def test_a_release_is_not_recorded_as_ended_while_its_traffic_could_not_be_put_b
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "UpdateAlias")
 
     world.at = deny
-    done = mend(world)
+    done = fix(world)
     assert len(done.left) == 3
-    assert "AWS denies UpdateAlias: no" in done.left[0].mends
+    assert "AWS denies UpdateAlias: no" in done.left[0].fix
     assert world.records.unfinished() is not None
     world.at = None
-    assert mend(world).left == ()
+    assert fix(world).left == ()
     check_well(world, "a", 1)
 
 
@@ -215,7 +215,7 @@ def test_a_dead_rollback_is_finished_and_an_alias_moved_by_hand_goes_back() -> N
         world = live_world("a", "b")
         kill_in(world, lambda world: rollback(world.cloud(), 1), moment)
         begun = world.records.require(2).left_for == 1
-        assert mend(world).left == ()
+        assert fix(world).left == ()
         check_well(world, *(("a", 1) if begun else ("b", 2)))
         check_nothing_amiss(world)
         finished += begun
@@ -225,7 +225,7 @@ def test_a_dead_rollback_is_finished_and_an_alias_moved_by_hand_goes_back() -> N
     for name in ("worldclock-prod-meta", "worldclock-prod-convert"):
         world.aliases[name] = AliasState("1")
     assert len(amiss(world)) == 2
-    assert mend(world).left == ()
+    assert fix(world).left == ()
     check_well(world, "b", 2)
 
 
@@ -241,7 +241,7 @@ def test_a_rollback_that_died_is_not_taken_for_an_earlier_one_the_other_way() ->
         kill_in(world, lambda world: rollback(world.cloud(), 1), moment)
         begun = world.records.require(2).left_for == 1
         repeated = copy.deepcopy(world)
-        assert mend(world).left == ()
+        assert fix(world).left == ()
         check_well(world, *(("a", 1) if begun else ("b", 2)), met_at=calls[moment - 1])
         rollback(repeated.cloud(), 1)
         check_well(repeated, "a", 1)
@@ -272,9 +272,9 @@ def test_each_thing_that_drifted_is_named_and_put_back() -> None:
         planned = repair(world, lambda sha256: Path(__file__)).plan("prod")
         assert planned.steps, what
         assert what in amiss(world)[0], "a dry run changed something"
-        done = mend(world, here=lambda sha256: Path(__file__))
+        done = fix(world, here=lambda sha256: Path(__file__))
         assert (done.left, done.steps) == ((), planned.steps)
-        assert what in done.mended[0].what
+        assert what in done.fixed[0].what
         check_nothing_amiss(world)
         check_well(world, "b", 2)
 
@@ -284,7 +284,7 @@ def test_lost_provisioned_concurrency_is_restored() -> None:
     world.deploy("a")
     world.ready.clear()
     assert amiss(world) == ["0 environments of version 1 are provisioned instead of 3"]
-    assert mend(world).left == ()
+    assert fix(world).left == ()
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
 
 
@@ -301,15 +301,15 @@ def test_a_stuck_roll_back_continues_and_skips_a_resource_only_on_request() -> N
     world = live_world("a", "b")
     world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}
     assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
-    done = mend(world)
-    assert [one.mends for one in done.left] == [
+    done = fix(world)
+    assert [one.fix for one in done.left] == [
         "Table: it is in use; fix the cause, and repeat, or skip it with "
         "`hitless aws repair --skip-resource LOGICAL_ID`"
     ]
     with pytest.raises(UsageError, match="Other") as refused:
-        mend(world, "Other")
+        fix(world, "Other")
     assert refused.value.hint == "stuck at: Table"
-    assert mend(world, "Table").left == ()
+    assert fix(world, "Table").left == ()
     check_nothing_amiss(world)
 
 
@@ -317,14 +317,14 @@ def test_an_artifact_that_is_gone_from_the_bucket_comes_from_lambda_or_is_left(t
     world = live_world("a", "b")
     world.lost |= {"a" * 64, "b" * 64}
     assert len(amiss(world)) == 4, "both functions of both releases"
-    assert mend(world, here=lambda sha256: tmp_path / sha256).left == ()
+    assert fix(world, here=lambda sha256: tmp_path / sha256).left == ()
     check_nothing_amiss(world)
 
     world.lost |= {"a" * 64}
     world.stack.published["MetaLambdaFunction"][0] = world.stack.published["ConvertLambdaFunction"][0] = "artifacts/z"
-    done = mend(world, here=lambda sha256: tmp_path / sha256)
+    done = fix(world, here=lambda sha256: tmp_path / sha256)
     assert len(done.left) == 2
-    assert "other bytes" in done.left[0].mends
+    assert "other bytes" in done.left[0].fix
 
 
 def test_an_orphaned_or_endless_shift_is_stopped() -> None:
@@ -332,7 +332,7 @@ def test_an_orphaned_or_endless_shift_is_stopped() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     kill_in(world, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
     assert amiss(world) == [], "it may still be carried on"
-    assert mend(world).left == ()
+    assert fix(world).left == ()
     check_well(world, "a", 1)
     record = json.loads(world.documents["releases/prod/2.json"])
     assert (record["outcome"], "rolled it back" in record["reason"]) == ("rolled_back", True)
@@ -370,9 +370,9 @@ def test_status_shows_the_troubles_beside_all_that_it_showed_before() -> None:
 def test_a_permission_that_was_taken_away_is_named_with_the_command_that_gives_it_back() -> None:
     world = live_world("a", "b")
     world.closed.add("worldclock-prod-meta")
-    (left,) = mend(world).left
+    (left,) = fix(world).left
     assert "may not invoke the alias live" in left.what
-    assert left.mends.startswith("`aws lambda add-permission --function-name worldclock-prod-meta --qualifier live ")
+    assert left.fix.startswith("`aws lambda add-permission --function-name worldclock-prod-meta --qualifier live ")
 
 
 def test_a_domain_that_leads_elsewhere_is_led_back() -> None:
@@ -387,5 +387,5 @@ def test_a_domain_that_leads_elsewhere_is_led_back() -> None:
     for elsewhere, said in ((None, "leads nowhere"), (ApiStage("other", "prod"), "leads to stage prod of API other")):
         world.mapping = elsewhere
         assert amiss(world) == [f"api.example.org {said}"]
-        assert mend(world).left == ()
+        assert fix(world).left == ()
         check_nothing_amiss(world)

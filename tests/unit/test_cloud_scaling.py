@@ -86,7 +86,7 @@ def test_the_version_that_stays_keeps_its_bounds_where_the_release_does_not_arri
 
     def fail(_: int, moment: str) -> None:
         if moment == "update the stack" and world.moments.count(moment) == 2:
-            raise CloudError("the stack's second update failed", hint="mend it")
+            raise CloudError("the stack's second update failed", hint="fix it")
 
     world.at, world.max_provisioned = fail, 50
     assert world.deploy("a").outcome is Outcome.ROLLED_BACK

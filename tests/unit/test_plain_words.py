@@ -40,7 +40,7 @@ RIDDLES = {
 
 def phrases(text: str) -> Iterator[str]:
     for riddle, plain in RIDDLES.items():
-        for found in re.finditer(rf"(?<!\")\b({riddle})\b|\b({riddle})\b(?!\")", text, re.IGNORECASE):
+        for found in re.finditer(rf"(?<![\"'])\b({riddle})\b|\b({riddle})\b(?![\"'])", text, re.IGNORECASE):
             yield f"line {text.count(chr(10), 0, found.start()) + 1}: {found.group()!r}; rather: {plain}"
 
 

@@ -200,7 +200,7 @@ def test_a_trouble_is_named_with_the_step_that_fixes_it(case: str) -> None:
     for one, (said, step) in zip(found, expected, strict=True):
         assert said in one.what
         assert one.where
-        assert (one.mends == "`hitless aws repair`") == (step is not None)
+        assert (one.fix == "`hitless aws repair`") == (step is not None)
 
 
 def test_taking_over_ends_a_release_that_is_under_way() -> None:

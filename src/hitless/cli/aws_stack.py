@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         ctx.show(done.to_json(), lambda: _repaired_in_words(done))
         if done.left and not dry_run:
             first = done.left[0]
-            raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.mends)
+            raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
 
 
 def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
@@ -133,10 +133,10 @@ def _adoption_in_words(document: dict[str, Any]) -> str:
 
 
 def _repaired_in_words(done: Repaired) -> str:
-    if not done.mended and not done.left:
+    if not done.fixed and not done.left:
         return f"{done.stage}: no problem was found"
     if done.dry_run:
         found = [f"problem: {describe(one.to_json())}" for one in done.left]
         return "\n".join([*found, *(f"would {step}" for step in done.steps)])
-    lines = [f"fixed: {one.where}: {one.what}" for one in done.mended]
+    lines = [f"fixed: {one.where}: {one.what}" for one in done.fixed]
     return "\n".join([*lines, *(f"left: {describe(one.to_json())}" for one in done.left)])

@@ -1,4 +1,4 @@
-"""API requests through the front: API Gateway's data plane, with the split by alias weight that ministack does not have.
+"""API requests through the front: API Gateway's data plane, with the split by alias weight, which ministack has not.
 
 As on AWS, and unlike the emulator:
 * what a stage serves is the API as its deployment froze it, not the resources as they are edited: a stage is read anew

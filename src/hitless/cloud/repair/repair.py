@@ -50,7 +50,7 @@ class Repaired:
     """What was fixed and what is left. For a dry run, `left` is everything that was found; `steps` are sentences."""
 
     stage: str
-    mended: tuple[Trouble, ...] = ()
+    fixed: tuple[Trouble, ...] = ()
     left: tuple[Trouble, ...] = ()
     steps: tuple[str, ...] = ()
     dry_run: bool = False
@@ -60,7 +60,7 @@ class Repaired:
             "stage": self.stage,
             "dry_run": self.dry_run,
             "steps": list(self.steps),
-            "mended": [one.to_json() for one in self.mended],
+            "mended": [one.to_json() for one in self.fixed],
             "left": [one.to_json() for one in self.left],
         }
 
@@ -106,16 +106,16 @@ class Repair:
             self._cloud.say(f"{facts.stack} is being changed ({facts.status}): waiting until that has ended")
             self._cloud.stack.rest()
             facts = look(self._cloud)
-        mended: dict[Trouble, None] = {}
+        fixed: dict[Trouble, None] = {}
         for _ in range(PASSES):
             found = troubles(facts, taking_over=True)
-            if not self._mend(found, facts, mended):
+            if not self._fix(found, facts, fixed):
                 break
             facts = look(self._cloud)
         left = [self._explained(one) for one in troubles(facts, taking_over=True)]
-        return Repaired(stage, tuple(one for one in mended if one not in left), tuple(left), tuple(self._steps))
+        return Repaired(stage, tuple(one for one in fixed if one not in left), tuple(left), tuple(self._steps))
 
-    def _mend(self, found: list[Trouble], facts: Facts, mended: dict[Trouble, None]) -> bool:
+    def _fix(self, found: list[Trouble], facts: Facts, fixed: dict[Trouble, None]) -> bool:
         """Take the steps, up to one that changes more than its own trouble. Returns whether any was taken."""
         taken = False
         for step in dict.fromkeys(one.step for one in found if one.step is not None):
@@ -136,7 +136,7 @@ class Repair:
             except ClientError as error:
                 self._failed[step] = explain(error)
             else:
-                mended.update(dict.fromkeys(one for one in found if one.step == step))
+                fixed.update(dict.fromkeys(one for one in found if one.step == step))
             if isinstance(step, StopShifts | FinishRollback | SettleStack):
                 break
         return taken
@@ -244,7 +244,7 @@ class Repair:
         way = f"{error.message}; {error.hint}"
         if isinstance(trouble.step, SettleStack) and trouble.step.continues:
             way += ", or skip it with `hitless aws repair --skip-resource LOGICAL_ID`"
-        return replace(trouble, mends=way)
+        return replace(trouble, fix=way)
 
 
 def describe(found: Mapping[str, str]) -> str:

@@ -147,15 +147,15 @@ SPARE = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong. `mends` tells a person what to do; `step` is None if repair cannot fix it."""
+    """One thing that is wrong. `fix` tells a person what to do; `step` is None if repair cannot fix it."""
 
     what: str
     where: str
-    mends: str = REPAIR
+    fix: str = REPAIR
     step: RepairStep | None = None
 
     def to_json(self) -> dict[str, str]:
-        return {"what": self.what, "where": self.where, "mends": self.mends}
+        return {"what": self.what, "where": self.where, "mends": self.fix}
 
 
 def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
