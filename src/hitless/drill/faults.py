@@ -145,5 +145,5 @@ def choose(names: Sequence[str]) -> tuple[Fault, ...]:
     """The faults of these names. Raises UsageError for an unknown one."""
     for name in names:
         if name not in FAULTS:
-            raise UsageError(f"--faults: {name!r} is unknown", hint=f"known are {', '.join(FAULTS)}")
+            raise UsageError(f"--faults: {name!r} is unknown", hint=f"known: {', '.join(FAULTS)}")
     return tuple(FAULTS[name] for name in names)

@@ -1,7 +1,7 @@
-"""Runs a drill: probe, load, releases and faults, the return to the first release, the result.
+"""Runs a drill: probes the requests, sends load, ships releases, injects faults, and returns to the first release.
 
-The load does not stop before the last rollout has ended. Whatever happens, the senders end and the copy of the
-service is removed. The first release is live again at the end, or the result says that it is not.
+The load continues until the last rollout has ended. However a drill ends, it stops its senders and removes its copy of
+the service. At the end the release that was live at the start is live again, or the result says that it is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hitless.errors import ConflictError, UsageError
 CPUS = os.cpu_count() or 1
 TICK_S = 0.25
 BUSY_LOAD_PER_CPU = 2.0
-TAIL_S = 1.0  # of load after the last rollout, if that ended after the planned duration
+TAIL_S = 1.0  # load continues for so long after a last rollout that ended after the planned duration
 
 
 async def run_drill(
@@ -48,12 +48,12 @@ async def run_drill(
     stop: asyncio.Event,
     watched: bool = True,
 ) -> DrillResult:
-    """Run a drill. `stop` ends it early, in order. Releases and faults need a shipper, new releases also a source.
+    """Run a drill. `stop` ends it early, with a result. Releases and faults need a `shipper`; new releases, a `source`.
 
-    If it is not `watched`, the number of workers is not sampled: on AWS there are none.
+    `watched` samples the number of workers; on AWS there are none.
 
     Raises UsageError or ConflictError before anything is sent (no 2xx response, no live release),
-    MachineError if the target accepts no connection, EngineNotRunningError; later trouble is in the result.
+    MachineError if the target accepts no connection, EngineNotRunningError. Later failures are in the result.
     """
     live = await _live_at_start(plan, shipper)
     addresses = await asyncio.to_thread(resolve, target)
@@ -99,7 +99,7 @@ async def run_drill(
 
 @contextlib.asynccontextmanager
 async def _in_background(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run them until the context ends."""
+    """Run the coroutines until the context ends."""
     tasks = [asyncio.create_task(one) for one in beside]
     try:
         yield
@@ -110,7 +110,7 @@ async def _in_background(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[No
 
 
 async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[str, Any]:
-    """The live release of the stage, empty without an engine."""
+    """The stage's live release; empty without a shipper."""
     if shipper is None:
         if plan.scenarios or plan.faults:
             raise UsageError("releases and faults need an engine", hint="run the drill in the service's folder")
@@ -199,7 +199,7 @@ def _generator_notices(load: Load, tally: Tally) -> list[str]:
     if late:
         share = 100 * late / max(1, tally.requests)
         notices.append(
-            f"{late} requests ({share:.2f} %) left more than {LATE_MS:g} ms late, because the generator or the machine"
+            f"{late} requests ({share:.2f} %) were sent over {LATE_MS:g} ms late, because the generator or the machine"
             " was busy; their latencies include that delay"
         )
     if load.missing():

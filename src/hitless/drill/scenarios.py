@@ -1,8 +1,9 @@
-"""The kinds of release in a drill, how each rollout must end, and what makes a release fail. A new kind is one entry.
+"""The kinds of release in a drill: what each changes in the service, and how its rollout must end.
 
-A failing release is the service's copy with code that is added to its handlers' modules, and settings. The code works
-for any handler: it wraps the function that serverless.yml names and leaves it otherwise unchanged. Kinds that fail
-while they bake have alarms of their own and no smoke requests, because the service's own alarms may be lax.
+A failing release is a copy of the service with other settings, and with code appended to its handlers' modules. That
+code works for any handler: it wraps the function that serverless.yml names and leaves it otherwise unchanged. A kind
+that fails only under traffic sets its own alarms, because the service's may be lax, and removes the smoke requests.
+To add a kind, add an entry to `SCENARIOS`.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def raises_on_route(workspace: Workspace, requests: Sequence[DrillRequest]) -> N
 
 
 def exits(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
-    """One route's handler ends its process in mid-request."""
+    """One route's handler ends its process mid-request."""
     _break_route(workspace, requests, "os._exit(1)  # broken on purpose by a drill: scenario exits")
 
 
@@ -100,13 +101,13 @@ def slow(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
 
 
 def leaks(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every request leaks 8 MiB, and beyond 96 MiB the process is killed in mid-request."""
+    """Every request leaks 8 MiB; above 96 MiB the process is killed mid-request."""
     workspace.wrap(_LEAK)
     _for_the_bake(workspace, ALARMS)
 
 
 def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
-    """The last safe request of the load, because the shield covers those; without one, the last request."""
+    """The last request with a safe method, because the shield retries those; if there is none, the last request."""
     return next((one for one in reversed(requests) if one.method in SAFE), requests[-1])
 
 
@@ -125,7 +126,7 @@ def _for_the_bake(workspace: Workspace, alarms: Mapping[str, int]) -> None:
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"
 LONG_CANARY = "Canary10Percent30Seconds"
-"""For failing releases: long enough for a verdict if requests are few. The alarm ends it earlier."""
+"""For failing releases: long enough for a verdict at a low request rate. An alarm ends it earlier."""
 
 
 class Verb(StrEnum):
@@ -137,8 +138,8 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of release. `alter` changes the copy of the service before it is shipped, with `strategy` if it has one
-    (else by the drill's, or the stage's own).
+    """One kind of release. `alter` changes the copy of the service before it is shipped. `strategy`, if set, replaces
+    the strategy of the drill or the stage.
     """
 
     name: str
@@ -150,7 +151,7 @@ class Scenario:
 
     @property
     def broken(self) -> bool:
-        """Whether the release is meant to fail: a stage named prod accepts one only with --yes."""
+        """Whether the release is meant to fail. A stage named prod accepts such a release only with --yes."""
         return self.expected is not Outcome.LIVE
 
 
@@ -164,24 +165,24 @@ SCENARIOS = {
         Scenario("good", "a healthy release"),
         Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
         Scenario("linear", "a healthy release, a quarter of the traffic at a time", strategy=LINEAR),
-        Scenario("rollback", "the release before this one, again", verb=Verb.ROLLBACK),
+        Scenario("rollback", "a rollback to the previous release", verb=Verb.ROLLBACK),
         _broken("import-crash", "its handlers' modules raise at import", import_crash),
         _broken("never-ready", "its import hangs", never_ready),
         _broken("raises-on-route", "one of its routes raises", raises_on_route, LONG_CANARY),
         _broken("slow", "it takes ten times as long", slow, LONG_CANARY),
         _broken("leaks", "each request leaks memory, until the process is killed", leaks, LONG_CANARY),
-        _broken("exits", "one of its routes ends the process in mid-request", exits, LONG_CANARY),
+        _broken("exits", "one of its routes ends the process mid-request", exits, LONG_CANARY),
     )
 }
 
 
 def choose(names: Sequence[str], releases: int) -> tuple[Scenario, ...]:
-    """The scenario of each of `releases` releases: the names in turn, repeatedly; `good` without any.
+    """One scenario for each of `releases` releases: the names in order, repeated as needed; `good` without names.
 
     Raises UsageError for an unknown name.
     """
     for name in names:
         if name not in SCENARIOS:
-            raise UsageError(f"--scenarios: {name!r} is unknown", hint=f"known are {', '.join(SCENARIOS)}")
+            raise UsageError(f"--scenarios: {name!r} is unknown", hint=f"known: {', '.join(SCENARIOS)}")
     turns = [SCENARIOS[name] for name in names] or [SCENARIOS["good"]]
     return tuple(turns[index % len(turns)] for index in range(releases))

@@ -1,7 +1,7 @@
 """Ships the releases and injects the faults of a drill on schedule, then makes the first release live again.
 
-Only one thing happens at a time, so that each failure falls into one window. A failure of the service or the engine
-becomes an outcome and never an exception, because otherwise the load would not be accounted for.
+Rollouts and faults never overlap, so that each failed request has one cause. An error of the service or the engine
+becomes an outcome, never an exception, because an exception would end the drill without a report on its load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECOVERY_POLL_S = 0.02
 
 @dataclass(slots=True)
 class DrillSchedule:
-    """`run` does everything. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
+    """`run` does everything. `elapsed_us` returns the time since the drill's start; `stop` ends it early."""
 
     plan: DrillPlan
     shipper: Shipper | None
@@ -49,14 +49,16 @@ class DrillSchedule:
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
-        """Return after the last rollout has ended, and not before the planned end is near."""
-        breaking = asyncio.create_task(self._inject_all())
+        """Ship all releases and inject all faults. Returns half a second before the planned end, or when the last of
+        them has ended, if that is later.
+        """
+        injecting = asyncio.create_task(self._inject_all())
         try:
             await self._ship_all()
-            await breaking
+            await injecting
             await self._wait_until(self.plan.duration_s - 0.5)
         finally:
-            breaking.cancel()
+            injecting.cancel()
 
     async def _wait_until(self, at_s: float) -> None:
         """Wait until that time after the start, or until the drill is stopped."""
@@ -121,7 +123,7 @@ class DrillSchedule:
         return await self.shipper.deploy(self.workspace.folder, message=message, strategy=scenario.strategy)
 
     async def _restore(self) -> None:
-        """Make the release live again that was live at the start."""
+        """Make the release that was live at the start live again."""
         window = self.timeline.open("return to the first release", self.elapsed_us())
         shipped = await _attempt(self._return_to_start())
         window.end_us = self.elapsed_us()
@@ -178,7 +180,7 @@ class DrillSchedule:
 
 
 async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
-    """The outcome; an engine that cannot be reached is an outcome too."""
+    """The outcome of a rollout. An engine that cannot be reached is an outcome too."""
     try:
         return await shipping
     except (HitlessError, OSError) as error:

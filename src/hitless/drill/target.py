@@ -1,7 +1,7 @@
-"""The service under load: its URL, its addresses, and one probe of each request before the load.
+"""The service under load: its URL, its addresses, and one probe of each request before the load starts.
 
-A request whose probe gets no 2xx response is named and left out, so that a drill measures the service and not its list
-of requests.
+A request whose probe gets neither a 2xx response nor its expected status is reported and left out. A drill measures the
+service, not mistakes in the list of requests.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """Host and, unless it is the scheme's own, port."""
+        """The host, and the port unless it is the scheme's default."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return name if self.port == (443 if self.tls else 80) else f"{name}:{self.port}"
 
 
 def parse_target(url: str) -> Target:
     """The target that a URL names. Raises UsageError."""
-    hint = "name the service by its URL, as http://127.0.0.1:8080"
+    hint = "give the URL of the service, for example http://127.0.0.1:8080"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -60,7 +60,7 @@ def resolve(target: Target) -> tuple[tuple[str, int], ...]:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise MachineError(f"{target.host}: cannot be resolved: {error}", hint="is the name right?") from error
+        raise MachineError(f"{target.host}: cannot be resolved: {error}", hint="check the host name") from error
     refusal: OSError | None = None
     for family, _, _, _, address in found:
         try:
@@ -78,7 +78,7 @@ def resolve(target: Target) -> tuple[tuple[str, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the probe found out. `requests` have their status; `left_out` holds (request's name, reason)."""
+    """The probe's result: `requests` with the status to expect of each, and `left_out` as (request's name, reason)."""
 
     requests: tuple[DrillRequest, ...]
     left_out: tuple[tuple[str, str], ...]
@@ -86,7 +86,7 @@ class Probed:
 
 
 async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_s: float) -> Probed:
-    """Send each request once, one after the other. Raises UsageError if none gets a 2xx response."""
+    """Send each request once, one after the other. Raises UsageError if every request is left out."""
     kept: list[DrillRequest] = []
     left_out: list[tuple[str, str]] = []
     release: int | None = None
@@ -101,8 +101,8 @@ async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_
     if not kept:
         what = "; ".join(f"{name} {reason}" for name, reason in left_out[:5])
         raise UsageError(
-            f"{target.url}: no request gets a 2xx response: {what}",
-            hint="name others with --requests FILE, or as smoke requests of the stage",
+            f"{target.url}: no request got a 2xx response: {what}",
+            hint="list other requests with --requests FILE, or under the stage's `smoke`",
         )
     return Probed(tuple(kept), tuple(left_out), release)
 
@@ -121,9 +121,9 @@ def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int,
         headers["Idempotency-Key"] = f"drill-{uuid.uuid4().hex}"
     try:
         connection.request(request.method, target.base_path + request.path, request.body or None, headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, answer.getheader("x-hitless-release"), ""
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("x-hitless-release"), ""
     except TimeoutError:
         return 0, None, f"no response within {deadline_s:g} s"
     except (OSError, http.client.HTTPException) as error:

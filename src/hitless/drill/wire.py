@@ -1,10 +1,10 @@
 """The protocol between the coordinator of a drill and its senders.
 
 A sender reads lines on its standard input: the plan as JSON, then `start NANOSECONDS` (monotonic), then `end N` (send
-no request from n = N on). The end of its input means that the coordinator is gone, and it stops. It writes frames on
+only requests numbered below N). If its input ends, the coordinator is gone, and the sender stops. It writes frames on
 its standard output: one letter, the payload's length, the payload. `R` is a run of records, `N` a note in JSON.
 
-A record has all that is known about one request. Exactly one is written for each request that was due, unless the
+A record describes one request and its result. Exactly one is written for each request that was due, unless the
 sender dies. A record with the flag AMENDED revokes one that was written before.
 """
 
@@ -39,7 +39,7 @@ class FailureKind(StrEnum):
     MISMATCH = "mismatch"  # the release in the header is not the one in the body
     PROTOCOL_ERROR = "protocol_error"  # not HTTP
     STREAM_RESET = "stream_reset"  # HTTP/2: the server aborted or refused the request
-    NOT_SENT = "not_sent"  # this machine could not send it: the generator's fault, but failed nevertheless
+    NOT_SENT = "not_sent"  # this machine could not send it: not the service's fault, but counted as failed
 
 
 FAILURES = tuple(FailureKind)
@@ -61,13 +61,13 @@ class WireRequest(msgspec.Struct, frozen=True):
 
     head: bytes
     body: bytes
-    bodiless_response: bool  # HEAD: the content-length is not that of a body that follows
+    bodiless_response: bool  # HEAD: no body follows, whatever the content-length
     check_release: bool
     fresh_key: bool = False  # each one gets an Idempotency-Key of its own
 
 
 class SenderPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the senders need. One of them sends the requests first, first + senders, … of the common schedule."""
+    """What a sender needs. It sends request `first` of the common schedule, then every `senders`-th one after it."""
 
     host: str
     addresses: tuple[tuple[str, int], ...]
@@ -104,7 +104,7 @@ class FailureSample(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message of a sender besides records: it is ready, a failure, or at the end its counts of connections."""
+    """A sender's message other than records: it is ready, it saw a failure, or (at the end) its connection counts."""
 
     ready: bool = False
     sample: FailureSample | None = None
@@ -112,7 +112,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def amendments(records: bytes) -> int:
-    """How many of these records revoke an earlier one, and so do not stand for a request of their own."""
+    """How many of these records revoke an earlier one. They do not count as requests."""
     flags = records[RECORD.size - 1 :: RECORD.size]
     return sum(1 for flag in flags if flag & Flag.AMENDED) if max(flags, default=0) >= Flag.AMENDED else 0
 
@@ -123,7 +123,7 @@ def frame(letter: bytes, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Splits a stream of bytes into frames, whatever parts it arrives in."""
+    """Splits a stream of bytes into frames; `feed` takes parts of any size."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
