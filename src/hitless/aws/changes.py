@@ -23,8 +23,8 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One resource of a change set. `reasons` are the properties that differ; `certain` is False if CloudFormation
-    decides on a replacement only while it updates.
+    """One resource of a change set. `reasons` are the properties that differ. `certain` is False if CloudFormation
+    decides only during the update whether it replaces the resource.
     """
 
     action: Action
@@ -38,7 +38,7 @@ class Change:
         return self.action is Action.REPLACE
 
     def to_json(self) -> dict[str, Any]:
-        """The shape of the command line's contract, with `type` and `reasons` besides."""
+        """The JSON that the command line shows: its documented keys, plus `type` and `reasons`."""
         return {
             "action": self.action.value,
             "resource": self.resource,
@@ -89,18 +89,18 @@ SERVING = frozenset(
         "AWS::S3::Bucket",
     }
 )
-"""Types of which even a possible replacement is refused: requests, names or data depend on the resource."""
+"""Types for which even a possible replacement is refused: requests, names or data depend on the resource."""
 
 
 KEPT = SERVING - {"AWS::EC2::NatGateway", "AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::Permission"}
 """Types that an update may not delete either: names, networks and data."""
 
 
-def read_changes(answers: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
-    """The changes in the pages of `describe_change_set`, what is most dangerous first."""
+def read_changes(pages: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
+    """The changes in the pages of `describe_change_set`, most dangerous first."""
     found = [
         _read(change["ResourceChange"])
-        for page in answers
+        for page in pages
         for change in page.get("Changes", ())
         if change.get("ResourceChange")
     ]
@@ -127,7 +127,7 @@ def _read(change: Mapping[str, Any]) -> Change:
 
 
 def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """The changes that may fail requests or lose data.
+    """The changes that may make requests fail or lose data.
 
     These are certain replacements of types that are not known to be harmless, possible replacements of types that
     serve, and deletions of types that are kept.

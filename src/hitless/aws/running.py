@@ -1,4 +1,7 @@
-"""What a stack without releases runs: a function's code and configuration, and the API's stage."""
+"""Reads what AWS runs now: a function's code and configuration, and a REST API's stage.
+
+For stacks that have no hitless releases yet, and for repairs.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ _HELD = (
     "KMSKeyArn", "TracingConfig", "Layers", "FileSystemConfigs", "Architectures", "EphemeralStorage", "LoggingConfig",
     "ImageConfigResponse", "PackageType",
 )  # fmt: skip
-"""What a version holds. Lambda publishes no new one "if the function's configuration and code haven't changed"
-(PublishVersion). Other fields of GetFunctionConfiguration, such as the state, do not count.
+"""The fields that make two versions equal: Lambda publishes no new version "if the function's configuration and code
+haven't changed" (PublishVersion). Other fields of GetFunctionConfiguration, such as the state, are not compared.
 """
 
 
@@ -39,13 +42,13 @@ class Running:
 
 
 class RunningCode:
-    """Functions of one account and region. botocore's errors leave as they are: callers are inside `aws_errors`."""
+    """Reads functions of one account and region. Raises botocore's errors: callers convert them by `aws_errors`."""
 
     def __init__(self, client: Any) -> None:
         self._lambda = client
 
     def running(self, function: str, *, alias: str) -> Running | None:
-        """What the function runs; None if there is no such function."""
+        """The function's `$LATEST`, or None if there is no such function. `alias` is the name of the live alias."""
         latest = None
         with Ignoring("ResourceNotFoundException"):
             latest = self._lambda.get_function_configuration(FunctionName=function)
@@ -62,8 +65,8 @@ class RunningCode:
         )
 
     def _same_as(self, latest: dict[str, Any], function: str) -> str | None:
-        """The newest version's number if it holds the same as `$LATEST`. Both are read by the same call, because the
-        list of versions says less of each.
+        """The newest version's number if it equals `$LATEST`. Both are read by GetFunctionConfiguration, because the
+        list of versions leaves out some of the fields.
         """
         pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
         numbers = [int(one["Version"]) for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
@@ -74,21 +77,21 @@ class RunningCode:
         return newest if all(found.get(key) == latest.get(key) for key in _HELD) else None
 
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
-        """Write the zip of this version to a file. Raises CloudError if its digest is not that one (hex)."""
+        """Write the zip of this version to a file. Raises CloudError if its SHA-256 (hex) is not `sha256`."""
         location = self._lambda.get_function(FunctionName=function, Qualifier=version)["Code"]["Location"]
-        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as response, to.open("wb") as file:
+            shutil.copyfileobj(response, file)
         with to.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise CloudError(
                 f"{function}: the downloaded code has the SHA-256 {found}, not {sha256}",
-                hint="somebody is deploying it: repeat the command afterwards",
+                hint="another deployment is in progress: repeat the command when it has ended",
             )
 
 
 class ServedApi:
-    """REST APIs as clients see them."""
+    """Reads the deployed stages of REST APIs and the domains mapped to them."""
 
     def __init__(self, client: Any) -> None:
         self._apigateway = client
@@ -102,7 +105,7 @@ class ServedApi:
         return None
 
     def mappings(self, api: str, stage: str) -> list[tuple[str, str]]:
-        """(domain, base path) of the custom domains that lead to the stage; the root's path is `(none)`."""
+        """(domain, base path) of each custom domain that is mapped to the stage; `(none)` means the root."""
         found = []
         for page in self._apigateway.get_paginator("get_domain_names").paginate():
             for domain in (str(one["domainName"]) for one in page.get("items", ())):

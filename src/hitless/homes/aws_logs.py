@@ -40,7 +40,7 @@ def cloudwatch_lines(place: Workplace, query: LogQuery) -> Iterator[CloudWatchLi
     service = place.load_for_aws()
     if query.function is not None and service.function(query.function) is None:
         known = ", ".join(sorted(each.name for each in service.functions))
-        raise UsageError(f"there is no function {query.function}", hint=f"known are {known}")
+        raise UsageError(f"there is no function {query.function}", hint=f"known: {known}")
     with connected_stage(place, service) as stage:
         groups = _groups(stage, query.function, query.release)
         reader = Logs(stage.aws.client("logs"))

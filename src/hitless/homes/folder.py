@@ -83,7 +83,7 @@ def candidate(
     if missing := [function.name for function in service.functions if function.name not in artifacts]:
         raise UsageError(
             f"the release to promote has no artifact for {', '.join(missing)}",
-            hint="its functions are not those of this serverless.yml: deploy or push instead",
+            hint="this serverless.yml has functions that the release does not have: deploy or push instead",
         )
     chosen = {function.name: artifacts[function.name] for function in service.functions}
     return replace(configuration(service), artifacts=chosen, commit=commit, message=message)

@@ -1,6 +1,6 @@
-"""Promotes from and to AWS: the live release of a stage, and given digests as artifacts. Nothing is built.
+"""Promotes from and to AWS without a build: finds a stage's live release, and turns its digests into artifacts.
 
-A digest is checked wherever bytes pass: Lambda's CodeSha256, the bytes from a bucket, the zip in the artifact store.
+Each copy is checked against the digest: Lambda's CodeSha256, the bytes from a bucket, the zip in the artifact store.
 Before traffic reaches the release, `proving` asks Lambda once more.
 """
 
@@ -37,20 +37,20 @@ def promotable(cloud: Cloud, stage: str) -> Origin:
 
 
 def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
-    """The artifact of each function of the service. Raises UsageError if one has none, EngineError if its zip is
-    missing or damaged in the store.
+    """The stored artifact of each function of the service. Raises UsageError if a function has no digest, EngineError
+    if its zip is missing from the store or damaged.
     """
     if missing := [function.name for function in service.functions if function.name not in digests]:
         raise UsageError(
             f"the release to promote has no artifact for {', '.join(missing)}",
-            hint="its functions are not those of this serverless.yml: deploy or push instead",
+            hint="this serverless.yml has functions that the release does not have: deploy or push instead",
         )
     found = {}
     for function in service.functions:
         digest = digests[function.name]
         if not store.verify(digest):
             raise EngineError(
-                f"the artifact of {function.name} ({digest}) is not in {store.root}, or damaged",
+                f"the artifact of {function.name} ({digest}) is missing from {store.root} or damaged",
                 hint="promote again; if it was deleted, deploy its commit again",
             )
         path = store.zip_path(digest)

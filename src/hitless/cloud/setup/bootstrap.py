@@ -1,7 +1,7 @@
-"""Creates or updates what a stage needs: core, then the pipeline with its connection to GitHub.
+"""Creates or updates what a stage needs on AWS: the core stack, then the pipeline and its connection to GitHub.
 
-Safe to repeat at any point: each step looks first, and the next run finishes one that was cut off. `Bootstrap.run`
-shows the whole order.
+Safe to repeat at any point: each step first checks what exists, so the next run finishes an interrupted one.
+`Bootstrap.run` shows the order.
 """
 
 from __future__ import annotations

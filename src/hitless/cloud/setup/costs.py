@@ -1,7 +1,7 @@
-"""The monthly costs of a stage, from a file of prices with date and source. Pure.
+"""Estimates the monthly costs of a stage on AWS, from a file of prices with their date and source. Pure.
 
-Costs by the hour are summed. Costs by use are given by their unit, because the traffic is unknown. NAT gateways come
-first: they dominate.
+Hourly prices are added up for a month. Prices per use are shown per unit, because the traffic is unknown. NAT gateways
+come first, because they cost most.
 """
 
 from __future__ import annotations

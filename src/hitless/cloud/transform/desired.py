@@ -249,8 +249,8 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
         )
     if of_type(resources, "AWS::Lambda::LayerVersion"):
         raise ServiceFileError(
-            "layers: hitless does not ship layers that the service makes",
-            hint="put their content into requirements.txt or the service's folder, or name a layer by its ARN",
+            "layers: hitless cannot deploy layers that serverless.yml defines",
+            hint="move their content to requirements.txt or the service's folder, or use a published layer's ARN",
         )
 
 
