@@ -1,6 +1,7 @@
-"""Serves the daemon's API on its Unix socket, by uvicorn without its signal handlers, and names the user who calls.
+"""Serves the daemon's API on its Unix socket with uvicorn, and identifies the user who calls.
 
-The kernel tells the user of the process at the other end (SO_PEERCRED, unix(7)).
+The kernel reports the user of the process at the other end (SO_PEERCRED, unix(7)). uvicorn's own signal handlers are
+not installed, because the daemon handles signals.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class ApiServer:
-    """uvicorn on a socket of ours; `leave` ends it."""
+    """uvicorn on a socket that the daemon opened. `leave` ends `run`."""
 
     def __init__(self) -> None:
         self._uvicorn: uvicorn.Server | None = None
 
     def serve_app(self, app: object) -> None:
+        """Set the application that `run` will serve."""
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             http=PeerProtocol,
@@ -53,7 +55,7 @@ class ApiServer:
 
 
 def listen_for_owner(path: Path) -> socket.socket:
-    """A listening Unix socket that only its owner can open."""
+    """A listening Unix socket that only its owner can connect to."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
@@ -66,7 +68,7 @@ def listen_for_owner(path: Path) -> socket.socket:
 
 
 class PeerProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with the caller's user id in each request's scope: it gives the application no socket to ask."""
+    """Adds the caller's user id to each request's scope, because uvicorn does not show the application the socket."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,7 +81,7 @@ class PeerProtocol(HttpToolsProtocol):
 
 
 def user_of(request: Request) -> str | None:
-    """The caller's user name, or its number if it has no name; None if the kernel does not tell."""
+    """The caller's user name, or `uid N` if the id has no name; None if the kernel does not report it."""
     uid = request.scope.get(_KEY)
     if uid is None:
         return None

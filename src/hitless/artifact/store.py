@@ -279,16 +279,17 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn the store's OSErrors into errors for the operator. Those of a service's files are caught before."""
+    """Turn the store's OSErrors into errors for the operator. Errors of a service's files are caught earlier."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             free = shutil.disk_usage(root).free if root.exists() else 0
             raise MachineError(
-                f"the disk of {root} is full: {error.strerror}", hint="free space there, or move it with --data-dir",
+                f"the disk of {root} is full: {error.strerror}",
+                hint="free space there, or choose another data folder with --data-dir",
                 details={"free_bytes": free},
-            ) from error  # fmt: skip
+            ) from error
         name = error.filename or root
         raise MachineError(
             f"{name} cannot be written: {error.strerror}",

@@ -20,11 +20,11 @@ from hitless.artifact.dependencies import Dependencies, bytecode_name
 from hitless.errors import EngineError
 
 _COMPILED_AT_MOST_BYTES = 262_144
-"""With more source, unpacking would take time for modules that may never be imported."""
+"""If the service has more source than this, none is compiled while unpacking: much of it may never be imported."""
 
 
 def is_complete(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
-    """Whether every file of the zip is in the tree with its size."""
+    """Whether the tree contains every file of the zip with its recorded size."""
     try:
         return all(os.stat(f"{tree}/{info.filename}").st_size == info.file_size for info in entries)
     except OSError:
@@ -32,14 +32,14 @@ def is_complete(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
 
 
 def unpack_into(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None, linked: int) -> None:
-    """Unpack the zip into the new folder `tree`; its first `linked` files are those of the cache's entry.
+    """Unpack the zip into the new folder `tree`. Its first `linked` files are dependencies, linked from the cache.
 
-    Raises EngineError for a zip with forbidden names or damaged contents, OSError for faults of the disk.
+    Raises EngineError for a zip with forbidden names or damaged contents, OSError for disk errors.
     """
     entries = archive.entries_of(packed)
     for info in entries:
         if why := why_unsafe(info.filename):
-            raise EngineError(f"the artifact holds {shown(info.filename)}, whose name {why}", hint="deploy again")
+            raise EngineError(f"the artifact contains {shown(info.filename)}, whose name {why}", hint="deploy again")
     split = linked if dependencies is not None else 0
     from_cache = {info.filename for info in entries[:split]}
     compiled = [(s, c) for s, c in dependencies.bytecode() if s in from_cache] if dependencies is not None else []
@@ -63,7 +63,7 @@ def unpack_into(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies 
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a tree, also with read-only folders, if it exists. Links are removed, not followed."""
+    """Remove a file or a tree, even one with read-only folders, if it exists. Links are removed, not followed."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return

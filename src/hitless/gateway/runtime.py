@@ -1,7 +1,7 @@
-"""HAProxy's runtime socket: one connection a command, which HAProxy closes after its output (70 µs each, measured).
+"""Sends commands to HAProxy's runtime socket. Each command has its own connection (70 µs, measured).
 
-Output ends with a line feed, even if it is empty. Without it HAProxy died meanwhile, and the command's effect is
-unknown.
+HAProxy closes the connection after its output, which ends with a line feed even if it is empty. If the line feed is
+missing, HAProxy died during the command, and nobody knows whether the command had an effect.
 """
 
 from __future__ import annotations
@@ -64,5 +64,6 @@ class RuntimeSocket:
             while chunk := await loop.sock_recv(connection, _CHUNK_BYTES):
                 answer += chunk
                 if len(answer) > _LARGEST_ANSWER_BYTES:
-                    raise UnreachableError(f"HAProxy's output for «{command}» does not end")
+                    limit = f"{_LARGEST_ANSWER_BYTES >> 20} MiB"
+                    raise UnreachableError(f"HAProxy's output for «{command}» is longer than {limit}")
             return bytes(answer)

@@ -1,4 +1,4 @@
-"""The files of a pool's generation: the one place that zygotes and the daemon share.
+"""The paths of a pool's files. Zygotes and the daemon both take them from here.
 
 RUN/w/root.sock, root.lock, root.log          the root zygote
 RUN/w/<folder of the key>/spec.json, page     a pool

@@ -1,8 +1,8 @@
 """The root zygote: a small process without any handler's code, from which every pool's zygote is forked.
 
-It imports the modules of all workers once, so they share the memory. The daemon starts it in a session of its own, and
-it outlives the daemon. Any client of `root.sock` may ask for a zygote (the socket is the owner's alone). A client that
-stays connected is told when its zygotes die; end of file means that the root zygote itself died.
+It imports the modules that every worker needs once, so that workers share their memory. The daemon starts it in its own
+session, and it outlives the daemon. Only the owner can connect to `root.sock`; every client may request a zygote. A
+connected client is notified when one of its zygotes dies; end of file means that the root zygote itself died.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
 
 VERSION: Final = f"{MAGIC.decode()}-2"
-"""A root zygote of another version cannot serve this one's pools; a new one is started beside it."""
+"""A client of another version does not use this root zygote; it starts a new one beside it."""
 
 
 def main(argument: str, own_paths: list[str]) -> NoReturn:
-    """Listen, go to the background (then the caller's wait ends), serve. `argument` is JSON."""
+    """Listen, fork into the background (the process that was started exits), serve. `argument` is JSON."""
     settings = json.loads(argument)
     folder = Path(settings["folder"])
     os.umask(0o077)
@@ -68,7 +68,7 @@ class Root:
         self._stopping = self._ends_all = False
 
     def serve(self) -> None:
-        """Serve until `stop` or SIGTERM. Zygotes live on, unless `all` is set; then handlers' orphans end too."""
+        """Serve until `stop` or SIGTERM. Zygotes keep running; `stop` with `all` ends them and their orphans too."""
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._listener.setblocking(False)

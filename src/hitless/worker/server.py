@@ -2,7 +2,7 @@
 
 It blocks in `poll` instead of using an event loop: the handler blocks the process anyway, runs in the main thread as on
 Lambda, and each request costs less. Invariants: the worker never closes an idle connection, because the gateway may be
-about to use it; after SIGTERM, every received request is answered before the process ends.
+about to use it; after SIGTERM, every received request gets its response before the process ends.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hitless.worker.response import CLOSE
 _READ_BYTES: Final = 256 * 1024
 _MOST_CONNECTIONS: Final = 500
 _CROWDED: Final = 100
-"""With this many connections, most belong to clients that read slowly. From here on responses close their connection,
-which loses nothing that was sent, so slow clients never reach the limit above.
+"""Above this number of connections, most belong to clients that read slowly. Each response then closes its connection,
+which loses no data, so that slow clients never use up the limit above.
 """
 _PUSHED_FOR_S: Final = 0.01
 _HAND_OVER_WITHIN_S: Final = 0.1
 _UNNAMED: Final = getattr(os, "O_TMPFILE", 0)
-"""Linux. Elsewhere the folder cannot be opened, and the worker sends the rest itself."""
+"""Creates a file without a name (Linux). Elsewhere opening fails, and the worker sends the rest itself."""
 _CLOSE_LINE: Final = b"\r\n" + CLOSE.encode()
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
@@ -49,7 +49,7 @@ class RequestHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpoolerClient:
-    """Hands over responses that the kernel does not take at once; `folder` is for their files."""
+    """Passes what the kernel does not take at once of a response to the spooler process, in a file in `folder`."""
 
     path: str
     folder: str
@@ -84,7 +84,7 @@ class _Connection:
         self._spooler = spooler
         self.reader = RequestReader()
         self.out: bytes | memoryview = b""
-        self.closing = False  # after what is in `out`
+        self.closing = False  # once `out` is sent
 
     def send(self, data: bytes) -> None:
         """Send as much as the kernel takes; the rest goes to the spooler (if the connection ends) or into `out`."""
@@ -99,7 +99,7 @@ class _Connection:
                 self.out = b""
 
     def _push_rest(self) -> None:
-        """Send on briefly, for clients that read quickly: a file costs a third of the rate (measured at 1 MB)."""
+        """Keep sending briefly. Quick readers then need no file, which costs a third of the rate (measured at 1 MB)."""
         end = time.monotonic() + _PUSHED_FOR_S
         writable = select.poll()
         writable.register(self.sock, _OUT)
@@ -121,7 +121,7 @@ class _Connection:
 
 
 class Server:
-    """Serves until SIGTERM, then until everything received is answered."""
+    """Serves until SIGTERM, then until every received request has its response."""
 
     def __init__(self, listener: socket.socket, handler: RequestHandler, spooler: SpoolerClient | None = None) -> None:
         listener.setblocking(False)
@@ -129,7 +129,7 @@ class Server:
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._stopping = self._listening = False
-        self.exhausted = False  # no descriptor was left for another connection, which ended the loop
+        self.exhausted = False  # the loop ended because no descriptor was free for a new connection
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -143,7 +143,7 @@ class Server:
         PRIVATE.update(sock.fileno() for sock in (self._listener, self._wake_in, self._wake_out))
 
     def stop(self) -> None:
-        """Answer the received requests, then return from `run`. May be called from a signal handler or a thread."""
+        """Respond to the received requests, then return from `run`. May be called from a signal handler or a thread."""
         self._stopping = True
         with suppress(OSError):  # a handler may have replaced the interpreter's wake-up descriptor
             self._wake_in.send(b"\0")
@@ -202,7 +202,7 @@ class Server:
                 if len(self._connections) >= _MOST_CONNECTIONS:
                     return self._listen(False)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # the handler leaks them; the next worker starts without
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # the handler leaks descriptors; end this worker
                 self.exhausted = self._stopping = True
             return None
 

@@ -90,7 +90,7 @@ class Fleet:
                 size = spec.workers if size is None else min(size, spec.workers)
                 return await self._bring_up(spec, paths, size=size, fresh=False, timeout_s=ready_timeout_s)
             except OSError as error:
-                hint = f"the runtime folder {self._folder.parent} must be writable and have free space"
+                hint = f"check that the runtime folder {self._folder.parent} is writable and has free space"
                 raise EngineError(f"cannot prepare pool {spec.key}: {error}", hint=hint) from error
             finally:
                 if spec.key not in self.pools:

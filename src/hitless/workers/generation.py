@@ -1,7 +1,7 @@
-"""One generation of a pool: finds its files and processes, and stops it.
+"""Finds the files and processes of one generation of a pool (a zygote and its workers), and stops them.
 
-The locks that the processes hold and their recorded pids with start times decide, never a file alone. A free lock means
-that all are dead. A held lock may be kept by a process that a handler started.
+Locks that the processes hold, and recorded pids with start times, say whether a process lives; a file alone never does.
+A free lock means that all are dead. A held lock may belong to a process that a handler started.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class RootZygote:
             return
         await self._launch()
         if not await self._connect():
-            raise EngineError("the root zygote was started but does not respond", hint=self._hint())
+            raise EngineError("no pool can start: the root zygote was started but does not respond", hint=self._hint())
 
     async def spawn(self, pool: Path, generation: int, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
@@ -47,7 +47,7 @@ class RootZygote:
         answer = await self._ask(message)
         if answer is None or answer.pid is None:
             reason = (answer and answer.error) or "it died"
-            raise EngineError(f"the root zygote cannot start a zygote: {reason}", hint=self._hint())
+            raise EngineError(f"the root zygote cannot start the pool's zygote: {reason}", hint=self._hint())
         return answer.pid
 
     def exit_status(self, pid: int) -> int | None:
@@ -126,11 +126,11 @@ class RootZygote:
                 await process.wait()
                 status = -9
         if status != 0:
-            raise EngineError(f"the root zygote did not start (status {status})", hint=self._hint())
+            raise EngineError(f"no pool can start: the root zygote ended with status {status}", hint=self._hint())
 
     def _hint(self) -> str:
-        return f"its output is in {self._folder / 'root.log'}"
+        return f"read its log, {self._folder / 'root.log'}; then repeat the command"
 
 
 def _ignore() -> None:
-    """The end was requested."""
+    """For an end that was requested."""
