@@ -134,7 +134,7 @@ def _logs_are_those_of_the_function_and_the_release(service: Worldclock) -> None
         following.communicate()
     assert (set(first), following.returncode) == ({"at", "function", "line"}, 130)
     unknown = service.run("logs", "nobody")
-    assert (unknown.code, "known are convert, gate, meetings, meta, zones" in unknown.err) == (2, True)
+    assert (unknown.code, "known: convert, gate, meetings, meta, zones" in unknown.err) == (2, True)
 
 
 def _stack_is_as_it_should_be(service: Worldclock) -> None:

@@ -305,13 +305,13 @@ def test_local_artifacts_are_not_promoted_to_aws(tmp_path: Path) -> None:
         bench.commit("1")
         bench.packaging.instead = {"api": ArtifactRef("sha256:1", True)}
         await bench.end_of(await bench.push())
-        with pytest.raises(ConflictError, match="run on this machine only"):
+        with pytest.raises(ConflictError, match="built for this machine only"):
             await bench.pipeline.promote(Promotion("dev", "prod", document=on_aws(bench, "prod")), actor="ada")
         bench.git("switch", "-q", "-c", "staging")
         on_aws(bench, "staging")
         bench.commit("2")
         run = await bench.end_of(await bench.push("staging"))
-        assert run["reason"] == "deploy: the artifacts of api run on this machine only, not on AWS"
+        assert run["reason"] == "deploy: the artifacts of api were built for this machine only, not for AWS"
         assert bench.on_aws.shipped == []
 
     tell_story(tmp_path, story)
@@ -380,7 +380,7 @@ def test_an_errand_without_credentials_says_whose_environment_it_has(
     assert "that of the shell that ran `hitless up`" in failed.value.hint
 
 
-def test_a_cancelled_errand_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_an_aws_errand_closes_its_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock_on_aws(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -124,20 +124,20 @@ def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
 
 
 def conclude_run(ctx: Context, client: EngineClient, run: dict[str, Any]) -> None:
-    """Show a run's document; raises Ended if it did not end well."""
+    """Show a run's document. Raises Ended unless the run succeeded."""
     document = client.call("GET", f"/pipeline/runs/{run['run']}")
     ctx.show(document, lambda: in_a_line(document))
     raise_unless_well(document)
 
 
 def raise_unless_well(document: dict[str, Any]) -> None:
-    """Ended with the exit code of how the run ended."""
+    """Raise Ended with the run's exit code, unless that is 0."""
     run = run_of(document)
     if run.exit_code:
         raise Ended(
             run.exit_code,
             f"run {run.run} {run.state.replace('_', ' ')}: {run.reason}",
-            f"`hitless pipeline show {run.run} --log` has the whole log",
+            f"`hitless pipeline show {run.run} --log` shows the whole log",
         )
 
 

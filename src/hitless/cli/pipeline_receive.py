@@ -61,7 +61,7 @@ def address_of(text: str) -> tuple[str, int]:
     try:
         return parse_listen(text)
     except ValueError as error:
-        raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090, or port 0") from error
+        raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090; port 0 takes a free port") from error
 
 
 def _read_secret(file: Path) -> str:

@@ -180,7 +180,8 @@ def _settings(service: Service, listen: str | None) -> EngineSettings:
         return settings
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {listen}: not HOST:PORT", hint="for example --listen 127.0.0.1:8080, or port 0")
+        hint = "for example --listen 127.0.0.1:8080; port 0 takes a free port"
+        raise UsageError(f"--listen {listen}: not HOST:PORT", hint=hint)
     address = Address(service.stage, host.strip("[]") or "0.0.0.0", int(port))
     return replace(settings, addresses=tuple(address if a.stage == service.stage else a for a in settings.addresses))
 

@@ -1,7 +1,7 @@
-"""The pipeline of one engine: pushes become runs; each stage has one run at a time; newer ones supersede queued ones.
+"""One engine's pipeline: each push becomes a run, each stage has one run at a time, newer runs replace waiting ones.
 
-Runs are recorded in the state file. Which of them runs and which wait is in memory, and is made again at a start. The
-gateway and the workers do not depend on any of it.
+Runs are recorded in the state file. Which run is active and which wait is only in memory; it is rebuilt when the engine
+starts. The gateway and the workers do not depend on the pipeline.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Pipeline:
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
                 raise ConflictError(f"run {run} is deploying already", hint=f"`hitless abort --stage {row.stage}`")
             case RunState.RUNNING if not await self._turns.stop(row):
-                raise ConflictError(f"run {run} is changing state", hint="try again")
+                raise ConflictError(f"run {run} is just changing state", hint="repeat the command")
             case RunState.RUNNING:
                 if step and RunState(self.row(run).state) is RunState.RUNNING:
                     detail = {"reason": reason}

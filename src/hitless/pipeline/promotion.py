@@ -42,14 +42,14 @@ class Promotion:
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
-    """The recorded run, not yet queued. HitlessError if nothing can be promoted (then no run is left), or if the folder
-    cannot be kept (then a failed one is).
+    """Record the run without queueing it. Raises HitlessError if nothing can be promoted (no run is recorded), or if
+    the folder cannot be kept (the run is recorded as failed).
     """
     origin = await _origin(parts, order)
     if origin.local:
         raise ConflictError(
-            f"the artifacts of {', '.join(sorted(origin.local))} run on this machine only",
-            hint="build on a machine that has their runtime and architecture",
+            f"the artifacts of {', '.join(sorted(origin.local))} were built for this machine only: cannot promote",
+            hint="build on a machine with the runtime and architecture that serverless.yml declares",
         )
     options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": to_plain(origin)}
     options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}

@@ -80,7 +80,7 @@ def read_options(lines: list[str]) -> dict[str, str]:
     for line in lines:
         key, _, value = line.partition("=")
         if key not in OPTIONS:
-            raise UsageError(f"the push option {key!r} is unknown", hint=f"known are {', '.join(OPTIONS)}")
+            raise UsageError(f"the push option {key!r} is unknown", hint=f"known: {', '.join(OPTIONS)}")
         if len(value) > MAX_OPTION or not value.isprintable():
             raise UsageError(
                 f"the push option {key} is not a line of at most {MAX_OPTION} characters", hint="shorten it"

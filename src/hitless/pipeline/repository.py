@@ -1,7 +1,7 @@
-"""The engine's own bare git repository. Its commits are data: nothing in them is run.
+"""The engine's own bare git repository, to which users push. Nothing in a pushed commit is run by git.
 
-Hooks are two lines of shell that call this hitless. Neither a clone's configuration, nor the pusher's environment, nor
-a commit can choose another program: hooks, file system monitors and textconv of pushed files are never run.
+Its hooks are two lines of shell that call this hitless. No clone's configuration, pusher's environment or commit can
+choose another program: hooks, file system monitors and textconv of pushed files are never run.
 """
 
 from __future__ import annotations
@@ -170,9 +170,9 @@ class Repository:
             try:
                 code, _, error = await run_child(words, environ=_environ(), timeout_s=TIDY_TIMEOUT_S, end=_kill_all)
             except TimeoutError as late:
-                raise MachineError(f"git gc took longer than {TIDY_TIMEOUT_S:g} s", hint="see the disk") from late
+                raise MachineError(f"git gc took longer than {TIDY_TIMEOUT_S:g} s", hint="is the disk slow?") from late
         if code:
-            raise MachineError(f"git gc: {error.decode(errors='replace').strip()}", hint=f"look into {self.folder}")
+            raise MachineError(f"git gc: {error.decode(errors='replace').strip()}", hint=f"inspect {self.folder}")
         return True
 
     def _lock(self, how: int) -> IO[str]:
@@ -253,7 +253,8 @@ class Repository:
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         if done.returncode:
-            raise MachineError(f"git {words[0]}: {done.stderr.decode(errors='replace').strip()}", hint="see the folder")
+            why = done.stderr.decode(errors="replace").strip()
+            raise MachineError(f"git {words[0]}: {why}", hint=f"inspect the repository {self.folder}")
 
     async def _log(self, what: str, most: int) -> tuple[CommitInfo, ...]:
         out = await self._git("log", f"-{most}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
@@ -271,7 +272,7 @@ class Repository:
         code, out, error = await self._converse(verb, command)
         if code:
             why = error.decode(errors="replace").strip() or f"ended with {code}"
-            raise MachineError(f"git {verb}: {why}", hint=f"look into {self.folder}")
+            raise MachineError(f"git {verb}: {why}", hint=f"inspect the repository {self.folder}")
         return out.decode(errors="replace")
 
     async def _ask(self, *words: str) -> tuple[int, bytes, bytes]:
@@ -283,9 +284,10 @@ class Repository:
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:
-            raise MachineError(f"git {verb} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
+            raise MachineError(f"git {verb} took longer than {GIT_TIMEOUT_S:g} s", hint="is the disk slow?") from error
         except ValueError as error:
-            raise MachineError(f"git {verb}: {error}", hint=f"the push is too large: {command[-2]}") from error
+            hint = f"the push is too large ({command[-2]}): push fewer changes at a time"
+            raise MachineError(f"git {verb}: {error}", hint=hint) from error
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:

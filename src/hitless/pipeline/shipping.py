@@ -1,4 +1,4 @@
-"""Ships a run's candidate, verifies it and takes it back, at the home of its stage."""
+"""Ships a pipeline run's candidate to its stage, on this machine or on AWS; verifies it, and rolls it back."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class AwsByErrands:
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
-            raise StepFailed(f"the artifacts of {', '.join(local)} run on this machine only, not on AWS")
+            raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine only, not for AWS")
         place = await course.service_place(course.stage)
         return await course.parts.on_aws.ship(place, course.candidate, _who(course), log=_log(course))
 

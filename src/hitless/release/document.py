@@ -21,7 +21,7 @@ from hitless.service.model import PROTECTION, Function, Home, StageSettings
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """An artifact by its digest (`sha256:…`); `local` ones run here only."""
+    """An artifact by its digest (`sha256:…`); `local` ones run on this machine only."""
 
     digest: str
     local: bool
@@ -96,7 +96,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     commit: str | None
     message: str | None
     local: tuple[str, ...] = ()
-    """Functions whose artifacts run on this machine only; such a release cannot be promoted."""
+    """Functions whose artifacts were built for this machine only; such a release cannot be promoted."""
 
     def __str__(self) -> str:
         return f"release {self.release} of {self.stage}" + (" on AWS" if self.home is Home.AWS else "")

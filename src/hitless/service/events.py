@@ -122,7 +122,7 @@ def _route(method_at: Value, method: str, path_at: Value, path: str, *, every: b
     if upper not in (*METHODS, ANY):
         hint = "write ANY for all methods" if method == _EVERY else did_you_mean(upper, (*METHODS, ANY))
         known = ", ".join((*METHODS, ANY))
-        raise method_at.fault(f"{method_at.shown()} has an unknown method; known are {known}", hint)
+        raise method_at.fault(f"{method_at.shown()} has an unknown method; known: {known}", hint)
     normal = normal_path(path)
     if (fault := path_fault(normal)) is not None or normal == DEFAULT_PATH:
         raise path_at.fault(f"the path {normal} {fault or 'is reserved'}", "write a path such as /zones/{zone}/now")

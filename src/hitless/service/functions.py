@@ -97,9 +97,7 @@ class FunctionReader:
                 self.notices.add("path", event.at, f"API Gateway may refuse the path {event.route.path}")
         for name, one in self.provisioned.items():
             if name not in entries:
-                raise one.at.fault(
-                    "is not a function", did_you_mean(name, entries) or f"known are {', '.join(entries)}"
-                )
+                raise one.at.fault("is not a function", did_you_mean(name, entries) or f"known: {', '.join(entries)}")
         return read
 
     def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...], http_cors: Cors | None) -> Function:
@@ -168,12 +166,12 @@ class FunctionReader:
         scaled = self.provisioned.get(name)
         if scaled is not None and not ready:
             raise scaled.at.fault(
-                "scales a provisionedConcurrency that the function does not have",
-                f"give functions.{name} a provisionedConcurrency, the minimum",
+                "the function has no provisionedConcurrency to scale",
+                f"set functions.{name}.provisionedConcurrency, which is the minimum",
             )
         if scaled is not None and scaled.most < ready:
             raise scaled.at.fault(
-                f"has max {scaled.most}, less than provisionedConcurrency {ready}", f"write max: {ready} or more"
+                f"max {scaled.most} is less than provisionedConcurrency {ready}", f"set max to {ready} or more"
             )
         return scaled
 
@@ -195,7 +193,7 @@ class FunctionReader:
             self.notices.add("runtime", value, f"Lambda no longer takes {runtime}; it runs here on Python {here}")
         elif runtime not in RUNTIMES:
             hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python"
-            raise value.fault(f"{value.shown()} is an unknown runtime; known are {', '.join(RUNTIMES)}", hint)
+            raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)
         return runtime
 
     def _timeout(self, entry: Value, limit_s: int) -> int:

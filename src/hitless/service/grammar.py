@@ -156,7 +156,7 @@ class _Parser:
         pattern = r"'([^']*)'" if quote == "'" else r'"(?:[^"\\]|\\.)*"'
         found = re.compile(pattern, re.DOTALL).match(self._text, start)
         if found is None:
-            raise VariableSyntaxError(f"{self._rest(start)} is not closed by a quote")
+            raise VariableSyntaxError(f"the closing quote of {self._rest(start)} is missing")
         self._at = found.end()
         try:
             inner = found[1] if quote == "'" else str(json.loads(found[0]))

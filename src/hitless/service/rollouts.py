@@ -59,7 +59,7 @@ def _smoke_request(item: Value) -> SmokeRequest:
 
 def _method(at: Value, method: str) -> str:
     if method.upper() not in METHODS:
-        raise at.fault(f"{at.shown()} has an unknown method; known are {', '.join(METHODS)}", "write GET /path")
+        raise at.fault(f"{at.shown()} has an unknown method; known: {', '.join(METHODS)}", "write GET /path")
     return method.upper()
 
 

@@ -1,4 +1,4 @@
-"""All errors that clients may see, in one JSON shape: `{"error": {"code", "message", "details"}}`."""
+"""The errors that clients can get, all in one JSON shape: `{"error": {"code", "message", "details"}}`."""
 
 from __future__ import annotations
 
