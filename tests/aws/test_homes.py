@@ -177,7 +177,7 @@ def test_a_day_at_both_homes_under_load(both: Both) -> None:
 
 
 @pytest.mark.long
-def test_a_push_ships_to_a_stage_on_aws_and_its_commit_goes_on_from_there(both: Both) -> None:
+def test_a_pushed_commit_is_released_on_aws_and_promoted_from_there(both: Both) -> None:
     make_core(both.clock.aws, "second")
     (both.folder / "buildspec-test.yml").unlink()
     (both.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")

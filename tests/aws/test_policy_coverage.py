@@ -18,12 +18,12 @@ FULLEST = {"Rehearsal": "run", "Tests": "run", "Connection": "ready", "DomainNam
 ROLES = [(template, name) for template in ("core", "pipeline") for name in role_names(template)]
 
 
-def test_every_role_is_accounted_for() -> None:
+def test_every_iam_role_has_written_reasons_or_is_tested_elsewhere() -> None:
     assert {name for _, name in ROLES} == set(REASONS) | ELSEWHERE
 
 
 @pytest.mark.parametrize(("template", "name"), [one for one in ROLES if one[1] not in ELSEWHERE])
-def test_a_role_may_do_what_is_recorded_of_it_or_has_a_reason_and_no_more(template: str, name: str) -> None:
+def test_a_role_allows_only_actions_that_are_recorded_or_have_a_reason(template: str, name: str) -> None:
     recorded = RECORDED.get(name, frozenset())
     assert role_of(template, name, **FULLEST).allowed_actions() == recorded | set(REASONS[name])
     assert not recorded & set(REASONS[name]), "what is recorded needs no reason"

@@ -56,7 +56,7 @@ def test_a_stream_that_is_cut_off_is_an_error(tmp_path: Path, rest: bytes) -> No
             list(lines)
 
 
-def test_a_complete_stream_ends(tmp_path: Path) -> None:
+def test_a_complete_stream_yields_every_line_and_ends_without_an_error(tmp_path: Path) -> None:
     with engine_that_answers(tmp_path, HEAD + CHUNK + CHUNK + b"0\r\n\r\n") as client:
         assert list(client.stream("POST", "/stages/dev/deploy", {})) == [{"step": 1}, {"step": 1}]
 

@@ -92,7 +92,7 @@ def test_a_missing_handler_is_an_error(folder: Path, handler: str, message: str,
     assert hint in error.hint
 
 
-def test_a_handler_linked_from_outside_is_an_error(folder: Path) -> None:
+def test_a_handler_that_links_outside_the_service_is_an_error(folder: Path) -> None:
     (folder.parent / "outside.py").write_text("def api(e, c): ...")
     (folder / "inside.py").symlink_to(folder.parent / "outside.py")
     assert (
@@ -143,7 +143,7 @@ def test_whole_sections_may_be_in_other_files(folder: Path) -> None:
         ("none.yml", "has no value"),
     ],
 )
-def test_unreadable_files_are_errors_with_place(folder: Path, written: str, message: str) -> None:
+def test_the_error_for_an_unreadable_file_names_the_line_that_uses_it(folder: Path, written: str, message: str) -> None:
     (folder.parent / "secret.yml").write_text("x: s3cret")
     (folder / "link.yml").symlink_to(folder.parent / "secret.yml")
     (folder / "down").mkdir()

@@ -125,7 +125,7 @@ def test_a_lost_request_is_exit_6_with_the_document_on_stdout(site: Site) -> Non
     assert ran.document["report"] == str(site.folder.parent / "page.html")
 
 
-def test_an_unexpected_rollout_result_is_exit_1(running: Site) -> None:
+def test_an_unexpected_rollout_result_exits_with_1(running: Site) -> None:
     running.edit("import time\n", "import time\nimport not_there\n")  # what ships as good is not
     ran = running.hitless(
         *("drill", "--rate", "50", "--duration", "2", "--releases", "1"),

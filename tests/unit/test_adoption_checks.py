@@ -136,7 +136,7 @@ def _later(wanted: Definition, change: Callable[[dict[str, Resource]], None] = l
     return list(later(adopted(imported, plain, number=1), imported, first))
 
 
-def test_a_first_release_that_could_not_follow_is_named_beforehand() -> None:
+def test_adoption_is_refused_if_the_first_release_would_replace_a_function() -> None:
     renamed = of(BASE, alpha=Function((ITEMS, ITEM), name="another"))
     found = [one.what for one in _later(renamed)]
     assert any("demo-prod-alpha would be replaced" in one for one in found), found
@@ -158,14 +158,14 @@ def test_replacements_are_named_before_the_adoption() -> None:
     assert [one.what.split()[0] for one in _later(BASE, subscribe)] == ["Subscription"]
 
 
-def test_domains_of_a_plugin_are_noted_and_the_stages_own_is_refused() -> None:
+def test_adoption_reports_other_domains_and_refuses_a_taken_domain_of_the_stage() -> None:
     plain = seen(mappings=(("api.example.com", "(none)"), ("old.example.com", "v1")))
     refused, said = list(remarks(plain, domain="api.example.com"))
     assert isinstance(refused, Refusal)
     assert said == "old.example.com (v1) leads to the API by a mapping outside the stack: it stays"
 
 
-def test_exports_that_a_release_has_not_are_known() -> None:
+def test_exports_that_a_release_would_remove_are_found() -> None:
     template = copy.deepcopy(BASE.compiled())
     template["Outputs"] = {
         "AlphaLambdaFunctionQualifiedArn": {"Value": "x", "Export": {"Name": "sls-alpha"}},

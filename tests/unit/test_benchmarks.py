@@ -49,7 +49,7 @@ def ran(states: dict[str, str], *, outcome: str = "live") -> Ran:
 STEPS = {"preparing": "00.400", "testing": "00.550", "shifting": "00.600"}
 
 
-def test_wrk_is_read_by_its_rate_and_99th_percentile() -> None:
+def test_parse_wrk_reads_the_rate_and_the_99th_percentile() -> None:
     load = parse_wrk(WRK)
     assert (load.requests_per_s, load.requests, load.p99_ms) == (11426.26, 34331, 6.61)
 

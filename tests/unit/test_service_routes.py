@@ -121,7 +121,7 @@ def test_a_pattern_binds_each_parameter_to_one_segment() -> None:
     assert re.fullmatch(compile_route("/v1.0"), "/v1x0") is None
 
 
-def test_a_greedy_pattern_takes_one_character_or_more() -> None:
+def test_a_greedy_pattern_matches_one_character_or_more() -> None:
     found = re.fullmatch(compile_route("/files/{proxy+}"), "/files/a/b.txt")
     assert found is not None
     assert found["proxy"] == "a/b.txt"
@@ -203,7 +203,7 @@ def test_the_same_name_elsewhere_is_not_a_conflict() -> None:
     assert find_conflict([Route("GET", "/a"), Route("ANY", "/a")]) is None
 
 
-def test_a_worker_gives_each_parameter_its_own_name() -> None:
+def test_a_path_parameter_keeps_a_name_that_is_no_python_identifier() -> None:
     path = "/{zone-id}/{city}"
     route = RouteSpec("GET", path, compile_route(path))
     table = RouteTable([route])

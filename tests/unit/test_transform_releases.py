@@ -148,7 +148,7 @@ def test_a_failed_release_that_is_repeated_finds_its_version_and_publishes_none(
     assert len(stack.published["ZonesLambdaFunction"]) == 2
 
 
-def test_a_function_that_is_removed_stays_for_one_release_more() -> None:
+def test_a_removed_function_stays_for_one_more_release() -> None:
     stack = shipped({}, {"zones": "b"})
     fewer = without_function(COMPILED, "Meetings")
     stack.ship(fewer, release(3))
