@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 
 from hitless.cloud import status as cloud_releases
-from hitless.cloud.status import standing
+from hitless.cloud.status import stage_status
 from hitless.documents import to_plain
 from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
@@ -411,7 +411,7 @@ def test_both_homes_use_the_same_keys_for_stages_and_releases(tmp_path: Path) ->
         await bench.end_of(await bench.push())
         processes = EngineStatus(1, "0", "", None, None, None)
         shown = engine_status(bench.engine, urls={}, processes=processes, reason_of=lambda _: None)
-        here, afar = to_plain(shown)["stages"][0], to_plain(standing(world.cloud(), service))
+        here, afar = to_plain(shown)["stages"][0], to_plain(stage_status(world.cloud(), service))
         assert set(here) <= set(afar)
         assert set(here["live"]) == set(afar["live"])
         assert set(here["functions"][0]) <= set(afar["functions"][0])

@@ -18,7 +18,7 @@ from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.promotion import given_artifacts, promotable
 from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.status import blank, release, releases, standing
+from hitless.cloud.status import blank_status, release, releases, stage_status
 from hitless.documents import to_plain
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
@@ -111,9 +111,9 @@ def test_given_digests_become_artifacts_of_the_store(tmp_path: Path) -> None:
 def test_the_status_of_a_stage_on_aws_has_the_engine_s_form() -> None:
     world = World()
     service = package("a", Hooks()).service
-    assert standing(world.cloud(), service).live is None
+    assert stage_status(world.cloud(), service).live is None
     world.deploy("a")
-    shown = to_plain(standing(world.cloud(), service))
+    shown = to_plain(stage_status(world.cloud(), service))
     assert (shown["stage"], shown["home"], shown["strategy"]) == ("prod", "aws", "Canary10Percent5Minutes")
     assert (shown["live"]["release"], shown["live"]["commit"], shown["candidate"]) == (1, "commit-a", None)
     assert shown["live"]["artifacts"] == dict.fromkeys(NAMES, f"sha256:{sha256('a')}")
@@ -128,8 +128,8 @@ def test_a_stage_on_aws_is_printed_like_one_of_the_engine() -> None:
     world.deploy("a")
     world.deploy("b")
     trouble = {"what": "no shift is under way", "where": "alias live", "mends": "`hitless aws repair`"}
-    entry = replace(standing(world.cloud(), service), url="https://api.example.org", troubles=[trouble])
-    blanked = replace(blank(service.settings), error="AWS cannot be reached")
+    entry = replace(stage_status(world.cloud(), service), url="https://api.example.org", troubles=[trouble])
+    blanked = replace(blank_status(service.settings), error="AWS cannot be reached")
     shown = in_words(Status("worldclock", None, (entry, blanked))).splitlines()
     assert shown[0] == "worldclock: no engine runs here"
     assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
@@ -149,7 +149,7 @@ def test_the_status_has_the_weight_of_a_candidate_on_aws() -> None:
     def look(number: int, name: str) -> None:
         if name == "look at a deployment" and not seen:
             world.at = None
-            seen.append(to_plain(standing(world.cloud(), service))["candidate"])
+            seen.append(to_plain(stage_status(world.cloud(), service))["candidate"])
 
     world.at = look
     world.deploy("b")

@@ -1,4 +1,4 @@
-"""What runs on AWS: read from the stack, from Lambda's aliases and from the stage's bucket."""
+"""The status and the releases of a stage on AWS, read from its stack, its Lambda aliases and its bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hitless.service.model import Home, Service, StageSettings
 
 
 def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
-    """The document of `hitless aws status`: URL, release, the share of each version, and what is wrong."""
+    """The document of `hitless aws status`: URL, live release, traffic per version, and problems."""
     stack, facts = cloud.stack.find(), look(cloud)
     observed, unfinished = facts.observed, facts.unfinished
     number = live_number(observed)
@@ -43,7 +43,7 @@ def releases(cloud: Cloud) -> list[dict[str, Any]]:
 
 
 def release(cloud: Cloud, number: int) -> dict[str, Any]:
-    """One release in full, in the form of the engine's: its record, and its rollouts with their receipts."""
+    """One release in full, in the form that the engine uses: its record, and its rollouts with their receipts."""
     record = cloud.records.require(number)
     rollouts = cloud.rollouts.of(number) or _without_receipt(record)
     last = rollouts[0] if rollouts else None
@@ -58,7 +58,9 @@ def release(cloud: Cloud, number: int) -> dict[str, Any]:
 
 
 def _without_receipt(record: Record) -> list[dict[str, Any]]:
-    """The rollout of a release that an earlier version of hitless shipped, or that the next command recorded."""
+    """The rollout of a release that has no receipt. Either an earlier version of hitless shipped it, or its deploy was
+    cut off and the next command recorded how it ended.
+    """
     if record.outcome is None:
         return []
     return [
@@ -79,8 +81,8 @@ def _without_receipt(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def standing(cloud: Cloud, service: Service) -> StageStatus:
-    """The entry: URL, live release, candidate, each function's version and the share of each version now."""
+def stage_status(cloud: Cloud, service: Service) -> StageStatus:
+    """The stage in `hitless status`: URL, live release, candidate, and each function's version and traffic now."""
     seen = status(cloud, service=service.name, stage=service.stage)
     number, versions, weights = seen["release"], seen["versions"], seen["weights"]
     record = cloud.records.get(number) if number is not None else None
@@ -88,7 +90,7 @@ def standing(cloud: Cloud, service: Service) -> StageStatus:
     if record is not None:
         live = LiveRelease(record.release, record.commit, record.artifacts, record.ended_at or record.created_at)
     return replace(
-        blank(service.settings),
+        blank_status(service.settings),
         url=seen["url"],
         strategy=record.strategy if record else None,
         live=live,
@@ -102,8 +104,8 @@ def standing(cloud: Cloud, service: Service) -> StageStatus:
     )
 
 
-def blank(settings: StageSettings) -> StageStatus:
-    """The entry of a stage on AWS of which nothing is known."""
+def blank_status(settings: StageSettings) -> StageStatus:
+    """The stage in `hitless status` before AWS was asked, or if it cannot be reached."""
     return StageStatus(settings.name, Home.AWS, versions={}, weights={}, troubles=())
 
 

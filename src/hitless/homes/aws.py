@@ -21,7 +21,7 @@ from hitless.cloud.release.packaging import package
 from hitless.cloud.release.promotion import given_artifacts, promotable
 from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import abort, rollback
-from hitless.cloud.status import blank, standing
+from hitless.cloud.status import blank_status, stage_status
 from hitless.documents import to_plain
 from hitless.errors import HitlessError, UsageError
 from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
@@ -196,7 +196,7 @@ def home(place: Workplace) -> AwsHome:
 def entry(place: Workplace, service: Service) -> dict[str, Any]:
     """The stage of the service in the document of `hitless status`."""
     with connected_stage(place, service, environ={ATTEMPTS_VARIABLE: STATUS_ATTEMPTS, **os.environ}) as stage:
-        return dict(to_plain(standing(stage.cloud, service)))
+        return dict(to_plain(stage_status(stage.cloud, service)))
 
 
 def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
@@ -205,4 +205,4 @@ def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
         return entry(place, service)
     except HitlessError as error:
         place.say(f"warning: {service.stage} on AWS: {error.message}; {error.hint}")
-        return {**to_plain(blank(service.settings)), "error": error.message}
+        return {**to_plain(blank_status(service.settings)), "error": error.message}

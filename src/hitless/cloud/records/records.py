@@ -60,7 +60,7 @@ class Record:
     promoted_from: PromotedFrom | None = None
     """None if the release was built."""
     left_for: int | None = None
-    """The release to which a rollback left this one. Written before the rollback moves traffic."""
+    """The release for which a rollback is leaving this one. Written before the rollback moves traffic."""
     holder: str = ""
     """The mark of the process that carries the release on. Another mark means that another process has taken over."""
 

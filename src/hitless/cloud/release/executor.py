@@ -241,7 +241,7 @@ class Tenure:
         """Take the release's number and keep its template. Another release that was cut off ends as superseded."""
         records, goes_on = self._cloud.records, cut_off is not None and cut_off.release == record.release
         if cut_off is not None and not goes_on:
-            reason = "another release was begun before it ended"
+            reason = "another release started before it ended"
             records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
         records.begin(record, wanted, new=not goes_on)
 

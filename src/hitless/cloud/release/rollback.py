@@ -1,8 +1,8 @@
-"""Brings an earlier release back, and aborts a release that is under way.
+"""Makes an earlier release on AWS live again, and aborts a release that is under way.
 
-The earlier release's versions are still in Lambda, so traffic goes there at once; then the stack follows. Nothing is
-built or published: Lambda would make a new version of bytes that the newest version does not have. So the stack takes
-the earlier release's template without the versions that it no longer holds.
+Lambda still has the earlier release's versions, so traffic moves to them at once, and the stack is updated afterwards.
+Nothing is built or published, because Lambda would publish the earlier code as yet another version. So the stack gets
+the earlier release's template, but without the Version resources that the stack no longer has.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ STRATEGY = "AllAtOnce"
 
 
 def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Result:
-    """Make release `number` live again; without a number, the one that was live before this one. `why` is for the
-    receipt.
+    """Make release `number` live again, or without a number the release that was live before this one.
 
-    Raises ConflictError if there is none, or its versions are gone; ServiceFileError if no order of updates leads there
-    without a failed request. Raises CloudError if the stack did not follow: traffic has moved then, and the next
-    rollback, `repair` or deploy brings the stack along.
+    `why` goes into the receipt. Raises ConflictError if there is no such release or its versions are gone, and
+    ServiceFileError if no order of updates avoids failed requests. Raises CloudError if the stack's update failed after
+    traffic had moved; the next rollback, `repair` or deploy then updates the stack.
     """
     steps = ReleaseSteps(cloud.clock, cloud.say)
     before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
     template = cloud.records.template(target.release)
-    if target.release == live and _stands(before, target):
-        if template is not None:  # it may have been cut off after its last update
+    if target.release == live and _serves(before, target):
+        if template is not None:  # an earlier rollback to it may have been cut off after the last update
             came_from = before.live.output(PREVIOUS_OUTPUT)
             _, executor, targets = _planned(cloud, before, target, template, live)
             executor.keep_ready(targets, int(came_from) if came_from is not None else None)
@@ -55,10 +54,10 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     for note in transition.notes:
         cloud.say(f"note: {note}")
     if (cut_off := cloud.records.unfinished()) is not None:
-        reason = f"a rollback to release {target.release} was begun before it ended"
+        reason = f"a rollback to release {target.release} started before it ended"
         cloud.records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
     steps.add("preparing", 0, f"release {target.release}")
-    _leave(cloud, live, target)
+    _record_leaving(cloud, live, target)
     for function, version in target.at.items():
         cloud.lambdas.wake(function, version)
     executor.provision(targets, before.at, awaited=False)
@@ -96,11 +95,11 @@ def _planned(
     return transition, TransitionExecutor(cloud, transition, before), targets
 
 
-def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
-    """Record in the live release where traffic is about to go. Until the stack has followed, only this tells a rollback
-    from an alias that somebody moved by hand.
+def _record_leaving(cloud: Cloud, live: int | None, target: Record) -> None:
+    """Record in the live release that traffic is about to leave it for the target. Until the stack is updated, only
+    this shows that a rollback moved the aliases and not a person.
     """
-    if target.release != live and target.left_for is not None:  # of an earlier rollback, the other way
+    if target.release != live and target.left_for is not None:  # left by an earlier rollback in the opposite direction
         cloud.records.save(replace(target, left_for=None))
     record = cloud.records.get(live) if live is not None else None
     if record is not None:
@@ -124,7 +123,7 @@ def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
 
 def _check_roles(live: LiveState, template: Template, number: int) -> None:
     """Raise ConflictError if a version would run under a deleted role. A version keeps the role that it was published
-    with, and a new role of the same name is another one.
+    with, and a new role with the same name does not replace it.
     """
     there = of_type(live.resources, "AWS::IAM::Role")
     theirs = of_type(template["Resources"], "AWS::IAM::Role")
@@ -137,14 +136,15 @@ def _check_roles(live: LiveState, template: Template, number: int) -> None:
                 )
 
 
-def _stands(before: Observed, target: Record) -> bool:
+def _serves(before: Observed, target: Record) -> bool:
+    """Whether every alias points at the target's version already."""
     return all(before.at.get(name) == version for name, version in target.at.items())
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
     """Stop the release that is under way. Raises ConflictError if there is none.
 
-    An update of the stack is not interrupted: its deploy sees the abort before its next step.
+    A stack update is not interrupted: the deploy that started it notices the abort before its next step.
     """
     observed, record, stack = cloud.stack.observe(), cloud.records.unfinished(), cloud.stack.find()
     if record is not None:
@@ -159,7 +159,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
         raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
     number = live_number(observed)
     live = cloud.records.get(number) if number is not None else None
-    if live is not None and (stack is None or resting(stack.status)):  # else the update moves them itself
+    if live is not None and (stack is None or resting(stack.status)):  # otherwise the stack's update moves the aliases
         at = set(observed.functions.values())
         cloud.shift.point({name: version for name, version in live.at.items() if name in at})
     return {

@@ -70,7 +70,7 @@ class Facts:
     """The release that the stack records as live."""
     unfinished: Record | None = None
     left_for: Record | None = None
-    """The release to which a rollback was going that did not finish."""
+    """The target of a rollback that did not finish."""
     before: Record | None = None
     """The release that was live before `live`: the target of a rollback and of a failed update."""
     wanted: Mapping[FunctionIds, Ready] = field(default_factory=dict)
@@ -134,7 +134,7 @@ def at_rest(status: str) -> bool:
     return status.endswith("_COMPLETE") and status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
 
 
-def works(status: str | None) -> bool:
+def in_progress(status: str | None) -> bool:
     """Whether CloudFormation is working on the stack."""
     return status is not None and not resting(status)
 

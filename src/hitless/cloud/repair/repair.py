@@ -1,7 +1,8 @@
 """Brings a stage on AWS back to its live release: look, decide (`troubles`), fix, look again.
 
-Every step can be repeated, and none stops a version that serves. A release under way is taken over as a deploy does it:
-the mark in its record changes, and its own process ends as superseded. Another command stops this one in the same way.
+Every step can be repeated, and none stops a version that serves. A release under way is taken over as by a deploy:
+repair writes its own mark into the release's record, and the process that was shipping the release sees it and ends as
+superseded. Another command can stop a repair in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hitless.aws.session import explain, is_denied
 from hitless.clock import timestamp
 from hitless.cloud.release.packaging import layer_code, write_layer
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.repair.facts import Facts, look, works
+from hitless.cloud.repair.facts import Facts, in_progress, look
 from hitless.cloud.repair.troubles import (
     DropShield,
     End,
@@ -40,9 +41,9 @@ from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 from hitless.release.result import Outcome
 
 PASSES = 6
-"""The limit on looks at the stage: fixing one trouble may reveal another."""
+"""How often repair looks at the stage at most: fixing one trouble may reveal another."""
 TIMES = 2
-"""The limit on taking one step: a continued roll-back may move an alias that was fixed before it."""
+"""How often one step is taken at most: a continued roll-back may undo the fix of an alias before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Repaired:
 
 
 class CodeDownload(Protocol):
-    """Downloads the code of a version: aws.running.RunningCode."""
+    """Downloads the code of a published version. Implemented by `aws.running.RunningCode`."""
 
     def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
 
@@ -102,7 +103,7 @@ class Repair:
         facts = look(self._cloud)
         self._check_skipped(facts)
         self._take_over(facts)
-        if works(facts.status):
+        if in_progress(facts.status):
             self._cloud.say(f"{facts.stack} is being changed ({facts.status}): waiting until that has ended")
             self._cloud.stack.rest()
             facts = look(self._cloud)
@@ -116,7 +117,7 @@ class Repair:
         return Repaired(stage, tuple(one for one in fixed if one not in left), tuple(left), tuple(self._steps))
 
     def _fix(self, found: list[Trouble], facts: Facts, fixed: dict[Trouble, None]) -> bool:
-        """Take the steps, up to one that changes more than its own trouble. Returns whether any was taken."""
+        """Take the steps, and stop after one that may change other troubles too. Returns whether any was taken."""
         taken = False
         for step in dict.fromkeys(one.step for one in found if one.step is not None):
             if step in self._failed or self._steps.count(str(step)) >= TIMES:
@@ -157,7 +158,7 @@ class Repair:
             case Map(one):
                 cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
             case Provision(_, function, version, 0):
-                self._keep_none_ready(function, version)
+                self._remove_provisioned(function, version)
             case Provision(_, function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
             case DropShield():
@@ -172,11 +173,11 @@ class Repair:
             case End(release, live):
                 self._end(release, live=live)
 
-    def _keep_none_ready(self, function: str, version: str) -> None:
+    def _remove_provisioned(self, function: str, version: str) -> None:
         try:
-            self._cloud.autoscaling.stop_scaling(function, version)  # first: what is scaled would be put back
+            self._cloud.autoscaling.stop_scaling(function, version)  # first, or autoscaling would provision them again
         except ClientError as error:
-            if not is_denied(error):  # an older core stack: then nothing is scaled
+            if not is_denied(error):  # an older core stack grants no such permission, and scales nothing
                 raise
         self._cloud.lambdas.remove_provisioned(function, version)
 
@@ -187,7 +188,8 @@ class Repair:
                 write_layer(here := Path(place) / "layer.zip")
             elif not version:
                 raise CloudError(
-                    f"{function} is another version of hitless's", hint="deploy once more with that version of hitless"
+                    f"{function} was built by another version of hitless",
+                    hint="deploy again with that version of hitless",
                 )
             elif not here.is_file():
                 here = Path(place) / "artifact.zip"
@@ -223,7 +225,7 @@ class Repair:
     def _check_still_ours(self) -> None:
         if self._read_newest() != self._newest:
             raise ConflictError(
-                "another command has taken over: this one changes nothing more",
+                "another command has taken over; this one stops here",
                 hint="`hitless aws status` shows what is left after it has ended",
             )
 
@@ -248,5 +250,5 @@ class Repair:
 
 
 def describe(found: Mapping[str, str]) -> str:
-    """A trouble as a line for people."""
+    """A trouble as one line of text."""
     return f"{found['where']}: {found['what']}; {found['mends']}"

@@ -13,7 +13,7 @@ from typing import get_args
 
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
-from hitless.cloud.repair.facts import Facts, Mapped, Served, at_rest, works
+from hitless.cloud.repair.facts import Facts, Mapped, Served, at_rest, in_progress
 from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds
 from hitless.service.strategy import parse, weights
@@ -167,7 +167,7 @@ def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
     if facts.status is None:
         return [*_record(facts)]
     found = [*_shifts(facts, taking_over=taking_over), *_stack(facts), *_artifacts(facts)]
-    if not works(facts.status):
+    if not in_progress(facts.status):
         found += [*_aliases(facts), *_rollback(facts), *_api(facts), *_ready(facts, taking_over=taking_over)]
         shifts = facts.deployments and not any(isinstance(one.step, StopShifts) for one in found)
         if facts.shielding and not shifts:
