@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Read the stack, write the templates, list the steps; change nothing.")
         ] = False,
     ) -> None:
-        """Take over a stack of Serverless Framework. Without a failed request.
+        """Adopt a stack that Serverless Framework deployed. No request fails.
 
-        Its code becomes a release, to which the next deploy rolls back if an alarm fires. The stage's core stack must
+        Its code becomes a release; the next deploy rolls back to it if an alarm fires. The stage's core stack must
         exist.
         """
         service = ctx.load_for_aws()
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
                 _show(ctx, plan)
                 return
             for one in plan.refused:
-                ctx.say(f"cannot be taken over: {one.what}; {one.way}")
+                ctx.say(f"cannot be adopted: {one.what}; {one.way}")
             if not plan.refused and plan.phase is not AdoptionPhase.ADOPTED:
                 _ask(ctx, plan, stage.cloud.stack.name)
             result = adoption.run(seen, plan)
@@ -92,7 +92,7 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
 
 def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
     """Show the steps, and ask at the terminal whether to go on."""
-    ctx.say(f"{name} will be taken over ({plan.phase} now):")
+    ctx.say(f"{name} will be adopted ({plan.phase} now):")
     for step in steps_of(plan):
         ctx.say(f"  {step['step']}: {step['does']}")
     if ctx.yes:
@@ -108,7 +108,7 @@ def _show(ctx: Context, plan: AdoptionPlan) -> None:
     document = _document(ctx, plan)
     ctx.show(document, lambda: _adoption_in_words(document))
     if plan.refused:
-        raise Ended(1, f"the stack cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
+        raise Ended(1, f"the stack cannot be adopted: {plan.refused[0].what}", plan.refused[0].way)
 
 
 def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
 def _adoption_in_words(document: dict[str, Any]) -> str:
     if document["phase"] == AdoptionPhase.ADOPTED:
         return "the stack is adopted already"
-    rows = [f"cannot be taken over: {one['what']}\n  instead: {one['way']}" for one in document["refused"]]
+    rows = [f"cannot be adopted: {one['what']}\n  instead: {one['way']}" for one in document["refused"]]
     rows += [f"{one['step']:<8} {one['does']}  {one['template'] or ''}".rstrip() for one in document["steps"]]
     return "\n".join(rows)
 

@@ -89,9 +89,9 @@ class Adoption:
         template = live.template
         if stack is None or not template:
             raise UsageError(
-                f"there is no stack {name} to take over",
+                f"there is no stack {name} to adopt",
                 hint=f"`hitless aws deploy --stage {self._service.stage}` creates it; a stack of another name "
-                "(provider.stackName) cannot be taken over",
+                "(provider.stackName) cannot be adopted",
             )
         physical = self._cloud.stack.held()
         made_by, served, mappings = deployment_in(template), None, list[tuple[str, str]]()
@@ -223,7 +223,7 @@ class Adoption:
             created_at=timestamp(self._cloud.clock.now()),
             fingerprint=fingerprint(plan.wanted),
             strategy=STRATEGY,
-            message="taken over as it ran",
+            message="adopted as it ran",
             artifacts={name: f"sha256:{held[theirs].sha256}" for name, theirs in short.items()},
             functions=short,
             holder=mark,
