@@ -355,7 +355,7 @@ def test_a_password_in_requirements_is_a_warning(tmp_path: Path, store: Artifact
     assert built(left_out, store).warnings == ()
 
 
-def test_another_tools_lock_without_requirements_is_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+def test_an_unread_lock_file_without_requirements_txt_is_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
     [warning] = built(a_service(tmp_path / "s", {"uv.lock": ""}), store).warnings
     assert "uv.lock is not read" in warning
 

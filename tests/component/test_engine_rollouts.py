@@ -298,7 +298,7 @@ def test_stages_are_independent(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_another_service_and_an_unknown_stage_are_refused(tmp_path: Path) -> None:
+def test_a_deploy_of_another_service_or_to_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         with pytest.raises(ConflictError, match="runs the service shop, not bakery"):
             await bench.deploy(service="bakery")

@@ -47,7 +47,7 @@ def test_an_invalid_service_file_is_exit_2(running: Site, old: str, new: str, wo
     assert [row["release"] for row in running.hitless("releases").document] == [1]
 
 
-def test_a_syntax_error_is_reported_and_leaves_the_live_release(running: Site) -> None:
+def test_a_syntax_error_is_reported_and_the_live_release_keeps_serving(running: Site) -> None:
     running.edit("def note_run(event", "def note_run((event")
     ran = running.hitless("deploy", exit_code=None)
     assert ran.exit_code in (2, 3)

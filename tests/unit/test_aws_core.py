@@ -44,7 +44,7 @@ def test_addresses_that_cannot_be_divided_are_refused(cidr: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["core", "pipeline", "core-dev", "pipeline-x"])
-def test_a_stage_whose_stacks_would_be_mixed_up_is_refused(stage: str) -> None:
+def test_a_stage_name_whose_stacks_would_clash_with_others_is_refused(stage: str) -> None:
     with pytest.raises(UsageError, match="cannot be called"):
         names_of(make_service(stage))
 

@@ -26,7 +26,7 @@ def bucket_whose_deletion_answers(answer: dict[str, Any]) -> Any:
     return s3
 
 
-def test_every_version_and_marker_goes() -> None:
+def test_emptying_a_bucket_deletes_every_version_and_delete_marker() -> None:
     assert empty_bucket(bucket_whose_deletion_answers({}), "artifacts") == 2
 
 

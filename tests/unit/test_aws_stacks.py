@@ -166,7 +166,7 @@ def test_a_stack_on_which_nothing_was_begun_is_believed_in_the_end() -> None:
     assert stacks(fake).follow("core", since=None).status == "CREATE_COMPLETE"
 
 
-def test_a_cut_network_is_waited_out() -> None:
+def test_waiting_for_a_stack_survives_lost_connections() -> None:
     fake = FakeCloudFormation(core=FakeStack("UPDATE_IN_PROGRESS", ahead=["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"]))
     fake.cuts = 3
     said: list[str] = []
@@ -184,7 +184,7 @@ def test_waiting_has_an_end() -> None:
     assert clock.now < 700
 
 
-def test_deleting_lifts_the_protection_and_is_harmless_where_nothing_is() -> None:
+def test_deleting_a_stack_lifts_its_protection_and_tolerates_a_missing_stack() -> None:
     fake = FakeCloudFormation(core=FakeStack(protected=True))
     assert stacks(fake).delete("core", tags=OURS)
     assert fake.calls == ["protect False", "delete_stack"]

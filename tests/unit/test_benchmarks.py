@@ -172,7 +172,7 @@ def test_descendants_are_found_over_generations_and_nobody_else() -> None:
     assert set(descendants([10], {10: 1, 11: 10, 12: 11, 20: 1, 21: 20})) == {10, 11, 12}
 
 
-def test_memory_and_time_are_read_as_the_kernel_shows_them() -> None:
+def test_memory_and_cpu_time_are_parsed_from_proc_files() -> None:
     assert pss_mib("55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 9000 kB\nPss:  2048 kB\nPss_Anon: 1 kB\n") == 2.0
     assert cpu_ticks("7 (a) b (c) S 1 7 7 0 -1 0 0 0 0 0 30 12 5 3 20 0") == 50
 

@@ -63,7 +63,7 @@ def test_ticks_are_round_numbers_that_reach_the_greatest_value(most: float, tick
 
 
 @pytest.mark.parametrize("span_s", [1, 30, 60, 3_600, 86_400])
-def test_the_time_axis_has_a_handful_of_ticks(span_s: float) -> None:
+def test_the_time_axis_has_2_to_14_ticks(span_s: float) -> None:
     assert 2 <= span_s / time_step_s(span_s) <= 14
 
 

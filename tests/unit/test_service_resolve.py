@@ -165,7 +165,7 @@ def test_a_cycle_through_files_is_an_error() -> None:
     assert "refers to itself: x → x → x" in fault("v: ${file(a.yml):x}", files=files).message
 
 
-def test_a_file_for_a_whole_section_may_refer_to_the_section() -> None:
+def test_a_file_included_as_a_whole_section_may_refer_to_that_section() -> None:
     files = {"c.yml": "x: 1\ny: ${self:custom.x}\nz: {k: '${self:custom.y}-z'}"}
     tree = resolve("custom: ${file(c.yml)}\nv: ${self:custom.z}", files=files)
     assert tree.plain() == {"custom": {"x": 1, "y": 1, "z": {"k": "1-z"}}, "v": {"k": "1-z"}}

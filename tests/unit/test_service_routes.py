@@ -101,7 +101,7 @@ def test_routes_match_as_measured_on_api_gateway(request_line: str, taken: str |
     assert (str(found) if found else None) == taken
 
 
-def test_order_does_not_depend_on_the_order_of_the_file() -> None:
+def test_route_precedence_does_not_depend_on_the_order_in_the_file() -> None:
     routes = [
         Route("GET", "/a"),
         Route("ANY", "/a"),

@@ -90,7 +90,7 @@ def test_a_rehearsal_is_a_flag_or_settings() -> None:
         ("{steps: [test, approve], approval: manual, rehearsal: false}", (True, None, "manual", False)),
     ],
 )
-def test_steps_select_the_steps_of_a_run(text: str, expected: tuple[object, ...]) -> None:
+def test_the_steps_setting_selects_which_pipeline_steps_run(text: str, expected: tuple[object, ...]) -> None:
     found = stage(text)
     assert (found.test, found.rehearsal, str(found.approval), found.verify) == expected
 

@@ -135,7 +135,7 @@ def test_a_role_is_widened_before_its_use_and_narrowed_one_release_after() -> No
     assert actions(stack.live.resources["ZonesRole"]) == {"dynamodb:Query"}
 
 
-def test_an_alarm_reads_one_version_and_bears_a_name_that_no_earlier_release_had() -> None:
+def test_each_release_gets_a_new_alarm_that_reads_only_its_version() -> None:
     stack = RememberedStack()
     stack.ship(COMPILED, release(1))
     stack.ship(COMPILED, release(2, {"zones": "b"}))

@@ -64,7 +64,7 @@ def test_many_deaths_in_a_short_window_back_off_whatever_their_cause() -> None:
 
 
 @given(st.integers(0, 2**40))
-def test_a_latency_lies_within_its_buckets_bounds(microseconds: int) -> None:
+def test_a_latency_lies_within_the_bounds_of_its_bucket(microseconds: int) -> None:
     index = bucket_of(microseconds)
     low, high = bucket_bounds(index)
     if index < BUCKETS - 1:
