@@ -75,7 +75,7 @@ def test_an_osls_ends_with_the_hitless_that_started_it(tmp_path: Path) -> None:
 
 
 def test_a_named_osls_that_is_no_program_is_refused(tmp_path: Path, beside: Path) -> None:
-    with pytest.raises(MachineError, match="HITLESS_OSLS=/nowhere/osls is not a program"):
+    with pytest.raises(MachineError, match="HITLESS_OSLS=/nowhere/osls is not an executable file"):
         find_osls(tmp_path, {"HITLESS_OSLS": "/nowhere/osls"}, beside=beside)
 
 

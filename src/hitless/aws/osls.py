@@ -126,7 +126,9 @@ def find_osls(folder: Path, environ: Mapping[str, str], *, beside: Path = Path(s
     _check_node(environ)
     named = environ.get("HITLESS_OSLS")
     if named and not os.access(named, os.X_OK):
-        raise MachineError(f"HITLESS_OSLS={named} is not a program", hint="set it to osls' path, or unset it")
+        raise MachineError(
+            f"HITLESS_OSLS={named} is not an executable file", hint="set it to the path of osls, or unset it"
+        )
     places = [folder / "node_modules" / ".bin" / "osls", beside / "osls", _SETUP / "node_modules" / ".bin" / "osls"]
     found = named or next((str(place) for place in places if os.access(place, os.X_OK)), None)
     found = found or shutil.which("osls", path=environ["PATH"])

@@ -85,7 +85,7 @@ def scaffold(folder: Path, service: str, template: str, *, github: bool = False)
         listed = ", ".join(in_the_way[:SHOWN]) + (f" and {len(in_the_way) - SHOWN} more" if in_the_way[SHOWN:] else "")
         raise UsageError(
             f"{folder} is not empty: {listed}",
-            hint="choose a new folder, or move these away",
+            hint="choose a new folder, or move these files elsewhere",
             details={"files": in_the_way},
         )
     contents = {

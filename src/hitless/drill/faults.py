@@ -114,7 +114,9 @@ def _kill_of_engine(key: str) -> Callable[[FaultContext], Awaitable[Recovered]]:
 async def _workers_now(context: FaultContext) -> list[int]:
     workers = _workers(await context.shipper.status(), context.stage)
     if not workers:
-        raise ConflictError("no worker is running", hint="see `hitless status`")
+        raise ConflictError(
+            f"stage {context.stage} has no running worker to inject a fault into", hint="see `hitless status`"
+        )
     return workers
 
 

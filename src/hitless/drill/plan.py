@@ -41,7 +41,10 @@ class DrillPlan:
         _within("--rate", self.rate_per_s, MAX_RATE_PER_S)
         check_duration(self.duration_s)
         if not 0 <= self.new_connections_percent <= 100:
-            raise UsageError("--new-connections: not a percentage", hint="give a number from 0 to 100")
+            raise UsageError(
+                f"--new-connections: {self.new_connections_percent:g} is not a percentage",
+                hint="give a number from 0 to 100",
+            )
         if not 1 <= self.connections <= 10_000:
             raise UsageError("--connections: not from 1 to 10000", hint="50 is the default")
         if len(self.scenarios) > MAX_RELEASES:

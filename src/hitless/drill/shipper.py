@@ -19,9 +19,9 @@ ERROR = "error"
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How one rollout ended. `outcome` is the contract's word, or `error` if there was no rollout.
+    """How one rollout ended. `outcome` is that of the deploy document, or `error` if there was no rollout.
 
-    `candidate` is the gateway's count of the release's requests. It and `steps` come from the deploy document.
+    `candidate`, the gateway's counts of the release's requests, and `steps` come from the same document.
     """
 
     release: int | None
@@ -32,10 +32,10 @@ class Shipped:
 
 
 class Shipper(Protocol):
-    """What a drill needs from a home."""
+    """What a drill needs from the home of a service, the engine or AWS."""
 
     async def status(self) -> Mapping[str, Any]:
-        """The contract's `status` document. Raises EngineNotRunningError."""
+        """The document of `hitless status --json`. Raises EngineNotRunningError."""
         ...
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
@@ -47,11 +47,11 @@ class Shipper(Protocol):
         ...
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
-        """What `folder` would ship: artifact by function."""
+        """The artifact of each function that `folder` would ship."""
         ...
 
     async def up(self) -> None:
-        """Start the engine, or adopt the processes that run."""
+        """Start the engine, which adopts worker processes that still run."""
         ...
 
 
@@ -119,7 +119,7 @@ class CommandShipper:
 
 
 def document_of(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
-    """The document that a command wrote, or an error with its last line."""
+    """The document that a command wrote. If it wrote none, an error document with the last line of its output."""
     try:
         document = json.loads(out)
     except ValueError:
@@ -139,7 +139,9 @@ def outcome_of(result: tuple[int, dict[str, Any]]) -> Shipped:
     code, document = result
     if "outcome" not in document:
         error = document.get("error") or {}
-        return Shipped(None, ERROR, str(error.get("message") or f"exit code {code}"))
+        return Shipped(
+            None, ERROR, str(error.get("message") or f"hitless exited with status {code} and named no error")
+        )
     return Shipped(
         document.get("release"),
         document["outcome"],
@@ -157,7 +159,8 @@ def document_or_raise(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     error: Mapping[str, Any] = document.get("error") or {}
     kinds: Mapping[int, type[HitlessError]] = {2: UsageError, 5: EngineNotRunningError}
     raise kinds.get(code, ConflictError)(
-        str(error.get("message") or f"exit code {code}"), hint=str(error.get("hint") or "")
+        str(error.get("message") or f"hitless exited with status {code} and named no error"),
+        hint=str(error.get("hint") or ""),
     )
 
 

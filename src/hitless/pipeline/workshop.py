@@ -187,6 +187,6 @@ def _build_user(name: str | None) -> User:
         if found.pw_uid != 0:
             return User(found.pw_uid, found.pw_gid)
     raise MachineError(
-        f"there is no user {name or ' or '.join(BUILD_USERS)} to run builds as",
-        hint="useradd --system hitless-build, or name one in HITLESS_BUILD_USER",
+        f"there is no unprivileged user {name or ' or '.join(BUILD_USERS)} to run builds as",
+        hint="create one with `useradd --system hitless-build`, or name an existing one in HITLESS_BUILD_USER",
     )

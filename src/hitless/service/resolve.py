@@ -305,7 +305,7 @@ class Resolver:
 
     def _constant(self, known: Mapping[str, str], source: VariableSource, at: Value) -> Value:
         if (address := self._address(source, at)) not in known:
-            hint = did_you_mean(address, known) or f"{source.kind} knows {', '.join(known)}"
+            hint = did_you_mean(address, known) or f"{source.kind} has only {', '.join(known)}"
             raise at.fault(f"${{{source.kind}:{address}}} does not exist", hint)
         return self._outside(known[address], at)
 

@@ -235,12 +235,12 @@ class Bootstrap:
         if told.repository is None and "Repository" not in present:
             raise UsageError(
                 "the pipeline's repository is unknown: origin is not on GitHub",
-                hint="name it with --repository OWNER/NAME, or leave the pipeline out with --no-pipeline",
+                hint="name it with --repository OWNER/NAME, or skip the pipeline with --no-pipeline",
             )
         if told.package is None and "HitlessPackage" not in present:
             raise UsageError(
-                "the deploy step does not know what to install as hitless",
-                hint="name a wheel or a pinned git URL with --package, or leave the pipeline out with --no-pipeline",
+                "the pipeline's deploy step needs a hitless package to install, and none is named",
+                hint="name a wheel or a pinned git URL with --package, or skip the pipeline with --no-pipeline",
             )
 
     def _present(self, name: str) -> Mapping[str, str]:
