@@ -2,7 +2,7 @@
 
 One entry, `<key>/` in the cache's folder, holds the normalised files (`files/`, read-only, with bytecode for the
 interpreter that runs here), their zip (`archive.zip`, without bytecode) and the list of both (`manifest.json`). The key
-is a hash of everything that decides what is installed. An entry appears complete, by a rename, and is used only while
+is a hash of everything that affects what is installed. An entry appears complete, by a rename, and is used only while
 every file has its recorded size (a power cut can leave empty files).
 
 An entry has no files that describe the installing machine instead of the package: INSTALLER, REQUESTED,
@@ -44,13 +44,16 @@ class Installer(Protocol):
     """Installs requirements into a folder."""
 
     def settings(self) -> dict[str, str]:
-        """The settings in the environment that may change the outcome."""
+        """The settings in the environment that may change what is installed."""
         ...
 
     def install(
         self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, keep_open: Sequence[int] = ()
     ) -> Sequence[str]:
-        """Install below `into` and return the names of those built from source. `keep_open` are descriptors."""
+        """Install into the folder `into`, and return the names of the packages that were built from source.
+
+        The processes that it starts inherit the descriptors in `keep_open`.
+        """
         ...
 
 
@@ -63,7 +66,7 @@ class Dependencies:
     names: tuple[str, ...]
     distributions: tuple[str, ...]
     built: tuple[str, ...] = ()
-    """Those that were built from source."""
+    """The distributions that were built from source."""
 
     @property
     def files(self) -> Path:
@@ -126,7 +129,7 @@ def install(
     *,
     keep_open: Sequence[int],
 ) -> None:
-    """Make an entry in the new folder `into`; the store moves it to its place."""
+    """Make an entry in the new folder `into`, which the store then moves into the cache."""
     files = into / "files"
     files.mkdir(parents=True)
     built = installer.install(service, requirements, platform, files, keep_open=keep_open)

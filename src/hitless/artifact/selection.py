@@ -7,8 +7,8 @@ artifact the same when somebody works in the folder, for example runs its tests:
 unless a pattern names them, and `.env` files stay out by default.
 
 Links that stay inside the folder are followed and stored as the files they lead to, so that the bytes do not depend on
-how a file came there. A selected file is an error if it is outside, does not exist, is not a regular file,
-cannot be read or has a name that does not work everywhere. Files that the patterns exclude cause no error.
+whether a file is linked or copied. A selected file is an error if it is outside, does not exist, is not a regular file,
+cannot be read, or has a name that is not portable. Files that the patterns exclude cause no error.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Walk:
     notices: list[str] = field(default_factory=list)
 
     def files(self) -> list[ZipMember]:
-        """The selected files, sorted by name. Raises BuildError with the name of a wrong file."""
+        """The selected files, sorted by name. Raises BuildError, which names the file that cannot be packaged."""
         real = os.path.realpath(self.root)
         found: list[ZipMember] = []
         pending = [_Folder("", str(self.root), real)]
@@ -196,7 +196,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _as_utf8(name: str) -> str:
-    """The name by its bytes on the disk, whatever the locale is."""
+    """The name decoded from its bytes on the disk as UTF-8, whatever the locale is."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 

@@ -15,8 +15,10 @@ from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST
 from hitless.service.model import Home
 
 FunctionArgument = Annotated[str | None, typer.Argument(help="One function; default: all.")]
-FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")]
-ReleaseOption = Annotated[int | None, typer.Option("--release", help="One release; default: the live one, on AWS all.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new lines as they are written.")]
+ReleaseOption = Annotated[
+    int | None, typer.Option("--release", help="One release; default: the live one, or all on AWS.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,15 +31,16 @@ def register(app: typer.Typer) -> None:
         access: Annotated[bool, typer.Option("--access", help="Show the access log instead.")] = False,
         as_requests: Annotated[
             bool,
-            typer.Option("--as-requests", help="The access log as `hitless drill --requests` takes it."),
+            typer.Option("--as-requests", help="Show the access log in the format of `hitless drill --requests`."),
         ] = False,
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of past lines.")] = 1000,
         minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: minutes back; default 15.")] = None,
         home: HomeOption = None,
     ) -> None:
-        """Show the handlers' output. START, their own lines, END and REPORT, as CloudWatch shows them.
+        """Show the handlers' output, request by request, as CloudWatch does.
 
-        With --access, show the requests that the gateway logged.
+        Each request has START, the handler's own lines, END and REPORT. With --access, show the requests that the
+        gateway logged instead.
         """
         if minutes is not None:
             positive(minutes, "--minutes")
@@ -59,7 +62,7 @@ def register(app: typer.Typer) -> None:
         follow: FollowOption = False,
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Number of past events.")] = 100,
     ) -> None:
-        """Show the engine's events, each with its reason. With --json and -f one document a line."""
+        """Show the engine's events, each with its reason. With --json and -f, print one document per line."""
         client = client_of(ctx)
         past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
         if not follow:

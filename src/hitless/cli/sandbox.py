@@ -52,7 +52,7 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
 
     Every process and file of it ends with the block, and with this process: `warden` sees to that.
     """
-    sweep_left()
+    sweep_leftovers()
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root, _held(root):
         folders = Folders.of(Path(root) / "data", os.environ)
         folders.create()
@@ -69,8 +69,8 @@ def _held(root: str) -> IO[bytes]:
     return os.fdopen(hold(Path(root) / REHEARSAL_LOCK), "rb")
 
 
-def sweep_left() -> int:
-    """End and remove the sandboxes of killed rehearsals; their number."""
+def sweep_leftovers() -> int:
+    """Stop and delete the sandboxes that killed rehearsals left behind; return their number."""
     return sweep(Path(tempfile.gettempdir()), _end)
 
 

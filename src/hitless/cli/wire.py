@@ -1,4 +1,4 @@
-"""Builds the real objects of the daemon. Nothing else does."""
+"""Builds the daemon's objects on the real HAProxy, processes, files and AWS. No other module does."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from hitless.workers.fleet import Fleet
 def build_machine(
     folders: Folders, settings: EngineSettings, store: Store, *, leave: Callable[[], None]
 ) -> tuple[Engine, Machine, Previews | None]:
-    """The engine of a data folder, not started yet, with its previews if it has any.
+    """Build the engine of a data folder, its machine, and its previews if the settings turn them on. Start nothing.
 
-    MachineError if HAProxy is missing or too old.
+    `leave` ends the daemon. Raises MachineError if HAProxy is missing or too old.
     """
     clock = SystemClock()
     stages = tuple(address.stage for address in settings.addresses)
@@ -80,7 +80,7 @@ def build_machine(
             if (shared := settings.previews) is not None:
                 movable = shared.port == DEFAULT_PREVIEW_PORT
                 sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
-            bound.pop_all()  # all could be bound: they stay open
+            bound.pop_all()  # all are bound: keep them open
         return sockets
 
     previews = None
@@ -107,7 +107,7 @@ def build_pipeline(
     urls: Callable[[], Mapping[str, str]],
     previews: Previews | None,
 ) -> Pipeline:
-    """The engine's pipeline, not started yet."""
+    """Build the engine's pipeline. Start nothing."""
     clock = SystemClock()
     workshop = Workshop.of(folders.data, os.environ)
     repository = Repository(workshop.repository)

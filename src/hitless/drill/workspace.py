@@ -2,8 +2,8 @@
 
 Releases differ by one marker module beside the first handler. A broken scenario adds code to the handlers' modules, so
 that names, relative imports and package patterns stay as they are. `reset` undoes everything: each release starts from
-the original. In serverless.yml a setting is changed on YAML's nodes and not on its values, so that CloudFormation's
-tags and the variables stay as they are.
+the original. A setting in serverless.yml is changed in the parsed YAML nodes, not in plain values, so that
+CloudFormation's tags and the variables stay as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A stage's turn: one rollout at a time, the newest wins. Then the guard; at the end only the live release is left."""
+"""Runs a stage's rollouts one at a time; a newer one supersedes those before it.
+
+After a rollout, the guard watches the stage's alarms for some time, and rolls the release back if one fires. At the end
+of a turn all releases but the live one are retired.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,7 @@ class Turn:
         return self.requests
 
     def close(self) -> None:
-        """Stop what can be stopped and supersede what waits. The stage can be removed when the lock is free."""
+        """Stop the current rollout if possible and supersede those waiting. Once `lock` is free, the stage can go."""
         self.closed = True
         self._make_way(None, Outcome.ABORTED, "the stage is being removed")
 
@@ -141,7 +145,7 @@ class Turn:
             await self.parts.back_up()
 
     async def resume_guard(self, rollout: Rollout, left_s: float, stopping: Callable[[], bool]) -> None:
-        """Continue a guard that the last daemon's death cut off."""
+        """Continue a guard that the death of the previous daemon cut off."""
         requests = self.requests
         async with self.lock:
             await rollout.begin_to_watch()
@@ -223,7 +227,7 @@ LONGEST_REASON = 2000
 
 
 def rollout_facts(release: Release, who: Who, why: str | None) -> ReceiptFacts:
-    """A rollout's facts in its receipt, which may outlive the release."""
+    """What a rollout's receipt records of its release, because the receipt may outlive the release."""
     document = release.document
     return ReceiptFacts(
         who=who,

@@ -1,8 +1,8 @@
-"""The build supervisor: runs one buildspec of a run and ends with the daemon. Started by `hitless.pipeline.builds`.
+"""The build supervisor: runs one buildspec of a pipeline run. `hitless.pipeline.builds` starts it.
 
-Its plan comes as one line of JSON on standard input, because arguments are visible to other users and it holds secrets.
-When the input ends, the daemon has gone, and the build is ended. Output goes to the plan's log file, the result as one
-line of JSON to standard output.
+It reads its plan as one line of JSON from standard input, because the plan holds secrets and other users can see
+arguments. The daemon keeps that input open: when it ends, the daemon is gone, and the supervisor stops the build. The
+build's output goes to the plan's log file, the result to standard output as one line of JSON.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def write_page(release: words.Document, path: Path) -> None:
 
 
 def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
-    """Write a file completely or not at all. Something that is not a file (`/dev/null`) is written to, not replaced.
+    """Write a file completely or not at all. A device such as `/dev/null` is written to, not replaced.
 
     Raises MachineError if it cannot be written; `option` is the command's option that names the file.
     """
@@ -50,11 +50,11 @@ def render(release: words.Document) -> str:
 
 
 def summary(release: int, rollout: words.Document) -> Markup:
-    """One rollout's receipt as a part of another page: its headline in a `<details class="receipt">` that opens on sums
-    and weights.
+    """One rollout's receipt as a part of another page: a `<details class="receipt">` whose summary is the headline and
+    whose content is sums and weights.
 
-    `rollout` is one of `rollouts` in `hitless releases N --json`. It brings no style of its own; tables, and the
-    classes `n` (numbers), `note`, `good` and `bad`, are those of the drill's report.
+    `rollout` is one of `rollouts` in `hitless releases N --json`. The page around it must style tables and the classes
+    `n` (numbers), `note`, `good` and `bad`, as the drill's report does.
     """
     section = _section(release, rollout)
     return Markup(environment_of("hitless.receipts").get_template("summary.html").render(each=section))
@@ -74,7 +74,7 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
 
 
 def environment_of(package: str) -> Environment:
-    """The package's templates with the functions of `words`. All values are escaped; an unknown name is an error."""
+    """Jinja with the package's templates and the module `words`. Escapes all values; an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Retired releases whose responses clients are still reading."""
+"""Keeps retired releases until their clients have read the last responses, then removes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hitless.rollout.servers import ends_before
 
 
 class Lingering:
-    """The releases by key. Each is removed in the background once its clients have read, or when `remove_now` asks."""
+    """Retired releases by key. Each is removed in the background when its clients have read, or by `remove_now`."""
 
     def __init__(self) -> None:
         self._waits: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
@@ -26,14 +26,14 @@ class Lingering:
         self._waits[key] = asyncio.create_task(self._linger(key, read, remove, enough)), enough
 
     async def remove_now(self, *releases: str) -> None:
-        """Remove these releases, or all if none is named, without waiting for their clients."""
+        """Remove these releases, or without arguments all of them, without waiting for their clients."""
         waits = [each for key, each in self._waits.items() if key in releases or not releases]
         for _, enough in waits:
             enough.set()
         await asyncio.gather(*(task for task, _ in waits))
 
     async def keep(self, key: str) -> None:
-        """Keep a release that is about to be shipped again. One that is being removed already is removed on return."""
+        """Keep a release that is about to be shipped again. If it is being removed already, wait until it is gone."""
         if key in self._waits:
             task, enough = self._waits[key]
             if not enough.is_set():

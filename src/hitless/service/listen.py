@@ -1,4 +1,4 @@
-"""`HOST:PORT`, the address where a stage listens, in the file and on the command line."""
+"""Parses and formats `HOST:PORT`, a stage's listen address in `serverless.yml` and on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?
 def parse_listen(text: str) -> tuple[str, int]:
     """`127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, `:8080` (all IPv4 interfaces) → host without brackets, port.
 
-    Port 0 means a free one. ValueError with a sentence about the mistake.
+    Port 0 means any free port. Raises ValueError, whose text says what is wrong.
     """
     host, colon, port = text.strip().rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal() and len(port) <= 5):

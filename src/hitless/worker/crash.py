@@ -1,4 +1,4 @@
-"""Dead workers: why one died, the end of its request in the log in Lambda's words, and when it is forked again."""
+"""Handles a worker's death: names the cause, ends its request's log as Lambda does, and delays the next fork."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CLEAN = {
 
 
 def death_cause(status: int, too_slow: bool = False) -> str:
-    """`was killed by SIGKILL`, `exited with status 3`."""
+    """The cause in words, such as `was killed by SIGKILL` or `exited with status 3`."""
     if too_slow:
         return "was not ready in time and was killed"
     if os.WIFSIGNALED(status):
@@ -45,7 +45,7 @@ def death_cause(status: int, too_slow: bool = False) -> str:
 
 
 def runtime_error(status: int) -> str:
-    """Lambda's words: `Runtime exited with error: signal: killed`."""
+    """The error as Lambda words it, such as `Runtime exited with error: signal: killed`."""
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"Runtime exited with error: signal: {_NAMES.get(name, name)}"
@@ -65,7 +65,7 @@ class Death:
 
 
 def log_lines(spec: PoolSpec, death: Death) -> list[str]:
-    """The end of the request as Lambda logs it."""
+    """The last log lines of the request, as Lambda writes them."""
     request_id = death.request_id
     report = report_line(request_id, death.took_ms, spec.memory_mb, None)
     if death.timed_out:
@@ -84,7 +84,7 @@ def log_path(spec: PoolSpec, worker: int) -> Path:
 
 
 def append(path: Path, lines: list[str]) -> None:
-    """Add lines with timestamps to a log file that another process may be writing too."""
+    """Append lines with timestamps to a log file to which another process may be writing."""
     stamp = _instant()
     text = "".join(f"{stamp}\t{line}\n" for line in lines)
     try:

@@ -1,7 +1,8 @@
-"""HTTP APIs (API Gateway v2): a request as an event of payload format 2.0 or 1.0, and the response to its result.
+"""HTTP APIs (API Gateway v2): turns requests into events of payload format 2.0 or 1.0, and results into responses.
 
-Where an HTTP API differs from a REST API: the path is decoded in both formats, header names are in lower case, a body
-is text by its content type alone, a failed integration is a 500, and a result without `statusCode` is a body.
+An HTTP API differs from a REST API in this: the path is decoded in both formats, header names are in lower case, the
+content type alone decides whether a body is text, a failed handler gives a 500, and in format 2.0 a result
+without `statusCode` is used as the body.
 Sources: docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html; captures of the
 real service for the path (hotsock/voker#8) and for the content types of text (ministackorg/ministack#766).
 """
@@ -28,14 +29,17 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 
 
 def event_builder(spec: PoolSpec) -> EventBuilder:
-    """Builds the events of one function: the format is chosen here, once, unless it has routes of both kinds."""
+    """The event builder for one function: for HTTP API routes, for REST routes with CORS, or for plain REST routes.
+
+    For a function with HTTP API and REST routes, the HTTP API builder picks the kind for each request.
+    """
     if any(route.payload for route in spec.routes):
         return HttpApiEventBuilder(spec)
     return CorsEventBuilder(spec) if any(route.cors for route in spec.routes) else EventBuilder(spec)
 
 
 class HttpApiEventBuilder(CorsEventBuilder):
-    """The events of a function with HTTP API routes; those of its REST routes too, if it has any."""
+    """Builds the events of a function with HTTP API routes, including those of its REST routes if it has any."""
 
     def __init__(self, spec: PoolSpec) -> None:
         super().__init__(spec)
@@ -49,7 +53,7 @@ class HttpApiEventBuilder(CorsEventBuilder):
             }
 
     def _render_with_cors(self, render: Render, result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-        """The API's own CORS headers instead of the handler's."""
+        """Render the result with the API's own CORS headers instead of the handler's."""
         assert self._cors is not None
         if isinstance(result, dict) and "statusCode" in result:
             for name in ("headers", "multiValueHeaders"):
@@ -61,7 +65,7 @@ class HttpApiEventBuilder(CorsEventBuilder):
         return render(result, head_only=head_only, extra=extra)
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
-        """The event, or None when no route of the function fits; `flavour` is that of the route."""
+        """The event, or None if no route of the function matches. Sets `flavour` to that of the route."""
         self.flavour = HTTP_2
         self._preflight = self._find_preflight(request) if request.method == "OPTIONS" else None
         if self._preflight is not None:
@@ -194,7 +198,7 @@ def _body(body: bytes, content_type: str) -> tuple[str | None, bool]:
 
 
 def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-    """Status and complete HTTP response for a result in payload format 2.0. Raises MalformedResponse."""
+    """The status and the complete HTTP response for a result in payload format 2.0. Raises MalformedResponse."""
     if not isinstance(result, dict) or "statusCode" not in result:
         body = result if isinstance(result, str) else json.dumps(result)
         inferred = {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": body}
@@ -210,7 +214,7 @@ def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
 
 
 def render_1(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-    """As `render_2`, in payload format 1.0, where nothing is inferred."""
+    """Like `render_2`, for payload format 1.0, in which a result without `statusCode` is malformed."""
     if isinstance(result, dict) and "statusCode" not in result:
         raise MalformedResponse("the handler returned no statusCode")
     return render(result, head_only=head_only, extra=extra)

@@ -1,7 +1,8 @@
 """Runs a buildspec in a folder: one shell; bounded time, memory and output; masked secrets; no process left behind.
 
-It blocks: the engine runs it in a process of its own (`hitless.processes.build`). The build's code can write to the
-sources and status files, so they are read with bounds; only the exit of its shell and its phases decide.
+It blocks, so the engine runs it in a process of its own (`hitless.processes.build`). The build's code can write to the
+sources and to the status files, so only a limited amount of them is read. A build succeeds if it was not ended early
+and no phase failed, apart from those that may fail (`on-failure: CONTINUE`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MAX_PIPED_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a build may use. Output beyond its limit is dropped; the other limits end the build."""
+    """What a build may use. Output beyond its limit is dropped; a build that reaches another limit is ended."""
 
     time_s: float = 600.0
     memory_mb: int = 4096
@@ -44,19 +45,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Runs a build when the caller is root. Nothing else runs as this user, and it is in no other group."""
+    """The user that runs a build if the caller is root. Nothing else runs as this user, and it is in no other group."""
 
     uid: int
     gid: int
 
 
 def credentials(user: User | None) -> dict[str, Any]:
-    """Arguments with which `subprocess` runs a command as the user; as the caller for None."""
+    """Arguments with which `subprocess` runs a command as this user, or as the caller if it is None."""
     return {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
 
 
 def as_line(document: BuildPlan | BuildResult) -> bytes:
-    """As a line of JSON in ASCII. Names of files and variables need not be UTF-8, which msgspec's JSON cannot hold."""
+    """The document as a line of ASCII JSON. msgspec cannot write names that are not UTF-8, which files may have."""
     return json.dumps(msgspec.to_builtins(document)).encode() + b"\n"
 
 
@@ -64,8 +65,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A build: the text of a buildspec to run in the folder `source`.
 
     `scratch` is a folder beside it that the build's user can write to. `environ` wins over the buildspec's variables,
-    as a project's own do on CodeBuild. `secrets` are the values of its parameter-store and secrets-manager variables;
-    neither they nor what is `masked` shows in the output.
+    as a project's variables do on CodeBuild. `secrets` are the values of its parameter-store and secrets-manager
+    variables. The output shows neither these nor the `masked` texts.
     """
 
     buildspec: str
@@ -80,7 +81,7 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildResult(msgspec.Struct, frozen=True):
-    """How a build ended. `phases` are those that ran, with their exit status; `reason` says why it did not succeed."""
+    """How a build ended. `phases`: the exit status of each phase that ran. `reason`: why it failed."""
 
     succeeded: bool
     phases: Mapping[str, int]
@@ -97,9 +98,9 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     subreaper: bool = False,
 ) -> BuildResult:
-    """Run the build. `stop` is asked a few times a second.
+    """Run the build. `stop` is called a few times a second; once it returns True, the build is ended.
 
-    `subreaper`: this process is one and has no other children, so whatever is left below it is the build's.
+    `subreaper`: this process is a subreaper without other children, so every process below it belongs to the build.
     """
     spec, source, scratch = Buildspec.read(plan.buildspec), Path(plan.source), Path(plan.scratch)
     status, exported = scratch / "status", scratch / "exported"
@@ -135,7 +136,7 @@ def run(
 
 
 def artifacts_of(spec: Buildspec, source: Path) -> tuple[str, ...]:
-    """The files that the artifacts' patterns find, in order."""
+    """The files that match the buildspec's artifact patterns, in order; at most MAX_ARTIFACTS."""
     wanted = spec.artifacts
     base = source / wanted.base
     excluded = set(find_files(base, wanted.excluded, source))
@@ -173,7 +174,7 @@ def _watch(
     limits: Limits,
     stop: Callable[[], bool],
 ) -> str | None:
-    """Read the output until the shell ends; the reason to end it earlier."""
+    """Read the output until the shell ends. Returns a reason if the build must be ended before."""
     started = looked = time.monotonic()
     is_open = True
     while shell.poll() is None:
@@ -197,7 +198,7 @@ def _watch(
 
 
 def _drain(pipe: IO[bytes], out: BuildOutput) -> None:
-    """Read what the ended processes had still written; no more than a pipe holds, in case one of them writes on."""
+    """Read what the ended processes left in the pipe, but no more than a pipe holds, in case one still writes."""
     left = MAX_PIPED_BYTES
     with pipe:
         while left > 0 and select.select([pipe], [], [], 0)[0] and (data := os.read(pipe.fileno(), 65536)):
