@@ -1,17 +1,16 @@
-"""Wraps a service's handler on Lambda: counts failures that Lambda does not count, and shields clients from a canary.
+"""What runs before a service's handler on Lambda: counts the failures that Lambda does not, and shields a canary.
 
-It is the only file of a Lambda layer, so a function's own zip stays as it was built. Lambda calls `handler` here, which
-calls the service's handler, named in $HITLESS_HANDLER. It does two things, both only for requests from API Gateway:
+It is the one file of a Lambda layer; a function's own zip stays as it was built. Lambda calls `handler` here, the
+service's own stands in $HITLESS_HANDLER. Two things are done, both for requests from API Gateway alone:
 
-* It logs each 5xx response, and each response that API Gateway would reject, in CloudWatch's embedded metric format:
-  metric `Failed` by (FunctionName, ExecutedVersion). An exception of the handler stays an error that Lambda counts.
-* During a shift the stage variable named by $HITLESS_SHIELD holds the version numbers `LIVE:CANDIDATE`. If the
-  candidate fails a request that may run twice, the live version handles it again: its response goes out with
-  `x-hitless-shielded: 1`, and the failure is counted as `Shielded`. Outside a shift nothing here uses the network.
+* An answer of 5xx, or one that API Gateway would not take, is a line in the function's log in CloudWatch's embedded
+  metric format: metric `Failed` by (FunctionName, ExecutedVersion). What the handler raises stays an error of Lambda's.
+* While a shift is under way the stage variable named by $HITLESS_SHIELD holds `LIVE:CANDIDATE`, two versions' numbers.
+  A request that may run twice and that the candidate fails is then handed to the live one, whose answer goes out with
+  `x-hitless-shielded: 1`; the failure is counted as `Shielded`. At any other time nothing here reaches for the network.
 
-It must not fail if the handler alone would succeed. It must not import a module before the handler does, because the
-handler may bring another version of it: botocore is imported at the first failure. It imports nothing of hitless,
-because it is deployed alone, and it must run on Python 3.9 and later.
+It must not fail where the handler would not, must import nothing that the handler might have in another version before
+the handler has (botocore comes at the first failure), and nothing of hitless: it runs alone, on Python 3.9 and later.
 """
 
 from __future__ import annotations
