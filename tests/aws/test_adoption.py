@@ -101,7 +101,7 @@ def _names_what_stands_against_it(service: Worldclock) -> None:
     apigateway.update_stage(**where, patchOperations=[{"op": "replace", "path": path, "value": "x"}])
     dry = service.run("adopt", "--dry-run")
     assert (dry.code, dry.json["phase"], dry.json["steps"]) == (1, "plain", []), dry.err
-    assert [one["what"].partition(",")[0] for one in dry.json["refused"]] == ["the stage has stage variables"]
+    assert [one["what"].partition(";")[0] for one in dry.json["refused"]] == ["the stage has stage variables"]
     apigateway.update_stage(**where, patchOperations=[{"op": "remove", "path": path}])
 
 

@@ -231,8 +231,8 @@ def test_a_reset_just_before_the_handshake_fails_the_request(
 
     monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
     records = Records()
-    with FaultyServer() as server, selectors.DefaultSelector() as selector:
-        plan = plan_of(server.port, DrillRequest("GET", "/ok"), tls=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        plan = plan_of(listener.getsockname()[1], DrillRequest("GET", "/ok"), tls=True)
         client = client_class(plan, selector, records, time.monotonic_ns())
         client.send(0, time.monotonic_ns())
         pump(client, selector)

@@ -44,7 +44,7 @@ def test_references_of_json_cycle_are_followed_and_others_are_left(text: str, ex
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"service": {"service": "a", "provider": {}}}'])
 def test_a_state_of_another_form_is_refused(text: str) -> None:
-    with pytest.raises(CloudError, match="not of the form"):
+    with pytest.raises(CloudError, match="has an unknown form"):
         read(text)
 
 

@@ -223,7 +223,7 @@ TRANSITIONS = (
     Transition("an authorizer is added", BASE, _GUARDED),
     Transition("an authorizer is taken out", _GUARDED, BASE),
     Transition("an authorizer's time changes", _GUARDED, routed(replace(ITEMS, authorizer="check", ttl_s=0), ITEM),
-               noted="stays in API Gateway's cache for 300 s"),
+               noted="stay in API Gateway's cache for 300 s"),
     Transition("an authorizer's code", _GUARDED, of(_GUARDED, check=Function(letter="b"))),
     Transition("another authorizer", _GUARDED, of(routed(replace(ITEMS, authorizer="other"), ITEM), other=Function())),
     Transition("an authorizer moves to another route", _GUARDED, routed(ITEMS, replace(ITEM, authorizer="check"))),
