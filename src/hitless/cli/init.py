@@ -61,9 +61,9 @@ def service_name(folder_name: str) -> str:
     """A name that CloudFormation and Lambda accept: `My API_2` → `my-api-2`. UsageError if there is no such name."""
     plain = unicodedata.normalize("NFKD", folder_name).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
         raise UsageError(
-            f"{folder_name!r} cannot be a service's name: it must begin with a letter",
+            f"{folder_name!r} cannot be a service's name: it must begin with a letter and have two characters or more",
             hint="choose a folder name of letters, digits and hyphens that begins with a letter, such as hello",
         )
     if len(name) > LONGEST_NAME:
