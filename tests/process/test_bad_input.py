@@ -155,7 +155,7 @@ def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
 def test_doctor_passes_here_and_reports_faults(site: Site) -> None:
     looked = site.hitless("doctor").document
     assert looked["well"]
-    assert "nobody listens until `hitless up` runs" in next(
+    assert "nothing listens until `hitless up` runs" in next(
         c["found"] for c in looked["checks"] if c["check"] == "restart"
     )
     site.environ["HITLESS_HAPROXY"] = "/nowhere/haproxy"
