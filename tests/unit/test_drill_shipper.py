@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
         (0, {"release": 4, "outcome": "live", "candidate": {"shielded": 3}}, Shipped(4, "live", None, {"shielded": 3})),
         (3, {"release": 5, "outcome": "rolled_back", "reason": "no"}, Shipped(5, "rolled_back", "no")),
         (2, {"error": {"message": "serverless.yml:3: bad"}}, Shipped(None, "error", "serverless.yml:3: bad")),
-        (1, {}, Shipped(None, "error", "exit code 1")),
+        (1, {}, Shipped(None, "error", "hitless exited with status 1 and named no error")),
     ],
 )
 def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, object], shipped: Shipped) -> None:

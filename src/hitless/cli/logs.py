@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: minutes back; default 15.")] = None,
         home: HomeOption = None,
     ) -> None:
-        """Show the handlers' output, request by request, as CloudWatch does.
+        """Show the handlers' output by request, as CloudWatch does.
 
         Each request has START, the handler's own lines, END and REPORT. With --access, show the requests that the
         gateway logged instead.
