@@ -43,7 +43,11 @@ def test_a_killed_daemon_fails_no_request_and_up_adopts_what_runs(running: Site)
 
     def strike() -> None:
         kill(before["engine"]["pid"])
-        assert running.hitless("status", exit_code=5).document["error"]["hint"].endswith("adopts the processes that still serve")
+        assert (
+            running.hitless("status", exit_code=5)
+            .document["error"]["hint"]
+            .endswith("adopts the processes that still serve")
+        )
         running.up()
 
     seen = under_load(running, strike)
