@@ -12,7 +12,7 @@ from hitless.errors import BuildError
 
 pytestmark = pytest.mark.unit
 
-INDEX = 'source = { registry = "https://index.example/simple" }\n'
+INDEX = 'source = { registry = "https://index.example/" }\n'
 UV = f"""
 version = 1
 [[package]]
