@@ -12,7 +12,7 @@ from hitless.errors import BuildError
 
 pytestmark = pytest.mark.unit
 
-INDEX = 'source = { registry = "https://index.example/" }\n'
+INDEX = 'source = { registry = "wheels" }\n'
 UV = f"""
 version = 1
 [[package]]
