@@ -15,6 +15,7 @@ from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
 from hitless.cloud.repair.facts import Facts, Mapped, Served, look
 from hitless.cloud.repair.troubles import (
+    ContinueRollback,
     DropShield,
     End,
     FinishRollback,
@@ -154,7 +155,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "environments that nobody needs": (
         lambda f: replace(f, ready={(META, "1"): 2}),
-        [("2 environments of version 1 are provisioned instead of 0", Provision(META, NAME, "1", 0))],
+        [("2 environments of version 1 are provisioned instead of 0", Provision(NAME, "1", 0))],
     ),
     "environments of a candidate whose deploy may go on": (
         lambda f: replace(f, ready={(META, "3"): 2}, unfinished=begun(), deployments=shifting(1)),
@@ -162,7 +163,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "environments that are missing": (
         lambda f: replace(f, wanted={META: Ready(3)}, ready={(META, "2"): 1}),
-        [("1 environments of version 2 are provisioned instead of 3", Provision(META, NAME, "2", 3))],
+        [("1 environments of version 2 are provisioned instead of 3", Provision(NAME, "2", 3))],
     ),
     "a shield and no shift": (
         lambda f: replace(f, shielding=("hitlessShieldMeta",)),
@@ -174,7 +175,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "a roll-back that is stuck": (
         lambda f: replace(f, status="UPDATE_ROLLBACK_FAILED", failures={"Table": "in use"}),
-        [("got stuck at Table: in use", SettleStack("worldclock-prod", continues=True))],
+        [("got stuck at Table: in use", ContinueRollback("worldclock-prod"))],
     ),
     "a lost artifact": (
         lambda f: replace(f, missing=((begun(1, versions={"meta": "1"}), "meta", "ab" * 32),)),
@@ -188,7 +189,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
 for state in ("UPDATE_FAILED", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
     TABLE[state] = (
         lambda f, state=state: replace(f, status=state, observed=Observed(LiveState(), {}, {}), served=None),  # type: ignore[misc]
-        [(f"{state}: ", SettleStack("worldclock-prod", continues=False))],
+        [(f"{state}: ", SettleStack("worldclock-prod"))],
     )
 
 
@@ -223,4 +224,4 @@ def test_steps_are_taken_traffic_first_and_the_record_last() -> None:
         missing=((begun(1), "", ""),),
     )  # fmt: skip
     order = [type(one.step) for one in troubles(facts)]
-    assert order == [Point, Serve, Map, Provision, DropShield, SettleStack, End, type(None)]
+    assert order == [Point, Serve, Map, Provision, DropShield, ContinueRollback, End, type(None)]

@@ -22,6 +22,7 @@ from hitless.cloud.release.packaging import layer_code, write_layer
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.repair.facts import Facts, in_progress, look
 from hitless.cloud.repair.troubles import (
+    ContinueRollback,
     DropShield,
     End,
     FinishRollback,
@@ -138,7 +139,7 @@ class Repair:
                 self._failed[step] = explain(error)
             else:
                 fixed.update(dict.fromkeys(one for one in found if one.step == step))
-            if isinstance(step, StopShifts | FinishRollback | SettleStack):
+            if isinstance(step, StopShifts | FinishRollback | ContinueRollback | SettleStack):
                 break
         return taken
 
@@ -157,13 +158,13 @@ class Repair:
                 cloud.api.serve(served.stage, served.belongs)
             case Map(one):
                 cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
-            case Provision(_, function, version, 0):
+            case Provision(function, version, 0):
                 self._remove_provisioned(function, version)
-            case Provision(_, function, version, environments):
+            case Provision(function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
             case DropShield():
                 lower_shield(cloud, facts.observed)
-            case SettleStack(continues=True):
+            case ContinueRollback():
                 if causes := cloud.stack.continue_rollback(self._skip):
                     raise CloudError(causes[0], hint="fix the cause, and repeat")
             case SettleStack():
@@ -244,7 +245,7 @@ class Repair:
         if error is None:
             return trouble
         way = f"{error.message}; {error.hint}"
-        if isinstance(trouble.step, SettleStack) and trouble.step.continues:
+        if isinstance(trouble.step, ContinueRollback):
             way += ", or skip it with `hitless aws repair --skip-resource LOGICAL_ID`"
         return replace(trouble, fix=way)
 

@@ -1,7 +1,7 @@
 """What is wrong with a stage, and the step that fixes it. Pure: decided from what was seen.
 
-A trouble has no step if only a person can fix it. Each step reads as a sentence. `RepairStep` lists the steps in the
-order in which they are taken: traffic, routes to it, provisioned concurrency, the stack, records.
+A trouble has no step if only a person can fix it. Steps are taken in this order: traffic, routes to it, provisioned
+concurrency, the stack, records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import get_args
+from typing import ClassVar
+
+import msgspec
 
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
@@ -19,8 +21,16 @@ from hitless.cloud.transform.model import FunctionIds
 from hitless.service.strategy import parse, weights
 
 
-@dataclass(frozen=True, slots=True)
-class StopShifts:
+class RepairStep(msgspec.Struct, frozen=True):
+    """A step that reads as its `sentence`. The classes below are in the order in which steps are taken."""
+
+    sentence: ClassVar[str]
+
+    def __str__(self) -> str:
+        return self.sentence.format(**msgspec.structs.asdict(self))
+
+
+class StopShifts(RepairStep, frozen=True):
     """Stop CodeDeploy's deployments of these groups. It moves their aliases back."""
 
     groups: tuple[str, ...]
@@ -29,52 +39,30 @@ class StopShifts:
         return f"stop the deployments of {', '.join(self.groups)}, which moves their traffic back"
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Move all of a function's traffic to one version."""
-
+class Point(RepairStep, frozen=True):
     function: str
     version: str
-
-    def __str__(self) -> str:
-        return f"point all traffic of {self.function} at version {self.version}"
+    sentence = "point all traffic of {function} at version {version}"
 
 
-@dataclass(frozen=True, slots=True)
-class FinishRollback:
-    """Finish a rollback whose traffic has moved already."""
-
+class FinishRollback(RepairStep, frozen=True):
     release: int
-
-    def __str__(self) -> str:
-        return f"finish the rollback to release {self.release}"
+    sentence = "finish the rollback to release {release}"
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Move the Stage back to the stack's Deployment."""
-
+class Serve(RepairStep, frozen=True):
     served: Served
-
-    def __str__(self) -> str:
-        return f"have stage {self.served.stage.name} serve Deployment {self.served.belongs}"
+    sentence = "have stage {served.stage.name} serve Deployment {served.belongs}"
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
-    """Map a domain as the stack says."""
-
+class Map(RepairStep, frozen=True):
     mapped: Mapped
-
-    def __str__(self) -> str:
-        return f"map {self.mapped.domain} to stage {self.mapped.belongs.name} of API {self.mapped.belongs.api}"
+    sentence = "map {mapped.domain} to stage {mapped.belongs.name} of API {mapped.belongs.api}"
 
 
-@dataclass(frozen=True, slots=True)
-class Provision:
+class Provision(RepairStep, frozen=True):
     """Provision that many environments of a version; 0 removes them."""
 
-    ids: FunctionIds
     function: str
     version: str
     environments: int
@@ -85,41 +73,32 @@ class Provision:
         return f"provision {self.environments} environments of {self.function} version {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class DropShield:
+class DropShield(RepairStep, frozen=True):
     """Remove stage variables and permissions of a shield that no shift needs."""
 
-    def __str__(self) -> str:
-        return "take the shield down"
+    sentence = "take the shield down"
 
 
-@dataclass(frozen=True, slots=True)
-class SettleStack:
-    """Bring a stuck stack to a state in which it can be updated. `continues`: continue its roll-back."""
-
+class ContinueRollback(RepairStep, frozen=True):
     stack: str
-    continues: bool
-
-    def __str__(self) -> str:
-        if self.continues:
-            return f"continue the roll-back of {self.stack}"
-        return f"bring {self.stack} to a state in which it can be updated"
+    sentence = "continue the roll-back of {stack}"
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class SettleStack(RepairStep, frozen=True):
+    stack: str
+    sentence = "bring {stack} to a state in which it can be updated"
+
+
+class Upload(RepairStep, frozen=True):
     """Upload an artifact again, from this machine or from Lambda."""
 
     function: str
     version: str
     sha256: str
-
-    def __str__(self) -> str:
-        return f"upload the artifact {self.sha256[:12]}… of {self.function} again"
+    sentence = "upload the artifact {sha256:.12}… of {function} again"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(RepairStep, frozen=True):
     """Record how a release ended whose machine died."""
 
     release: int
@@ -129,9 +108,7 @@ class End:
         return f"record release {self.release} as {'live' if self.live else 'rolled back'}"
 
 
-RepairStep = StopShifts | Point | FinishRollback | Serve | Map | Provision | DropShield | SettleStack | Upload | End
-
-_ORDER = get_args(RepairStep)
+_ORDER = RepairStep.__subclasses__()
 
 
 def rank(step: RepairStep | None) -> int:
@@ -283,7 +260,7 @@ def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
         if number == belongs or (coming.get(names[ids]) == version and not taking_over):
             continue
         what = f"{number} environments of version {version} are provisioned instead of {belongs}"
-        yield Trouble(what, f"function {names[ids]}", step=Provision(ids, names[ids], version, belongs))
+        yield Trouble(what, f"function {names[ids]}", step=Provision(names[ids], version, belongs))
 
 
 def _shield(facts: Facts) -> Trouble:
@@ -307,9 +284,9 @@ def _stack(facts: Facts) -> Iterator[Trouble]:
     if facts.status == "UPDATE_ROLLBACK_FAILED":
         at = "; ".join(f"{name}: {reason}" for name, reason in sorted(facts.failures.items()))
         what = f"UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at {at or 'a resource'}"
-        yield Trouble(what, where, step=SettleStack(facts.stack, continues=True))
+        yield Trouble(what, where, step=ContinueRollback(facts.stack))
     elif said := _STATES.get(facts.status or ""):
-        yield Trouble(f"{facts.status}: {said}", where, step=SettleStack(facts.stack, continues=False))
+        yield Trouble(f"{facts.status}: {said}", where, step=SettleStack(facts.stack))
 
 
 def _artifacts(facts: Facts) -> Iterator[Trouble]:
