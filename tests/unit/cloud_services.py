@@ -12,11 +12,12 @@ from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Invocation
-from hitless.aws.traffic import Alarm, Answers
+from hitless.aws.traffic import Alarm
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
 from hitless.errors import ConflictError
+from hitless.release.receipt import ClientCounts
 from tests.unit.release_support import sha256
 
 if TYPE_CHECKING:
@@ -328,5 +329,5 @@ class FakeTraffic:
     def series(self, versions: Any, aliases: Any, *, since: Any, until: Any) -> dict[Any, Any]:
         return {}
 
-    def answers(self, api: str, stage: str, *, since: Any, until: Any) -> Answers:
-        return Answers(0, 0, 0)
+    def answers(self, api: str, stage: str, *, since: Any, until: Any) -> ClientCounts:
+        return ClientCounts(0, 0, {})

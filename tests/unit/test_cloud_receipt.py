@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.traffic import Alarm, Answers, Minute
+from hitless.aws.traffic import Alarm, Minute
 from hitless.cloud.records import receipt as made
 from hitless.cloud.records.receipt import CountedRollout, Series
-from hitless.cloud.records.rollouts import RolloutEnd, Rollouts
+from hitless.cloud.records.records import Record
+from hitless.cloud.records.rollouts import Rollouts
 from hitless.documents import to_plain
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full
-from hitless.release.receipt import HookEnd, ReceiptFacts
+from hitless.release.receipt import ClientCounts, HookEnd, ReceiptFacts
 from hitless.release.result import Outcome, Step
 from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
@@ -48,7 +48,7 @@ def rollout(**changed: Any) -> CountedRollout:
     return CountedRollout(**{**given, **changed})
 
 
-def receipt_of(rollout: CountedRollout, series: Series, clients: Answers | None, now: datetime) -> Any:
+def receipt_of(rollout: CountedRollout, series: Series, clients: ClientCounts | None, now: datetime) -> Any:
     return to_plain(made.receipt_of(rollout, series, clients, now))
 
 
@@ -57,11 +57,11 @@ def series(**candidate: Minute) -> dict[tuple[str, str], dict[datetime, Minute]]
     return {
         ("s-prod-zones", "8"): mine,
         ("s-prod-zones", "7"): {at(minute): Minute(90, 0, 0, 10.0) for minute in range(4)},
-        ("s-prod-meta", "3"): {at(minute): Minute(100) for minute in range(5)},
+        ("s-prod-meta", "3"): {at(minute): Minute(100, 0, 0) for minute in range(5)},
     }
 
 
-BAKED = series(m1=Minute(30, 0, 0, 12.0), m2=Minute(30, 1, 2, 16.0), m3=Minute(3, 3), m4=Minute(200))
+BAKED = series(m1=Minute(30, 0, 0, 12.0), m2=Minute(30, 1, 2, 16.0), m3=Minute(3, 3, 0), m4=Minute(200, 0, 0))
 
 
 def test_both_sides_are_summed_and_a_function_that_did_not_change_is_the_live_ones() -> None:
@@ -118,13 +118,18 @@ def test_a_rollout_without_a_bake_read_no_alarm() -> None:
     ("changed", "clients", "now", "says"),
     [
         ({}, None, at(6), "ask again after 12:08 UTC"),
-        ({}, Answers(1200, 20, 9), LATE, "answered 5 more with 5xx than any version failed"),
+        (
+            {},
+            ClientCounts(1200, 9, {"4xx": 20, "5xx": 9, "other": 1171}),
+            LATE,
+            "answered 5 more with 5xx than any version failed",
+        ),
         ({"unwrapped": ["meta"]}, None, LATE, "that meta returned"),
     ],
     ids=["too early", "the gateway's own", "not wrapped"],
 )
 def test_a_receipt_names_what_may_be_missing(
-    changed: dict[str, Any], clients: Answers | None, now: datetime, says: str
+    changed: dict[str, Any], clients: ClientCounts | None, now: datetime, says: str
 ) -> None:
     receipt = receipt_of(rollout(**changed), BAKED, clients, now)
     (sentence,) = receipt["missing"]
@@ -133,7 +138,7 @@ def test_a_receipt_names_what_may_be_missing(
 
 
 def test_responses_to_clients_are_counted_by_class() -> None:
-    receipt = receipt_of(rollout(), BAKED, Answers(1200, 20, 4), LATE)
+    receipt = receipt_of(rollout(), BAKED, ClientCounts(1200, 4, {"4xx": 20, "5xx": 4, "other": 1176}), LATE)
     assert receipt["complete"]
     assert receipt["clients"] == {"requests": 1200, "failed": 4, "by_class": {"4xx": 20, "5xx": 4, "other": 1176}}
 
@@ -171,9 +176,9 @@ class Late:
         self.asked += 1
         return {version: self.known.get(version, {}) for version in versions}
 
-    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers:
+    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> ClientCounts:
         assert (api, stage) == ("prod-s", "prod")
-        return Answers(0, 0, 0)
+        return ClientCounts(0, 0, {})
 
     def ringing(self, alarms: Any) -> list[str]:
         return []
@@ -199,9 +204,9 @@ class Clock:
         raise AssertionError("nobody waits")
 
 
-END = RolloutEnd(
-    "deploy", "Canary10Percent5Minutes", Outcome.LIVE, None, 7, 324.0,
-    (Step("2026-11-24T12:00:12.000Z", "preparing", 0),),
+ENDED = Record(
+    8, "s", "prod", "2026-11-24T12:00:12.000Z", "mark", "Canary10Percent5Minutes", outcome=Outcome.LIVE,
+    steps=(Step("2026-11-24T12:00:12.000Z", "preparing", 0),),
 )  # fmt: skip
 API = ("prod-s", "prod")
 RELEASE = {"release": 8, "stage": "prod", "live": True}
@@ -211,13 +216,13 @@ RELEASE = {"release": 8, "stage": "prod", "live": True}
 def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None:
     bucket, cloudwatch, clock = Bucket(), Late(), Clock(at(5.6))
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
-    first = rollouts.add(8, END, rollout(api=API))
+    first = rollouts.add(ENDED, rollout(api=API), verb="deploy", previous=7, duration_s=324.0)
     assert first.receipt is not None
     assert first.candidate is not None
     assert (first.receipt.complete, first.candidate.requests) == (False, 0)
     cloudwatch.known, clock.at, bucket.denies = BAKED, LATE, denies
     (entry,) = rollouts.of(8)
-    assert entry["receipt"] == receipt_of(rollout(), BAKED, Answers(0, 0, 0), LATE)
+    assert entry["receipt"] == receipt_of(rollout(), BAKED, ClientCounts(0, 0, {}), LATE)
     assert (entry["candidate"]["requests"], "counting" in entry) == (263, False)
     assert rollouts.of(8) == [entry]
     assert cloudwatch.asked == (3 if denies else 2)
@@ -227,8 +232,8 @@ def test_text_and_page_show_it_as_they_show_the_engines() -> None:
     bucket, cloudwatch, clock = Bucket(), Late(BAKED), Clock(LATE)
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     hooks = [HookEnd("2026-11-24T12:00:30.000Z", "BeforeAllowTraffic of s-prod-zones", "Succeeded")]
-    rollouts.add(8, END, rollout(hooks=hooks, api=API))
-    rollouts.add(8, msgspec.structs.replace(END, verb="rollback"), rollout())
+    rollouts.add(ENDED, rollout(hooks=hooks, api=API), verb="deploy", previous=7, duration_s=324.0)
+    rollouts.add(ENDED, rollout(), verb="rollback", previous=7, duration_s=324.0)
     document = {**RELEASE, "rollouts": rollouts.of(8)}
     assert [one["rollout"] for one in rollouts.of(8)] == [2, 1]
     text = in_full(document)

@@ -12,10 +12,11 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import CodeDeploy, Move
-from hitless.aws.traffic import Alarm, Answers, Minute, Traffic
+from hitless.aws.traffic import Alarm, Minute, Traffic
 from hitless.cloud.stage.settling import IN_HAND_S, Shield
 from hitless.cloud.transform.model import FunctionIds
 from hitless.errors import UsageError
+from hitless.release.receipt import ClientCounts
 
 pytestmark = pytest.mark.unit
 
@@ -205,7 +206,9 @@ def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute()
     assert read == {("s-prod-zones", "12"): both, ("s-prod-meta", "3"): both}
     assert len({query["Id"] for query in cloudwatch.queries}) == 10
     assert Traffic(cloudwatch).peak_concurrency("s-prod-zones", "live", until=NOON) == 7
-    assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == Answers(120, 5, 2)
+    assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == ClientCounts(
+        120, 2, {"4xx": 5, "5xx": 2, "other": 113}
+    )
     assert Traffic(cloudwatch).series([], ("live",), since=NOON, until=NOON) == {}
 
 

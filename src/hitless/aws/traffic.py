@@ -16,6 +16,7 @@ from typing import Any
 
 from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
 from hitless.errors import UsageError
+from hitless.release.receipt import ClientCounts, Sums
 
 ALARMS_LIMIT = 100
 """CloudWatch's limit on the names of one DescribeAlarms."""
@@ -24,37 +25,10 @@ QUERIES_LIMIT = 500
 """CloudWatch's limit on the queries of one GetMetricData."""
 
 
-@dataclass(frozen=True, slots=True)
-class Minute:
-    """A version's requests in one minute, or in several. `failed` counts those that a client saw fail."""
+class Minute(Sums, frozen=True):
+    """A version's requests in one minute."""
 
-    requests: int = 0
-    failed: int = 0
-    shielded: int = 0
     p99_ms: float | None = None
-    """Only for one minute."""
-
-    def plus(self, other: Minute) -> Minute:
-        """Both together."""
-        return Minute(self.requests + other.requests, self.failed + other.failed, self.shielded + other.shielded)
-
-    def sums(self) -> dict[str, int]:
-        """The three numbers of every summary."""
-        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The responses of an API's stage, whatever caused them."""
-
-    requests: int
-    refused: int
-    failed: int
-
-    def to_json(self) -> dict[str, Any]:
-        classes = {"4xx": self.refused, "5xx": self.failed, "other": self.requests - self.refused - self.failed}
-        by_class = {name: number for name, number in classes.items() if number > 0}
-        return {"requests": self.requests, "failed": self.failed, "by_class": by_class}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +69,7 @@ class Traffic:
             for number, version in wanted.items()
         }
 
-    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers:
+    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> ClientCounts:
         """The responses of that stage of the REST API with that name, from the minute of `since` on."""
         dimensions = [{"Name": "ApiName", "Value": api}, {"Name": "Stage", "Value": stage}]
         names = {"requests": "Count", "refused": "4XXError", "failed": "5XXError"}
@@ -103,7 +77,9 @@ class Traffic:
         sums = dict.fromkeys(names, 0)
         for found in self._read(queries, since.replace(second=0, microsecond=0), until + timedelta(minutes=1)):
             sums[found["Id"]] += int(sum(found.get("Values", ())))
-        return Answers(**sums)
+        requests, refused, failed = sums.values()
+        classes = {"4xx": refused, "5xx": failed, "other": requests - refused - failed}
+        return ClientCounts(requests, failed, {name: number for name, number in classes.items() if number > 0})
 
     def ringing(self, alarms: Collection[str]) -> list[str]:
         """The named alarms that are in ALARM now. A missing one does not ring."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from hitless.aws.traffic import Answers, Minute
+from hitless.aws.traffic import Minute
 from hitless.clock import timestamp
 from hitless.release.receipt import (
     READINGS_KEPT,
@@ -67,7 +67,7 @@ class CountedRollout:
         return list(dict.fromkeys((self.names[name], version) for name, version in both))
 
 
-def receipt_of(rollout: CountedRollout, series: Series, clients: Answers | None, now: datetime) -> ReceiptDocument:
+def receipt_of(rollout: CountedRollout, series: Series, clients: ClientCounts | None, now: datetime) -> ReceiptDocument:
     """The whole document."""
     candidate = _side(rollout.names, rollout.candidate, series)
     live = _side(rollout.names, rollout.live, series) if rollout.live else None
@@ -80,7 +80,7 @@ def receipt_of(rollout: CountedRollout, series: Series, clients: Answers | None,
         missing=tuple(missing),
         candidate=candidate,
         live=live,
-        clients=ClientCounts(**clients.to_json()) if clients else None,
+        clients=clients,
         weights=_weights(rollout, minutes),
         points=_points(minutes),
         alarms=_alarms(rollout, series),
@@ -94,8 +94,8 @@ class _Both:
     """One minute of both sides."""
 
     at: datetime
-    candidate: Minute
-    live: Minute
+    candidate: Sums
+    live: Sums
 
 
 def _side(names: Mapping[str, str], versions: Mapping[str, str], series: Series) -> ReleaseCounts:
@@ -107,25 +107,19 @@ def _side(names: Mapping[str, str], versions: Mapping[str, str], series: Series)
     return ReleaseCounts(*_counts(whole), functions=by_function)
 
 
-def _sum(minutes: Iterable[Minute]) -> Minute:
-    total = Minute()
-    for minute in minutes:
-        total = total.plus(minute)
-    return total
+def _sum(parts: Iterable[Sums]) -> Sums:
+    counted = [(one.requests, one.failed, one.shielded) for one in parts]
+    return Sums(*map(sum, zip(*counted, strict=True))) if counted else Sums(0, 0, 0)
 
 
-def _counts(minute: Minute) -> tuple[int, int, int, Mapping[str, int], int]:
+def _counts(whole: Sums) -> tuple[int, int, int, Mapping[str, int], int]:
     """The fields of ClassCounts. Of a version's responses only those of 5xx are known by class."""
-    bad = minute.failed + minute.shielded
-    return minute.requests, minute.failed, minute.shielded, {"5xx": bad} if bad else {}, 0
-
-
-def _sums(minute: Minute) -> Sums:
-    return Sums(minute.requests, minute.failed, minute.shielded)
+    bad = whole.failed + whole.shielded
+    return whole.requests, whole.failed, whole.shielded, {"5xx": bad} if bad else {}, 0
 
 
 def _missing(
-    rollout: CountedRollout, clients: Answers | None, sides: Sequence[ReleaseCounts], now: datetime
+    rollout: CountedRollout, clients: ClientCounts | None, sides: Sequence[ReleaseCounts], now: datetime
 ) -> list[str]:
     found = []
     if now < (settled := rollout.ended + SETTLES_AFTER):
@@ -170,19 +164,18 @@ def _interval(start: datetime, end: datetime, percent: float, minutes: Sequence[
         to=timestamp(end),
         asked_percent=percent,
         got_percent=round(100 * candidate.requests / requests, 2) if requests else None,
-        candidate=candidate.sums(),
-        live=live.sums(),
+        candidate=msgspec.structs.asdict(candidate),
+        live=msgspec.structs.asdict(live),
     )
 
 
 def _points(minutes: Sequence[_Both]) -> tuple[ReceiptPoint, ...]:
     """The sums at each minute's end."""
-    points, candidate, live = [], Minute(), Minute()
-    if minutes:
-        points.append(ReceiptPoint(timestamp(minutes[0].at), _sums(candidate), _sums(live)))
+    candidate = live = _sum(())
+    points = [ReceiptPoint(timestamp(minutes[0].at), candidate, live)] if minutes else []
     for minute in minutes:
-        candidate, live = candidate.plus(minute.candidate), live.plus(minute.live)
-        points.append(ReceiptPoint(timestamp(minute.at + timedelta(minutes=1)), _sums(candidate), _sums(live)))
+        candidate, live = _sum((candidate, minute.candidate)), _sum((live, minute.live))
+        points.append(ReceiptPoint(timestamp(minute.at + timedelta(minutes=1)), candidate, live))
     return tuple(points)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
-from hitless.aws.traffic import Alarm, Answers, Minute
+from hitless.aws.traffic import Alarm, Minute
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, CountedRollout, receipt_of
 from hitless.cloud.records.records import Documents, Record
@@ -25,7 +25,7 @@ from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_
 from hitless.cloud.transform.updates import HELD
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
-from hitless.release.receipt import HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
+from hitless.release.receipt import ClientCounts, HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
 from hitless.release.result import Outcome, SideCounts, Step
 from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
@@ -69,14 +69,14 @@ class Counter(Protocol):
     def series(
         self, versions: Any, aliases: Sequence[str], *, since: datetime, until: datetime
     ) -> Mapping[tuple[str, str], Mapping[datetime, Minute]]: ...
-    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers: ...
+    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> ClientCounts: ...
     def ringing(self, alarms: Collection[str]) -> list[str]: ...
     def alarms(self, names: Collection[str]) -> list[Alarm]: ...
     def peak_concurrency(self, function: str, alias: str, *, until: datetime) -> int: ...
 
 
-class RolloutEnd(msgspec.Struct, frozen=True):
-    """How a rollout ended."""
+class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of."""
 
     verb: str
     strategy: str
@@ -85,11 +85,6 @@ class RolloutEnd(msgspec.Struct, frozen=True):
     previous_release: int | None
     duration_s: float
     steps: tuple[Step, ...]
-
-
-class KeptRollout(RolloutEnd, frozen=True, kw_only=True):
-    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of."""
-
     rollout: int
     was_live: bool
     started_at: str
@@ -123,17 +118,27 @@ class Rollouts:
         self._documents, self._counter, self._clock = documents, counter, clock
         self._prefix = f"releases/{stage}/"
 
-    def add(self, release: int, end: RolloutEnd, rollout: CountedRollout, *, keep: bool = True) -> KeptRollout:
-        """Keep a rollout that has ended, with what is counted of it by now, and return it.
+    def add(
+        self, record: Record, rollout: CountedRollout, *, verb: str, previous: int | None, duration_s: float,
+        keep: bool = True,
+    ) -> KeptRollout:  # fmt: skip
+        """Keep a rollout that ended as the record says, with what is counted of it by now, and return it.
 
         Without `keep` it is only returned: another process keeps it.
         """
-        kept, etag = self._read(release)
+        assert record.outcome is not None
+        kept, etag = self._read(record.release)
         entry = self._counted(
             KeptRollout(
-                *(getattr(end, name) for name in end.__struct_fields__),
+                verb=verb,
+                strategy=record.strategy,
+                outcome=record.outcome,
+                reason=record.reason,
+                previous_release=previous,
+                duration_s=duration_s,
+                steps=record.steps,
                 rollout=len(kept) + 1,
-                was_live=end.outcome is Outcome.LIVE,
+                was_live=record.outcome is Outcome.LIVE,
                 started_at=timestamp(rollout.began),
                 ended_at=timestamp(rollout.ended),
                 counting=to_plain(rollout),
@@ -141,7 +146,7 @@ class Rollouts:
         )
         if keep:
             with contextlib.suppress(ConflictError):  # another process has just written a rollout of this release
-                self._write(release, (entry, *kept)[:ROLLOUTS_KEPT], etag)
+                self._write(record.release, (entry, *kept)[:ROLLOUTS_KEPT], etag)
         return entry
 
     def of(self, release: int) -> list[dict[str, Any]]:

@@ -13,8 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.clock import timestamp
-from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
-from hitless.cloud.release.executor import Superseded, Tenure, TransitionExecutor, check_headroom, versions_to_return_to
+from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.release.executor import (
+    Superseded,
+    Tenure,
+    TransitionExecutor,
+    check_headroom,
+    conclude,
+    versions_to_return_to,
+)
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.shifting import ReleaseRun, Shifting
@@ -151,25 +158,8 @@ class Deploy:
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
         steps = tuple(self._steps.steps)
         record = replace(run.record, outcome=outcome, reason=reason, ended_at=timestamp(now), steps=steps)
-        verb = "promote" if record.promoted_from else "deploy"
-        kept = self._cloud.rollouts.add(
-            record.release,
-            RolloutEnd(verb, record.strategy, outcome, reason, run.previous, self._steps.duration_s, steps),
-            rollout_of(
-                record, run.wanted, self._steps, run.home, ended=now, who=self._cloud.who, alarms=run.alarms,
-                hooks=self._shifting.asked,
-            ),
-            keep=self._tenure.end(record),
+        return conclude(
+            self._cloud, record, run.wanted, self._steps, run.home, now=now, previous=run.previous,
+            verb="promote" if record.promoted_from else "deploy", keep=self._tenure.end(record), alarms=run.alarms,
+            hooks=self._shifting.asked,
         )  # fmt: skip
-        return Result(
-            stage=run.record.stage,
-            release=run.record.release,
-            outcome=outcome,
-            strategy=run.record.strategy,
-            reason=reason,
-            duration_s=self._steps.duration_s,
-            steps=steps,
-            candidate=kept.candidate,
-            live=kept.live,
-            url=url_of(self._cloud),
-        )

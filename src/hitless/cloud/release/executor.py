@@ -12,23 +12,27 @@ first. The previous holder checks the mark before each step, and changes nothing
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
+from hitless.cloud.records.rollouts import ReleaseSteps, rollout_of
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud
+from hitless.cloud.stage.settling import Cloud, url_of
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import FunctionIds, Template, of_type
 from hitless.cloud.transition import Transition
 from hitless.errors import CloudError, ConflictError, ServiceFileError
-from hitless.release.result import Outcome
+from hitless.release.receipt import HookEnd
+from hitless.release.result import Outcome, Result
+from hitless.service.model import AlarmSettings
 from hitless.service.strategy import Strategy
 
 ALWAYS_UNRESERVED = 100
@@ -274,6 +278,22 @@ class Tenure:
         except ConflictError:
             return False
         return True
+
+
+def conclude(
+    cloud: Cloud, record: Record, wanted: Template, steps: ReleaseSteps, home: Mapping[str, str], *, now: datetime,
+    verb: str, previous: int | None, keep: bool = True, why: str | None = None, alarms: AlarmSettings | None = None,
+    hooks: Sequence[HookEnd] = (),
+) -> Result:  # fmt: skip
+    """The result of a release that ended as the record says. Its rollout is added to the release's, unless `keep` is
+    False.
+    """
+    rollout = rollout_of(record, wanted, steps, home, ended=now, who=cloud.who, why=why, alarms=alarms, hooks=hooks)
+    kept = cloud.rollouts.add(record, rollout, verb=verb, previous=previous, duration_s=steps.duration_s, keep=keep)
+    return Result(
+        record.stage, record.release, kept.outcome, record.strategy, record.reason, kept.duration_s, record.steps,
+        candidate=kept.candidate, live=kept.live, url=url_of(cloud),
+    )  # fmt: skip
 
 
 def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:

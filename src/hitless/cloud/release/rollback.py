@@ -14,10 +14,10 @@ from typing import Any
 from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
-from hitless.cloud.release.executor import TransitionExecutor
+from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.release.executor import TransitionExecutor, conclude
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settle, url_of
+from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settle
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered
@@ -72,16 +72,9 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     now = cloud.clock.now()
     live_again = replace(target, outcome=Outcome.LIVE, reason=None, ended_at=timestamp(now), left_for=None)
     cloud.records.save(live_again)
-    previous = live if live != target.release else None
-    kept = cloud.rollouts.add(
-        target.release,
-        RolloutEnd("rollback", STRATEGY, Outcome.LIVE, None, previous, steps.duration_s, tuple(steps.steps)),
-        rollout_of(target, template, steps, before.at, ended=now, who=cloud.who, why=why),
-    )
-    return Result(
-        stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
-        duration_s=steps.duration_s, steps=tuple(steps.steps),
-        candidate=kept.candidate, live=kept.live, url=url_of(cloud),
+    return conclude(
+        cloud, replace(live_again, strategy=STRATEGY, steps=tuple(steps.steps)), template, steps, before.at, now=now,
+        previous=live if live != target.release else None, verb="rollback", why=why,
     )  # fmt: skip
 
 
