@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hitless.aws.follow import Stack
+from hitless.aws.lambdas import Running
 from hitless.aws.osls import find_osls
-from hitless.aws.running import Running
 from hitless.cloud.adoption.templates import (
     BUCKET_ID,
     PlainStack,

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
-from hitless.aws.api_stages import ApiStages, Mappings
+from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy, Shift
 from hitless.aws.lambdas import Autoscaling, Lambdas
@@ -195,7 +195,7 @@ class Demo:
             ),
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
             autoscaling=Autoscaling(client("application-autoscaling")),
-            api=ApiStages(client("apigateway")), mappings=Mappings(client("apigateway")),
+            api=ApiStages(client("apigateway")),
             traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who={}, clock=clock, say=self.say,
         )  # fmt: skip
 

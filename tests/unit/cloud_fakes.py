@@ -35,7 +35,6 @@ from tests.unit.cloud_services import (
     FakeCodeDeploy,
     FakeDocuments,
     FakeLambdas,
-    FakeMappings,
     FakeStack,
     FakeTraffic,
 )
@@ -148,7 +147,6 @@ class World:
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
             autoscaling=cast(Any, FakeAutoscaling(self)),
             api=cast(Any, FakeApiStages(self)),
-            mappings=cast(Any, FakeMappings(self)),
             traffic=FakeTraffic(self),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(self), _Clock()),
             who={},

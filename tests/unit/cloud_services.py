@@ -199,7 +199,7 @@ class FakeAutoscaling:
 
 
 class FakeApiStages:
-    """API Gateway: the variables of the one stage."""
+    """API Gateway: the variables of the one stage, and the mapping of the one domain."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -226,18 +226,11 @@ class FakeApiStages:
         for name in names:
             self._world.variables.pop(name, None)
 
-
-class FakeMappings:
-    """API Gateway: the mapping of the one domain."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def get(self, domain: str, path: str) -> ApiStage | None:
+    def mapping(self, domain: str, path: str) -> ApiStage | None:
         self._world.moment("read the mapping")
         return self._world.mapping
 
-    def put(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
+    def map(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
         self._world.moment("map the domain")
         self._world.mapping = stage
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hitless.aws.follow import Stack
-from hitless.aws.running import Running
+from hitless.aws.lambdas import Running
 from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
 from hitless.cloud.adoption.templates import PlainStack, adopted, functions_in, with_stage
 from hitless.cloud.transform import desired

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from hitless.aws.lambdas import Invocation
-from hitless.aws.running import Running
+from hitless.aws.api_stages import ApiStage
+from hitless.aws.lambdas import Invocation, Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, AdoptionPhase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
@@ -44,9 +44,11 @@ def plain_world() -> World:
 
 
 @dataclass
-class FakeCode:
+class FakeCode(FakeLambdas):
     world: World
-    versions: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.world)
 
     def running(self, function: str, *, alias: str) -> Running:
         self.world.moment("read what runs")
@@ -61,15 +63,15 @@ class FakeCode:
 class FakeServed:
     world: World
 
-    def stage(self, api: str, name: str) -> dict[str, Any]:
+    def read(self, stage: ApiStage) -> dict[str, Any]:
         self.world.moment("read the stage")
         resources = self.world.stack.live.resources
         found = deployment_in(self.world.stack.live.template)
         assert found is not None
-        stage = resources.get(STAGE_ID, {"Properties": {"DeploymentId": {"Ref": found[0]}}})
-        return {"stageName": name, "deploymentId": stage["Properties"]["DeploymentId"]["Ref"]}
+        one = resources.get(STAGE_ID, {"Properties": {"DeploymentId": {"Ref": found[0]}}})
+        return {"stageName": stage.name, "deploymentId": one["Properties"]["DeploymentId"]["Ref"]}
 
-    def mappings(self, api: str, stage: str) -> list[tuple[str, str]]:
+    def mappings(self, stage: ApiStage) -> list[tuple[str, str]]:
         return []
 
 
@@ -94,10 +96,13 @@ class FakeImports:
 
 
 def adoption(world: World, said: io.StringIO | None = None) -> Adoption:
-    cloud = replace(world.cloud(), say=lambda line: print(line, file=said))
+    cloud = replace(
+        world.cloud(), say=lambda line: print(line, file=said), lambdas=cast(Any, FakeCode(world)),
+        api=cast(Any, FakeServed(world)),
+    )  # fmt: skip
     compiled = package("a", Hooks())
     return Adoption(
-        cloud, compiled.service, code=cast(Any, FakeCode(world)), served=cast(Any, FakeServed(world)),
+        cloud, compiled.service,
         imports=cast(Any, FakeImports(world)), package=lambda artifacts: replace(compiled, artifacts=artifacts),
     )  # fmt: skip
 
@@ -269,14 +274,10 @@ def test_without_a_stack_there_is_nothing_to_take_over() -> None:
 
 
 @dataclass
-class FailingLambdas(FakeLambdas):
+class FailingLambdas(FakeCode):
     """What is invoked at these versions answers with 500."""
 
-    world: World
     at: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__init__(self.world)
 
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         return Invocation({"statusCode": 500 if version in self.at else 200})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hitless.aws.running import RunningCode
+from hitless.aws.lambdas import Lambdas
 from hitless.errors import CloudError
 
 pytestmark = pytest.mark.unit
@@ -70,7 +70,7 @@ class FakeLambda:
     ],
 )
 def test_the_newest_version_is_used_if_it_equals_latest(versions: Any, same: str | None) -> None:
-    found = RunningCode(FakeLambda(versions)).running("demo", alias="live")
+    found = Lambdas(FakeLambda(versions)).running("demo", alias="live")
     assert found is not None
     assert (found.version, found.sha256, found.zip_bytes, found.has_live_alias) == (same, SHA256, 5, True)
 
@@ -78,7 +78,7 @@ def test_the_newest_version_is_used_if_it_equals_latest(versions: Any, same: str
 def test_the_bytes_are_those_of_the_digest_or_nothing_goes_on(tmp_path: Path) -> None:
     source, to = tmp_path / "source.zip", tmp_path / "to.zip"
     source.write_bytes(ZIP)
-    code = RunningCode(FakeLambda({}, source.as_uri()))
+    code = Lambdas(FakeLambda({}, source.as_uri()))
     code.download("demo", SHA256, to)
     assert to.read_bytes() == ZIP
     source.write_bytes(b"another zip")

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -21,6 +23,7 @@ from hitless.cloud.status import status
 from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from tests.unit.cloud_fakes import World
+from tests.unit.cloud_services import FakeLambdas
 from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
 
 pytestmark = pytest.mark.unit
@@ -32,14 +35,11 @@ def fix(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: P
 
 
 def repair(world: World, here: Callable[[str], Path], skip: tuple[str, ...] = ()) -> Repair:
-    return Repair(world.cloud(), here, LambdasCopy(world), skip=skip)
+    return Repair(replace(world.cloud(), lambdas=cast(Any, LambdasCopy(world))), here, skip=skip)
 
 
-class LambdasCopy:
+class LambdasCopy(FakeLambdas):
     """What Lambda has kept of each version's bytes."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
 
     def download(self, function: str, sha256: str, to: Path, *, version: str) -> None:
         self._world.moment("fetch a version's code")

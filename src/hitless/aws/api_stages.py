@@ -13,6 +13,9 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.session import Ignoring
 
+NO_PATH = "(none)"
+"""API Gateway's name for the mapping of the whole domain."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiStage:
@@ -23,10 +26,18 @@ class ApiStage:
 
 
 class ApiStages:
-    """Stages of REST APIs. botocore's errors leave as they are: callers are inside `aws_errors`."""
+    """Stages of REST APIs, and the domains mapped to them. botocore's errors leave as they are: callers are inside
+    `aws_errors`.
+    """
 
     def __init__(self, client: Any) -> None:
         self._apigateway = client
+
+    def read(self, stage: ApiStage) -> dict[str, Any] | None:
+        """The stage as GetStage shows it, or None."""
+        with Ignoring("NotFoundException"):
+            return dict(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name))
+        return None
 
     def variables(self, stage: ApiStage) -> dict[str, str]:
         """All variables of the stage."""
@@ -35,9 +46,8 @@ class ApiStages:
 
     def deployment(self, stage: ApiStage) -> str | None:
         """The id of the Deployment that the stage serves; None if there is no such stage."""
-        with Ignoring("NotFoundException"):
-            return str(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)["deploymentId"])
-        return None
+        found = self.read(stage)
+        return str(found["deploymentId"]) if found is not None else None
 
     def serve(self, stage: ApiStage, deployment: str) -> None:
         """Have the stage serve that Deployment, at once."""
@@ -61,25 +71,14 @@ class ApiStages:
     def _patch(self, stage: ApiStage, operations: list[dict[str, str]]) -> None:
         self._apigateway.update_stage(restApiId=stage.api, stageName=stage.name, patchOperations=operations)
 
-
-NO_PATH = "(none)"
-"""API Gateway's name for the mapping of the whole domain."""
-
-
-class Mappings:
-    """Base path mappings. botocore's errors leave as they are: callers are inside `aws_errors`."""
-
-    def __init__(self, client: Any) -> None:
-        self._apigateway = client
-
-    def get(self, domain: str, path: str) -> ApiStage | None:
+    def mapping(self, domain: str, path: str) -> ApiStage | None:
         """Where it leads; None if there is no such mapping, or no such domain."""
         with Ignoring("NotFoundException"):
             found = self._apigateway.get_base_path_mapping(domainName=domain, basePath=path)
             return ApiStage(str(found["restApiId"]), str(found.get("stage", "")))
         return None
 
-    def put(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
+    def map(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
         """Map the path to that stage. An existing mapping (`there`) is changed in place: deleting it first would cause
         403s.
         """
@@ -95,3 +94,17 @@ class Mappings:
                 {"op": "replace", "path": "/stage", "value": stage.name},
             ],
         )
+
+    def mappings(self, stage: ApiStage) -> list[tuple[str, str]]:
+        """(domain, base path) of each custom domain that is mapped to the stage."""
+        found = []
+        for page in self._apigateway.get_paginator("get_domain_names").paginate():
+            for domain in (str(one["domainName"]) for one in page.get("items", ())):
+                pages = self._apigateway.get_paginator("get_base_path_mappings").paginate(domainName=domain)
+                held = [one for each in pages for one in each.get("items", ())]
+                found += [
+                    (domain, str(one.get("basePath") or NO_PATH))
+                    for one in held
+                    if (one.get("restApiId"), one.get("stage")) == (stage.api, stage.name)
+                ]
+        return found

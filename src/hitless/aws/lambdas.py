@@ -1,13 +1,17 @@
-"""Lambda's versions and aliases, single invocations of a version, provisioned concurrency and its scaling, and logs."""
+"""Lambda's functions, versions and aliases, single invocations, provisioned concurrency and its scaling, and logs."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import shutil
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -22,6 +26,8 @@ WARM_S = 0.3
 """How long a warmed environment stays busy if several are wanted."""
 
 POLL_S = 1.0
+LATEST = "$LATEST"
+DOWNLOAD_TIMEOUT_S = 60.0
 
 _NOT_PROVISIONED = ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException")
 
@@ -45,6 +51,28 @@ class Invocation:
 
     payload: Any
     error: str = ""
+
+
+_HELD = (
+    "CodeSha256", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "VpcConfig", "DeadLetterConfig",
+    "KMSKeyArn", "TracingConfig", "Layers", "FileSystemConfigs", "Architectures", "EphemeralStorage", "LoggingConfig",
+    "ImageConfigResponse", "PackageType",
+)  # fmt: skip
+"""The fields that make two versions equal: Lambda publishes no new version "if the function's configuration and code
+haven't changed" (PublishVersion). Other fields of GetFunctionConfiguration, such as the state, are not compared.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A function's `$LATEST`. `version` is the newest published one if it has the same code and configuration."""
+
+    name: str
+    sha256: str
+    zip_bytes: int
+    version: str | None = None
+    package: str = "Zip"
+    has_live_alias: bool = False
 
 
 class Lambdas:
@@ -189,6 +217,45 @@ class Lambdas:
         answer = self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=json.dumps(event).encode())
         body = answer["Payload"].read()
         return Invocation(json.loads(body) if body else None, str(answer.get("FunctionError", "")))
+
+    def running(self, function: str, *, alias: str) -> Running | None:
+        """The function's `$LATEST`, or None if there is no such function. `alias` is the name of the live alias."""
+        if (latest := self._configuration(function, LATEST)) is None:
+            return None
+        aliases = self._lambda.get_paginator("list_aliases").paginate(FunctionName=function)
+        return Running(
+            name=function,
+            sha256=base64.b64decode(latest["CodeSha256"]).hex(),
+            zip_bytes=int(latest.get("CodeSize", 0)),
+            version=self._same_as(latest, function),
+            package=str(latest.get("PackageType", "Zip")),
+            has_live_alias=any(one["Name"] == alias for page in aliases for one in page["Aliases"]),
+        )
+
+    def _same_as(self, latest: dict[str, Any], function: str) -> str | None:
+        """The newest version's number if it equals `$LATEST`. Both are read by GetFunctionConfiguration, because the
+        list of versions leaves out some of the fields.
+        """
+        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
+        numbers = [int(one["Version"]) for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
+        if not numbers:
+            return None
+        newest = str(max(numbers))
+        found = self._configuration(function, newest) or {}
+        return newest if all(found.get(key) == latest.get(key) for key in _HELD) else None
+
+    def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
+        """Write the zip of this version to a file. Raises CloudError if its SHA-256 (hex) is not `sha256`."""
+        location = self._lambda.get_function(FunctionName=function, Qualifier=version)["Code"]["Location"]
+        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as response, to.open("wb") as file:
+            shutil.copyfileobj(response, file)
+        with to.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise CloudError(
+                f"{function}: the downloaded code has the SHA-256 {found}, not {sha256}",
+                hint="another deployment is in progress: repeat the command when it has ended",
+            )
 
     def _wake_by_invoking(self, function: str, version: str) -> None:
         with Ignoring("ResourceNotReadyException", "ResourceConflictException"):

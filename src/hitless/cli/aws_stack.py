@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from hitless.aws.osls import find_osls
-from hitless.aws.running import RunningCode, ServedApi
 from hitless.aws.stacks import Imports, Stacks
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.following import conclude
@@ -66,10 +65,7 @@ def register(app: typer.Typer) -> None:
         service = ctx.load_for_aws()
         with connected_stage(ctx, service) as stage:
             store = store_of(ctx)
-            code = RunningCode(stage.aws.client("lambda"))
-            runner = Repair(
-                stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), code, skip=skip_resource or ()
-            )
+            runner = Repair(stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), skip=skip_resource or ())
             done = runner.plan(service.stage) if dry_run else runner.run(service.stage)
         ctx.show(done.to_json(), lambda: _repaired_in_words(done))
         if done.left and not dry_run:
@@ -83,8 +79,6 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
     return Adoption(
         stage.cloud,
         stage.service,
-        code=RunningCode(stage.aws.client("lambda")),
-        served=ServedApi(stage.aws.client("apigateway")),
         imports=Imports(cloudformation, stacks),
         package=lambda artifacts: package(stage.service, artifacts, stage.core, osls),
     )

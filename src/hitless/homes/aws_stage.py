@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hitless.aws.api_stages import ApiStages, Mappings
+from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy, Shift
 from hitless.aws.lambdas import Autoscaling, Lambdas
@@ -105,7 +105,6 @@ def connected_stage(
             shield=Shield(api, lambdas, place.say, lambda seconds: time.sleep(seconds / factor)),
             autoscaling=Autoscaling(aws.client("application-autoscaling")),
             api=api,
-            mappings=Mappings(aws.client("apigateway")),
             traffic=traffic,
             rollouts=Rollouts(bucket, service.stage, traffic, clock),
             who=who.to_json(),

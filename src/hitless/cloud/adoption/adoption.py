@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hitless.artifact.model import Artifact
+from hitless.aws.api_stages import ApiStage
 from hitless.aws.buckets import artifact_key
 from hitless.aws.follow import resting
-from hitless.aws.running import LATEST, RunningCode, ServedApi
+from hitless.aws.lambdas import LATEST
 from hitless.aws.stacks import Imports
 from hitless.clock import timestamp
 from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
@@ -68,12 +69,10 @@ class Adoption:
     """Takes over one stage's stack. `package` compiles the service for given artifacts, whose bytes are not needed."""
 
     def __init__(
-        self, cloud: Cloud, service: Service, *, code: RunningCode, served: ServedApi, imports: Imports,
+        self, cloud: Cloud, service: Service, *, imports: Imports,
         package: Callable[[Mapping[str, Artifact]], ServicePackage],
     ) -> None:  # fmt: skip
-        self._cloud, self._service = cloud, service
-        self._code, self._served, self._imports = code, served, imports
-        self._package = package
+        self._cloud, self._service, self._imports, self._package = cloud, service, imports, package
         self._steps = ReleaseSteps(cloud.clock, cloud.say)
 
     def observe(self) -> PlainStack:
@@ -96,10 +95,11 @@ class Adoption:
         physical = self._cloud.stack.held()
         made_by, served, mappings = deployment_in(template), None, list[tuple[str, str]]()
         if made_by is not None and API_ID in physical:
-            served = self._served.stage(physical[API_ID], made_by[1])
-            mappings = self._served.mappings(physical[API_ID], made_by[1])
+            stage = ApiStage(physical[API_ID], made_by[1])
+            served, mappings = self._cloud.api.read(stage), self._cloud.api.mappings(stage)
         running = {
-            ids: self._code.running(lambda_name, alias=ALIAS) for ids, lambda_name in functions_in(template).items()
+            ids: self._cloud.lambdas.running(lambda_name, alias=ALIAS)
+            for ids, lambda_name in functions_in(template).items()
         }
         exports = lost_exports(template).values()
         importers = {export: found for export in exports if (found := self._imports.importers(export))}
@@ -240,7 +240,7 @@ class Adoption:
         self._steps.add("preparing", 0, "the running code is copied to the artifact bucket")
         with tempfile.TemporaryDirectory(prefix="hitless-adopt-") as place:
             for sha256, name in {one.sha256: one.name for one in seen.running.values()}.items():
-                self._code.download(name, sha256, zipped := Path(place) / "code.zip")
+                self._cloud.lambdas.download(name, sha256, zipped := Path(place) / "code.zip")
                 self._cloud.bucket.put_artifact(sha256, zipped)
 
     def _import(self, seen: PlainStack, plan: AdoptionPlan) -> None:

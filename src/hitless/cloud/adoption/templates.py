@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from hitless.aws.follow import Stack
-from hitless.aws.running import Running
+from hitless.aws.lambdas import Running
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import add_version, call_aliases, outputs_of
 from hitless.cloud.transform.functions import call_function

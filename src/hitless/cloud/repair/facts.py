@@ -179,7 +179,7 @@ def _mapped(cloud: Cloud, observed: Observed) -> tuple[Mapped, ...]:
         if properties.get("Stage") != {"Ref": STAGE_ID} or not isinstance(properties["DomainName"], str):
             continue
         domain, path = properties["DomainName"], str(properties.get("BasePath") or NO_PATH)
-        found.append(Mapped(domain, path, cloud.mappings.get(domain, path), observed.stage))
+        found.append(Mapped(domain, path, cloud.api.mapping(domain, path), observed.stage))
     return tuple(found)
 
 

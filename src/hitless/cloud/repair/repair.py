@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -67,23 +67,15 @@ class Repaired:
         }
 
 
-class CodeDownload(Protocol):
-    """Downloads the code of a published version. Implemented by `aws.running.RunningCode`."""
-
-    def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
-
-
 class Repair:
     """Repairs one stage.
 
-    `zip_of`: an artifact's digest in hex → the path of its zip on this machine, which may be missing. `code` downloads
-    it from Lambda. `skip`: logical ids that a stuck roll-back leaves as they are.
+    `zip_of`: an artifact's digest in hex → the path of its zip on this machine, which may be missing: then it is
+    downloaded from Lambda. `skip`: logical ids that a stuck roll-back leaves as they are.
     """
 
-    def __init__(
-        self, cloud: Cloud, zip_of: Callable[[str], Path], code: CodeDownload, *, skip: Collection[str] = ()
-    ) -> None:
-        self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
+    def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path], *, skip: Collection[str] = ()) -> None:
+        self._cloud, self._zip_of, self._skip = cloud, zip_of, tuple(skip)
         self._holder = secrets.token_hex(8)
         self._steps: list[str] = []
         self._failed: dict[RepairStep, HitlessError] = {}
@@ -157,7 +149,7 @@ class Repair:
             case Serve(served):
                 cloud.api.serve(served.stage, served.belongs)
             case Map(one):
-                cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
+                cloud.api.map(one.domain, one.path, one.belongs, there=one.at is not None)
             case Provision(function, version, 0):
                 self._remove_provisioned(function, version)
             case Provision(function, version, environments):
@@ -195,7 +187,7 @@ class Repair:
             elif not here.is_file():
                 here = Path(place) / "artifact.zip"
                 try:
-                    self._code.download(function, sha256, here, version=version)
+                    self._cloud.lambdas.download(function, sha256, here, version=version)
                 except OSError as error:
                     raise CloudError(f"Lambda's copy cannot be fetched: {error}", hint="repeat the command") from error
             self._cloud.bucket.put_artifact(sha256, here)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.api_stages import ApiStage, ApiStages, Mappings
+from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import Move, Shift
 from hitless.aws.lambdas import Autoscaling, Lambdas
@@ -47,7 +47,6 @@ class Cloud:
     shield: Shield
     autoscaling: Autoscaling
     api: ApiStages
-    mappings: Mappings
     traffic: Counter
     rollouts: Rollouts
     who: Mapping[str, Any]
