@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
 from hitless.cloud.records.records import Record, Records, fetch_artifacts, live_release
 from hitless.errors import CloudError, ConflictError
 from hitless.release.document import ReleaseDocument
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.component
 
 
 @dataclass
-class InMemoryBucket:
+class InMemoryBucket(Bucket):
     """Documents and artifacts by key."""
 
     held: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
 from hitless.cli.status import in_words
 from hitless.cloud.records.records import fetch_artifacts
 from hitless.cloud.release.deploy import Deploy
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.component
 
 
 @dataclass
-class FakeBucket:
+class FakeBucket(Bucket):
     """Zips by their digest (hex); `fetched` tells which were asked for."""
 
     zips: dict[str, bytes]

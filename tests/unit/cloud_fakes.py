@@ -140,13 +140,13 @@ class World:
         """What one process sees of it."""
         return Cloud(
             stack=cast(Any, FakeStack(self)),
-            bucket=cast(Any, FakeDocuments(self)),
+            bucket=FakeDocuments(self),
             records=Records(FakeDocuments(self), "prod"),
-            lambdas=cast(Any, FakeLambdas(self)),
+            lambdas=FakeLambdas(self),
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), alias=ALIAS, clock=FakeTime()),
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
-            autoscaling=cast(Any, FakeAutoscaling(self)),
-            api=cast(Any, FakeApiStages(self)),
+            autoscaling=FakeAutoscaling(self),
+            api=FakeApiStages(self),
             traffic=FakeTraffic(self),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(self), _Clock()),
             who={},

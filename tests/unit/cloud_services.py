@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hitless.aws.api_stages import ApiStage
-from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.api_stages import ApiStage, ApiStages
+from hitless.aws.buckets import Bucket
+from hitless.aws.codedeploy import CodeDeploy, Deployment, Move
 from hitless.aws.follow import Stack
-from hitless.aws.lambdas import AliasState, Invocation
-from hitless.aws.traffic import Alarm
+from hitless.aws.lambdas import AliasState, Autoscaling, Invocation, Lambdas
+from hitless.aws.traffic import Alarm, Traffic
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
@@ -77,7 +78,7 @@ class FakeStack:
         self._world.moment("the stack is updated")
 
 
-class FakeDocuments:
+class FakeDocuments(Bucket):
     """The bucket."""
 
     name = "artifact-bucket"
@@ -115,7 +116,7 @@ class FakeDocuments:
         return [key for key in self._world.documents if key.startswith(prefix)]
 
 
-class FakeLambdas:
+class FakeLambdas(Lambdas):
     """Lambda: aliases, and versions that are always awake."""
 
     def __init__(self, world: World) -> None:
@@ -181,7 +182,7 @@ class FakeLambdas:
         return Invocation({"statusCode": 200})
 
 
-class FakeAutoscaling:
+class FakeAutoscaling(Autoscaling):
     """Application Auto Scaling: its bounds are the world's; a version below its least is raised to it."""
 
     def __init__(self, world: World) -> None:
@@ -198,7 +199,7 @@ class FakeAutoscaling:
         self._world.scaled.pop((function, version), None)
 
 
-class FakeApiStages:
+class FakeApiStages(ApiStages):
     """API Gateway: the variables of the one stage, and the mapping of the one domain."""
 
     def __init__(self, world: World) -> None:
@@ -235,7 +236,7 @@ class FakeApiStages:
         self._world.mapping = stage
 
 
-class FakeCodeDeploy:
+class FakeCodeDeploy(CodeDeploy):
     """CodeDeploy: a deployment bakes until it is looked at twice; an alias that is not where it should be fails it."""
 
     def __init__(self, world: World) -> None:
@@ -302,7 +303,7 @@ class FakeCodeDeploy:
         ]
 
 
-class FakeTraffic:
+class FakeTraffic(Traffic):
     """CloudWatch: nothing was counted; the world says which alarms there are and which ring."""
 
     def __init__(self, world: World) -> None:

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from hitless.aws.api_stages import ApiStage
-from hitless.aws.lambdas import Invocation, Running
+from hitless.aws.api_stages import ApiStage, ApiStages
+from hitless.aws.lambdas import LATEST, Invocation, Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, AdoptionPhase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
@@ -26,7 +26,7 @@ from tests.unit.release_support import sha256
 
 pytestmark = pytest.mark.unit
 
-OLD, LATEST = "a", "$LATEST"
+OLD = "a"
 
 
 class Killed(BaseException):
@@ -54,13 +54,13 @@ class FakeCode(FakeLambdas):
         self.world.moment("read what runs")
         return Running(function, sha256(OLD), 1000, "1", has_live_alias=function in self.world.aliases)
 
-    def download(self, function: str, sha256: str, to: Path) -> None:
+    def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         self.world.moment("download")
         to.write_bytes(b"zip")
 
 
 @dataclass
-class FakeServed:
+class FakeServed(ApiStages):
     world: World
 
     def read(self, stage: ApiStage) -> dict[str, Any]:
@@ -97,8 +97,8 @@ class FakeImports:
 
 def adoption(world: World, said: io.StringIO | None = None) -> Adoption:
     cloud = replace(
-        world.cloud(), say=lambda line: print(line, file=said), lambdas=cast(Any, FakeCode(world)),
-        api=cast(Any, FakeServed(world)),
+        world.cloud(), say=lambda line: print(line, file=said), lambdas=FakeCode(world),
+        api=FakeServed(world),
     )  # fmt: skip
     compiled = package("a", Hooks())
     return Adoption(
@@ -285,7 +285,7 @@ class FailingLambdas(FakeCode):
 
 def smoked(world: World, *failing: str, said: io.StringIO | None = None) -> Adoption:
     one = adoption(world, said)
-    one._cloud = replace(one._cloud, lambdas=cast(Any, FailingLambdas(world, failing)))
+    one._cloud = replace(one._cloud, lambdas=FailingLambdas(world, failing))
     settings = replace(one._service.settings, smoke=(SmokeRequest("GET", "/health"),))
     health = (Route("GET", "/health"),)
     functions = tuple(replace(each, routes=health if each.name == "meta" else ()) for each in one._service.functions)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.traffic import Alarm, Minute
+from hitless.aws.buckets import Bucket
+from hitless.aws.traffic import Alarm, Minute, Traffic
 from hitless.cloud.records import receipt as made
 from hitless.cloud.records.receipt import CountedRollout, Series
 from hitless.cloud.records.records import Record
@@ -144,7 +145,7 @@ def test_responses_to_clients_are_counted_by_class() -> None:
 
 
 @dataclass
-class Bucket:
+class InMemoryBucket(Bucket):
     """Documents; `denies` refuses to write."""
 
     held: dict[str, str] = field(default_factory=dict)
@@ -165,7 +166,7 @@ class Bucket:
 
 
 @dataclass
-class Late:
+class Late(Traffic):
     """CloudWatch: `known` is what it has by now."""
 
     known: Mapping[tuple[str, str], Mapping[datetime, Minute]] = field(default_factory=dict)
@@ -214,7 +215,7 @@ RELEASE = {"release": 8, "stage": "prod", "live": True}
 
 @pytest.mark.parametrize("denies", [False, True], ids=["writes", "only reads"])
 def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None:
-    bucket, cloudwatch, clock = Bucket(), Late(), Clock(at(5.6))
+    bucket, cloudwatch, clock = InMemoryBucket(), Late(), Clock(at(5.6))
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     first = rollouts.add(ENDED, rollout(api=API), verb="deploy", previous=7, duration_s=324.0)
     assert first.receipt is not None
@@ -229,7 +230,7 @@ def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None
 
 
 def test_text_and_page_show_it_as_they_show_the_engines() -> None:
-    bucket, cloudwatch, clock = Bucket(), Late(BAKED), Clock(LATE)
+    bucket, cloudwatch, clock = InMemoryBucket(), Late(BAKED), Clock(LATE)
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     hooks = [HookEnd("2026-11-24T12:00:30.000Z", "BeforeAllowTraffic of s-prod-zones", "Succeeded")]
     rollouts.add(ENDED, rollout(hooks=hooks, api=API), verb="deploy", previous=7, duration_s=324.0)

@@ -8,13 +8,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage
-from hitless.aws.lambdas import AliasState
+from hitless.aws.lambdas import LATEST, AliasState
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.repair import Repair, Repaired
@@ -35,13 +34,13 @@ def fix(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: P
 
 
 def repair(world: World, here: Callable[[str], Path], skip: tuple[str, ...] = ()) -> Repair:
-    return Repair(replace(world.cloud(), lambdas=cast(Any, LambdasCopy(world))), here, skip=skip)
+    return Repair(replace(world.cloud(), lambdas=LambdasCopy(world)), here, skip=skip)
 
 
 class LambdasCopy(FakeLambdas):
     """What Lambda has kept of each version's bytes."""
 
-    def download(self, function: str, sha256: str, to: Path, *, version: str) -> None:
+    def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         self._world.moment("fetch a version's code")
         if self._world.letter(function, version) * 64 != sha256:
             raise CloudError("other bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -67,7 +67,7 @@ class Fake:
 
     @property
     def shield(self) -> Shield:
-        return Shield(self, self, self.said.append, self.wait)
+        return Shield(cast(Any, self), cast(Any, self), self.said.append, self.wait)
 
 
 def test_the_shield_names_both_versions_and_allows_one_call_until_it_is_down() -> None:

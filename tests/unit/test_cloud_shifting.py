@@ -15,7 +15,7 @@ from hitless.cloud.release.proving import environments
 from hitless.cloud.release.rollback import abort
 from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
-from hitless.cloud.transition import UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.errors import CloudError
 from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
@@ -71,9 +71,9 @@ def test_it_is_announced_before_anything_changes() -> None:
     live, wanted = world.stack.live, copy.deepcopy(world.records.template(2))
     assert wanted is not None
     before = LiveState(live.template, dict.fromkeys(live.aliases, "1"), live.versions)
-    assert plan(before, wanted, UpdatesFirst()).notes == ()
+    assert plan(before, wanted).notes == ()
     wanted["Resources"]["MetaLambdaFunction"]["Properties"]["Role"] = "arn:aws:iam::1:role/other"
-    (said,) = plan(before, wanted, UpdatesFirst()).notes
+    (said,) = plan(before, wanted).notes
     assert said.startswith(f"{META} gets another Role: its traffic moves at once")
 
 

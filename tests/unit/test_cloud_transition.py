@@ -10,7 +10,7 @@ import pytest
 
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform import desired
-from hitless.cloud.transition import TrafficFirst, UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.errors import CloudError, ConflictError
 from hitless.release.result import Outcome
 from tests.unit.cloud_fakes import World
@@ -77,7 +77,7 @@ def test_no_rollback_announces_what_only_a_deploy_does(transition: Transition) -
     versions = dict(walk.aws.aliases)
     walk.ship(transition.after)
     wanted = desired(transition.before.compiled(), transition.before.release(3))
-    back = plan(walk.aws.live, wanted, TrafficFirst({name: at for name, at in versions.items() if "Held" not in name}))
+    back = plan(walk.aws.live, wanted, back_to={name: at for name, at in versions.items() if "Held" not in name})
     assert back.hold is None
     assert not [note for note in back.notes for promise in PROMISES if promise in note]
 
@@ -87,7 +87,7 @@ def test_a_plan_changes_neither_what_is_live_nor_what_is_wanted() -> None:
     walk.ship(first.before)
     wanted = desired(first.after.compiled(), first.after.release(2))
     live, before = walk.aws.live, copy.deepcopy((walk.aws.live, wanted))
-    assert plan(live, wanted, UpdatesFirst()) == plan(live, wanted, UpdatesFirst())
+    assert plan(live, wanted) == plan(live, wanted)
     assert (live, wanted) == before
 
 

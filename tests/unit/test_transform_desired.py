@@ -13,7 +13,7 @@ import pytest
 from hitless.cloud.transform import LiveState, contract, desired, expand
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import STAGE_ID, of_type
-from hitless.cloud.transition import UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.errors import ServiceFileError
 from hitless.service.model import AlarmSettings, Hooks
 from hitless.service.strategy import parse
@@ -291,6 +291,6 @@ def test_a_property_that_is_called_depends_on_may_hold_objects() -> None:
     containers = [{"Name": "web", "DependsOn": [{"ContainerName": "proxy", "Condition": "START"}]}, {"Name": "proxy"}]
     task = {"Type": "AWS::ECS::TaskDefinition", "Properties": {"ContainerDefinitions": containers}}
     definition = replace(BASE, resources={"Task": {**task, "DependsOn": "Items"}, "Items": table()})
-    first = plan(LiveState(), desired(definition.compiled(), definition.release(1)), UpdatesFirst())
+    first = plan(LiveState(), desired(definition.compiled(), definition.release(1)))
     made = first.contract({})["Resources"]["Task"]
     assert (made["Properties"]["ContainerDefinitions"], made["DependsOn"]) == (containers, ["Items"])

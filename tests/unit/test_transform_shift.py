@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.codedeploy import Deployment, Move, Shift, ShiftFailure
-from hitless.aws.lambdas import AliasState
+from hitless.aws.codedeploy import CodeDeploy, Deployment, Move, Shift, ShiftFailure
+from hitless.aws.lambdas import AliasState, Lambdas
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
 from hitless.cloud.transform.updates import numbered
@@ -35,7 +35,7 @@ class NoTime:
 
 
 @dataclass
-class FakeCodeDeploy:
+class FakeCodeDeploy(CodeDeploy):
     """Each group's deployment goes through the given states, one a look, and stays at the last one."""
 
     states: dict[str, list[Deployment]]
@@ -83,7 +83,7 @@ class FakeCodeDeploy:
 
 
 @dataclass
-class FakeAliases:
+class FakeAliases(Lambdas):
     at: dict[str, AliasState] = field(default_factory=dict)
     pointed: list[tuple[str, str]] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import of_type
-from hitless.cloud.transition import UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.errors import ServiceFileError
 from tests.unit.definitions import Definition, Function, Route
 from tests.unit.drawn_definitions import definitions
@@ -64,7 +64,7 @@ def test_an_api_key_that_would_move_to_another_usage_plan_is_refused() -> None:
     moved["Properties"]["UsagePlanId"] = {"Ref": "ApiGatewayOtherPlan"}
     resources["ApiGatewayUsagePlanKeyMoved"] = moved
     with pytest.raises(ServiceFileError, match="API key first would move to another usage plan"):
-        plan(walk.aws.live, wanted, UpdatesFirst()).check()
+        plan(walk.aws.live, wanted).check()
 
 
 def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes() -> None:

@@ -17,7 +17,7 @@ from hitless.cloud.transform import Template, desired
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID
 from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, of_type, references
-from hitless.cloud.transition import Transition, UpdatesFirst, plan
+from hitless.cloud.transition import Transition, plan
 from tests.unit.definitions import Definition
 from tests.unit.modelled_aws import ModelledAws, picture
 
@@ -100,7 +100,7 @@ class Walk:
         self.number += 1
         wanted = desired(definition.compiled(), definition.release(self.number))
         before = self.aws.live
-        transition = plan(before, wanted, UpdatesFirst())
+        transition = plan(before, wanted)
         transition.check()
         self.said = list(transition.notes)
         self._passed |= wanted["Resources"].keys()

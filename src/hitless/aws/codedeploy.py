@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from hitless.aws.follow import Time
-from hitless.aws.lambdas import AliasState
+from hitless.aws.lambdas import AliasState, Lambdas
 from hitless.aws.session import Ignoring, error_code, explain
 from hitless.errors import CloudError, ConflictError
 
@@ -164,31 +165,6 @@ STOP_TIMEOUT_S = 300.0
 ALARM = "alarm {} rings"
 
 
-class Deployments(Protocol):
-    """CodeDeploy: aws.codedeploy.CodeDeploy."""
-
-    def start(
-        self,
-        move: Move,
-        *,
-        configuration: str,
-        description: str,
-        hooks: Mapping[str, str],
-        ignoring: Collection[str] = (),
-    ) -> str: ...
-    def look(self, deployment: str) -> Deployment: ...
-    def stop(self, deployment: str) -> None: ...
-    def under_way(self, group: str) -> list[str]: ...
-    def hooks(self, deployment: str, move: Move) -> dict[str, str]: ...
-
-
-class Aliases(Protocol):
-    """Lambda's aliases: aws.lambdas.Lambdas."""
-
-    def alias(self, function: str, name: str) -> AliasState | None: ...
-    def point(self, function: str, name: str, version: str) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ShiftFailure:
     """Why a shift failed. `by_hand`: somebody stopped it."""
@@ -205,7 +181,7 @@ class Shift:
     """
 
     def __init__(
-        self, deployments: Deployments, aliases: Aliases, *, alias: str, clock: Time = time, poll_s: float = 2.0,
+        self, deployments: CodeDeploy, aliases: Lambdas, *, alias: str, clock: Time = time, poll_s: float = 2.0,
         clock_factor: float = 1.0,
     ) -> None:  # fmt: skip
         self._deployments, self._aliases, self._alias = deployments, aliases, alias
@@ -224,26 +200,33 @@ class Shift:
         `ringing` is asked at each look; an alarm that it names ends the shift.
         """
         going: dict[str, Move] = {}
-        failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight, ringing)
+        start = partial(
+            self._deployments.start, configuration=configuration, description=description, hooks=hooks or {},
+            ignoring=ignoring,
+        )  # fmt: skip
+        failure = self._start(moves, going, start) or self._follow(going, on_weight, ringing)
+        if failure is not None:
+            self.stop(going)
         for deployment, move in going.items() if hooks else ():
             for event, status in self._deployments.hooks(deployment, move).items():
                 on_hook(f"{event} of {move.function}", status)
         return failure
 
-    def _carry_out(
-        self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
-        hooks: Mapping[str, str], ignoring: Collection[str], on_weight: Callable[[float], None],
-        ringing: Callable[[], Collection[str]],
-    ) -> ShiftFailure | None:  # fmt: skip
+    def _start(
+        self, moves: Iterable[Move], going: dict[str, Move], start: Callable[[Move], str]
+    ) -> ShiftFailure | None:
         for move in moves:
             try:
-                started = self._deployments.start(
-                    move, configuration=configuration, description=description, hooks=hooks, ignoring=ignoring
-                )
-            except (ConflictError, ClientError) as error:
-                self.stop(going)
-                return ShiftFailure(explain(error).message if isinstance(error, ClientError) else error.message)
-            going[started] = move
+                going[start(move)] = move
+            except ConflictError as error:
+                return ShiftFailure(error.message)
+            except ClientError as error:
+                return ShiftFailure(explain(error).message)
+        return None
+
+    def _follow(
+        self, going: Mapping[str, Move], on_weight: Callable[[float], None], ringing: Callable[[], Collection[str]]
+    ) -> ShiftFailure | None:
         left = dict(going)
         while left:
             for deployment, move in list(left.items()):
@@ -251,11 +234,9 @@ class Shift:
                 if seen.status == ENDED_WELL:
                     del left[deployment]
                 elif seen.ended:
-                    self.stop(going)
                     return ShiftFailure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
             on_weight(self._weight(going.values()))
             if left and (rings := ringing()):
-                self.stop(going)
                 return ShiftFailure(ALARM.format(", ".join(rings)))
             if left:
                 self._time.sleep(self._poll_s)

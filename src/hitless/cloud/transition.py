@@ -63,24 +63,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdatesFirst:
-    """Traffic moves by the strategy, before the last update. For `deploy`, and for `adopt`, which moves no traffic."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrafficFirst:
-    """For `rollback`: traffic moves at once, before any update.
-
-    `versions`: alias (logical id) → the version that it goes back to.
-    """
-
-    versions: Mapping[str, str]
-
-
-How = UpdatesFirst | TrafficFirst
-
-
-@dataclass(frozen=True, slots=True)
 class Transition:
     """The way from what is live to what is wanted.
 
@@ -118,27 +100,30 @@ class Transition:
         raise ServiceFileError(first.what + more, hint=first.way, details={"refused": details})
 
 
-def plan(live: LiveState, wanted: Template, how: How) -> Transition:
-    """The transition from `live` to `wanted`, a desired template with its release's number."""
-    match how:
-        case UpdatesFirst():
-            before = hold(wanted, live)
-            after_hold = state_after(live, before)
-            expanded = expand(wanted, after_hold)
-            made = Transition(
-                live.template, after_hold, wanted, hold=before, clear=clear(expanded, after_hold), expand=expanded
-            )
-        case TrafficFirst(versions):
-            moved = replace(live, aliases={**live.aliases, **versions})
-            bare = without_publishing(wanted, live, versions)
-            made = Transition(live.template, moved, bare)
-            if _api(bare) != _api(live.template):  # the next Deployment must not show the later release's routes
-                expanded = expand(bare, moved)
-                made = replace(made, clear=clear(expanded, moved), expand=expanded)
+def plan(live: LiveState, wanted: Template, *, back_to: Mapping[str, str] | None = None) -> Transition:
+    """The transition from `live` to `wanted`, a desired template with its release's number.
+
+    Traffic moves by the strategy, before the last update. A rollback moves it at once, before any update, to `back_to`:
+    alias (logical id) → version.
+    """
+    if back_to is None:
+        before = hold(wanted, live)
+        after_hold = state_after(live, before)
+        expanded = expand(wanted, after_hold)
+        made = Transition(
+            live.template, after_hold, wanted, hold=before, clear=clear(expanded, after_hold), expand=expanded
+        )
+    else:
+        moved = replace(live, aliases={**live.aliases, **back_to})
+        bare = without_publishing(wanted, live, back_to)
+        made = Transition(live.template, moved, bare)
+        if _api(bare) != _api(live.template):  # the next Deployment must not show the later release's routes
+            expanded = expand(bare, moved)
+            made = replace(made, clear=clear(expanded, moved), expand=expanded)
     if not live.template:
         return made
     refusals = tuple(_refusals(live, wanted, made.live.resources))
-    return replace(made, refusals=refusals, notes=tuple(_notes(live, wanted, how)))
+    return replace(made, refusals=refusals, notes=tuple(_notes(live, wanted, shifts=back_to is None)))
 
 
 def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
@@ -183,14 +168,14 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
         )
 
 
-def _notes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
-    """Sentences on changes that come late or take an update of their own."""
+def _notes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
+    """Sentences on changes that come late or take an update of their own. `shifts`: traffic moves by the strategy."""
     now, new = live.resources, wanted["Resources"]
     yield from _two_updates(live, wanted)
-    yield from _routes(live, wanted, how)
+    yield from _routes(live, wanted, shifts=shifts)
     yield from _authorizers(now, new)
-    yield from _late(now, new, "the shift" if isinstance(how, UpdatesFirst) else "traffic has gone back")
-    if isinstance(how, UpdatesFirst):
+    yield from _late(now, new, "the shift" if shifts else "traffic has gone back")
+    if shifts:
         yield from _at_once(live, wanted)
     going = [name for name, one in now.items() if name not in new and RETIRED not in one.get("Metadata", {})]
     for name in sorted(going):
@@ -308,14 +293,14 @@ def _shown(resource: Resource) -> str:
     return f"{resource['Type'].rpartition('::')[2].lower()} {part}"
 
 
-def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
+def _routes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
     if STAGE_ID not in live.resources:
         return
     stays = STAGE_ID in wanted["Resources"]
-    when = "once the new code is live" if isinstance(how, UpdatesFirst) else "once the stack has followed"
+    when = "once the new code is live" if shifts else "once the stack has followed"
     when = when if stays else "with the API by the release after this one"
     before, after = api.routes(live.resources), api.routes(wanted["Resources"])
-    held = held_routes(wanted, live) if isinstance(how, UpdatesFirst) else {}
+    held = held_routes(wanted, live) if shifts else {}
     stay = {route for routes in held.values() for route in routes}
     moving = {ids.alias for ids in shifted(wanted, live)}
     for route, (_, was) in sorted(before.items()):
@@ -327,7 +312,7 @@ def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
             yield f"{said}: until then the live version of {was} responds, which takes one more update"
         elif was not in moving:
             yield said
-        elif isinstance(how, UpdatesFirst):
+        elif shifts:
             yield f"{said}: until then {was} must respond to it in both releases"
         else:
             yield f"{said}: until then the earlier version of {was} gets its requests"

@@ -12,7 +12,7 @@ from hitless.cloud.release.packaging import ServicePackage, package
 from hitless.cloud.stage.service_stack import CoreOutputs, read_core_outputs
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState, changes
-from hitless.cloud.transition import UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.homes.aws_stage import connected_stage, template_folder, write_template
@@ -88,7 +88,7 @@ def _preview(place: Workplace, made: ServicePackage, live: LiveState, strategy: 
         place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=_commit_of(made.service), strategy=shipped)
-    transition = plan(live, wanted, UpdatesFirst())
+    transition = plan(live, wanted)
     transition.check()
     final = transition.contract({})
     folder = template_folder(place)

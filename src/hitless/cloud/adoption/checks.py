@@ -22,7 +22,7 @@ from hitless.cloud.adoption.templates import (
 from hitless.cloud.transform import api
 from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type
 from hitless.cloud.transform.updates import FUNCTION
-from hitless.cloud.transition import Refusal, UpdatesFirst, plan
+from hitless.cloud.transition import Refusal, plan
 
 SETTLED = WELL | {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 
@@ -170,8 +170,8 @@ def later(adopted: Template, imported: Template, wanted: Template) -> Iterator[R
     """Everything that prevents the updates of the adoption, or the first release after it."""
     seen = set()
     for one in (
-        *plan(LiveState(imported), adopted, UpdatesFirst()).refusals,
-        *plan(LiveState(adopted), wanted, UpdatesFirst()).refusals,
+        *plan(LiveState(imported), adopted).refusals,
+        *plan(LiveState(adopted), wanted).refusals,
         *_endpoint(adopted, wanted),
     ):
         if one.what not in seen:

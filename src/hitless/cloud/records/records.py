@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
 
 from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
 from hitless.cloud.transform.model import Template
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
@@ -24,14 +23,6 @@ LOOKED_AT = 200
 """The live release is looked for among so many of the newest ones."""
 READ_AT_ONCE = 8
 """A stage that ships many times a day has thousands of records within a year, and each takes a call."""
-
-
-class Documents(Protocol):
-    """Stores JSON documents: aws.buckets.Bucket, or a dictionary in tests."""
-
-    def get_json(self, key: str) -> tuple[Any, str] | None: ...
-    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str: ...
-    def keys(self, prefix: str) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +64,22 @@ class Record:
 class Records:
     """The releases of one stage."""
 
-    def __init__(self, documents: Documents, stage: str) -> None:
-        self._documents = documents
+    def __init__(self, bucket: Bucket, stage: str) -> None:
+        self._bucket = bucket
         self._prefix = f"releases/{stage}/"
         self._seen: dict[int, str] = {}
 
     def numbers(self) -> list[int]:
         """The numbers of all releases, newest first."""
         found = (
-            re.fullmatch(r"(\d+)\.json", key.removeprefix(self._prefix)) for key in self._documents.keys(self._prefix)
+            re.fullmatch(r"(\d+)\.json", key.removeprefix(self._prefix)) for key in self._bucket.keys(self._prefix)
         )
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def get(self, number: int) -> Record | None:
         """The release of that number, or None."""
         key = f"{self._prefix}{number}.json"
-        found = self._documents.get_json(key)
+        found = self._bucket.get_json(key)
         if found is None:
             return None
         document, self._seen[number] = found
@@ -102,7 +93,7 @@ class Records:
     def is_overtaken(self, number: int) -> bool:
         """Whether a newer release was begun. Numbers have no gaps, so one call for the next number is enough."""
         following = f"{self._prefix}{number + 1}.json"
-        return following in self._documents.keys(following)
+        return following in self._bucket.keys(following)
 
     def require(self, number: int) -> Record:
         """The release of that number. UsageError if there is none."""
@@ -112,12 +103,12 @@ class Records:
 
     def template(self, number: int) -> Template | None:
         """The template that the release wanted."""
-        found = self._documents.get_json(f"{self._prefix}{number}.template.json")
+        found = self._bucket.get_json(f"{self._prefix}{number}.template.json")
         return dict(found[0]) if found is not None else None
 
     def keep_document(self, number: int, document: ReleaseDocument) -> None:
         """Keep the release's document beside its record, so that an engine can start the same release."""
-        self._documents.put_json(f"{self._prefix}{number}.release.json", document.to_json())
+        self._bucket.put_json(f"{self._prefix}{number}.release.json", document.to_json())
 
     def document(self, number: int) -> ReleaseDocument | None:
         """The release's document; None if an earlier version of hitless shipped the release.
@@ -125,7 +116,7 @@ class Records:
         It is looked for by a list, because a caller who may not list the bucket is denied a missing key.
         """
         key = f"{self._prefix}{number}.release.json"
-        found = self._documents.get_json(key) if key in self._documents.keys(key) else None
+        found = self._bucket.get_json(key) if key in self._bucket.keys(key) else None
         return ReleaseDocument.from_json(found[0]) if found is not None else None
 
     def live(self) -> Record | None:
@@ -141,13 +132,13 @@ class Records:
         """Take the number if it is `new`, and keep the template. Raises ConflictError if another process was faster."""
         if new:
             key = f"{self._prefix}{record.release}.json"
-            self._seen[record.release] = self._documents.put_json(key, to_plain(record), new=True)
-        self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
+            self._seen[record.release] = self._bucket.put_json(key, to_plain(record), new=True)
+        self._bucket.put_json(f"{self._prefix}{record.release}.template.json", template)
 
     def save(self, record: Record) -> None:
         """Save the record. Raises ConflictError if another process has saved it since it was read."""
         over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
-        self._seen[record.release] = self._documents.put_json(key, to_plain(record), over=over)
+        self._seen[record.release] = self._bucket.put_json(key, to_plain(record), over=over)
 
     def next_number(self) -> int:
         """The number after the newest."""
@@ -158,12 +149,6 @@ class Records:
         newest = next(iter(self.numbers()), None)
         record = self.get(newest) if newest is not None else None
         return record if record is not None and record.outcome is None else None
-
-
-class Artifacts(Protocol):
-    """Stores artifacts: aws.buckets.Bucket."""
-
-    def get_artifact(self, sha256: str, target: Path) -> None: ...
 
 
 def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
@@ -182,7 +167,7 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
     return record.release, document
 
 
-def fetch_artifacts(bucket: Artifacts, store: ArtifactStore, digests: Iterable[str]) -> int:
+def fetch_artifacts(bucket: Bucket, store: ArtifactStore, digests: Iterable[str]) -> int:
     """Fetch those artifacts (`sha256:…`) that are not in the store, and return their number. Raises CloudError if bytes
     differ.
     """

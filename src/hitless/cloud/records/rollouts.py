@@ -7,25 +7,26 @@ after CloudWatch has all minutes, and is kept then. No command waits for that.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
 
+from hitless.aws.buckets import Bucket
 from hitless.aws.session import is_denied
-from hitless.aws.traffic import Alarm, Minute
+from hitless.aws.traffic import Traffic
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, CountedRollout, receipt_of
-from hitless.cloud.records.records import Documents, Record
+from hitless.cloud.records.records import Record
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_type, references
 from hitless.cloud.transform.updates import HELD
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
-from hitless.release.receipt import ClientCounts, HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
+from hitless.release.receipt import HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
 from hitless.release.result import Outcome, SideCounts, Step
 from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
@@ -61,18 +62,6 @@ class ReleaseSteps:
     @property
     def duration_s(self) -> float:
         return round(self._clock.monotonic() - self._began, 3)
-
-
-class Counter(Protocol):
-    """Counts requests: aws.traffic.Traffic."""
-
-    def series(
-        self, versions: Any, aliases: Sequence[str], *, since: datetime, until: datetime
-    ) -> Mapping[tuple[str, str], Mapping[datetime, Minute]]: ...
-    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> ClientCounts: ...
-    def ringing(self, alarms: Collection[str]) -> list[str]: ...
-    def alarms(self, names: Collection[str]) -> list[Alarm]: ...
-    def peak_concurrency(self, function: str, alias: str, *, until: datetime) -> int: ...
 
 
 class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +103,8 @@ class _File(msgspec.Struct, frozen=True):
 class Rollouts:
     """The rollouts of one stage."""
 
-    def __init__(self, documents: Documents, stage: str, counter: Counter, clock: Clock) -> None:
-        self._documents, self._counter, self._clock = documents, counter, clock
+    def __init__(self, bucket: Bucket, stage: str, traffic: Traffic, clock: Clock) -> None:
+        self._bucket, self._traffic, self._clock = bucket, traffic, clock
         self._prefix = f"releases/{stage}/"
 
     def add(
@@ -166,8 +155,8 @@ class Rollouts:
         # earlier versions kept the two instants only in the entry
         counting = {"began": entry.started_at, "ended": entry.ended_at, **entry.counting}
         rollout, now = convert(counting, CountedRollout, "counting"), self._clock.now()
-        series = self._counter.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
-        clients = self._counter.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
+        series = self._traffic.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
+        clients = self._traffic.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
         receipt = receipt_of(rollout, series, clients, now)
         return msgspec.structs.replace(
             entry,
@@ -179,12 +168,12 @@ class Rollouts:
 
     def _read(self, release: int) -> tuple[tuple[KeptRollout, ...], str]:
         key = f"{self._prefix}{release}.rollouts.json"
-        found = self._documents.get_json(key)
+        found = self._bucket.get_json(key)
         return (convert(found[0], _File, key).rollouts, found[1]) if found is not None else ((), "")
 
     def _write(self, release: int, rollouts: tuple[KeptRollout, ...], etag: str) -> None:
         key = f"{self._prefix}{release}.rollouts.json"
-        self._documents.put_json(key, to_plain(_File(rollouts)), new=not etag, over=etag)
+        self._bucket.put_json(key, to_plain(_File(rollouts)), new=not etag, over=etag)
 
 
 def _sums(counts: ReleaseCounts) -> SideCounts:

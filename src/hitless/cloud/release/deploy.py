@@ -30,7 +30,7 @@ from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle, ur
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, Template
-from hitless.cloud.transition import UpdatesFirst, plan
+from hitless.cloud.transition import plan
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.release.document import PromotedFrom
 from hitless.release.result import Outcome, Result
@@ -62,7 +62,7 @@ class Deploy:
         record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
-        transition = plan(before.live, wanted, UpdatesFirst())
+        transition = plan(before.live, wanted)
         transition.check()
         for note in transition.notes:
             self._cloud.say(f"note: {note}")
@@ -102,7 +102,7 @@ class Deploy:
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
-        executor = TransitionExecutor(self._cloud, plan(before.live, wanted, UpdatesFirst()), before)
+        executor = TransitionExecutor(self._cloud, plan(before.live, wanted), before)
         previous = before.live.output(PREVIOUS_OUTPUT)
         versions = {ids: state.version for ids, state in before.aliases.items()}
         executor.keep_ready(versions, int(previous) if previous is not None else None)

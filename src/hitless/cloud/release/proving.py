@@ -9,12 +9,12 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.lambdas import Invocation
+from hitless.aws.lambdas import Invocation, Lambdas
 from hitless.aws.layer.hitless_wrapper import QUIET
 from hitless.aws.session import is_denied
 from hitless.cloud.records.records import Record
@@ -124,22 +124,16 @@ def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[s
     return Found(tuple(faults))
 
 
-class Invoker(Protocol):
-    """Invokes one version of a function: aws.lambdas.Lambdas."""
-
-    def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation: ...
-
-
 def smoke_versions(
     requests: Sequence[SmokeRequest], functions: Sequence[Function], versions: Mapping[str, tuple[str, str]],
-    invoker: Invoker, *, stage: str,
+    lambdas: Lambdas, *, stage: str,
 ) -> None:  # fmt: skip
     """Send the requests to versions (`versions`: function → Lambda's name, version). Raises CandidateFailedError at the
     first unexpected response.
     """
 
     def send(request: SmokeRequest, function: Function, route: Route) -> SmokeResponse:
-        return _response(invoker.invoke(*versions[function.name], make_event(request, route, stage)))
+        return _response(lambdas.invoke(*versions[function.name], make_event(request, route, stage)))
 
     send_smoke_requests(requests, functions, send, logs="hitless aws logs")
 

@@ -21,7 +21,7 @@ from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settl
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered
-from hitless.cloud.transition import TrafficFirst, Transition, plan
+from hitless.cloud.transition import Transition, plan
 from hitless.errors import ConflictError
 from hitless.release.result import Outcome, Result
 
@@ -84,7 +84,7 @@ def _planned(
     """The transition back to the target, its executor, and the version of each of its functions."""
     targets = {ids: target.at[name] for ids, name in functions_of(template).items() if name in target.at}
     by_alias = {ids.alias: version for ids, version in targets.items()}
-    transition = plan(before.live, numbered(template, target.release, live), TrafficFirst(by_alias))
+    transition = plan(before.live, numbered(template, target.release, live), back_to=by_alias)
     return transition, TransitionExecutor(cloud, transition, before), targets
 
 

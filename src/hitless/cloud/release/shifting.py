@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hitless.aws.codedeploy import Move, ShiftFailure
+from hitless.aws.traffic import Traffic
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import Counter, ReleaseSteps
+from hitless.cloud.records.rollouts import ReleaseSteps
 from hitless.cloud.release.executor import Superseded, Tenure
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, lower_shield
@@ -170,7 +171,7 @@ MINUTE_S = 60
 class AlarmWatch:
     """The user's own alarms during one shift."""
 
-    counter: Counter
+    traffic: Traffic
     metric: tuple[str, ...] = ()
     composite: tuple[str, ...] = ()
     ringing_before: tuple[str, ...] = ()
@@ -196,11 +197,11 @@ class AlarmWatch:
 
     def beside_codedeploy(self) -> list[str]:
         """The alarms that ring now and that CodeDeploy does not watch during the shift."""
-        return self.counter.ringing(self.composite)
+        return self.traffic.ringing(self.composite)
 
     def after(self, candidates: Collection[str]) -> list[str]:
         """The alarms that ring now, of all that are watched after the shift. `candidates` are the new versions' own."""
-        return self.counter.ringing([*candidates, *self.metric, *self.composite])
+        return self.traffic.ringing([*candidates, *self.metric, *self.composite])
 
 
 def guard_seconds(guard_s: int) -> int:

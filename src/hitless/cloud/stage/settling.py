@@ -6,9 +6,9 @@ holder. The previous one sees that before its next step, and ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -17,9 +17,10 @@ from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import Move, Shift
 from hitless.aws.lambdas import Autoscaling, Lambdas
 from hitless.aws.session import is_denied
+from hitless.aws.traffic import Traffic
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.rollouts import Counter, Rollouts
+from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.stage.service_stack import Observed, ServiceStack
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import (
@@ -47,7 +48,7 @@ class Cloud:
     shield: Shield
     autoscaling: Autoscaling
     api: ApiStages
-    traffic: Counter
+    traffic: Traffic
     rollouts: Rollouts
     who: Mapping[str, Any]
     """Who runs the command, as far as it is known."""
@@ -131,21 +132,6 @@ IN_HAND_S = 5.0
 """Requests that a candidate still has when its weight is 0 may need the live version's response."""
 
 
-class Variables(Protocol):
-    """Reads and sets stage variables: aws.api_stages.ApiStages."""
-
-    def variables(self, stage: ApiStage) -> dict[str, str]: ...
-    def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None: ...
-    def drop(self, stage: ApiStage, names: Iterable[str]) -> None: ...
-
-
-class Permissions(Protocol):
-    """Allows a role to invoke a version: aws.lambdas.Lambdas."""
-
-    def allow_invoke(self, function: str, version: str, *, role_of: str) -> None: ...
-    def revoke_invoke(self, function: str, version: str) -> None: ...
-
-
 class Shield:
     """The shield of a shift: while it is up, the live version answers requests that the candidate fails.
 
@@ -156,13 +142,9 @@ class Shield:
     """
 
     def __init__(
-        self,
-        variables: Variables,
-        permissions: Permissions,
-        say: Callable[[str], None],
-        wait: Callable[[float], None],
+        self, stages: ApiStages, lambdas: Lambdas, say: Callable[[str], None], wait: Callable[[float], None]
     ) -> None:
-        self._variables, self._permissions, self._say, self._wait = variables, permissions, say, wait
+        self._stages, self._lambdas, self._say, self._wait = stages, lambdas, say, wait
 
     def up(self, stage: ApiStage, moves: Mapping[FunctionIds, Move]) -> None:
         """Raise it for these moves."""
@@ -170,22 +152,22 @@ class Shield:
             return
         versions = {ids.shield_variable: f"{move.current}:{move.target}" for ids, move in moves.items()}
         try:
-            self._variables.set(stage, versions)
+            self._stages.set(stage, versions)
         except ClientError as error:
             self._without(error, "the release")
             return
         for ids, move in moves.items():
             try:
-                self._permissions.allow_invoke(move.function, move.current, role_of=move.target)
+                self._lambdas.allow_invoke(move.function, move.current, role_of=move.target)
             except ClientError as error:
                 self._without(error, move.function)
-                self._variables.drop(stage, [ids.shield_variable])
+                self._stages.drop(stage, [ids.shield_variable])
 
     def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
         """Remove the shield once the candidate has answered the requests that it had. `functions`: the service's, with
         Lambda's names.
         """
-        found = self._variables.variables(stage)
+        found = self._stages.variables(stage)
         standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
         if not standing:
             return
@@ -193,8 +175,8 @@ class Shield:
         names = {ids.shield_variable: name for ids, name in functions.items()}
         for variable, versions in standing.items():
             if variable in names:
-                self._permissions.revoke_invoke(names[variable], versions.partition(":")[0])
-        self._variables.drop(stage, standing)
+                self._lambdas.revoke_invoke(names[variable], versions.partition(":")[0])
+        self._stages.drop(stage, standing)
 
     def _without(self, error: ClientError, what: str) -> None:
         """Go on without a shield if raising one is denied."""
