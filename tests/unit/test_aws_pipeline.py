@@ -9,7 +9,7 @@ import pytest
 from hitless.aws.account import GitHubConnections, close_default_group, console_url, find_zone
 from hitless.aws.template import load_template
 from hitless.cloud.setup.options import parse_remote
-from hitless.cloud.setup.stacks import PipelineOptions, connection_name, pipeline_stack
+from hitless.cloud.setup.stacks import DeployRole, PipelineOptions, connection_name, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings
 from tests.unit.aws_services import make_service
@@ -24,8 +24,7 @@ def parameters(options: PipelineOptions | None = None, **service: Any) -> dict[s
     spec = pipeline_stack(
         make_service(**service),
         options or PipelineOptions("owner/clock", "", "clock.whl"),
-        deploy_role_arn="arn:aws:iam::1:role/deploy",
-        bucket="clock-artifacts",
+        DeployRole("arn:aws:iam::1:role/deploy", "clock-artifacts"),
         connected=True,
         connection_arn="",
     )

@@ -119,9 +119,7 @@ def _read(change: Mapping[str, Any]) -> Change:
             action = Action.DELETE
         case _, "True":
             action = Action.REPLACE
-        case _, "Conditional":
-            action, certain = Action.REPLACE, False
-        case "Dynamic", _:
+        case (_, "Conditional") | ("Dynamic", _):
             action, certain = Action.REPLACE, False
     return Change(action, change["LogicalResourceId"], change.get("ResourceType", ""), tuple(sorted(reasons)), certain)
 
@@ -132,10 +130,9 @@ def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
     These are certain replacements of types that are not known to be harmless, possible replacements of types that
     serve, and deletions of types that are kept.
     """
-    return tuple(change for change in changes if _is_harmful(change))
-
-
-def _is_harmful(change: Change) -> bool:
-    if change.action is Action.DELETE:
-        return change.kind in KEPT
-    return change.replaces and (change.kind in SERVING or (change.certain and change.kind not in NOT_SERVING))
+    return tuple(
+        one
+        for one in changes
+        if (one.action is Action.DELETE and one.kind in KEPT)
+        or (one.replaces and (one.kind in SERVING or (one.certain and one.kind not in NOT_SERVING)))
+    )

@@ -14,7 +14,7 @@ from hitless.aws.buckets import artifact_key
 from hitless.aws.layer import hitless_wrapper
 from hitless.aws.osls import Osls, Packaged, make_overlay
 from hitless.cloud.stage.service_stack import CoreOutputs
-from hitless.cloud.transform.desired import check_stage, desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError
@@ -96,7 +96,11 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
     with tempfile.TemporaryDirectory(prefix="hitless-osls-") as place:
         overlay = make_overlay(service.file, Path(place))
         packaged = osls.package(overlay, stage=service.stage, region=service.region, params=core.params())
-    check_stage(packaged.stage, service.stage)
+    if packaged.stage != service.stage:  # osls would deploy it under any name
+        raise ServiceFileError(
+            f"provider.stage: the package is for stage {packaged.stage}, not {service.stage}",
+            hint="write stage: ${opt:stage, 'dev'} in serverless.yml, so that --stage has an effect",
+        )
     if packaged.stack_name != f"{service.name}-{service.stage}":
         raise ServiceFileError(
             f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",

@@ -26,6 +26,7 @@ from hitless.cloud.setup.identity import GitHubTrust, account_of, check_kept
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
 from hitless.cloud.setup.stacks import (
     DEFAULT_CIDR,
+    DeployRole,
     PipelineOptions,
     check_options,
     connection_name,
@@ -55,25 +56,6 @@ class Bootstrapped:
             "connection": connection
             and {"arn": connection.arn, "status": connection.status, "url": console_url(connection.arn)},
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _ReleasesAs:
-    """The role that the pipeline assumes, the bucket that its rehearsals read, the boundary of its own roles. None
-    keeps the stack's value.
-    """
-
-    role_arn: str
-    bucket: str
-    boundary: str | None
-    external_id: str | None
-
-    @classmethod
-    def of(cls, core: Stack | None) -> _ReleasesAs:
-        """This account's role, which requires no external id of its own pipeline."""
-        assert core is not None
-        outputs = core.outputs
-        return cls(outputs["DeployRoleArn"], outputs["ArtifactBucketName"], core.parameters.get("Boundary", ""), "")
 
 
 class Bootstrap:
@@ -109,8 +91,11 @@ class Bootstrap:
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
         told = options.identity
-        another = _ReleasesAs(elsewhere, "", told.boundary, told.external_id) if elsewhere else None
-        releases_as = another or _ReleasesAs.of(core)
+        if core is None:
+            releases_as = DeployRole(elsewhere or "", "", told.boundary, told.external_id)
+        else:  # it requires no external id of this account's own pipeline
+            bucket, boundary = core.outputs["ArtifactBucketName"], core.parameters.get("Boundary", "")
+            releases_as = DeployRole(core.outputs["DeployRoleArn"], bucket, boundary, "")
         pipeline, connection, connected = self._connect(releases_as, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)
@@ -179,7 +164,7 @@ class Bootstrap:
         self._say(f"this account accepts tokens of GitHub Actions by {arn}{' (created now)' if made else ''}")
         return GitHubTrust(arn, repository)
 
-    def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, GitHubConnection, bool]:
+    def _connect(self, releases_as: DeployRole, options: BootstrapOptions) -> tuple[Stack, GitHubConnection, bool]:
         """The pipeline stack, its connection, and whether it was made with the pipeline itself.
 
         The connection is the service's own if another stage has made it. An existing pipeline stays, even if GitHub
@@ -196,18 +181,15 @@ class Bootstrap:
         return pipeline, connections.get(pipeline.outputs["ConnectionArn"]), connected
 
     def _pipeline(
-        self, releases_as: _ReleasesAs, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None
+        self, releases_as: DeployRole, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None
     ) -> Stack:
         assert options.pipeline is not None
         spec = pipeline_stack(
             self._service,
             options.pipeline,
-            deploy_role_arn=releases_as.role_arn,
-            bucket=releases_as.bucket,
+            releases_as,
             connected=connected,
             connection_arn=connection_arn,
-            boundary=releases_as.boundary,
-            external_id=releases_as.external_id,
         )
         return self._stacks.deploy(spec, force=options.force)
 

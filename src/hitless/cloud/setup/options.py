@@ -10,7 +10,7 @@ from pathlib import Path
 from hitless.aws.account import provider_arn
 from hitless.aws.stacks import StackSpec
 from hitless.cloud.setup.identity import AS_IT_IS, GitHubTrust, IdentityOptions, check_identity
-from hitless.cloud.setup.stacks import DEFAULT_CIDR, PipelineOptions, core_stack, pipeline_stack
+from hitless.cloud.setup.stacks import DEFAULT_CIDR, DeployRole, PipelineOptions, core_stack, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Service
 
@@ -63,16 +63,10 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         folder=told.folder or "",
         notify_email=told.notify_email or "",
     )
-    pipeline = pipeline_stack(
-        service,
-        complete,
-        deploy_role_arn=identity.deploy_role or PLACEHOLDER_ROLE,
-        bucket="" if identity.deploy_role else PLACEHOLDER_BUCKET,
-        connected=True,
-        connection_arn="",
-        boundary=identity.boundary,
-        external_id=identity.external_id if identity.deploy_role else None,
-    )
+    role = DeployRole(PLACEHOLDER_ROLE, PLACEHOLDER_BUCKET, identity.boundary)
+    if identity.deploy_role:
+        role = DeployRole(identity.deploy_role, "", identity.boundary, identity.external_id)
+    pipeline = pipeline_stack(service, complete, role, connected=True, connection_arn="")
     return (pipeline,) if identity.deploy_role else (core, pipeline)
 
 

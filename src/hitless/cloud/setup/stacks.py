@@ -65,6 +65,20 @@ class PipelineOptions:
     tests: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class DeployRole:
+    """The role that the pipeline assumes, the bucket that its rehearsals read, the boundary of its own roles, and the
+    external id that the role requires. None keeps the stack's value.
+
+    `bucket` is empty for another account's role: no bucket is read across accounts.
+    """
+
+    arn: str
+    bucket: str
+    boundary: str | None = None
+    external_id: str | None = None
+
+
 def names_of(service: Service) -> StackNames:
     """The stage's stack names. Raises UsageError if AWS would refuse them or confuse two of them."""
     stage = service.stage
@@ -170,23 +184,11 @@ def check_options(options: PipelineOptions) -> None:
 
 
 def pipeline_stack(
-    service: Service,
-    options: PipelineOptions,
-    *,
-    deploy_role_arn: str,
-    bucket: str,
-    connected: bool,
-    connection_arn: str | None,
-    boundary: str | None = None,
-    external_id: str | None = None,
+    service: Service, options: PipelineOptions, role: DeployRole, *, connected: bool, connection_arn: str | None
 ) -> StackSpec:
-    """The pipeline stack: without the pipeline itself until the connection is authorised.
-
-    `external_id` is what another account's deploy role requires. `bucket` is empty then: no bucket is read across
-    accounts.
-    """
+    """The pipeline stack: without the pipeline itself until the connection is authorised."""
     check_options(options)
-    check_identity(IdentityOptions(boundary=boundary, external_id=external_id))
+    check_identity(IdentityOptions(boundary=role.boundary, external_id=role.external_id))
     settings = service.settings
     arm = any(function.architecture == "arm64" for function in service.functions)
     parameters: dict[str, str | None] = {
@@ -200,11 +202,11 @@ def pipeline_stack(
         "ConnectionName": connection_name(service),
         "Tests": "run" if options.tests and (settings.test or settings.rehearsal) else "skip",
         "Rehearsal": "run" if settings.rehearsal else "skip",
-        "ArtifactBucketName": bucket,
+        "ArtifactBucketName": role.bucket,
         "Approval": settings.approval.value,
-        "DeployRoleArn": deploy_role_arn,
-        "ExternalId": external_id,
-        "Boundary": boundary,
+        "DeployRoleArn": role.arn,
+        "ExternalId": role.external_id,
+        "Boundary": role.boundary,
         "HitlessPackage": options.package,
         "NotifyEmail": options.notify_email,
         "LogRetentionDays": "365" if is_production(service) else "90",

@@ -201,15 +201,6 @@ UNPACKED_LIMIT_BYTES = 262_144_000
 ENVIRONMENT_LIMIT_BYTES = 4096
 
 
-def check_stage(packaged: str, wanted: str) -> None:
-    """Raise ServiceFileError if the package is another stage's: osls would deploy it under any name."""
-    if packaged != wanted:
-        raise ServiceFileError(
-            f"provider.stage: the package is for stage {packaged}, not {wanted}",
-            hint="write stage: ${opt:stage, 'dev'} in serverless.yml, so that --stage has an effect",
-        )
-
-
 def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> None:
     """Raise ServiceFileError on what Lambda or CloudFormation would refuse, or what hitless does not ship."""
     for function in of_type(resources, "AWS::Lambda::Function").values():

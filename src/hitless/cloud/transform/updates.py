@@ -245,14 +245,11 @@ def _drop_dangling(resources: dict[str, Resource], parameters: set[str]) -> None
     while dangling := [
         name
         for name, one in resources.items()
-        if RETIRED in one.get("Metadata", {}) and set(_hard(one)) & _missing(resources, parameters)
+        if RETIRED in one.get("Metadata", {})
+        and set(references({**one, "DependsOn": []})) & _missing(resources, parameters)
     ]:
         for name in dangling:
             del resources[name]
-
-
-def _hard(resource: Resource) -> list[str]:
-    return list(references({key: value for key, value in resource.items() if key != "DependsOn"}))
 
 
 def _missing(resources: Mapping[str, Resource], parameters: Collection[str]) -> set[str]:

@@ -41,27 +41,15 @@ _KEYS = {"GlobalSecondaryIndexes": "IndexName", "AttributeDefinitions": "Attribu
 """Lists whose items have names: two of one name are one item."""
 
 
-def _lowers_concurrency(live: Any, wanted: Any) -> bool:
-    return wanted is not None and (live is None or int(live) > int(wanted))
-
-
-def _is_bound(live: Any, wanted: Any) -> bool:
-    return wanted is not None and bool(live != wanted)
-
-
-def _is_gone(live: Any, wanted: Any) -> bool:
-    return live is not None and wanted is None
-
-
-def _disables(live: Any, wanted: Any) -> bool:
-    return str(wanted).lower() == "false" and str(live).lower() != "false"
-
-
 LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
-    "AWS::Lambda::Function": {"ReservedConcurrentExecutions": _lowers_concurrency},
-    ROLE: {"PermissionsBoundary": _is_bound},
-    "AWS::KMS::Key": {"Enabled": _disables},
-    "AWS::DynamoDB::Table": {"StreamSpecification": _is_gone},
+    "AWS::Lambda::Function": {
+        "ReservedConcurrentExecutions": lambda live, wanted: (
+            wanted is not None and (live is None or int(live) > int(wanted))
+        )
+    },
+    ROLE: {"PermissionsBoundary": lambda live, wanted: wanted is not None and live != wanted},
+    "AWS::KMS::Key": {"Enabled": lambda live, wanted: str(wanted).lower() == "false" != str(live).lower()},
+    "AWS::DynamoDB::Table": {"StreamSpecification": lambda live, wanted: live is not None and wanted is None},
     "AWS::ApiGateway::RestApi": {"EndpointConfiguration": operator.ne, "DisableExecuteApiEndpoint": operator.ne},
 }
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
