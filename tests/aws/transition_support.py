@@ -26,8 +26,7 @@ from hitless.aws.osls import Osls, Packaged
 from hitless.aws.stacks import Stacks
 from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
-from hitless.cloud.records.records import Records
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack

@@ -13,7 +13,8 @@ import pytest
 
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
-from hitless.cloud.records.records import Record, Records, fetch_artifacts, live_release
+from hitless.cloud.records.records import Record, Records
+from hitless.cloud.release.promotion import fetch_artifacts, live_release
 from hitless.errors import CloudError, ConflictError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome

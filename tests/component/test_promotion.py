@@ -14,9 +14,8 @@ from msgspec.structs import replace
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
 from hitless.cli.status import in_words
-from hitless.cloud.records.records import fetch_artifacts
 from hitless.cloud.release.deploy import Deploy
-from hitless.cloud.release.promotion import given_artifacts, promotable
+from hitless.cloud.release.promotion import fetch_artifacts, given_artifacts, promotable
 from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.status import blank_status, release, releases, stage_status

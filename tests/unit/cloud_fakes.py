@@ -17,8 +17,7 @@ from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move, Shift
 from hitless.aws.lambdas import AliasState
 from hitless.aws.osls import Packaged
-from hitless.cloud.records.records import Records
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import CoreOutputs

@@ -15,8 +15,7 @@ from hitless.aws.buckets import Bucket
 from hitless.aws.traffic import Alarm, Minute, Traffic
 from hitless.cloud.records import receipt as made
 from hitless.cloud.records.receipt import CountedRollout, Series
-from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.records import Record, Rollouts
 from hitless.documents import to_plain
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full

@@ -15,10 +15,10 @@ from hitless.aws.osls import find_osls
 from hitless.aws.session import ATTEMPTS_VARIABLE, aws_errors, connect
 from hitless.aws.stacks import Stacks
 from hitless.cloud import status as views
-from hitless.cloud.records.records import Records, fetch_artifacts, live_release
+from hitless.cloud.records.records import Records
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import package
-from hitless.cloud.release.promotion import given_artifacts, promotable
+from hitless.cloud.release.promotion import fetch_artifacts, given_artifacts, live_release, promotable
 from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import abort, rollback
 from hitless.cloud.status import blank_status, stage_status

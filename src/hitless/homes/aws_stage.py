@@ -19,8 +19,7 @@ from hitless.aws.stacks import Stacks
 from hitless.aws.template import Template, dump_template
 from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
-from hitless.cloud.records.records import Records
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
 from hitless.cloud.stage.settling import Cloud, Shield
 from hitless.cloud.transform.model import ALIAS

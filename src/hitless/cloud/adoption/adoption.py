@@ -35,8 +35,7 @@ from hitless.cloud.adoption.templates import (
     rollback_template,
     with_stage,
 )
-from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.release.proving import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of

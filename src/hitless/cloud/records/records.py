@@ -1,23 +1,42 @@
-"""The record and the template of each release, in the stage's artifact bucket.
+"""What the stage's artifact bucket keeps of each release: its record, its template, its document, and its rollouts.
 
 `releases/STAGE/NUMBER.json` is written when a release begins, and again when it ends. Nothing else remembers releases,
 so any machine can finish, list or roll back to one. A record is only saved over the version that was read last.
+
+`releases/STAGE/NUMBER.rollouts.json` has the receipts. A receipt is made when a rollout ends. CloudWatch is minutes
+late, so the receipt is made again when somebody reads it after CloudWatch has all minutes, and is kept then. No command
+waits for that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from hitless.artifact.store import ArtifactStore
+import msgspec
+from botocore.exceptions import ClientError
+
 from hitless.aws.buckets import Bucket
-from hitless.cloud.transform.model import Template
+from hitless.aws.session import is_denied
+from hitless.aws.traffic import Traffic
+from hitless.clock import Clock, timestamp
+from hitless.cloud.records.receipt import SETTLES_AFTER, CountedRollout, receipt_of
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.functions import is_wrapped
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_type, references
+from hitless.cloud.transform.updates import HELD
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import PromotedFrom, ReleaseDocument
-from hitless.release.result import Outcome, Step
+from hitless.release.receipt import HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
+from hitless.release.result import Outcome, SideCounts, Step
+from hitless.release.who import Who
+from hitless.service.model import AlarmSettings
 
 LOOKED_AT = 200
 """The live release is looked for among so many of the newest ones."""
@@ -151,31 +170,202 @@ class Records:
         return record if record is not None and record.outcome is None else None
 
 
-def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
-    """Number and document of the live release; None if the stage has none. Raises ConflictError if no document was
-    kept.
-    """
-    record = records.live()
-    if record is None:
-        return None
-    document = records.document(record.release)
-    if document is None:
-        raise ConflictError(
-            f"release {record.release} of {record.stage} was shipped by a hitless that kept no description of it",
-            hint="deploy it again with this version (`hitless aws deploy --force`), or name a folder: --against DIR",
+ROLLOUTS_KEPT = 50
+
+
+class ReleaseSteps:
+    """The steps of a release. Each is reported when it begins; one that repeats the last one is left out."""
+
+    def __init__(self, clock: Clock, say: Any) -> None:
+        self._clock, self._say = clock, say
+        self._began, self.began_at = clock.monotonic(), clock.now()
+        self.steps: list[Step] = []
+
+    def add(self, state: str, weight_percent: float, note: str = "") -> None:
+        """Record that the release is now there."""
+        if self.steps and (self.steps[-1].state, self.steps[-1].weight_percent) == (state, weight_percent):
+            return
+        self.steps.append(Step(timestamp(self._clock.now()), state, weight_percent))
+        self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
+
+    def weights(self) -> list[tuple[datetime, float]]:
+        """The instants at which the candidate's share changed, and the shares. The last step is the end, and
+        no share.
+        """
+        found: list[tuple[datetime, float]] = []
+        for step in self.steps:
+            if step.state != "ended" and (not found or found[-1][1] != step.weight_percent):
+                found.append((datetime.fromisoformat(step.at), step.weight_percent))
+        return found
+
+    @property
+    def duration_s(self) -> float:
+        return round(self._clock.monotonic() - self._began, 3)
+
+
+class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of."""
+
+    verb: str
+    strategy: str
+    outcome: Outcome
+    reason: str | None
+    previous_release: int | None
+    duration_s: float
+    steps: tuple[Step, ...]
+    rollout: int
+    was_live: bool
+    started_at: str
+    ended_at: str
+    counting: dict[str, Any]
+    state: str = "ended"
+    taken_back: None = None
+    candidate: SideCounts | None = None
+    live: SideCounts | None = None
+    receipt: ReceiptDocument | None = None
+    counted_at: str = ""
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the receipt was made before CloudWatch had all of it."""
+        return datetime.fromisoformat(self.counted_at) < datetime.fromisoformat(self.ended_at) + SETTLES_AFTER
+
+    def shown(self) -> dict[str, Any]:
+        """The document that `hitless aws releases N` shows."""
+        return {key: value for key, value in sorted(to_plain(self).items()) if key != "counting"}
+
+
+class _File(msgspec.Struct, frozen=True):
+    rollouts: tuple[KeptRollout, ...] = ()
+
+
+class Rollouts:
+    """The rollouts of one stage."""
+
+    def __init__(self, bucket: Bucket, stage: str, traffic: Traffic, clock: Clock) -> None:
+        self._bucket, self._traffic, self._clock = bucket, traffic, clock
+        self._prefix = f"releases/{stage}/"
+
+    def add(
+        self, record: Record, rollout: CountedRollout, *, verb: str, previous: int | None, duration_s: float,
+        keep: bool = True,
+    ) -> KeptRollout:  # fmt: skip
+        """Keep a rollout that ended as the record says, with what is counted of it by now, and return it.
+
+        Without `keep` it is only returned: another process keeps it.
+        """
+        assert record.outcome is not None
+        kept, etag = self._read(record.release)
+        entry = self._counted(
+            KeptRollout(
+                verb=verb,
+                strategy=record.strategy,
+                outcome=record.outcome,
+                reason=record.reason,
+                previous_release=previous,
+                duration_s=duration_s,
+                steps=record.steps,
+                rollout=len(kept) + 1,
+                was_live=record.outcome is Outcome.LIVE,
+                started_at=timestamp(rollout.began),
+                ended_at=timestamp(rollout.ended),
+                counting=to_plain(rollout),
+            )
         )
-    return record.release, document
+        if keep:
+            with contextlib.suppress(ConflictError):  # another process has just written a rollout of this release
+                self._write(record.release, (entry, *kept)[:ROLLOUTS_KEPT], etag)
+        return entry
+
+    def of(self, release: int) -> list[dict[str, Any]]:
+        """The release's rollouts, newest first. Each receipt is as complete as CloudWatch can make it now."""
+        kept, etag = self._read(release)
+        if any(one.is_early for one in kept):
+            kept = tuple(self._counted(one) if one.is_early else one for one in kept)
+            try:
+                self._write(release, kept, etag)
+            except (ClientError, ConflictError) as error:
+                if not is_denied(error) and not isinstance(error, ConflictError):
+                    raise  # a reader without the right to write gets the receipt, too
+        return [one.shown() for one in kept]
+
+    def _counted(self, entry: KeptRollout) -> KeptRollout:
+        """The entry with a receipt of what CloudWatch has now."""
+        # earlier versions kept the two instants only in the entry
+        counting = {"began": entry.started_at, "ended": entry.ended_at, **entry.counting}
+        rollout, now = convert(counting, CountedRollout, "counting"), self._clock.now()
+        series = self._traffic.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
+        clients = self._traffic.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
+        receipt = receipt_of(rollout, series, clients, now)
+        return msgspec.structs.replace(
+            entry,
+            candidate=_sums(receipt.candidate),
+            live=_sums(receipt.live) if receipt.live else None,
+            receipt=receipt,
+            counted_at=timestamp(now),
+        )
+
+    def _read(self, release: int) -> tuple[tuple[KeptRollout, ...], str]:
+        key = f"{self._prefix}{release}.rollouts.json"
+        found = self._bucket.get_json(key)
+        return (convert(found[0], _File, key).rollouts, found[1]) if found is not None else ((), "")
+
+    def _write(self, release: int, rollouts: tuple[KeptRollout, ...], etag: str) -> None:
+        key = f"{self._prefix}{release}.rollouts.json"
+        self._bucket.put_json(key, to_plain(_File(rollouts)), new=not etag, over=etag)
 
 
-def fetch_artifacts(bucket: Bucket, store: ArtifactStore, digests: Iterable[str]) -> int:
-    """Fetch those artifacts (`sha256:…`) that are not in the store, and return their number. Raises CloudError if bytes
-    differ.
+def _sums(counts: ReleaseCounts) -> SideCounts:
+    return SideCounts(counts.requests, counts.failed, counts.shielded)
+
+
+def rollout_of(
+    record: Record, wanted: Template, steps: ReleaseSteps, home: Mapping[str, str], *, ended: datetime,
+    who: Mapping[str, Any], why: str | None = None, alarms: AlarmSettings | None = None,
+    hooks: Sequence[HookEnd] = (),
+) -> CountedRollout:  # fmt: skip
+    """What the receipt of a rollout is about. `home`: Lambda's name → the version that was live before.
+
+    The candidate's versions are those that are new to the traffic. An unchanged function is the live release's.
     """
-    missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
-    for digest in missing:
-        with store.working() as workspace:
-            zipped = workspace.folder / "artifact.zip"
-            bucket.get_artifact(digest.removeprefix("sha256:"), zipped)
-            store.zip_path(digest).unlink(missing_ok=True)  # what lay there was damaged
-            store.add(zipped, None, 0)
-    return len(missing)
+    return CountedRollout(
+        began=steps.began_at,
+        ended=ended,
+        names=record.functions,
+        candidate={name: v for name, v in record.versions.items() if home.get(record.functions[name]) != v},
+        live={name: home[theirs] for name, theirs in record.functions.items() if theirs in home},
+        weights=steps.weights(),
+        alarms=alarms or AlarmSettings(),
+        hooks=hooks,
+        facts=ReceiptFacts(
+            release=record.release,
+            stage=record.stage,
+            who=Who.from_json(who),
+            why=why or record.message,
+            commit=record.commit,
+            artifacts=record.artifacts,
+            promoted_from=record.promoted_from,
+        ),
+        unwrapped=_unwrapped(wanted, record),
+        api=_api(wanted),
+    )
+
+
+def _unwrapped(wanted: Template, record: Record) -> list[str]:
+    """Functions with routes whose responses the wrapper does not see."""
+    names = {theirs: ours for ours, theirs in record.functions.items()}
+    resources = wanted["Resources"]
+    called = {name for one in of_type(resources, "AWS::ApiGateway::Method").values() for name in references(one)}
+    return sorted(
+        names[theirs]
+        for ids, theirs in functions_of(wanted).items()
+        if ids.alias in called and theirs in names and not is_wrapped(resources[ids.function])
+    )
+
+
+def _api(wanted: Template) -> tuple[str, str] | None:
+    """The name and the stage by which API Gateway counts."""
+    api, stage = wanted["Resources"].get(API_ID), wanted["Resources"].get(STAGE_ID)
+    if api is None or stage is None:
+        return None
+    return str(api["Properties"]["Name"]), str(stage["Properties"]["StageName"])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.clock import timestamp
-from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.records.records import ReleaseSteps
 from hitless.cloud.release.executor import (
     Superseded,
     Tenure,

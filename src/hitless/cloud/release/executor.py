@@ -20,8 +20,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
 from hitless.clock import timestamp
-from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import ReleaseSteps, rollout_of
+from hitless.cloud.records.records import Record, ReleaseSteps, rollout_of
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, url_of

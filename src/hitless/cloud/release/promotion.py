@@ -7,13 +7,15 @@ Before traffic reaches the release, `proving` asks Lambda once more.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
+from hitless.cloud.records.records import Records
 from hitless.cloud.stage.settling import Cloud, live_number
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
-from hitless.release.document import Origin
+from hitless.release.document import Origin, ReleaseDocument
 from hitless.service.model import Home, Service
 
 
@@ -60,3 +62,33 @@ def given_artifacts(service: Service, digests: Mapping[str, str], store: Artifac
             digest, path.stat().st_size, unpacked_bytes, False, function.runtime, function.architecture
         )
     return found
+
+
+def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
+    """Number and document of the live release; None if the stage has none. Raises ConflictError if no document was
+    kept.
+    """
+    record = records.live()
+    if record is None:
+        return None
+    document = records.document(record.release)
+    if document is None:
+        raise ConflictError(
+            f"release {record.release} of {record.stage} was shipped by a hitless that kept no description of it",
+            hint="deploy it again with this version (`hitless aws deploy --force`), or name a folder: --against DIR",
+        )
+    return record.release, document
+
+
+def fetch_artifacts(bucket: Bucket, store: ArtifactStore, digests: Iterable[str]) -> int:
+    """Fetch those artifacts (`sha256:…`) that are not in the store, and return their number. Raises CloudError if bytes
+    differ.
+    """
+    missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
+    for digest in missing:
+        with store.working() as workspace:
+            zipped = workspace.folder / "artifact.zip"
+            bucket.get_artifact(digest.removeprefix("sha256:"), zipped)
+            store.zip_path(digest).unlink(missing_ok=True)  # what lay there was damaged
+            store.add(zipped, None, 0)
+    return len(missing)

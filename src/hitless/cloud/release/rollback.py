@@ -13,8 +13,7 @@ from typing import Any
 
 from hitless.aws.follow import resting
 from hitless.clock import timestamp
-from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.executor import TransitionExecutor, conclude
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settle

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from hitless.aws.codedeploy import Move, ShiftFailure
 from hitless.aws.traffic import Traffic
 from hitless.clock import timestamp
-from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.executor import Superseded, Tenure
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, lower_shield

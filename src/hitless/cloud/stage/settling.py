@@ -19,8 +19,7 @@ from hitless.aws.lambdas import Autoscaling, Lambdas
 from hitless.aws.session import is_denied
 from hitless.aws.traffic import Traffic
 from hitless.clock import Clock, timestamp
-from hitless.cloud.records.records import Records
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.service_stack import Observed, ServiceStack
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import (
