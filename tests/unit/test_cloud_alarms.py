@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hitless.cloud.release.deploy import guard_seconds
 from hitless.cloud.release.rollback import abort
-from hitless.cloud.release.shifting import guard_seconds
 from hitless.release.result import Outcome, Result
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import NAMES, World
