@@ -29,8 +29,8 @@ from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
-from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
-from hitless.cloud.stage.settling import Cloud, Shield
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS, short_hash
 from hitless.release.result import Result
 from hitless.service import model

@@ -20,8 +20,8 @@ from hitless.aws.osls import Packaged
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
-from hitless.cloud.stage.service_stack import CoreOutputs
-from hitless.cloud.stage.settling import Cloud, Shield
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.stage import Cloud, Shield
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result

@@ -14,7 +14,7 @@ from hitless.aws.codedeploy import CodeDeploy, Deployment, Move
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Autoscaling, Invocation, Lambdas
 from hitless.aws.traffic import Alarm, Traffic
-from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.stage.stage import Observed
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
 from hitless.errors import ConflictError

@@ -16,7 +16,7 @@ from botocore.exceptions import (
 )
 
 from hitless.aws.session import Aws, aws_errors, connect, explain, retries
-from hitless.cloud.stage.service_stack import is_busy
+from hitless.cloud.stage.stage import is_busy
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 from tests.unit.aws_fakes import error
 

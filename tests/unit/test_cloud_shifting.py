@@ -13,7 +13,7 @@ from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
 from hitless.aws.lambdas import Lambdas
 from hitless.cloud.release.proving import environments
 from hitless.cloud.release.rollback import abort
-from hitless.cloud.stage.service_stack import StillAtWorkError
+from hitless.cloud.stage.stage import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transition import plan
 from hitless.errors import CloudError

@@ -13,7 +13,7 @@ import pytest
 
 from hitless.aws.osls import Osls
 from hitless.aws.stacks import Stacks
-from hitless.cloud.stage.service_stack import ServiceStack, StillAtWorkError
+from hitless.cloud.stage.stage import ServiceStack, StillAtWorkError
 from hitless.errors import CloudError, ConflictError, HitlessError
 from tests.unit.aws_fakes import FakeCloudFormation, FakeStack, FakeTime
 from tests.unit.cloud_fakes import CORE

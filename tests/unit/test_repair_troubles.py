@@ -28,7 +28,7 @@ from hitless.cloud.repair.troubles import (
     Upload,
     troubles,
 )
-from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.stage.stage import Observed
 from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds, LiveState
 from tests.unit.test_cloud_deploy import live_world

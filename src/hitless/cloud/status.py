@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from hitless.cloud.records.records import Record
 from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.troubles import troubles
-from hitless.cloud.stage.settling import Cloud, function_names, live_number
+from hitless.cloud.stage.stage import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
 from hitless.documents import to_plain
 from hitless.release.result import Outcome

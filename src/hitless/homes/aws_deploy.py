@@ -9,7 +9,7 @@ from typing import Any
 from hitless.aws.osls import find_osls
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage, package
-from hitless.cloud.stage.service_stack import CoreOutputs, read_core_outputs
+from hitless.cloud.stage.core_outputs import CoreOutputs, read_core_outputs
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState, changes
 from hitless.cloud.transition import plan

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from hitless.aws.lambdas import Logs
 from hitless.clock import timestamp
-from hitless.cloud.stage.settling import function_names
+from hitless.cloud.stage.stage import function_names
 from hitless.errors import UsageError
 from hitless.homes.aws_stage import AwsStage, connected_stage
 from hitless.homes.home import LogQuery, Workplace

@@ -20,8 +20,8 @@ from hitless.aws.template import Template, dump_template
 from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records, Rollouts
-from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
-from hitless.cloud.stage.settling import Cloud, Shield
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS
 from hitless.errors import UsageError
 from hitless.homes.home import Workplace

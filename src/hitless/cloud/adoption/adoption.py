@@ -38,7 +38,7 @@ from hitless.cloud.adoption.templates import (
 from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.release.proving import smoke_versions
-from hitless.cloud.stage.settling import Cloud, live_number, url_of
+from hitless.cloud.stage.stage import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
 from hitless.cloud.transition import Refusal

@@ -26,8 +26,16 @@ from hitless.cloud.release.executor import (
 )
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
-from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
-from hitless.cloud.stage.settling import Cloud, is_live, live_number, lower_shield, settle, url_of
+from hitless.cloud.stage.stage import (
+    Cloud,
+    Observed,
+    StillAtWorkError,
+    is_live,
+    live_number,
+    lower_shield,
+    settle,
+    url_of,
+)
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.functions import is_shielded
 from hitless.cloud.transform.guard import whole_minutes

@@ -22,8 +22,7 @@ from hitless.aws.session import is_denied
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps, rollout_of
 from hitless.cloud.release.packaging import ServicePackage
-from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, url_of
+from hitless.cloud.stage.stage import Cloud, Observed, url_of
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import FunctionIds, Template, of_type

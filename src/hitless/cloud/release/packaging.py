@@ -13,7 +13,7 @@ from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
 from hitless.aws.layer import hitless_wrapper
 from hitless.aws.osls import Osls, Packaged, make_overlay
-from hitless.cloud.stage.service_stack import CoreOutputs
+from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template

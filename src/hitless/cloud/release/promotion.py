@@ -13,7 +13,7 @@ from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
 from hitless.cloud.records.records import Records
-from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.cloud.stage.stage import Cloud, live_number
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.service.model import Home, Service

@@ -19,7 +19,7 @@ from hitless.aws.layer.hitless_wrapper import QUIET
 from hitless.aws.session import is_denied
 from hitless.cloud.records.records import Record
 from hitless.cloud.release.packaging import ServicePackage
-from hitless.cloud.stage.settling import Cloud, function_names, live_number
+from hitless.cloud.stage.stage import Cloud, function_names, live_number
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template

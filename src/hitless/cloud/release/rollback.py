@@ -15,8 +15,7 @@ from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.executor import TransitionExecutor, conclude
-from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settle
+from hitless.cloud.stage.stage import Cloud, Observed, live_number, lower_shield, settle
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered

@@ -16,8 +16,7 @@ from hitless.aws.codedeploy import Deployment
 from hitless.aws.follow import resting
 from hitless.cloud.records.records import Record
 from hitless.cloud.release.executor import known_versions
-from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.cloud.stage.stage import Cloud, Observed, live_number
 from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import (
     ALIAS,

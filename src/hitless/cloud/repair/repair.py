@@ -37,7 +37,7 @@ from hitless.cloud.repair.troubles import (
     Upload,
     troubles,
 )
-from hitless.cloud.stage.settling import Cloud, lower_shield
+from hitless.cloud.stage.stage import Cloud, lower_shield
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 from hitless.release.result import Outcome
 

@@ -1,9 +1,12 @@
-"""The service's stack: what is live in it, and updates of it by osls.
+"""A stage on AWS: the service's stack, the services that a release uses, and bringing the stage to a stable state.
 
 osls exits at the first failed event, while CloudFormation still rolls back. So the result of an update is read from the
 stack. The stack policy is in place except during an update that removes an alias or a permission. The stack takes
 network, bucket, domain and roles from core as literals, so that they are part of a version's hash: an import or a
 parameter would change a function's code without a new version.
+
+A release under way has one holder, a process whose mark is in the release's record. `settle` makes this process the
+holder. The previous one sees that before its next step, and ends.
 """
 
 from __future__ import annotations
@@ -12,29 +15,43 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hitless.aws.api_stages import ApiStage
+from botocore.exceptions import ClientError
+
+from hitless.aws.api_stages import ApiStage, ApiStages
+from hitless.aws.buckets import Bucket
+from hitless.aws.codedeploy import Move, Shift
 from hitless.aws.follow import WELL, Stack
-from hitless.aws.lambdas import AliasState, Lambdas
+from hitless.aws.lambdas import AliasState, Autoscaling, Lambdas
 from hitless.aws.osls import Osls, deployable
+from hitless.aws.session import is_denied
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, Stacks
-from hitless.cloud.transform.desired import functions_of
+from hitless.aws.traffic import Traffic
+from hitless.clock import Clock, timestamp
+from hitless.cloud.records.records import Records, Rollouts
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.transform.desired import fingerprint, functions_of
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
     ALIAS,
     API_ID,
+    FINGERPRINT_OUTPUT,
+    RELEASE_OUTPUT,
+    SHIELD_PREFIX,
     STAGE_ID,
+    URL_OUTPUT,
     FunctionIds,
     LiveState,
     Template,
     of_type,
 )
 from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, removes_guarded
-from hitless.errors import CloudError, ConflictError, UsageError
+from hitless.errors import CloudError, ConflictError
+from hitless.release.result import Outcome
 
 
 class StillAtWorkError(CloudError):
@@ -213,64 +230,150 @@ def is_busy(said: str) -> bool:
     return re.search(r"is in \w+_IN_PROGRESS state and can ?not be updated", said) is not None
 
 
-FILE = "core-outputs.json"
-
-_PLACEHOLDERS = {
-    "VpcId": "vpc-00000000000000000",
-    "PrivateSubnetIds": "subnet-0000000000000000a,subnet-0000000000000000b,subnet-0000000000000000c",
-    "LambdaSecurityGroupId": "sg-00000000000000000",
-    "ArtifactBucketName": "placeholder-artifact-bucket",
-}
-
-
 @dataclass(frozen=True, slots=True)
-class CoreOutputs:
-    """The outputs of core that a release reads. Empty if core has none."""
+class Cloud:
+    """Every service of AWS that a release uses."""
 
-    vpc_id: str
-    private_subnet_ids: tuple[str, ...]
-    security_group_id: str
-    bucket: str
-    domain: str = ""
-    cloudformation_role_arn: str = ""
-    permissions_boundary_arn: str = ""
-    raw: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def of(cls, outputs: Mapping[str, str], where: str) -> CoreOutputs:
-        """Raises UsageError if a required output is missing; the message names `where`."""
-        bucket = str(outputs.get("ArtifactBucketName", ""))
-        if not bucket:
-            raise UsageError(
-                f"{where} has no ArtifactBucketName", hint="create the core stack with `hitless aws bootstrap`"
-            )
-        return cls(
-            vpc_id=str(outputs.get("VpcId", "")),
-            private_subnet_ids=tuple(filter(None, str(outputs.get("PrivateSubnetIds", "")).split(","))),
-            security_group_id=str(outputs.get("LambdaSecurityGroupId", "")),
-            bucket=bucket,
-            domain=str(outputs.get("ApiDomainName", "")),
-            cloudformation_role_arn=str(outputs.get("CloudFormationRoleArn", "")),
-            permissions_boundary_arn=str(outputs.get("PermissionsBoundaryArn", "")),
-            raw=tuple(sorted((key, str(value)) for key, value in outputs.items())),
-        )
-
-    def params(self) -> dict[str, str]:
-        """The values of `${param:…}` in serverless.yml: each output's name in lower camel case."""
-        return {key[0].lower() + key[1:]: value for key, value in self.raw if value}
+    stack: ServiceStack
+    bucket: Bucket
+    records: Records
+    lambdas: Lambdas
+    shift: Shift
+    shield: Shield
+    autoscaling: Autoscaling
+    api: ApiStages
+    traffic: Traffic
+    rollouts: Rollouts
+    who: Mapping[str, Any]
+    """Who runs the command, as far as it is known."""
+    clock: Clock
+    say: Callable[[str], None]
 
 
-def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
-    """For a dry run: the given file, else core-outputs.json in the service's folder, else placeholders."""
-    path = named or folder / FILE
-    if named is None and not path.is_file():
-        return CoreOutputs.of(_PLACEHOLDERS, "the placeholders")
-    try:
-        outputs = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}", hint="it is one JSON object: output name → value"
-        ) from error
-    if not isinstance(outputs, dict):
-        raise UsageError(f"{path} is not a JSON object", hint="it is one JSON object: output name → value")
-    return CoreOutputs.of(outputs, str(path))
+def settle(cloud: Cloud, *, holder: str) -> Observed:
+    """Bring the stage to a stable state before a verb begins: the stack, a release under way, shifts, left-over
+    weights.
+
+    A release under way passes to `holder`. One that is live already, but not in its record, is recorded as live.
+    """
+    cloud.stack.settle()
+    observed = cloud.stack.observe()
+    _take_over(cloud, observed, holder)
+    if not observed.exists:
+        return observed
+    stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
+    if stopped:
+        cloud.say(f"a shift was under way ({', '.join(stopped)}): it was stopped")
+    cloud.shift.settle(observed.functions.values())
+    lower_shield(cloud, observed)
+    return cloud.stack.observe()
+
+
+def lower_shield(cloud: Cloud, observed: Observed) -> None:
+    """Remove the shield once no shift is under way."""
+    if observed.stage is not None:
+        cloud.shield.down(observed.stage, observed.functions)
+
+
+def _take_over(cloud: Cloud, observed: Observed, holder: str) -> None:
+    record = cloud.records.unfinished()
+    if record is None:
+        return
+    if record.release == live_number(observed) and is_at_rest(observed.live):
+        now = timestamp(cloud.clock.now())
+        cloud.records.save(replace(record, holder=holder, outcome=Outcome.LIVE, ended_at=now))
+    else:
+        cloud.records.save(replace(record, holder=holder))
+
+
+def live_number(observed: Observed) -> int | None:
+    """The release that the stack records as live."""
+    number = observed.live.output(RELEASE_OUTPUT)
+    return int(number) if number is not None and number.isdecimal() else None
+
+
+def url_of(cloud: Cloud) -> str | None:
+    """The URL of the stage, from the stack; None if there is none."""
+    stack = cloud.stack.find()
+    return stack.outputs.get(URL_OUTPUT) if stack is not None else None
+
+
+def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str) -> dict[str, str]:
+    """Lambda's name → the name in serverless.yml, of all functions of the stack."""
+    names = {name: name.removeprefix(f"{service}-{stage}-") for name in observed.functions.values()}
+    number = live_number(observed)
+    record = cloud.records.get(number) if number is not None else None
+    return {**names, **({theirs: ours for ours, theirs in record.functions.items()} if record else {})}
+
+
+def is_live(observed: Observed, wanted: Template) -> bool:
+    """Whether the stage serves this content already, and all traffic is where the stack says."""
+    if observed.live.output(FINGERPRINT_OUTPUT) != fingerprint(wanted):
+        return False
+    return is_at_rest(observed.live) and not any(state.others for state in observed.aliases.values())
+
+
+def is_at_rest(live: LiveState) -> bool:
+    """Whether each alias is at the version of the stack's template."""
+    return all(
+        alias["Properties"]["FunctionVersion"] == live.aliases[name]
+        for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
+        if name in live.aliases
+    )
+
+
+IN_HAND_S = 5.0
+"""Requests that a candidate still has when its weight is 0 may need the live version's response."""
+
+
+class Shield:
+    """The shield of a shift: while it is up, the live version answers requests that the candidate fails.
+
+    For each function that moves, a variable of the API's stage tells the wrapper the numbers of both versions, and the
+    live version's policy lets the function's role invoke it. Both exist only during the shift. After a machine's death
+    the variables tell the next command what to remove; other versions ignore them. If a permission to raise it is
+    missing, the release goes on without a shield, and says so.
+    """
+
+    def __init__(
+        self, stages: ApiStages, lambdas: Lambdas, say: Callable[[str], None], wait: Callable[[float], None]
+    ) -> None:
+        self._stages, self._lambdas, self._say, self._wait = stages, lambdas, say, wait
+
+    def up(self, stage: ApiStage, moves: Mapping[FunctionIds, Move]) -> None:
+        """Raise it for these moves."""
+        if not moves:
+            return
+        versions = {ids.shield_variable: f"{move.current}:{move.target}" for ids, move in moves.items()}
+        try:
+            self._stages.set(stage, versions)
+        except ClientError as error:
+            self._without(error, "the release")
+            return
+        for ids, move in moves.items():
+            try:
+                self._lambdas.allow_invoke(move.function, move.current, role_of=move.target)
+            except ClientError as error:
+                self._without(error, move.function)
+                self._stages.drop(stage, [ids.shield_variable])
+
+    def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
+        """Remove the shield once the candidate has answered the requests that it had. `functions`: the service's, with
+        Lambda's names.
+        """
+        found = self._stages.variables(stage)
+        standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
+        if not standing:
+            return
+        self._wait(IN_HAND_S)
+        names = {ids.shield_variable: name for ids, name in functions.items()}
+        for variable, versions in standing.items():
+            if variable in names:
+                self._lambdas.revoke_invoke(names[variable], versions.partition(":")[0])
+        self._stages.drop(stage, standing)
+
+    def _without(self, error: ClientError, what: str) -> None:
+        """Go on without a shield if raising one is denied."""
+        if not is_denied(error):
+            raise error
+        self._say(f"{what} is not shielded: {error}")
