@@ -121,9 +121,7 @@ def close_default_group(ec2: Any, group_id: str) -> int:
 
 
 def find_zone(route53: Any, domain: str) -> str:
-    """The id of the public hosted zone that holds the domain; the closest one if there are several. Raises UsageError
-    if there is none.
-    """
+    """The id of the closest public hosted zone that holds the domain. Raises UsageError if there is none."""
     zones = [
         zone
         for page in route53.get_paginator("list_hosted_zones").paginate()

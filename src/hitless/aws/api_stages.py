@@ -26,9 +26,7 @@ class ApiStage:
 
 
 class ApiStages:
-    """Stages of REST APIs, and the domains mapped to them. botocore's errors leave as they are: callers are inside
-    `aws_errors`.
-    """
+    """Stages of REST APIs, and their domains. botocore's errors leave as they are: callers are inside `aws_errors`."""
 
     def __init__(self, client: Any) -> None:
         self._apigateway = client
@@ -79,9 +77,7 @@ class ApiStages:
         return None
 
     def map(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
-        """Map the path to that stage. An existing mapping (`there`) is changed in place: deleting it first would cause
-        403s.
-        """
+        """Map the path to that stage. An existing mapping (`there`) is changed in place: a gap would cause 403s."""
         if not there:
             given = {} if path == NO_PATH else {"basePath": path}
             self._apigateway.create_base_path_mapping(domainName=domain, restApiId=stage.api, stage=stage.name, **given)

@@ -31,9 +31,7 @@ class Bucket:
         self._s3 = s3
 
     def put_artifact(self, sha256: str, zipped: Path) -> str:
-        """Upload the artifact with that digest (hex) unless it is there, and return its key. Raises CloudError if bytes
-        differ.
-        """
+        """Upload the artifact with that digest (hex) unless it is there; its key. Raises CloudError if bytes differ."""
         key = artifact_key(sha256)
         if self._digest_of(key) is None:
             with zipped.open("rb") as body:

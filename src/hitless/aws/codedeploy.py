@@ -133,9 +133,7 @@ class CodeDeploy:
         return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND, info.get("createTime"))
 
     def hooks(self, deployment: str, move: Move) -> dict[str, str]:
-        """The status of each hook that was called: lifecycle event → status. Empty if CodeDeploy does not tell: only
-        receipts need it.
-        """
+        """The status of each hook that was called, by lifecycle event; empty if CodeDeploy does not tell."""
         try:
             answer = self._codedeploy.get_deployment_target(
                 deploymentId=deployment, targetId=f"{move.function}:{move.alias}"

@@ -134,9 +134,7 @@ class Follower:
         return None
 
     def follow(self, name: str, *, since: str | None) -> Stack:
-        """Report the events after the event id `since` until the stack is stable. Raises CloudError if it did not
-        succeed.
-        """
+        """Report the events after the id `since` until the stack is stable. Raises CloudError if it did not succeed."""
         stack, causes = self.rest(name, since=since)
         if stack is None:
             raise CloudError(f"{name} was deleted by somebody else meanwhile", hint=REPEAT)
@@ -166,9 +164,7 @@ class Follower:
         return self.wait(rests, f"{name} is still being updated")
 
     def wait(self, ready: Callable[[], _Result | None], late: str) -> _Result:
-        """Poll until `ready` returns something, through network errors too. Raises CloudError `late` after the
-        time-out.
-        """
+        """Poll until `ready` returns something, through network errors too. Raises CloudError after the time-out."""
         deadline = self._time.monotonic() + self._timeout_s
         while True:
             try:

@@ -166,9 +166,7 @@ class Lambdas:
         return next((one for one in given if one.error), given[-1])
 
     def provision(self, function: str, version: str, environments: int) -> None:
-        """Request that number of provisioned environments for the version. Raises CloudError if the account has no
-        room.
-        """
+        """Request provisioned environments for the version. Raises CloudError if the account has no room."""
         try:
             self._lambda.put_provisioned_concurrency_config(
                 FunctionName=function, Qualifier=version, ProvisionedConcurrentExecutions=environments
@@ -312,9 +310,7 @@ class Autoscaling:
         self._scaling = client
 
     def scale(self, function: str, version: str, *, least: int, most: int, target_percent: int) -> None:
-        """Scale the version so from now on; fewer environments than `least` become `least`. Raises CloudError if it is
-        denied.
-        """
+        """Scale the version; fewer environments than `least` become `least`. Raises CloudError if it is denied."""
         what = {**_WHAT, "ResourceId": f"function:{function}:{version}"}
         try:
             self._scaling.register_scalable_target(**what, MinCapacity=least, MaxCapacity=most)

@@ -79,9 +79,7 @@ class Stacks(Follower):
         return self._protect(spec)
 
     def prepare(self, spec: StackSpec) -> ChangeSet:
-        """Bring the stack to a state in which it can be changed, and create the change set. The stack itself is not
-        changed yet.
-        """
+        """Bring the stack to a state in which it can be changed, and create the change set without executing it."""
         if not spec.template_url and (size := len(spec.template.encode())) > MAX_TEMPLATE_BYTES:
             raise CloudError(
                 f"{spec.name}: the template has {size} bytes, over {MAX_TEMPLATE_BYTES}", hint="give a template_url"
@@ -99,9 +97,7 @@ class Stacks(Follower):
         return self._read(spec.name, made["Id"], creates=creates)
 
     def show(self, prepared: ChangeSet) -> None:
-        """Report what the change set would do, one change a line. Of a new stack report only the number of its
-        resources.
-        """
+        """Report what the change set would do, one change a line; of a new stack only the number of resources."""
         count = f"{len(prepared.changes)} {'resource' if len(prepared.changes) == 1 else 'resources'}"
         if prepared.creates:
             self._say(f"{prepared.stack}: a new stack of {count}")
@@ -238,9 +234,7 @@ class Stacks(Follower):
         return found
 
     def computed(self, stack: str, change_set: str) -> tuple[str, str]:
-        """Wait until CloudFormation has computed a change set. Returns its status, CREATE_COMPLETE or FAILED, and the
-        reason.
-        """
+        """Wait until a change set is computed. Returns its status, CREATE_COMPLETE or FAILED, and the reason."""
 
         def made() -> tuple[str, str] | None:
             answer = self._cf.describe_change_set(ChangeSetName=change_set, StackName=stack)

@@ -75,9 +75,7 @@ class Adoption:
         self._steps = ReleaseSteps(cloud.clock, cloud.say)
 
     def observe(self) -> PlainStack:
-        """Wait until the stack is stable, and read it with the code that it runs. Raises UsageError if there
-        is none.
-        """
+        """Read the stack, once it is stable, and the code that it runs. Raises UsageError if there is none."""
         name, stack = self._cloud.stack.name, self._cloud.stack.find()
         if stack is not None and not resting(stack.status):
             self._cloud.say(f"{name} is being changed ({stack.status}): waiting until that has ended")

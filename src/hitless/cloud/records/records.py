@@ -189,9 +189,7 @@ class ReleaseSteps:
         self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
 
     def weights(self) -> list[tuple[datetime, float]]:
-        """The instants at which the candidate's share changed, and the shares. The last step is the end, and
-        no share.
-        """
+        """The instants at which the candidate's share changed, and the shares. The last step, the end, has none."""
         found: list[tuple[datetime, float]] = []
         for step in self.steps:
             if step.state != "ended" and (not found or found[-1][1] != step.weight_percent):

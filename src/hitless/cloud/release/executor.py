@@ -92,9 +92,7 @@ class TransitionExecutor:
         self.withdraw(previous, keep=kept)
 
     def _bound(self, targets: Mapping[FunctionIds, str]) -> None:
-        """Set the release's own bounds for these versions. A failure is only reported: the versions are live
-        already.
-        """
+        """Set the release's own bounds. A failure is only reported, because the versions are live already."""
         cloud, names, ready = self._cloud, *self._kept_ready()
         was = {ids for ids, one in kept_ready(self._before.live.template).items() if one.most is not None}
         for ids, version in targets.items():
@@ -283,9 +281,7 @@ def conclude(
     verb: str, previous: int | None, keep: bool = True, why: str | None = None, alarms: AlarmSettings | None = None,
     hooks: Sequence[HookEnd] = (),
 ) -> Result:  # fmt: skip
-    """The result of a release that ended as the record says. Its rollout is added to the release's, unless `keep` is
-    False.
-    """
+    """The result of a release that ended as the record says. Without `keep` another process keeps its rollout."""
     rollout = rollout_of(record, wanted, steps, home, ended=now, who=cloud.who, why=why, alarms=alarms, hooks=hooks)
     kept = cloud.rollouts.add(record, rollout, verb=verb, previous=previous, duration_s=steps.duration_s, keep=keep)
     return Result(

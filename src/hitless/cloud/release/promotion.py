@@ -65,9 +65,7 @@ def given_artifacts(service: Service, digests: Mapping[str, str], store: Artifac
 
 
 def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
-    """Number and document of the live release; None if the stage has none. Raises ConflictError if no document was
-    kept.
-    """
+    """Number and document of the live release, if there is one. Raises ConflictError if no document was kept."""
     record = records.live()
     if record is None:
         return None
@@ -81,9 +79,7 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
 
 
 def fetch_artifacts(bucket: Bucket, store: ArtifactStore, digests: Iterable[str]) -> int:
-    """Fetch those artifacts (`sha256:…`) that are not in the store, and return their number. Raises CloudError if bytes
-    differ.
-    """
+    """Fetch the artifacts (`sha256:…`) that the store does not have; their number. CloudError if bytes differ."""
     missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
     for digest in missing:
         with store.working() as workspace:

@@ -49,9 +49,7 @@ def prove(
 
 
 def environments(cloud: Cloud, function: Resource, at_once: int) -> int:
-    """The number of environments to warm, if the live version had that many busy at once. Clients must
-    not miss them.
-    """
+    """The number of environments to warm, if the live version had that many busy at once."""
     if at_once <= 1:
         return 1
     return max(1, min(at_once, WARM_AT_MOST, _room(cloud, function, at_once)))

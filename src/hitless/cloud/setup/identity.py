@@ -51,9 +51,7 @@ class GitHubTrust:
 
 
 def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[str, str | None]:
-    """The parameters of the core stack. `github` is given if `told.github` is. Raises UsageError on a
-    malformed option.
-    """
+    """The parameters of the core stack. `github` is given if `told.github` is. UsageError on a malformed option."""
     check_identity(told)
     if github:
         check_repository(github.repository)

@@ -103,9 +103,7 @@ class Planner:
         return Findings(plans, self._quotas(new_network=not plans[0].exists), self._missing(options))
 
     def _stack(self, spec: StackSpec) -> StackPlan:
-        """The preview of an existing stack, by a change set that is deleted again. A new stack has nothing to
-        compare.
-        """
+        """The preview of an existing stack, by a change set that is deleted again. A new stack has none."""
         stack = self._stacks.find(spec.name)
         step = next_step(stack.status if stack else None)
         if stack is None or step in (StackStep.CREATE, StackStep.RECREATE):

@@ -358,9 +358,7 @@ class Shield:
                 self._stages.drop(stage, [ids.shield_variable])
 
     def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
-        """Remove the shield once the candidate has answered the requests that it had. `functions`: the service's, with
-        Lambda's names.
-        """
+        """Remove the shield once the candidate has answered its requests. `functions`: the service's Lambda names."""
         found = self._stages.variables(stage)
         standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
         if not standing:

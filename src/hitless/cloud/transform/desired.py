@@ -162,9 +162,7 @@ def add_version(resources: dict[str, Resource], ids: FunctionIds, digest: str, s
 
 
 def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
-    """Let every caller of a function call its alias. The function's own resources, and roles, keep naming
-    the function.
-    """
+    """Let every caller of a function call its alias, except for the function's own resources and roles."""
     targets = {ids.function: ids.alias for ids in functions}
 
     def alias_of(node: Any) -> Any:

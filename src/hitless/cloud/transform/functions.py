@@ -166,9 +166,7 @@ PROVISIONED, SCALED = "hitless:provisioned", "hitless:scaled"
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Provisioned concurrency of a version: `least` environments, and up to `most` if `target_percent` of them are in
-    use.
-    """
+    """Provisioned environments of a version: `least`, and up to `most` if `target_percent` of them are in use."""
 
     least: int
     most: int | None = None
