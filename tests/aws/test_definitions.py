@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hitless.aws.osls import find_osls, make_overlay
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from tests.unit.definitions import REGION, STAGE, Definition, Function, Route
 from tests.unit.transitions import DENY, OWN_ROLE, READ, TRANSITIONS, VPC, own_role, table
 

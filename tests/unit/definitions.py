@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform import Code, ReleaseInput
+from hitless.cloud.transform.model import Code, ReleaseInput
 from hitless.service.model import Hooks
 from hitless.service.strategy import parse
 

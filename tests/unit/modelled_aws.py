@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform import LiveState, Template
-from hitless.cloud.transform.model import STAGE_ID, Resource, of_type, references, replacing
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references, replacing
 
 DRAFT = ("Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
 NAMES = {

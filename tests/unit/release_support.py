@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hitless.aws.osls import Packaged, read
-from hitless.cloud.transform import Code, LiveState, ReleaseInput, Template, clear, contract, desired, expand
-from hitless.cloud.transform.desired import version_ids
-from hitless.cloud.transform.model import of_type, references
+from hitless.cloud.transform.desired import desired, version_ids
+from hitless.cloud.transform.model import Code, LiveState, ReleaseInput, Template, of_type, references
+from hitless.cloud.transform.updates import clear, contract, expand
 from hitless.service.strategy import parse
 
 STATE = Path(__file__).parent / "fixtures" / "worldclock-state.json"

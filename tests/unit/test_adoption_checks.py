@@ -13,7 +13,7 @@ from hitless.aws.follow import Stack
 from hitless.aws.lambdas import Running
 from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
 from hitless.cloud.adoption.templates import PlainStack, adopted, functions_in, with_stage
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import STAGE_ID, Resource, Template
 from hitless.cloud.transition import Refusal
 from tests.unit.definitions import Definition, Function

@@ -31,8 +31,10 @@ def of_type(kind: str) -> dict[str, dict[str, Any]]:
 def test_a_network_is_divided_without_overlap(prefix: int, second: int) -> None:
     block = ipaddress.ip_network(f"10.{second}.0.0/{prefix}")
     parts = network(str(block))
-    subnets = [ipaddress.IPv4Network(part) for part in (*parts.private, *parts.public)]
-    assert all(part.subnet_of(ipaddress.IPv4Network(parts.vpc)) for part in subnets)
+    listed = [*parts["PrivateSubnetCidrs"].split(","), *parts["PublicSubnetCidrs"].split(",")]
+    subnets = [ipaddress.IPv4Network(part) for part in listed]
+    assert len(subnets) == 6
+    assert all(part.subnet_of(ipaddress.IPv4Network(parts["VpcCidr"])) for part in subnets)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(subnets, 2))
     assert all(16 <= part.prefixlen <= 28 for part in subnets)
 

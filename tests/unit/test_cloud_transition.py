@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transition import plan
 from hitless.errors import CloudError, ConflictError
 from hitless.release.result import Outcome

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from hitless.cloud.transform import LiveState, contract, desired, expand
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.model import STAGE_ID, of_type
+from hitless.cloud.transform.model import STAGE_ID, LiveState, of_type
+from hitless.cloud.transform.updates import contract, expand
 from hitless.cloud.transition import plan
 from hitless.errors import ServiceFileError
 from hitless.service.model import AlarmSettings, Hooks

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hitless.cloud.transform import LiveState, contract, desired
-from hitless.cloud.transform.desired import check_package
+from hitless.cloud.transform.desired import check_package, desired
 from hitless.cloud.transform.guard import NAMED_AT_MOST, ROLE_ID, add_application
-from hitless.cloud.transform.model import FunctionIds, of_type
+from hitless.cloud.transform.model import FunctionIds, LiveState, of_type
+from hitless.cloud.transform.updates import contract
 from hitless.errors import ServiceFileError
 from hitless.service.model import Hooks
 from tests.unit.release_support import packaged, release

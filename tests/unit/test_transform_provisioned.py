@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.functions import Ready, concurrency_needed, kept_ready
 from hitless.cloud.transform.model import FunctionIds, of_type
 from hitless.errors import ServiceFileError

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hitless.cloud.transform import Template
-from hitless.cloud.transform.model import STAGE_ID, changes, of_type
+from hitless.cloud.transform.model import STAGE_ID, Template, changes, of_type
 from hitless.cloud.transform.updates import removes_guarded
 from hitless.service.strategy import parse
 from tests.unit.release_support import NAMES, RememberedStack, packaged, release

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import CodeDeploy, Deployment, Move, Shift, ShiftFailure
 from hitless.aws.lambdas import AliasState, Lambdas
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
 from hitless.cloud.transform.updates import numbered
 from hitless.cloud.transition import without_publishing

@@ -12,9 +12,9 @@ import pytest
 
 from hitless.aws.layer import hitless_wrapper
 from hitless.cloud.release.packaging import layer_code, write_layer
-from hitless.cloud.transform import Code, desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.functions import is_shielded, is_wrapped
-from hitless.cloud.transform.model import FunctionIds, of_type
+from hitless.cloud.transform.model import Code, FunctionIds, of_type
 from hitless.service.model import AlarmSettings
 from tests.aws.front.alarms import evaluate
 from tests.unit.release_support import RememberedStack, packaged, release, sha256

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hitless.cloud.transform import desired
+from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import of_type
 from hitless.cloud.transition import plan
 from hitless.errors import ServiceFileError

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform import Template, desired
-from hitless.cloud.transform.desired import functions_of, version_ids
+from hitless.cloud.transform.desired import desired, functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID
-from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, of_type, references
+from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, Template, of_type, references
 from hitless.cloud.transition import Transition, plan
 from tests.unit.definitions import Definition
 from tests.unit.modelled_aws import ModelledAws, picture

@@ -111,12 +111,11 @@ class Bucket:
         return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
 
     def _digest_of(self, key: str) -> str | None:
-        try:
+        head = None
+        with Ignoring(*_ABSENT):
             head = self._s3.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
-        except ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
+        if head is None:
+            return None
         if checksum := head.get("ChecksumSHA256"):
             return base64.b64decode(checksum).hex()
         body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
@@ -134,13 +133,12 @@ def artifact_key(sha256: str) -> str:
 _NO_BUCKET = ("NoSuchBucket", "404")
 
 
-def empty_bucket(s3: Any, bucket: str) -> int:
-    """Delete all versions of all objects and return their number. A missing bucket counts as empty.
+def empty_bucket(s3: Any, bucket: str) -> None:
+    """Delete all versions of all objects. A missing bucket counts as empty.
 
     There is no way back: callers have asked a person. Raises CloudError if S3 refuses to delete an object, because of a
     lock or a policy: S3 reports that with status 200.
     """
-    count = 0
     with Ignoring(*_NO_BUCKET):
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             held = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
@@ -152,8 +150,6 @@ def empty_bucket(s3: Any, bucket: str) -> int:
                         f"{bucket}: S3 does not delete {refused['Key']}: {refused['Code']} {refused['Message']}",
                         hint="check the bucket's policy and its object lock, then repeat the command",
                     )
-                count += len(objects)
-    return count
 
 
 def delete_bucket(s3: Any, bucket: str) -> None:

@@ -232,13 +232,9 @@ def decode(text: str) -> Any:
 
 
 def _resolved(node: Any, root: Any) -> Any:
-    match node:
-        case dict():
-            for key, value in node.items():
-                node[key] = _target(value, root) if _is_reference(value) else _resolved(value, root)
-        case list():
-            for at, value in enumerate(node):
-                node[at] = _target(value, root) if _is_reference(value) else _resolved(value, root)
+    places = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for at, value in places:
+        node[at] = _target(value, root) if _is_reference(value) else _resolved(value, root)
     return node
 
 

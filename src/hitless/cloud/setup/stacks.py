@@ -44,17 +44,6 @@ class StackNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """The addresses of a stage: a VPC's block, three private subnets of a quarter each, three public ones of a
-    sixteenth. A sixteenth stays free.
-    """
-
-    vpc: str
-    private: tuple[str, str, str]
-    public: tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class PipelineOptions:
     """Settings of the pipeline that are not in the service's file. None keeps the stack's value."""
 
@@ -102,8 +91,10 @@ def tags_of(service: Service) -> dict[str, str]:
     return {SERVICE_TAG: service.name, STAGE_TAG: service.stage}
 
 
-def network(cidr: str) -> Network:
-    """Divide a block from /16 to /24; UsageError on any other."""
+def network(cidr: str) -> dict[str, str]:
+    """The parameters for a VPC's block: three private subnets of a quarter each, three public ones of a sixteenth. A
+    sixteenth stays free. UsageError unless it is a private block from /16 to /24.
+    """
     try:
         block = ipaddress.IPv4Network(cidr)
     except ValueError as error:
@@ -112,9 +103,13 @@ def network(cidr: str) -> Network:
         raise UsageError(
             f"--cidr: {cidr} is not a private block from /16 to /24", hint="give a block such as 10.20.0.0/16"
         )
-    a, b, c, last = map(str, block.subnets(prefixlen_diff=2))
-    public = [str(part) for part in ipaddress.IPv4Network(last).subnets(prefixlen_diff=2)]
-    return Network(str(block), (a, b, c), (public[0], public[1], public[2]))
+    *private, last = block.subnets(prefixlen_diff=2)
+    public = list(last.subnets(prefixlen_diff=2))[:3]
+    return {
+        "VpcCidr": str(block),
+        "PrivateSubnetCidrs": ",".join(map(str, private)),
+        "PublicSubnetCidrs": ",".join(map(str, public)),
+    }
 
 
 def is_production(service: Service) -> bool:
@@ -133,14 +128,11 @@ def core_stack(
 ) -> StackSpec:
     """The core stack. `cidr` None keeps the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
     settings = service.settings
-    parts = network(cidr) if cidr else None
     parameters: dict[str, str | None] = {
         "Service": service.name,
         "Stage": service.stage,
         "Nat": settings.nat.value,
-        "VpcCidr": parts.vpc if parts else None,
-        "PrivateSubnetCidrs": ",".join(parts.private) if parts else None,
-        "PublicSubnetCidrs": ",".join(parts.public) if parts else None,
+        **(network(cidr) if cidr else dict.fromkeys(("VpcCidr", "PrivateSubnetCidrs", "PublicSubnetCidrs"))),
         "LogRetentionDays": "365" if is_production(service) else "30",
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",

@@ -21,6 +21,7 @@ from hitless.cloud.transform.model import (
     of_type,
     references,
     replacing,
+    rewritten,
     short_hash,
 )
 
@@ -92,28 +93,22 @@ def name_permissions(resources: dict[str, Resource]) -> None:
 
 
 def _rename(resources: dict[str, Resource], renamed: Mapping[str, str]) -> None:
+    def reference(node: Any) -> Any:
+        match node:
+            case {"Ref": str(name), **rest} if not rest and name in renamed:
+                return {"Ref": renamed[name]}
+            case {"Fn::GetAtt": [str(name), *path], **rest} if not rest and name in renamed:
+                return {"Fn::GetAtt": [renamed[name], *path]}
+            case _:
+                return node
+
     for old, new in renamed.items():
         resources[new] = resources.pop(old)
     for name, resource in resources.items():
         if renamed.keys() & set(references(resource)):
-            resources[name] = _renamed(resource, renamed)
-
-
-def _renamed(node: Any, renamed: Mapping[str, str]) -> Any:
-    match node:
-        case {"Ref": str(name), **rest} if not rest:
-            return {"Ref": renamed.get(name, name)}
-        case {"Fn::GetAtt": [str(name), *path], **rest} if not rest:
-            return {"Fn::GetAtt": [renamed.get(name, name), *path]}
-        case dict():
-            changed = {key: _renamed(value, renamed) for key, value in node.items()}
-            if names := depends_on(changed):
-                changed["DependsOn"] = [renamed.get(name, name) for name in names]
-            return changed
-        case list():
-            return [_renamed(value, renamed) for value in node]
-        case _:
-            return node
+            resources[name] = rewritten(resource, reference)
+            if names := depends_on(resource):
+                resources[name]["DependsOn"] = [renamed.get(one, one) for one in names]
 
 
 def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:

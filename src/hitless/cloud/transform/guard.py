@@ -137,9 +137,9 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
     """Add the version's alarms and the function's deployment group, which watches them."""
     alarms = {ids.alarm(digest): _failing(resources, ids, digest, release)}
     if release.alarms.p99_ms is not None:
-        alarms[ids.slow_alarm(digest)] = _slow(resources, ids, digest, release)
+        alarms[ids.alarm(digest, "Slow")] = _slow(resources, ids, digest, release)
     if release.alarms.p99_relative_percent is not None:
-        alarms[ids.slower_alarm(digest)] = _slower(resources, ids, digest, release)
+        alarms[ids.alarm(digest, "Slower")] = _slower(resources, ids, digest, release)
     resources.update(alarms)
     strategy = whole_minutes(release.strategy)
     configuration: Any = configuration_name(strategy, release)

@@ -138,14 +138,8 @@ class FunctionIds:
     def version(self, digest: str) -> str:
         return f"{self.base}Version{digest}"
 
-    def alarm(self, digest: str) -> str:
-        return f"{self.base}Alarm{digest}"
-
-    def slow_alarm(self, digest: str) -> str:
-        return f"{self.base}SlowAlarm{digest}"
-
-    def slower_alarm(self, digest: str) -> str:
-        return f"{self.base}SlowerAlarm{digest}"
+    def alarm(self, digest: str, kind: str = "") -> str:
+        return f"{self.base}{kind}Alarm{digest}"
 
 
 def short_hash(what: object) -> str:
