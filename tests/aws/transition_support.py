@@ -160,7 +160,7 @@ class Demo:
         service = model.Service(SERVICE, self.place, file, STAGE, REGION, (settings,), functions)
         names = {lambda_name(key, one): key for key, one in definition.functions.items()}
         packaged = Packaged(SERVICE, STAGE, REGION, STACK, definition.compiled(), names)
-        core = CoreOutputs("", (), "", BUCKET, domain=definition.domain, permissions_boundary_arn=definition.boundary)
+        core = CoreOutputs((), "", BUCKET, domain=definition.domain, permissions_boundary_arn=definition.boundary)
         artifacts = {one.name: self._artifact(definition.functions[one.name].letter, one) for one in functions}
         return ServicePackage(service, packaged, artifacts, core)
 
@@ -182,7 +182,7 @@ class Demo:
         bucket, traffic = Bucket(client("s3"), BUCKET), Traffic(client("cloudwatch"))
         osls = DirectOsls((), {}, cloudformation=cloudformation, s3=client("s3"))
         stack = ServiceStack(
-            STACK, service=SERVICE, stage=STAGE, region=REGION, core=CoreOutputs("", (), "", BUCKET),
+            STACK, service=SERVICE, stage=STAGE, region=REGION, core=CoreOutputs((), "", BUCKET),
             stacks=Stacks(cloudformation, say=self.say, poll_s=POLL_S), cloudformation=cloudformation, lambdas=lambdas,
             osls=lambda: osls, say=self.say, now=clock.now,
         )  # fmt: skip

@@ -40,7 +40,7 @@ from tests.unit.cloud_services import (
 from tests.unit.release_support import RememberedStack, packaged, sha256, with_provisioned
 
 NAMES = ("convert", "meta")
-CORE = CoreOutputs("vpc-1", ("subnet-1",), "sg-1", "artifact-bucket")
+CORE = CoreOutputs(("subnet-1",), "sg-1", "artifact-bucket")
 
 
 class _Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.aws.stacks import MAX_TEMPLATE_BYTES, Stacks, StackSpec
+from hitless.aws.stacks import Stacks, StackSpec
 from hitless.errors import CloudError, ConflictError
 from tests.unit.aws_fakes import OURS, FakeCloudFormation, FakeStack, FakeTime
 
@@ -198,10 +198,3 @@ def test_a_parameter_of_none_keeps_the_stacks_value_or_the_default() -> None:
         {"ParameterKey": "Kept", "UsePreviousValue": True},
         {"ParameterKey": "Told", "ParameterValue": "x"},
     ]
-
-
-def test_a_template_too_large_for_the_call_is_refused_before_it() -> None:
-    fake = FakeCloudFormation()
-    with pytest.raises(CloudError, match="51201 bytes"):
-        stacks(fake).deploy(spec(template="x" * (MAX_TEMPLATE_BYTES + 1)))
-    assert fake.calls == []

@@ -24,9 +24,6 @@ from hitless.errors import CloudError, ConflictError
 SERVICE_TAG = "hitless:service"
 STAGE_TAG = "hitless:stage"
 
-MAX_TEMPLATE_BYTES = 51_200
-"""CloudFormation's limit on a template in the call itself; a larger one comes from a bucket."""
-
 _ROLLBACK_BEGINS = frozenset({"UPDATE_ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"})
 
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
@@ -37,7 +34,7 @@ _EMPTY = ("didn't contain changes", "No updates are to be performed")
 class StackSpec:
     """A stack as it should be.
 
-    `template` is its JSON; `template_url` says where it lies in S3. A parameter of None keeps the stack's value.
+    `template` is its JSON. A parameter of None keeps the stack's value.
     `policy` is the stack policy's document, set before each update.
     """
 
@@ -47,7 +44,6 @@ class StackSpec:
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     protected: bool = False
     policy: Mapping[str, Any] | None = None
-    template_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +76,6 @@ class Stacks(Follower):
 
     def prepare(self, spec: StackSpec) -> ChangeSet:
         """Bring the stack to a state in which it can be changed, and create the change set without executing it."""
-        if not spec.template_url and (size := len(spec.template.encode())) > MAX_TEMPLATE_BYTES:
-            raise CloudError(
-                f"{spec.name}: the template has {size} bytes, over {MAX_TEMPLATE_BYTES}", hint="give a template_url"
-            )
         creates = self.settle(spec.name, spec.tags)
         made = self._cf.create_change_set(
             StackName=spec.name,
@@ -92,7 +84,7 @@ class Stacks(Follower):
             Parameters=_parameters(spec, {} if creates else self.get(spec.name).parameters),
             Capabilities=["CAPABILITY_NAMED_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in sorted(spec.tags.items())],
-            **({"TemplateURL": spec.template_url} if spec.template_url else {"TemplateBody": spec.template}),
+            TemplateBody=spec.template,
         )
         return self._read(spec.name, made["Id"], creates=creates)
 

@@ -23,7 +23,6 @@ _PLACEHOLDERS = {
 class CoreOutputs:
     """The outputs of core that a release reads. Empty if core has none."""
 
-    vpc_id: str
     private_subnet_ids: tuple[str, ...]
     security_group_id: str
     bucket: str
@@ -41,7 +40,6 @@ class CoreOutputs:
                 f"{where} has no ArtifactBucketName", hint="create the core stack with `hitless aws bootstrap`"
             )
         return cls(
-            vpc_id=str(outputs.get("VpcId", "")),
             private_subnet_ids=tuple(filter(None, str(outputs.get("PrivateSubnetIds", "")).split(","))),
             security_group_id=str(outputs.get("LambdaSecurityGroupId", "")),
             bucket=bucket,

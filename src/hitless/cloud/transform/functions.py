@@ -193,10 +193,10 @@ def drop_versions(
         if function not in ours:
             continue
         del resources[logical_id]
-        config = resource["Properties"].get("ProvisionedConcurrencyConfig")
-        if resource["Type"] == "AWS::Lambda::Alias":
-            call_function(resources, logical_id, str(resource["Properties"]["Name"]), function)
-        if config and resource["Type"] == "AWS::Lambda::Alias":
+        if resource["Type"] == "AWS::Lambda::Version":
+            continue
+        call_function(resources, logical_id, str(resource["Properties"]["Name"]), function)
+        if config := resource["Properties"].get("ProvisionedConcurrencyConfig"):
             number = int(config["ProvisionedConcurrentExecutions"])
             metadata = resources[function].setdefault("Metadata", {})
             metadata[PROVISIONED] = number
