@@ -265,7 +265,7 @@ class Shifting:
             hooks=run.hooks,
             ignoring=watch.not_for_codedeploy,
             ringing=watch.beside_codedeploy,
-            on_hook=self._hook_ended,
+            on_hook=lambda hook, status: self.asked.append(HookEnd(timestamp(self._cloud.clock.now()), hook, status)),
             on_weight=self._weighed,
         )
 
@@ -291,9 +291,6 @@ class Shifting:
             return watch.after(candidates)
 
         return self._cloud.shift.guard(seconds, ringing)
-
-    def _hook_ended(self, hook: str, status: str) -> None:
-        self.asked.append(HookEnd(timestamp(self._cloud.clock.now()), hook, status))
 
     def _shield(self, run: ReleaseRun, moves: Sequence[Move], strategy: Strategy) -> None:
         """Raise the shield if there is a bake, for the functions whose release wants one."""
@@ -326,9 +323,10 @@ class AlarmWatch:
     """The user's own alarms during one shift."""
 
     traffic: Traffic
-    metric: tuple[str, ...] = ()
-    composite: tuple[str, ...] = ()
-    ringing_before: tuple[str, ...] = ()
+    metric: tuple[str, ...]
+    composite: tuple[str, ...]
+    not_for_codedeploy: tuple[str, ...]
+    """The alarms that CodeDeploy must not watch: composite ones, and those that rang before the shift."""
 
     @classmethod
     def begin(cls, cloud: Cloud, names: Collection[str]) -> AlarmWatch:
@@ -337,17 +335,10 @@ class AlarmWatch:
         for one in found:
             if one.rings:
                 cloud.say(f"{one.name} rings already, so it says nothing about this release: it is not watched")
-        return cls(
-            cloud.traffic,
-            tuple(one.name for one in found if not one.rings and not one.composite),
-            tuple(one.name for one in found if not one.rings and one.composite),
-            tuple(one.name for one in found if one.rings),
-        )
-
-    @property
-    def not_for_codedeploy(self) -> tuple[str, ...]:
-        """The alarms that CodeDeploy must not watch."""
-        return (*self.ringing_before, *self.composite)
+        composite = tuple(one.name for one in found if not one.rings and one.composite)
+        ringing = tuple(one.name for one in found if one.rings)
+        metric = tuple(one.name for one in found if not one.rings and not one.composite)
+        return cls(cloud.traffic, metric, composite, (*ringing, *composite))
 
     def beside_codedeploy(self) -> list[str]:
         """The alarms that ring now and that CodeDeploy does not watch during the shift."""

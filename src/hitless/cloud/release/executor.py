@@ -43,6 +43,7 @@ class TransitionExecutor:
     def __init__(self, cloud: Cloud, transition: Transition, before: Observed) -> None:
         self._cloud, self._transition, self._before = cloud, transition, before
         self._standing = transition.standing
+        self._names, self._ready = functions_of(transition.wanted), kept_ready(transition.wanted)
 
     def check_unchanged(self) -> None:
         """Raise ConflictError if the stack is no longer the one that the transition was planned on."""
@@ -71,7 +72,7 @@ class TransitionExecutor:
 
         Raises CloudError if Lambda has not enough of it, or if scaling is denied.
         """
-        cloud, names, ready = self._cloud, *self._kept_ready()
+        cloud, names, ready = self._cloud, self._names, self._ready
         wanting = {ids: version for ids, version in targets.items() if ids in ready}
         sizes = {ids: _size(cloud, names[ids], ready[ids], home) for ids in wanting}
         for ids, version in wanting.items():
@@ -86,17 +87,14 @@ class TransitionExecutor:
                 cloud.autoscaling.scale(names[ids], version, least=sizes[ids], most=most, target_percent=target)
 
     def keep_ready(self, versions: Mapping[FunctionIds, str], previous: int | None) -> None:
-        """Give provisioned concurrency to these versions, which have all traffic, and to no others."""
-        kept = {ids: version for ids, version in versions.items() if ids in self._kept_ready()[1]}
-        self._bound(kept)
-        self.withdraw(previous, keep=kept)
-
-    def _bound(self, targets: Mapping[FunctionIds, str]) -> None:
-        """Set the release's own bounds. A failure is only reported, because the versions are live already."""
-        cloud, names, ready = self._cloud, *self._kept_ready()
+        """Give provisioned concurrency to these versions, which have all traffic, and to no others. A failure to set
+        its bounds is only reported, because the versions are live already.
+        """
+        cloud, names = self._cloud, self._names
+        kept = {ids: version for ids, version in versions.items() if ids in self._ready}
         was = {ids for ids, one in kept_ready(self._before.live.template).items() if one.most is not None}
-        for ids, version in targets.items():
-            one = ready[ids]
+        for ids, version in kept.items():
+            one = self._ready[ids]
             try:
                 if one.most is not None:
                     cloud.autoscaling.scale(
@@ -107,6 +105,7 @@ class TransitionExecutor:
                     cloud.lambdas.provision(names[ids], version, one.least)
             except CloudError as error:
                 cloud.say(f"{error.message}; {error.hint}")
+        self.withdraw(previous, keep=kept)
 
     def withdraw(self, previous: int | None, keep: Mapping[FunctionIds, str]) -> None:
         """Remove provisioned concurrency from all versions of the stack and of the `previous` release, except those of
@@ -128,9 +127,6 @@ class TransitionExecutor:
                 if scaled:  # first: a scaled version's concurrency would be put back
                     cloud.autoscaling.stop_scaling(observed.functions[ids], number)
                 cloud.lambdas.remove_provisioned(observed.functions[ids], number)
-
-    def _kept_ready(self) -> tuple[dict[FunctionIds, str], dict[FunctionIds, Ready]]:
-        return functions_of(self._transition.wanted), kept_ready(self._transition.wanted)
 
 
 def known_versions(observed: Observed, *records: Record | None) -> set[tuple[FunctionIds, str]]:
