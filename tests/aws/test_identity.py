@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.account import AUDIENCE, HOST, provider_arn
 from hitless.aws.session import DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE, connect
-from hitless.cloud.setup.identity import GitHubTrust, IdentityOptions, core_parameters
+from hitless.cloud.setup.options import GitHubTrust, IdentityOptions, core_parameters
 from hitless.errors import CloudError
 from tests.aws.front.calls import ACCOUNT
 from tests.aws.front.emulators import Emulator, start_ministack

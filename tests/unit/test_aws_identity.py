@@ -10,9 +10,18 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.account import AUDIENCE, ensure_provider
 from hitless.aws.session import Identity
-from hitless.cloud.setup.identity import GitHubTrust, IdentityOptions, check_identity, check_kept, core_parameters
-from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts, dry_run
-from hitless.cloud.setup.stacks import PipelineOptions
+from hitless.cloud.setup.options import (
+    BootstrapOptions,
+    GitHubTrust,
+    IdentityOptions,
+    PipelineOptions,
+    check_apart,
+    check_identity,
+    check_kept,
+    check_parts,
+    core_parameters,
+)
+from hitless.cloud.setup.stacks import dry_run
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import RehearsalSettings
 from tests.unit.aws_services import make_service

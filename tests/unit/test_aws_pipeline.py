@@ -8,8 +8,8 @@ import pytest
 
 from hitless.aws.account import GitHubConnections, close_default_group, console_url, find_zone
 from hitless.aws.template import load_template
-from hitless.cloud.setup.options import parse_remote
-from hitless.cloud.setup.stacks import DeployRole, PipelineOptions, connection_name, pipeline_stack
+from hitless.cloud.setup.options import PipelineOptions, parse_remote
+from hitless.cloud.setup.stacks import DeployRole, connection_name, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings
 from tests.unit.aws_services import make_service

@@ -12,10 +12,8 @@ from hitless.aws.stacks import Stacks
 from hitless.cli.aws_setup import refuse_if_missing
 from hitless.cli.common import Ended
 from hitless.cloud.setup.costs import costs, load_prices
-from hitless.cloud.setup.identity import IdentityOptions
-from hitless.cloud.setup.options import BootstrapOptions
+from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
-from hitless.cloud.setup.stacks import PipelineOptions
 from hitless.service.model import Function, Nat
 from tests.unit.aws_fakes import FakeCloudFormation, FakeTime
 from tests.unit.aws_services import make_service

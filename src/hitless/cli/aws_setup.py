@@ -15,10 +15,9 @@ from hitless.cli.common import Context, Ended, command
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
-from hitless.cloud.setup.identity import IdentityOptions
-from hitless.cloud.setup.options import BootstrapOptions, dry_run, read_repository
+from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions, read_repository
 from hitless.cloud.setup.plan import Findings, Planner
-from hitless.cloud.setup.stacks import PipelineOptions, is_production
+from hitless.cloud.setup.stacks import dry_run, is_production
 from hitless.documents import to_plain
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws_stage import connected, template_folder, write_template

@@ -22,18 +22,17 @@ from hitless.aws.account import (
 from hitless.aws.follow import Stack, StackStep, Time, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.cloud.setup.identity import GitHubTrust, account_of, check_kept
-from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
-from hitless.cloud.setup.stacks import (
-    DEFAULT_CIDR,
-    DeployRole,
+from hitless.cloud.setup.options import (
+    BootstrapOptions,
+    GitHubTrust,
     PipelineOptions,
+    account_of,
+    check_apart,
+    check_kept,
     check_options,
-    connection_name,
-    core_stack,
-    names_of,
-    pipeline_stack,
+    check_parts,
 )
+from hitless.cloud.setup.stacks import DEFAULT_CIDR, DeployRole, connection_name, core_stack, names_of, pipeline_stack
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 

@@ -1,24 +1,167 @@
-"""The options of `hitless aws bootstrap`, the stacks that they lead to, and the service's GitHub repository."""
+"""The options of `hitless aws bootstrap` and their checks, and the service's GitHub repository.
+
+They say who may release a stage besides its own pipeline, and within which boundary. No option is a pattern: an
+account, a role, a branch or an environment is named in full.
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from hitless.aws.account import provider_arn
-from hitless.aws.stacks import StackSpec
-from hitless.cloud.setup.identity import AS_IT_IS, GitHubTrust, IdentityOptions, check_identity
-from hitless.cloud.setup.stacks import DEFAULT_CIDR, DeployRole, PipelineOptions, core_stack, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Service
 
-PLACEHOLDER_ACCOUNT = "000000000000"
-PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
-PLACEHOLDER_ROLE = f"arn:aws:iam::{PLACEHOLDER_ACCOUNT}:role/placeholder-deploy-role"
-PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
-PLACEHOLDER_ZONE = "Z00000000000000000000"
+POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+", re.ASCII)
+UNBOUNDED = re.compile(r"arn:aws[a-z-]*:iam::aws:policy/(AdministratorAccess|IAMFullAccess)")
+"""AWS's policies that allow everything: hitless accepts them neither as an addition nor as a boundary."""
+_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=.@/-]+", re.ASCII)
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
+_TRUST_HINT = "name accounts and roles in full: 210987654321,arn:aws:iam::210987654321:role/releases"
+_SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityOptions:
+    """Options of `bootstrap`. None keeps the stack's value; an empty text (for `github` False) removes it.
+
+    `trust` is account ids and role ARNs, comma-separated. `deploy_role` is another account's deploy role, for a
+    pipeline in an account of its own; `external_id` is then what that role requires.
+    """
+
+    boundary: str | None = None
+    trust: str | None = None
+    external_id: str | None = None
+    github: bool | None = None
+    environment: str | None = None
+    deploy_role: str | None = None
+
+
+AS_IT_IS = IdentityOptions()
+"""No option given: the stacks keep their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class GitHubTrust:
+    """The account's provider and the repository (owner/name) whose tokens are trusted."""
+
+    provider_arn: str
+    repository: str
+
+
+def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[str, str | None]:
+    """The parameters of the core stack. `github` is given if `told.github` is. UsageError on a malformed option."""
+    check_identity(told)
+    if github:
+        check_repository(github.repository)
+    accounts, roles = _trusted(told.trust) if told.trust is not None else (None, None)
+    off = "" if told.github is False else None
+    return {
+        "Boundary": told.boundary,
+        "TrustedAccounts": _joined(accounts),
+        "TrustedRoles": _joined(roles),
+        "TrustedRoleAccounts": _joined(None if roles is None else {account_of(role): None for role in roles}),
+        "ExternalId": told.external_id,
+        "GitHubProviderArn": github.provider_arn if github else off,
+        "GitHubRepository": github.repository if github else off,
+        "GitHubEnvironment": told.environment if told.environment is not None else off,
+    }
+
+
+def check_repository(repository: str) -> None:
+    """Raise UsageError if it is not a repository of GitHub."""
+    if not _REPOSITORY.fullmatch(repository):
+        raise UsageError(f"--repository: {repository!r} is not owner/name", hint="as GitHub shows it")
+
+
+def check_identity(told: IdentityOptions) -> None:
+    """Raise UsageError on malformed or contradictory options."""
+    if told.boundary and not POLICY_ARN.fullmatch(told.boundary):
+        hint = "for example arn:aws:iam::123456789012:policy/organisation-boundary"
+        raise UsageError(f"--boundary: {told.boundary!r} is not a policy's ARN", hint=hint)
+    if told.boundary and UNBOUNDED.fullmatch(told.boundary):
+        raise UsageError(
+            f"--boundary: {told.boundary} bounds nothing",
+            hint="leave the option out: functions have a boundary by default",
+        )
+    if told.trust:
+        _trusted(told.trust)
+    if told.external_id and not _EXTERNAL_ID.fullmatch(told.external_id):
+        hint = "2 to 1224 letters, digits and =,.@:/-"
+        raise UsageError("--external-id: it has characters that AWS refuses, or is too short", hint=hint)
+    if told.environment and not _ENVIRONMENT.fullmatch(told.environment):
+        hint = "name it in full, of letters, digits, '.', '_' and '-'"
+        raise UsageError(f"--github-environment: {told.environment!r} is not the name of an environment", hint=hint)
+    if told.environment and told.github is False:
+        raise UsageError(
+            "--github-environment and --no-github-oidc contradict each other", hint="leave one of them out"
+        )
+    if told.deploy_role:
+        _check_deploy_role(told)
+
+
+def _check_deploy_role(told: IdentityOptions) -> None:
+    if not _ROLE_ARN.fullmatch(told.deploy_role or ""):
+        hint = "it is the output DeployRoleArn of the core stack in the other account"
+        raise UsageError(f"--deploy-role: {told.deploy_role!r} is not a role's ARN", hint=hint)
+    for option, given in (("--trust", told.trust), ("--github-oidc", told.github or told.environment)):
+        if given:
+            raise UsageError(
+                f"--deploy-role is of another account: {option} must be set there",
+                hint=f"give {option} to a bootstrap with that account's credentials",
+            )
+
+
+def check_kept(told: IdentityOptions, kept: Mapping[str, str], account: str) -> None:
+    """Raise UsageError on options that contradict the existing core stack's parameters or this account."""
+    if told.trust and account in _trusted(told.trust)[0]:
+        raise UsageError(
+            f"--trust: {account} is this account: every role in it, the functions' too, could release",
+            hint="name the role that may release",
+        )
+    trusts = told.trust if told.trust is not None else kept.get("TrustedAccounts") or kept.get("TrustedRoles")
+    if told.external_id and not trusts:
+        raise UsageError("--external-id: no account or role is trusted", hint="give it together with --trust")
+    github = told.github if told.github is not None else kept.get("GitHubProviderArn")
+    if told.environment and not github:
+        raise UsageError(
+            "--github-environment: GitHub's tokens are not trusted yet", hint="give it together with --github-oidc"
+        )
+
+
+def account_of(arn: str) -> str:
+    """The account in an ARN."""
+    return arn.split(":")[4]
+
+
+def _trusted(trust: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(account ids, role ARNs) of a comma-separated list, without repetitions."""
+    parts = list(dict.fromkeys(trust.split(","))) if trust else []
+    for part in parts:
+        if not _ACCOUNT.fullmatch(part) and not _ROLE_ARN.fullmatch(part):
+            raise UsageError(f"--trust: {part!r} is neither an account id nor a role's ARN", hint=_TRUST_HINT)
+    return tuple(part for part in parts if ":" not in part), tuple(part for part in parts if ":" in part)
+
+
+def _joined(parts: Mapping[str, None] | tuple[str, ...] | None) -> str | None:
+    return None if parts is None else ",".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Settings of the pipeline that are not in the service's file. None keeps the stack's value."""
+
+    repository: str | None = None
+    folder: str | None = None
+    package: str | None = None
+    notify_email: str | None = None
+    tests: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +180,6 @@ class BootstrapOptions:
     force: bool = False
     identity: IdentityOptions = AS_IT_IS
     repository: str | None = None
-
-
-def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...]:
-    """The stacks without asking AWS: values that only AWS knows are placeholders."""
-    identity, told = options.identity, options.pipeline
-    check_parts(options)
-    if identity.deploy_role:
-        check_apart(service)
-    provider = provider_arn("aws", PLACEHOLDER_ACCOUNT)
-    core = core_stack(
-        service,
-        cidr=options.cidr or DEFAULT_CIDR,
-        zone_id=options.zone_id or PLACEHOLDER_ZONE,
-        policies=options.policies or "",
-        identity=identity,
-        github=GitHubTrust(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
-    )
-    if told is None:
-        return (core,)
-    complete = replace(
-        told,
-        repository=told.repository or PLACEHOLDER_REPOSITORY,
-        package=told.package or "hitless[aws]",
-        folder=told.folder or "",
-        notify_email=told.notify_email or "",
-    )
-    role = DeployRole(PLACEHOLDER_ROLE, PLACEHOLDER_BUCKET, identity.boundary)
-    if identity.deploy_role:
-        role = DeployRole(identity.deploy_role, "", identity.boundary, identity.external_id)
-    pipeline = pipeline_stack(service, complete, role, connected=True, connection_arn="")
-    return (pipeline,) if identity.deploy_role else (core, pipeline)
 
 
 def check_apart(service: Service) -> None:
@@ -136,3 +248,14 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def check_options(options: PipelineOptions) -> None:
+    """Raise UsageError on options that would fail, or show a secret, once the core stack exists."""
+    if options.repository is not None:
+        check_repository(options.repository)
+    if options.package is not None and _SECRET_IN_URL.search(options.package):
+        raise UsageError(
+            "--package: the URL holds a password or a token, and would be readable in the pipeline",
+            hint="name a public URL, or a wheel that the build's role may fetch",
+        )

@@ -18,7 +18,8 @@ from hitless.aws.changes import Change
 from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.cloud.setup.options import BootstrapOptions, dry_run
+from hitless.cloud.setup.options import BootstrapOptions
+from hitless.cloud.setup.stacks import dry_run
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Nat, Service
 

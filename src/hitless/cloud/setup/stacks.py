@@ -7,31 +7,39 @@ stack's value, so that an option given once need not be repeated.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from hitless.aws.account import provider_arn
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, StackSpec
 from hitless.aws.template import dump_template, load_template
-from hitless.cloud.setup.identity import (
+from hitless.cloud.setup.options import (
     AS_IT_IS,
     POLICY_ARN,
     UNBOUNDED,
+    BootstrapOptions,
     GitHubTrust,
     IdentityOptions,
+    PipelineOptions,
+    check_apart,
     check_identity,
-    check_repository,
+    check_options,
+    check_parts,
     core_parameters,
 )
 from hitless.errors import UsageError
 from hitless.service.model import Service
 
+PLACEHOLDER_ACCOUNT = "000000000000"
+PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
+PLACEHOLDER_ROLE = f"arn:aws:iam::{PLACEHOLDER_ACCOUNT}:role/placeholder-deploy-role"
+PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
+PLACEHOLDER_ZONE = "Z00000000000000000000"
+
 DEFAULT_CIDR = "10.0.0.0/16"
 MAX_ROLE_NAME = 64
 RESERVED_STAGES = ("core", "pipeline")
-
-_SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +49,6 @@ class StackNames:
     core: str
     service: str
     pipeline: str
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
-    """Settings of the pipeline that are not in the service's file. None keeps the stack's value."""
-
-    repository: str | None = None
-    folder: str | None = None
-    package: str | None = None
-    notify_email: str | None = None
-    tests: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +161,6 @@ def _policies(arns: str | None) -> str | None:
     return arns
 
 
-def check_options(options: PipelineOptions) -> None:
-    """Raise UsageError on options that would fail, or show a secret, once the core stack exists."""
-    if options.repository is not None:
-        check_repository(options.repository)
-    if options.package is not None and _SECRET_IN_URL.search(options.package):
-        raise UsageError(
-            "--package: the URL holds a password or a token, and would be readable in the pipeline",
-            hint="name a public URL, or a wheel that the build's role may fetch",
-        )
-
-
 def pipeline_stack(
     service: Service, options: PipelineOptions, role: DeployRole, *, connected: bool, connection_arn: str | None
 ) -> StackSpec:
@@ -236,3 +222,34 @@ CORE_POLICY: Mapping[str, Any] = {
     ]
 }
 """What no update of the core stack may remove, whatever a template says: service stacks depend on it."""
+
+
+def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...]:
+    """The stacks without asking AWS: values that only AWS knows are placeholders."""
+    identity, told = options.identity, options.pipeline
+    check_parts(options)
+    if identity.deploy_role:
+        check_apart(service)
+    provider = provider_arn("aws", PLACEHOLDER_ACCOUNT)
+    core = core_stack(
+        service,
+        cidr=options.cidr or DEFAULT_CIDR,
+        zone_id=options.zone_id or PLACEHOLDER_ZONE,
+        policies=options.policies or "",
+        identity=identity,
+        github=GitHubTrust(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
+    )
+    if told is None:
+        return (core,)
+    complete = replace(
+        told,
+        repository=told.repository or PLACEHOLDER_REPOSITORY,
+        package=told.package or "hitless[aws]",
+        folder=told.folder or "",
+        notify_email=told.notify_email or "",
+    )
+    role = DeployRole(PLACEHOLDER_ROLE, PLACEHOLDER_BUCKET, identity.boundary)
+    if identity.deploy_role:
+        role = DeployRole(identity.deploy_role, "", identity.boundary, identity.external_id)
+    pipeline = pipeline_stack(service, complete, role, connected=True, connection_arn="")
+    return (pipeline,) if identity.deploy_role else (core, pipeline)
