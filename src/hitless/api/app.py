@@ -23,12 +23,12 @@ from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
-from hitless.errors import HitlessError, UsageError
+from hitless.errors import HitlessError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.service.strategy import EXAMPLES, Strategy, parse
+from hitless.service.strategy import parse_option
 
 MOST_EVENTS = 10_000
 
@@ -64,7 +64,7 @@ class Api:
         started = await self.engine.deploy(
             request.path_params["stage"],
             ReleaseDocument.from_json(body.release),
-            strategy=_strategy(body.strategy),
+            strategy=parse_option(body.strategy) if body.strategy is not None else None,
             force=body.force,
             who=_who(request, body),
         )
@@ -140,12 +140,3 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def _who(request: Request, body: DeployRequest | RollbackRequest) -> Who:
     return Who.from_json(body.who).called_by(user_of(request))
-
-
-def _strategy(name: str | None) -> Strategy | None:
-    if name is None:
-        return None
-    try:
-        return parse(name)
-    except ValueError as error:
-        raise UsageError(str(error), hint=f"for example {EXAMPLES}") from error

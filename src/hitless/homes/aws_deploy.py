@@ -19,7 +19,7 @@ from hitless.homes.aws_stage import connected_stage, template_folder, write_temp
 from hitless.homes.folder import build_portable, commit_of, store_of
 from hitless.homes.home import DeployOrder, Workplace
 from hitless.service.model import Nat, Service
-from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
+from hitless.service.strategy import AllAtOnce, Strategy, parse_option
 
 
 def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:
@@ -55,12 +55,7 @@ def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> di
 
 def strategy_of(service: Service, named: str | None) -> Strategy:
     """The strategy that `--strategy` names, else the stage's own. UsageError."""
-    if named is None:
-        return service.settings.strategy
-    try:
-        return parse(named)
-    except ValueError as error:
-        raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
+    return service.settings.strategy if named is None else parse_option(named)
 
 
 def _package(place: Workplace, service: Service, core: CoreOutputs) -> ServicePackage:

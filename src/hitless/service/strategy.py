@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from hitless.errors import UsageError
+
 MAX_SHIFT_S = 48 * 3600
 """CodeDeploy's limit for one shift."""
 
@@ -65,6 +67,14 @@ class Linear(Strategy):
         self = str.__new__(cls, f"Linear{percent}PercentEvery{_duration(every_s)}")
         self.percent, self.every_s = percent, every_s
         return self
+
+
+def parse_option(name: str) -> Strategy:
+    """The strategy that `--strategy` names. UsageError."""
+    try:
+        return parse(name)
+    except ValueError as error:
+        raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
 
 
 def parse(name: str) -> Strategy:
