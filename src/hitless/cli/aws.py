@@ -17,16 +17,15 @@ MODULES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    verbs = typer.Typer(
-        name="aws",
-        help="Setup, cost, adoption and repair on AWS. Releases ship by the plain verbs with --home aws.",
-        epilog="Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    asked = words[1] if len(words) > 1 and words[0] == "aws" else None
-    for module in [name for name, known in MODULES.items() if asked in known] or MODULES:
-        importlib.import_module(f"hitless.cli.{module}").register(verbs)
-    app.add_typer(verbs)
+app, verbs = typer.Typer(), typer.Typer()
+app.add_typer(
+    verbs,
+    name="aws",
+    help="Setup, cost, adoption and repair on AWS. Releases ship by the plain verbs with --home aws.",
+    epilog="Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
+    no_args_is_help=True,
+)
+_words = [word for word in sys.argv[1:] if not word.startswith("-")]
+_asked = _words[1] if len(_words) > 1 and _words[0] == "aws" else None
+for _module in [name for name, known in MODULES.items() if _asked in known] or MODULES:
+    verbs.add_typer(importlib.import_module(f"hitless.cli.{_module}").app)

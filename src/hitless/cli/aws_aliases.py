@@ -10,114 +10,70 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, command, positive
-from hitless.cli.deploy import (
-    CompareOption,
-    CoreOutputsOption,
-    ForceOption,
-    MessageOption,
-    ReleaseArgument,
-    StrategyOption,
-    WhyOption,
-    run_deploy,
-    run_rollback,
-)
+from hitless.cli.deploy import deploy, rollback
 from hitless.cli.logs import FollowOption, FunctionArgument, ReleaseOption
-from hitless.cli.promote import FromArgument, ProfileOption, ToArgument, promote_on_aws
+from hitless.cli.promote import promote
 from hitless.cli.releases import HtmlOption, refuse_page_of_none, show_list, show_one
 from hitless.cli.releases import ReleaseArgument as ShownRelease
 from hitless.cloud.repair.repair import describe
 from hitless.homes.aws import NOT_COUNTED, AwsHome
 from hitless.homes.aws_logs import DEFAULT_MINUTES, cloudwatch_lines
-from hitless.homes.home import DeployOrder, LogQuery
+from hitless.homes.home import LogQuery
 from hitless.service.model import Home
 
-
-def register(app: typer.Typer) -> None:
-    _register_releases(app)
-    _register_looks(app)
-
-
-def _register_releases(app: typer.Typer) -> None:
-    @command(app, "deploy", example="hitless deploy --home aws --stage prod --dry-run --json", hidden=True)
-    def deploy(
-        ctx: Context,
-        strategy: StrategyOption = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the final templates; ask no AWS.")] = False,
-        compare: CompareOption = False,
-        core_outputs: CoreOutputsOption = None,
-        force: ForceOption = False,
-        message: MessageOption = None,
-    ) -> None:
-        """`hitless deploy --home aws`."""
-        order = DeployOrder(
-            strategy=strategy,
-            dry_run=dry_run,
-            compare=compare,
-            core_outputs=core_outputs,
-            force=force,
-            message=message,
-        )
-        run_deploy(ctx, order, Home.AWS)
-
-    @command(app, "rollback", example="hitless rollback 11 --home aws --stage prod", hidden=True)
-    def rollback(ctx: Context, release: ReleaseArgument = None, message: WhyOption = None) -> None:
-        """`hitless rollback --home aws`."""
-        run_rollback(ctx, release, message, Home.AWS)
-
-    @command(app, "abort", example="hitless abort --home aws --stage prod", hidden=True)
-    def abort(ctx: Context) -> None:
-        """`hitless abort --home aws`."""
-        document = AwsHome(ctx).aborted()
-        live = document["live"]
-        ctx.show(document, lambda: f"aborted; release {live} serves" if live else "aborted; no release serves yet")
-
-    @command(app, "promote", example="hitless promote staging prod --home aws", hidden=True)
-    def promote(
-        ctx: Context,
-        source: FromArgument,
-        target: ToArgument,
-        strategy: StrategyOption = None,
-        from_profile: ProfileOption = None,
-    ) -> None:
-        """`hitless promote --home aws`."""
-        promote_on_aws(ctx, source, target, strategy=strategy, from_profile=from_profile)
+app = typer.Typer()
+for _name, _verb, _words in (
+    ("deploy", deploy, "deploy --home aws --stage prod --dry-run --json"),
+    ("rollback", rollback, "rollback 11 --home aws --stage prod"),
+    ("promote", promote, "promote staging prod --home aws"),
+):
+    command(app, _name, example=f"hitless {_words}", hidden=True, home=Home.AWS)(_verb)
 
 
-def _register_looks(app: typer.Typer) -> None:
-    @command(app, "status", example="hitless status --home aws --stage prod", hidden=True)
-    def status(ctx: Context) -> None:
-        """The stage's stack: its versions and their weights, and its problems."""
-        document = AwsHome(ctx).stack_status()
-        ctx.show(document, lambda: _status(document))
+@command(app, "abort", example="hitless abort --home aws --stage prod", hidden=True)
+def abort(ctx: Context) -> None:
+    """`hitless abort --home aws`."""
+    document = AwsHome(ctx).aborted()
+    live = document["live"]
+    ctx.show(document, lambda: f"aborted; release {live} serves" if live else "aborted; no release serves yet")
 
-    @command(app, "releases", example="hitless releases 4 --home aws --stage prod", hidden=True)
-    def releases(ctx: Context, release: ShownRelease = None, html: HtmlOption = None) -> None:
-        """`hitless releases --home aws`."""
-        refuse_page_of_none(release, html)
-        if release is None:
-            listed = AwsHome(ctx).recorded_releases()
-            show_list(ctx, listed, [{**NOT_COUNTED, **one} for one in listed])
-        else:
-            show_one(ctx, AwsHome(ctx).recorded_release(release), html)
 
-    @command(app, "logs", example="hitless logs zones --home aws --stage prod -f", hidden=True)
-    def logs(
-        ctx: Context,
-        function: FunctionArgument = None,
-        follow: FollowOption = False,
-        release: ReleaseOption = None,
-        minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = DEFAULT_MINUTES,
-    ) -> None:
-        """`hitless logs --home aws`."""
-        positive(minutes, "--minutes")
-        query = LogQuery(function=function, follow=follow, release=release, minutes=minutes)
-        found = ({"at": one.at, "function": one.function, "line": one.text} for one in cloudwatch_lines(ctx, query))
-        if not follow:
-            shown = list(found)
-            ctx.show(shown, lambda: "\n".join("  ".join(line.values()) for line in shown))
-            return
-        for line in found:
-            ctx.show(line, lambda: "  ".join(line.values()))  # noqa: B023 - called at once
+@command(app, "status", example="hitless status --home aws --stage prod", hidden=True)
+def status(ctx: Context) -> None:
+    """The stage's stack: its versions and their weights, and its problems."""
+    document = AwsHome(ctx).stack_status()
+    ctx.show(document, lambda: _status(document))
+
+
+@command(app, "releases", example="hitless releases 4 --home aws --stage prod", hidden=True)
+def releases(ctx: Context, release: ShownRelease = None, html: HtmlOption = None) -> None:
+    """`hitless releases --home aws`."""
+    refuse_page_of_none(release, html)
+    if release is None:
+        listed = AwsHome(ctx).recorded_releases()
+        show_list(ctx, listed, [{**NOT_COUNTED, **one} for one in listed])
+    else:
+        show_one(ctx, AwsHome(ctx).recorded_release(release), html)
+
+
+@command(app, "logs", example="hitless logs zones --home aws --stage prod -f", hidden=True)
+def logs(
+    ctx: Context,
+    function: FunctionArgument = None,
+    follow: FollowOption = False,
+    release: ReleaseOption = None,
+    minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = DEFAULT_MINUTES,
+) -> None:
+    """`hitless logs --home aws`."""
+    positive(minutes, "--minutes")
+    query = LogQuery(function=function, follow=follow, release=release, minutes=minutes)
+    found = ({"at": one.at, "function": one.function, "line": one.text} for one in cloudwatch_lines(ctx, query))
+    if not follow:
+        shown = list(found)
+        ctx.show(shown, lambda: "\n".join("  ".join(line.values()) for line in shown))
+        return
+    for line in found:
+        ctx.show(line, lambda: "  ".join(line.values()))  # noqa: B023 - called at once
 
 
 def _status(document: dict[str, Any]) -> str:

@@ -28,12 +28,10 @@ Boundary = Annotated[
     typer.Option("--boundary", help="ARN of the organisation's permissions boundary, for every role that is created."),
 ]
 Trust = Annotated[
-    str | None,
-    typer.Option("--trust", help="Account ids and ARNs of roles that may release besides the pipeline."),
+    str | None, typer.Option("--trust", help="Account ids and ARNs of roles that may release besides the pipeline.")
 ]
 ExternalId = Annotated[
-    str | None,
-    typer.Option("--external-id", help="The external id that they must give, or --deploy-role asks for."),
+    str | None, typer.Option("--external-id", help="The external id that they must give, or --deploy-role asks for.")
 ]
 DeployRole = Annotated[
     str | None,
@@ -51,127 +49,116 @@ Region = Annotated[str | None, typer.Option("--region", help="Instead of provide
 WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Include the pipeline.")]
 
 
-def register(app: typer.Typer) -> None:
-    _register_plan(app)
-    _register_bootstrap(app)
-    _register_destroy(app)
+app = typer.Typer()
 
 
-def _register_plan(app: typer.Typer) -> None:
-    @command(app, "plan", example="hitless aws plan --stage prod --offline")
-    def plan(
-        ctx: Context,
-        offline: Annotated[bool, typer.Option("--offline", help="Only the costs, without asking AWS.")] = False,
-        region: Region = None,
-        pipeline: WithPipeline = True,
-        boundary: Boundary = None,
-        trust: Trust = None,
-        external_id: ExternalId = None,
-        github: GitHubOidc = None,
-        environment: GitHubEnvironment = None,
-    ) -> None:
-        """Show cost, changes, missing quotas and permissions. Changes nothing.
+@command(app, "plan", example="hitless aws plan --stage prod --offline")
+def plan(
+    ctx: Context,
+    offline: Annotated[bool, typer.Option("--offline", help="Only the costs, without asking AWS.")] = False,
+    region: Region = None,
+    pipeline: WithPipeline = True,
+    boundary: Boundary = None,
+    trust: Trust = None,
+    external_id: ExternalId = None,
+    github: GitHubOidc = None,
+    environment: GitHubEnvironment = None,
+) -> None:
+    """Show cost, changes, missing quotas and permissions. Changes nothing.
 
-        Give the options of the bootstrap.
-        """
-        service = ctx.load_for_aws(region)
-        priced = costs(service, load_prices(), pipeline=pipeline)
-        found = None
-        if not offline:
-            has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-            identity = IdentityOptions(boundary, trust, external_id, github, environment)
-            options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
-            with connected(ctx, service) as on:
-                found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
-        ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
-        if found is not None:
-            refuse_if_missing(found)
-
-
-def _register_bootstrap(app: typer.Typer) -> None:
-    @command(app, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
-    def bootstrap(
-        ctx: Context,
-        dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates without asking AWS.")] = False,
-        region: Region = None,
-        repository: Annotated[
-            str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
-        ] = None,
-        package: Annotated[
-            str | None,
-            typer.Option("--package", help="The hitless package for the deploy step: a wheel's or pinned git URL."),
-        ] = None,
-        pipeline: WithPipeline = True,
-        notify: Annotated[
-            str | None, typer.Option("--notify", help="An e-mail address for failures and approvals.")
-        ] = None,
-        cidr: Annotated[
-            str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
-        ] = None,
-        zone_id: Annotated[
-            str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
-        ] = None,
-        policies: Annotated[
-            str | None,
-            typer.Option("--policies", help="ARNs of policies that the service's own `resources` need."),
-        ] = None,
-        boundary: Boundary = None,
-        trust: Trust = None,
-        external_id: ExternalId = None,
-        deploy_role: DeployRole = None,
-        github: GitHubOidc = None,
-        environment: GitHubEnvironment = None,
-        wait_s: Annotated[
-            float, typer.Option("--wait", help="Seconds to wait until GitHub is authorised; 0 does not wait.")
-        ] = 1800.0,
-        force: Annotated[bool, typer.Option("--force", help="Replace or delete even resources that serve.")] = False,
-    ) -> None:
-        """Create or update what a stage needs on AWS. Network, artifact bucket, roles, domain and pipeline.
-
-        The stacks keep the options that were given once.
-        """
-        found = read_repository(ctx.service_dir)
-        repository = repository or found.name
-        tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-        told = PipelineOptions(repository, found.folder, package, notify, tests)
-        identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role)
-        options = BootstrapOptions(
-            told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository
-        )
-        service = ctx.load_for_aws(region)
-        if dry:
-            stacks = write_templates(ctx, dry_run(service, options))
-            ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))
-            return
+    Give the options of the bootstrap.
+    """
+    service = ctx.load_for_aws(region)
+    priced = costs(service, load_prices(), pipeline=pipeline)
+    found = None
+    if not offline:
+        has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+        identity = IdentityOptions(boundary, trust, external_id, github, environment)
+        options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
         with connected(ctx, service) as on:
-            runner = Bootstrap(service, on.aws, on.stacks, say=ctx.say, clock=time, poll_s=on.poll_s)
-            result = runner.run(options)
-        ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
+            found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
+    ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
+    if found is not None:
+        refuse_if_missing(found)
 
 
-def _register_destroy(app: typer.Typer) -> None:
-    @command(app, "destroy", example="hitless aws destroy --stage staging --confirm staging")
-    def destroy(
-        ctx: Context,
-        dry: Annotated[bool, typer.Option("--dry-run", help="List the stacks to delete; delete nothing.")] = False,
-        region: Region = None,
-        confirm: Annotated[
-            str | None, typer.Option("--confirm", help="The stage's name, instead of typing it.")
-        ] = None,
-        with_data: Annotated[
-            bool, typer.Option("--with-data", help="Delete the artifacts, and the service's tables and buckets, too.")
-        ] = False,
-        with_domain: Annotated[bool, typer.Option("--with-domain", help="Delete the domain, too.")] = False,
-    ) -> None:
-        """Delete the stage's stacks: service, pipeline, core. Data and domain stay unless an option names them."""
-        service = ctx.load_for_aws(region)
-        with connected(ctx, service) as on:
-            runner = Destroy(service, on.aws, on.stacks, say=ctx.say)
-            plan = runner.plan(with_data=with_data, with_domain=with_domain)
-            if not dry and (plan.goes or plan.keeps_core):
-                _ask(ctx, service, plan, confirm)
-                runner.run(plan, with_data=with_data)
-        ctx.show({"stage": service.stage, "dry_run": dry, **plan.to_json()}, lambda: _destroyed_in_words(plan, dry=dry))
+@command(app, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
+def bootstrap(
+    ctx: Context,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates without asking AWS.")] = False,
+    region: Region = None,
+    repository: Annotated[
+        str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
+    ] = None,
+    package: Annotated[
+        str | None,
+        typer.Option("--package", help="The hitless package for the deploy step: a wheel's or pinned git URL."),
+    ] = None,
+    pipeline: WithPipeline = True,
+    notify: Annotated[
+        str | None, typer.Option("--notify", help="An e-mail address for failures and approvals.")
+    ] = None,
+    cidr: Annotated[
+        str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
+    ] = None,
+    zone_id: Annotated[
+        str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
+    ] = None,
+    policies: Annotated[
+        str | None, typer.Option("--policies", help="ARNs of policies that the service's own `resources` need.")
+    ] = None,
+    boundary: Boundary = None,
+    trust: Trust = None,
+    external_id: ExternalId = None,
+    deploy_role: DeployRole = None,
+    github: GitHubOidc = None,
+    environment: GitHubEnvironment = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait", help="Seconds to wait until GitHub is authorised; 0 does not wait.")
+    ] = 1800.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace or delete even resources that serve.")] = False,
+) -> None:
+    """Create or update what a stage needs on AWS. Network, artifact bucket, roles, domain and pipeline.
+
+    The stacks keep the options that were given once.
+    """
+    found = read_repository(ctx.service_dir)
+    repository = repository or found.name
+    tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+    told = PipelineOptions(repository, found.folder, package, notify, tests)
+    identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role)
+    options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository)
+    service = ctx.load_for_aws(region)
+    if dry:
+        stacks = write_templates(ctx, dry_run(service, options))
+        ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))
+        return
+    with connected(ctx, service) as on:
+        runner = Bootstrap(service, on.aws, on.stacks, say=ctx.say, clock=time, poll_s=on.poll_s)
+        result = runner.run(options)
+    ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
+
+
+@command(app, "destroy", example="hitless aws destroy --stage staging --confirm staging")
+def destroy(
+    ctx: Context,
+    dry: Annotated[bool, typer.Option("--dry-run", help="List the stacks to delete; delete nothing.")] = False,
+    region: Region = None,
+    confirm: Annotated[str | None, typer.Option("--confirm", help="The stage's name, instead of typing it.")] = None,
+    with_data: Annotated[
+        bool, typer.Option("--with-data", help="Delete the artifacts, and the service's tables and buckets, too.")
+    ] = False,
+    with_domain: Annotated[bool, typer.Option("--with-domain", help="Delete the domain, too.")] = False,
+) -> None:
+    """Delete the stage's stacks: service, pipeline, core. Data and domain stay unless an option names them."""
+    service = ctx.load_for_aws(region)
+    with connected(ctx, service) as on:
+        runner = Destroy(service, on.aws, on.stacks, say=ctx.say)
+        plan = runner.plan(with_data=with_data, with_domain=with_domain)
+        if not dry and (plan.goes or plan.keeps_core):
+            _ask(ctx, service, plan, confirm)
+            runner.run(plan, with_data=with_data)
+    ctx.show({"stage": service.stage, "dry_run": dry, **plan.to_json()}, lambda: _destroyed_in_words(plan, dry=dry))
 
 
 def refuse_if_missing(found: Findings) -> None:

@@ -21,56 +21,58 @@ from hitless.errors import MachineError
 from hitless.homes.aws_stage import AwsStage, connected_stage, poll_seconds, template_folder, write_template
 from hitless.homes.folder import store_of
 
+app = typer.Typer()
 
-def register(app: typer.Typer) -> None:
-    @command(app, "adopt", example="hitless aws adopt --stage prod --dry-run")
-    def adopt(
-        ctx: Context,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Read the stack, write the templates, list the steps; change nothing.")
-        ] = False,
-    ) -> None:
-        """Adopt a stack that Serverless Framework deployed. No request fails.
 
-        Its code becomes a release; the next deploy rolls back to it if an alarm fires. The stage's core stack must
-        exist.
-        """
-        service = ctx.load_for_aws()
-        with connected_stage(ctx, service, service_role=False) as stage:
-            adoption = _adoption(ctx, stage)
-            seen = adoption.observe()
-            plan = adoption.decide(seen)
-            for note in plan.notes:
-                ctx.say(f"note: {note}")
-            if dry_run:
-                _show(ctx, plan)
-                return
-            for one in plan.refused:
-                ctx.say(f"cannot be adopted: {one.what}; {one.way}")
-            if not plan.refused and plan.phase is not AdoptionPhase.ADOPTED:
-                _ask(ctx, plan, stage.cloud.stack.name)
-            result = adoption.run(seen, plan)
-        conclude(ctx, to_plain(result))
+@command(app, "adopt", example="hitless aws adopt --stage prod --dry-run")
+def adopt(
+    ctx: Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the stack, write the templates, list the steps; change nothing.")
+    ] = False,
+) -> None:
+    """Adopt a stack that Serverless Framework deployed. No request fails.
 
-    @command(app, "repair", example="hitless aws repair --stage prod --dry-run")
-    def repair(
-        ctx: Context,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps; change nothing.")] = False,
-        skip_resource: Annotated[
-            list[str] | None,
-            typer.Option("--skip-resource", help="A logical id that a stuck stack rollback skips; may be repeated."),
-        ] = None,
-    ) -> None:
-        """Fix the problems that `hitless status --home aws` lists. A deploy in progress ends as superseded."""
-        service = ctx.load_for_aws()
-        with connected_stage(ctx, service) as stage:
-            store = store_of(ctx)
-            runner = Repair(stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), skip=skip_resource or ())
-            done = runner.plan(service.stage) if dry_run else runner.run(service.stage)
-        ctx.show(done.to_json(), lambda: _repaired_in_words(done))
-        if done.left and not dry_run:
-            first = done.left[0]
-            raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
+    Its code becomes a release; the next deploy rolls back to it if an alarm fires. The stage's core stack must
+    exist.
+    """
+    service = ctx.load_for_aws()
+    with connected_stage(ctx, service, service_role=False) as stage:
+        adoption = _adoption(ctx, stage)
+        seen = adoption.observe()
+        plan = adoption.decide(seen)
+        for note in plan.notes:
+            ctx.say(f"note: {note}")
+        if dry_run:
+            _show(ctx, plan)
+            return
+        for one in plan.refused:
+            ctx.say(f"cannot be adopted: {one.what}; {one.way}")
+        if not plan.refused and plan.phase is not AdoptionPhase.ADOPTED:
+            _ask(ctx, plan, stage.cloud.stack.name)
+        result = adoption.run(seen, plan)
+    conclude(ctx, to_plain(result))
+
+
+@command(app, "repair", example="hitless aws repair --stage prod --dry-run")
+def repair(
+    ctx: Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps; change nothing.")] = False,
+    skip_resource: Annotated[
+        list[str] | None,
+        typer.Option("--skip-resource", help="A logical id that a stuck stack rollback skips; may be repeated."),
+    ] = None,
+) -> None:
+    """Fix the problems that `hitless status --home aws` lists. A deploy in progress ends as superseded."""
+    service = ctx.load_for_aws()
+    with connected_stage(ctx, service) as stage:
+        store = store_of(ctx)
+        runner = Repair(stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), skip=skip_resource or ())
+        done = runner.plan(service.stage) if dry_run else runner.run(service.stage)
+    ctx.show(done.to_json(), lambda: _repaired_in_words(done))
+    if done.left and not dry_run:
+        first = done.left[0]
+        raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
 
 
 def _adoption(ctx: Context, stage: AwsStage) -> Adoption:

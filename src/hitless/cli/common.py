@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -25,6 +25,7 @@ from hitless.pipeline.buildspec.output import visible
 from hitless.service.load import default_stage
 from hitless.service.model import Home
 
+Verb = TypeVar("Verb", bound=Callable[..., None])
 HomeOption = Annotated[
     Home | None, typer.Option("--home", help="Work at this home; default: the one of the stage in serverless.yml.")
 ]
@@ -107,15 +108,14 @@ class Ended(Exception):
         self.exit_code, self.message, self.hint = exit_code, message, hint
 
 
-def command(
-    app: typer.Typer, name: str, *, example: str, hidden: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(app: typer.Typer, name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Verb], Verb]:
     """Register a verb: `function(ctx, …)` gets the resolved common options first, its own options by name.
 
-    Errors become `error:` and `hint:` lines (with --json one document) and the contract's exit codes.
+    `fixed` are values of the function's parameters that are no options of this verb. Errors become `error:` and `hint:`
+    lines (with --json one document) and the contract's exit codes.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Verb) -> Verb:
         shared = inspect.signature(_common_options, eval_str=True).parameters
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
@@ -123,7 +123,7 @@ def command(
         def guarded(**options: Any) -> None:
             ctx = _common_options(**{key: options.pop(key) for key in shared})
             try:
-                function(ctx, **options)
+                function(ctx, **options, **fixed)
             except Ended as ended:
                 _complain(ended.message, ended.hint)
                 raise typer.Exit(ended.exit_code) from None
@@ -142,13 +142,13 @@ def command(
                     MachineError(where, hint="`hitless doctor` looks for the cause"), as_json=ctx.json, debug=ctx.debug
                 )
 
-        everything = [*own, *shared.values()]
+        everything = [*(one for one in own if one.name not in fixed), *shared.values()]
         guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in everything]
         )
         guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
         app.command(name, epilog=f"Example: {example}", hidden=hidden)(guarded)
-        return guarded
+        return function
 
     return register
 

@@ -36,26 +36,25 @@ class Finding(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
     fix: str = ""
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "doctor", example="hitless doctor --json")
-    def doctor(ctx: Context) -> None:
-        """Check this machine, and name a fix for each problem. HAProxy, Python, limits, folders, ports, the file."""
-        findings = [
-            _check("HAProxy", _haproxy),
-            _python(),
-            _check("uv", uv.find_uv_bin),
-            _git(),
-            descriptors(),
-            Finding("restart", True, _RESTART),
-            *_places(ctx),
-        ]
-        document = {
-            "well": all(finding.well for finding in findings),
-            "checks": to_plain(findings),
-        }
-        ctx.show(document, lambda: _in_words(findings))
-        if bad := [finding for finding in findings if not finding.well]:
-            raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
+app = typer.Typer()
+
+
+@command(app, "doctor", example="hitless doctor --json")
+def doctor(ctx: Context) -> None:
+    """Check this machine, and name a fix for each problem. HAProxy, Python, limits, folders, ports, the file."""
+    findings = [
+        _check("HAProxy", _haproxy),
+        _python(),
+        _check("uv", uv.find_uv_bin),
+        _git(),
+        descriptors(),
+        Finding("restart", True, _RESTART),
+        *_places(ctx),
+    ]
+    document = {"well": all(finding.well for finding in findings), "checks": to_plain(findings)}
+    ctx.show(document, lambda: _in_words(findings))
+    if bad := [finding for finding in findings if not finding.well]:
+        raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
 
 
 def _check(name: str, probe: Callable[[], str]) -> Finding:

@@ -36,65 +36,65 @@ from hitless.service.model import Home, Service
 EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+app = typer.Typer()
 
-    @command(app, "drill", example=EXAMPLE)
-    def drill(
-        ctx: Context,
-        rate: options.RateOption = None,
-        profile: options.ProfileOption = None,
-        arrivals: options.ArrivalsOption = Arrivals.EVEN,
-        protocol: options.ProtocolOption = Protocol.H1,
-        duration: options.DurationOption = 30,
-        releases: options.ReleasesOption = None,
-        scenarios: options.ScenariosOption = "",
-        faults: options.FaultsOption = "",
-        requests: options.RequestsOption = None,
-        report: options.ReportOption = None,
-        target: options.TargetOption = None,
-        strategy: options.StrategyOption = None,
-        new_connections: options.NewConnectionsOption = 20,
-        connections: options.ConnectionsOption = 50,
-        idempotency_key: options.IdempotencyKeyOption = False,
-        home: HomeOption = None,
-    ) -> None:
-        """Send load while releases ship. Every request is accounted for."""
-        names, broken = _list(scenarios), _list(faults)
-        count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
-        by_engine = target is None or count > 0 or bool(broken)
-        service = _service(ctx, needed=by_engine)
-        kind = home or (service.settings.home if service else Home.ENGINE)
-        shipped = home_at(kind, ctx) if by_engine else None
-        shipper = _shipper(ctx, strategy, shipped, home) if shipped else None
-        wanted = _requests(requests, service)
-        plan = DrillPlan(
-            stage=ctx.stage,
-            rate_per_s=DEFAULT_RATE if rate is None else rate,
-            duration_s=duration,
-            requests=with_keys(wanted) if idempotency_key else wanted,
-            profile=profile,
-            pieces=_pieces(profile, rate, duration),
-            seed=secrets.randbits(31) if arrivals is Arrivals.POISSON else None,
-            http2=protocol is Protocol.H2,
-            scenarios=drill_scenarios.choose(names, count),
-            faults=drill_faults.choose(broken),
-            report=_report(ctx, report, service),
-            command=shlex.join(["hitless", *sys.argv[1:]]),
-            new_connections_percent=new_connections,
-            connections=connections,
-        )
-        plan.check(yes=ctx.yes)
-        _check_home(ctx, plan, shipped)
-        try:
-            result = asyncio.run(_run(ctx, plan, target, shipper, service, shipped))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        if shipped is not None:
-            result = replace(result, receipts=_receipts(shipped, result))
-        write_report(result, plan.report)
-        ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
-        _conclude(result)
+
+@command(app, "drill", example=EXAMPLE)
+def drill(
+    ctx: Context,
+    rate: options.RateOption = None,
+    profile: options.ProfileOption = None,
+    arrivals: options.ArrivalsOption = Arrivals.EVEN,
+    protocol: options.ProtocolOption = Protocol.H1,
+    duration: options.DurationOption = 30,
+    releases: options.ReleasesOption = None,
+    scenarios: options.ScenariosOption = "",
+    faults: options.FaultsOption = "",
+    requests: options.RequestsOption = None,
+    report: options.ReportOption = None,
+    target: options.TargetOption = None,
+    strategy: options.StrategyOption = None,
+    new_connections: options.NewConnectionsOption = 20,
+    connections: options.ConnectionsOption = 50,
+    idempotency_key: options.IdempotencyKeyOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Send load while releases ship. Every request is accounted for."""
+    names, broken = _list(scenarios), _list(faults)
+    count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
+    by_engine = target is None or count > 0 or bool(broken)
+    service = _service(ctx, needed=by_engine)
+    kind = home or (service.settings.home if service else Home.ENGINE)
+    shipped = home_at(kind, ctx) if by_engine else None
+    shipper = _shipper(ctx, strategy, shipped, home) if shipped else None
+    wanted = _requests(requests, service)
+    plan = DrillPlan(
+        stage=ctx.stage,
+        rate_per_s=DEFAULT_RATE if rate is None else rate,
+        duration_s=duration,
+        requests=with_keys(wanted) if idempotency_key else wanted,
+        profile=profile,
+        pieces=_pieces(profile, rate, duration),
+        seed=secrets.randbits(31) if arrivals is Arrivals.POISSON else None,
+        http2=protocol is Protocol.H2,
+        scenarios=drill_scenarios.choose(names, count),
+        faults=drill_faults.choose(broken),
+        report=_report(ctx, report, service),
+        command=shlex.join(["hitless", *sys.argv[1:]]),
+        new_connections_percent=new_connections,
+        connections=connections,
+    )
+    plan.check(yes=ctx.yes)
+    _check_home(ctx, plan, shipped)
+    try:
+        result = asyncio.run(_run(ctx, plan, target, shipper, service, shipped))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    if shipped is not None:
+        result = replace(result, receipts=_receipts(shipped, result))
+    write_report(result, plan.report)
+    ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
+    _conclude(result)
 
 
 def _check_home(ctx: Context, plan: DrillPlan, home: StageHome | None) -> None:

@@ -32,29 +32,31 @@ PLACEHOLDER = b"{{service}}"
 SHOWN = 5
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "init", example="hitless init hello && cd hello && hitless up --detach")
-    def init(
-        ctx: Context,
-        folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create; the service gets its name.")],
-        template: Annotated[str, typer.Option("--template", "-t", help="The scaffold to use.")] = "service",
-        github: Annotated[
-            bool, typer.Option("--github", help="Add a GitHub Actions workflow that tests, and releases on AWS.")
-        ] = False,
-    ) -> None:
-        """Create a service that runs here and deploys to AWS unchanged."""
-        folder = folder.expanduser().resolve()
-        service = service_name(folder.name)
-        try:
-            written = scaffold(folder, service, template, github=github)
-        except PermissionError as error:
-            raise MachineError(
-                f"{folder} cannot be created: {error.strerror}", hint="choose a folder that you may write to"
-            ) from error
-        ctx.show(
-            {"service": service, "folder": str(folder), "files": written},
-            lambda: _next_steps(folder, service, len(written)),
-        )
+app = typer.Typer()
+
+
+@command(app, "init", example="hitless init hello && cd hello && hitless up --detach")
+def init(
+    ctx: Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create; the service gets its name.")],
+    template: Annotated[str, typer.Option("--template", "-t", help="The scaffold to use.")] = "service",
+    github: Annotated[
+        bool, typer.Option("--github", help="Add a GitHub Actions workflow that tests, and releases on AWS.")
+    ] = False,
+) -> None:
+    """Create a service that runs here and deploys to AWS unchanged."""
+    folder = folder.expanduser().resolve()
+    service = service_name(folder.name)
+    try:
+        written = scaffold(folder, service, template, github=github)
+    except PermissionError as error:
+        raise MachineError(
+            f"{folder} cannot be created: {error.strerror}", hint="choose a folder that you may write to"
+        ) from error
+    ctx.show(
+        {"service": service, "folder": str(folder), "files": written},
+        lambda: _next_steps(folder, service, len(written)),
+    )
 
 
 def service_name(folder_name: str) -> str:

@@ -20,54 +20,56 @@ from hitless.workers.invoke import invoke_once, rest_event
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
-    def invoke(
-        ctx: Context,
-        function: Annotated[str, typer.Argument(help="The function's name in serverless.yml.")],
-        event: Annotated[
-            Path | None,
-            typer.Option("--event", help="A file with the event as JSON (a REST event for a route); default: {}."),
-        ] = None,
-        request: Annotated[
-            str | None,
-            typer.Option(
-                "--request", metavar="'METHOD PATH'", help="A request to one of its routes, sent as a REST event."
-            ),
-        ] = None,
-        body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
-    ) -> None:
-        """Invoke a function once, outside HTTP, in a process of its own. Shows its result and its log."""
-        if (event is not None and request is not None) or (body is not None and request is None):
-            raise UsageError("--event and --request exclude each other, and --body needs --request", hint="drop one")
-        service = load(ctx)
-        called = service.function(function)
-        if called is None:
-            raise UsageError(
-                f"serverless.yml has no function {function}",
-                hint="functions: " + ", ".join(f.name for f in service.functions),
-            )
-        asked = _asked(request) if request is not None else None
-        document = build_document(ctx, service)
-        folders = folders_of(ctx)
-        release = Release(ctx.stage, 0, document)
-        spec = pool_spec(
-            release,
-            release.function(function),
-            key=f"invoke-{function}",
-            task_root=str(ArtifactStore(folders.artifacts).unpack(document.artifacts[function].digest)),
-            log_dir=str(folders.logs / ctx.stage / "invoke" / function),
+app = typer.Typer()
+
+
+@command(app, "invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
+def invoke(
+    ctx: Context,
+    function: Annotated[str, typer.Argument(help="The function's name in serverless.yml.")],
+    event: Annotated[
+        Path | None,
+        typer.Option("--event", help="A file with the event as JSON (a REST event for a route); default: {}."),
+    ] = None,
+    request: Annotated[
+        str | None,
+        typer.Option(
+            "--request", metavar="'METHOD PATH'", help="A request to one of its routes, sent as a REST event."
+        ),
+    ] = None,
+    body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
+) -> None:
+    """Invoke a function once, outside HTTP, in a process of its own. Shows its result and its log."""
+    if (event is not None and request is not None) or (body is not None and request is None):
+        raise UsageError("--event and --request exclude each other, and --body needs --request", hint="drop one")
+    service = load(ctx)
+    called = service.function(function)
+    if called is None:
+        raise UsageError(
+            f"serverless.yml has no function {function}",
+            hint="functions: " + ", ".join(f.name for f in service.functions),
         )
-        sent = body.encode() if body is not None else None
-        given = _event(event) if asked is None else _made(rest_event(spec, *asked, sent), asked, called)
-        result = asyncio.run(invoke_once(spec, given, timeout_s=spec.timeout_s))
-        ctx.say(result.log.rstrip("\n"))
-        ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
-        if result.error:
-            hint = "the log above has the traceback"
-            if given == {} and called.routes:
-                hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
-            raise Ended(1, f"{function} failed: {result.error}", hint)
+    asked = _asked(request) if request is not None else None
+    document = build_document(ctx, service)
+    folders = folders_of(ctx)
+    release = Release(ctx.stage, 0, document)
+    spec = pool_spec(
+        release,
+        release.function(function),
+        key=f"invoke-{function}",
+        task_root=str(ArtifactStore(folders.artifacts).unpack(document.artifacts[function].digest)),
+        log_dir=str(folders.logs / ctx.stage / "invoke" / function),
+    )
+    sent = body.encode() if body is not None else None
+    given = _event(event) if asked is None else _made(rest_event(spec, *asked, sent), asked, called)
+    result = asyncio.run(invoke_once(spec, given, timeout_s=spec.timeout_s))
+    ctx.say(result.log.rstrip("\n"))
+    ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
+    if result.error:
+        hint = "the log above has the traceback"
+        if given == {} and called.routes:
+            hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
+        raise Ended(1, f"{function} failed: {result.error}", hint)
 
 
 def _asked(line: str) -> tuple[str, str]:

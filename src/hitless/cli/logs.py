@@ -21,58 +21,58 @@ ReleaseOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "logs", example="hitless logs zones -f")
-    def logs(
-        ctx: Context,
-        function: FunctionArgument = None,
-        follow: FollowOption = False,
-        release: ReleaseOption = None,
-        access: Annotated[bool, typer.Option("--access", help="Show the access log instead.")] = False,
-        as_requests: Annotated[
-            bool,
-            typer.Option("--as-requests", help="Show the access log in the format of `hitless drill --requests`."),
-        ] = False,
-        limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of past lines.")] = 1000,
-        minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: minutes back; default 15.")] = None,
-        home: HomeOption = None,
-    ) -> None:
-        """Show the handlers' output by request, as CloudWatch does.
+@command(app, "logs", example="hitless logs zones -f")
+def logs(
+    ctx: Context,
+    function: FunctionArgument = None,
+    follow: FollowOption = False,
+    release: ReleaseOption = None,
+    access: Annotated[bool, typer.Option("--access", help="Show the access log instead.")] = False,
+    as_requests: Annotated[
+        bool,
+        typer.Option("--as-requests", help="Show the access log in the format of `hitless drill --requests`."),
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of past lines.")] = 1000,
+    minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: minutes back; default 15.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Show the handlers' output by request, as CloudWatch does.
 
-        Each request has START, the handler's own lines, END and REPORT. With --access, show the requests that the
-        gateway logged instead.
-        """
-        if minutes is not None:
-            positive(minutes, "--minutes")
-        query = LogQuery(function=function, follow=follow, release=release, limit=limit, minutes=minutes)
-        if access or as_requests:
-            _access(ctx, query, as_requests, home)
-            return
-        lines = home_of(ctx, home).logs(query)
-        if not follow:
-            shown = list(lines)
-            ctx.show(shown, lambda: "\n".join(shown))
-            return
-        for line in lines:
-            ctx.show(line, line.__str__)
+    Each request has START, the handler's own lines, END and REPORT. With --access, show the requests that the
+    gateway logged instead.
+    """
+    if minutes is not None:
+        positive(minutes, "--minutes")
+    query = LogQuery(function=function, follow=follow, release=release, limit=limit, minutes=minutes)
+    if access or as_requests:
+        _access(ctx, query, as_requests, home)
+        return
+    lines = home_of(ctx, home).logs(query)
+    if not follow:
+        shown = list(lines)
+        ctx.show(shown, lambda: "\n".join(shown))
+        return
+    for line in lines:
+        ctx.show(line, line.__str__)
 
-    @command(app, "events", example="hitless events -f")
-    def events(
-        ctx: Context,
-        follow: FollowOption = False,
-        limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Number of past events.")] = 100,
-    ) -> None:
-        """Show the engine's events, each with its reason. With --json and -f, print one document per line."""
-        client = client_of(ctx)
-        past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
-        if not follow:
-            ctx.show(past, lambda: "\n".join(map(_event, past)))
-            return
-        after = past[-1]["event"] if past else 0
-        for event in past:
-            ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
-        for event in client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage):
-            ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
+
+@command(app, "events", example="hitless events -f")
+def events(
+    ctx: Context,
+    follow: FollowOption = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Number of past events.")] = 100,
+) -> None:
+    """Show the engine's events, each with its reason. With --json and -f, print one document per line."""
+    client = client_of(ctx)
+    past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
+    if not follow:
+        ctx.show(past, lambda: "\n".join(map(_event, past)))
+        return
+    after = past[-1]["event"] if past else 0
+    for event in past:
+        ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
+    for event in client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage):
+        ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
 
 
 def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None) -> None:

@@ -53,7 +53,9 @@ def build(modules: Iterable[str] = MODULES) -> typer.Typer:
     )
     app.callback()(_root)
     for module in modules:
-        importlib.import_module(f"hitless.cli.{module}").register(app)
+        verbs = importlib.import_module(f"hitless.cli.{module}").app
+        app.registered_commands += verbs.registered_commands
+        app.registered_groups += verbs.registered_groups
     return app
 
 

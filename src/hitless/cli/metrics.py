@@ -8,15 +8,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from hitless.cli.common import Context, command
 from hitless.homes.engine import client_of
 
+app = typer.Typer()
 
-def register(app: typer.Typer) -> None:
-    @command(app, "metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
-    def metrics(ctx: Context) -> None:
-        """Print the engine's figures as Prometheus reads them. The engine opens no port for them."""
-        text = client_of(ctx).text("/metrics")
-        samples = [
-            {"name": sample.name, "labels": sample.labels, "value": sample.value}
-            for family in (text_string_to_metric_families(text) if ctx.json else ())
-            for sample in family.samples
-        ]
-        ctx.show(samples, lambda: text)
+
+@command(app, "metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
+def metrics(ctx: Context) -> None:
+    """Print the engine's figures as Prometheus reads them. The engine opens no port for them."""
+    text = client_of(ctx).text("/metrics")
+    samples = [
+        {"name": sample.name, "labels": sample.labels, "value": sample.value}
+        for family in (text_string_to_metric_families(text) if ctx.json else ())
+        for sample in family.samples
+    ]
+    ctx.show(samples, lambda: text)

@@ -32,116 +32,113 @@ RunArgument = Annotated[int, typer.Argument(help="The run's number.")]
 WaitingRun = Annotated[int | None, typer.Argument(help="The run; without it the waiting runs are listed.")]
 
 
-def register(app: typer.Typer) -> None:
-    verbs = typer.Typer(
-        name="pipeline",
-        help="From a git push to a live release. The repository, its runs, their logs.",
-        epilog="Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    _register_repository(verbs)
-    _register_runs(verbs)
-    if "receive" in sys.argv or not any(one in sys.argv for one in LIGHT):  # it loads an HTTP server
-        importlib.import_module("hitless.cli.pipeline_receive").register(verbs)
-    app.add_typer(verbs)
-    _register_approvals(app)
+app, verbs = typer.Typer(), typer.Typer()
+app.add_typer(
+    verbs,
+    name="pipeline",
+    help="From a git push to a live release. The repository, its runs, their logs.",
+    epilog="Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
+    no_args_is_help=True,
+)
+if "receive" in sys.argv or not any(one in sys.argv for one in LIGHT):  # it loads an HTTP server
+    verbs.add_typer(importlib.import_module("hitless.cli.pipeline_receive").app)
 
 
-def _register_repository(app: typer.Typer) -> None:
-    @command(app, "url", example='git push "$(hitless pipeline url)" dev')
-    def url(ctx: Context) -> None:
-        """Print the URL of the engine's git repository, which takes pushes. Creates it if it is missing.
+@command(verbs, "url", example='git push "$(hitless pipeline url)" dev')
+def url(ctx: Context) -> None:
+    """Print the URL of the engine's git repository, which takes pushes. Creates it if it is missing.
 
-        Over SSH the path is the same, for users who may log in as the engine's owner.
-        """
-        service = load(ctx)
-        folders = folders_of(ctx)
-        folders.create()
-        workshop = Workshop.of(folders.data, os.environ)
-        workshop.create()
-        definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
-        repository = Repository(workshop.repository)
-        repository.create(hook_command(folders.data), head=definition.stages[0].branch)
-        definition.write(workshop.definition)
-        branches = {stage.name: stage.branch for stage in definition.stages}
-        ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
-
-
-def _register_runs(app: typer.Typer) -> None:
-    @command(app, "runs", example="hitless pipeline runs --limit 5")
-    def runs(
-        ctx: Context,
-        limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Number of runs, from the newest on.")] = 20,
-    ) -> None:
-        """List the runs of all stages and branches, newest first."""
-        found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit)
-        ctx.show(found, lambda: _table(found) if found else "no run yet: push a branch to `hitless pipeline url`")
-
-    @command(app, "show", example="hitless pipeline show 7 --log")
-    def show(
-        ctx: Context,
-        run: RunArgument,
-        log: Annotated[bool, typer.Option("--log", help="Add the output of its steps.")] = False,
-        follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow its log until it ends.")] = False,
-    ) -> None:
-        """Show one run: its steps with their results, and its approval."""
-        client = client_of(ctx)
-        client.call("GET", f"/pipeline/runs/{run}")
-        if follow:
-            follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1))
-        document = client.call("GET", f"/pipeline/runs/{run}")
-        if log and not follow:
-            document["log"] = client.call("GET", f"/pipeline/runs/{run}/log")["log"]
-        ctx.show(document, lambda: in_full(document))
-
-    @command(app, "retry", example="hitless pipeline retry 7")
-    def retry(ctx: Context, run: RunArgument) -> None:
-        """Continue an ended run at the step that failed or was interrupted. Follows it."""
-        client = client_of(ctx)
-        conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))
-
-    @command(app, "stop", example="hitless pipeline stop 7 --why 'it hangs'")
-    def stop(
-        ctx: Context,
-        run: RunArgument,
-        why: Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")] = None,
-    ) -> None:
-        """End a queued or running run before it ships. Its builds end with it.
-
-        Use `hitless abort` for a run that ships, `hitless reject` for one that waits for approval.
-        """
-        document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", RunRequest(who(), why))
-        ctx.show(document, lambda: in_a_line(document))
+    Over SSH the path is the same, for users who may log in as the engine's owner.
+    """
+    service = load(ctx)
+    folders = folders_of(ctx)
+    folders.create()
+    workshop = Workshop.of(folders.data, os.environ)
+    workshop.create()
+    definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
+    repository = Repository(workshop.repository)
+    repository.create(hook_command(folders.data), head=definition.stages[0].branch)
+    definition.write(workshop.definition)
+    branches = {stage.name: stage.branch for stage in definition.stages}
+    ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
 
 
-def _register_approvals(app: typer.Typer) -> None:
-    @command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
-    def approve(
-        ctx: Context,
-        run: WaitingRun = None,
-        why: WhyOption = None,
-        by: ByOption = None,
-    ) -> None:
-        """Approve a waiting run, and follow it to its end."""
-        client = client_of(ctx)
-        body = RunRequest(by or who(), why)
-        lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
-        conclude_run(ctx, client, follow_run(ctx, lines))
+@command(verbs, "runs", example="hitless pipeline runs --limit 5")
+def runs(
+    ctx: Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Number of runs, from the newest on.")] = 20,
+) -> None:
+    """List the runs of all stages and branches, newest first."""
+    found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit)
+    ctx.show(found, lambda: _table(found) if found else "no run yet: push a branch to `hitless pipeline url`")
 
-    @command(app, "reject", example="hitless reject 7 --why 'not on a Friday'")
-    def reject(
-        ctx: Context,
-        run: WaitingRun = None,
-        why: WhyOption = None,
-        by: ByOption = None,
-    ) -> None:
-        """Reject a waiting run. Its stage is not changed."""
-        client = client_of(ctx)
-        body = RunRequest(by or who(), why)
-        lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
-        document = follow_run(ctx, lines)
-        ctx.show(document, lambda: in_a_line(document))
+
+@command(verbs, "show", example="hitless pipeline show 7 --log")
+def show(
+    ctx: Context,
+    run: RunArgument,
+    log: Annotated[bool, typer.Option("--log", help="Add the output of its steps.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow its log until it ends.")] = False,
+) -> None:
+    """Show one run: its steps with their results, and its approval."""
+    client = client_of(ctx)
+    client.call("GET", f"/pipeline/runs/{run}")
+    if follow:
+        follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1))
+    document = client.call("GET", f"/pipeline/runs/{run}")
+    if log and not follow:
+        document["log"] = client.call("GET", f"/pipeline/runs/{run}/log")["log"]
+    ctx.show(document, lambda: in_full(document))
+
+
+@command(verbs, "retry", example="hitless pipeline retry 7")
+def retry(ctx: Context, run: RunArgument) -> None:
+    """Continue an ended run at the step that failed or was interrupted. Follows it."""
+    client = client_of(ctx)
+    conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))
+
+
+@command(verbs, "stop", example="hitless pipeline stop 7 --why 'it hangs'")
+def stop(
+    ctx: Context,
+    run: RunArgument,
+    why: Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")] = None,
+) -> None:
+    """End a queued or running run before it ships. Its builds end with it.
+
+    Use `hitless abort` for a run that ships, `hitless reject` for one that waits for approval.
+    """
+    document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", RunRequest(who(), why))
+    ctx.show(document, lambda: in_a_line(document))
+
+
+@command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
+def approve(
+    ctx: Context,
+    run: WaitingRun = None,
+    why: WhyOption = None,
+    by: ByOption = None,
+) -> None:
+    """Approve a waiting run, and follow it to its end."""
+    client = client_of(ctx)
+    body = RunRequest(by or who(), why)
+    lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
+    conclude_run(ctx, client, follow_run(ctx, lines))
+
+
+@command(app, "reject", example="hitless reject 7 --why 'not on a Friday'")
+def reject(
+    ctx: Context,
+    run: WaitingRun = None,
+    why: WhyOption = None,
+    by: ByOption = None,
+) -> None:
+    """Reject a waiting run. Its stage is not changed."""
+    client = client_of(ctx)
+    body = RunRequest(by or who(), why)
+    lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
+    document = follow_run(ctx, lines)
+    ctx.show(document, lambda: in_a_line(document))
 
 
 def path_in_repository(folder: Path) -> str:

@@ -23,37 +23,34 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.service.listen import parse_listen
 
+app = typer.Typer()
 
-def register(app: typer.Typer) -> None:
-    @command(
-        app,
-        "receive",
-        example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key",
-    )
-    def receive(
-        ctx: Context,
-        remote: Annotated[str, typer.Option("--remote", help="The git URL that branches are fetched from.")],
-        secret_file: Annotated[Path, typer.Option("--secret-file", help="Holds the webhook's secret.")],
-        listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT")] = "127.0.0.1:9090",
-        token_file: Annotated[
-            Path | None, typer.Option("--token-file", help="Holds a token that may set commits' statuses.")
-        ] = None,
-        public_url: Annotated[
-            str | None, typer.Option("--public-url", help="Its address from outside: messages carry approval links.")
-        ] = None,
-    ) -> None:
-        """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""
-        client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
-        host, port = address_of(listen)
-        if public_url:
-            publish_receiver(workshop.data, public_url)
-        forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
-        repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.data)
-        deliveries = Deliveries(client, repository, forge, remote, undelivered, ctx.say)
-        receiver = Receiver(client, workshop.data, forge, deliveries)
-        with port_of(host, port, purpose="the receiver") as listener:
-            ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
-            server_of(receiver.application()).run(sockets=[listener])
+
+@command(app, "receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key")
+def receive(
+    ctx: Context,
+    remote: Annotated[str, typer.Option("--remote", help="The git URL that branches are fetched from.")],
+    secret_file: Annotated[Path, typer.Option("--secret-file", help="Holds the webhook's secret.")],
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT")] = "127.0.0.1:9090",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Holds a token that may set commits' statuses.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", help="Its address from outside: messages carry approval links.")
+    ] = None,
+) -> None:
+    """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""
+    client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
+    host, port = address_of(listen)
+    if public_url:
+        publish_receiver(workshop.data, public_url)
+    forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
+    repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.data)
+    deliveries = Deliveries(client, repository, forge, remote, undelivered, ctx.say)
+    receiver = Receiver(client, workshop.data, forge, deliveries)
+    with port_of(host, port, purpose="the receiver") as listener:
+        ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
+        server_of(receiver.application()).run(sockets=[listener])
 
 
 def address_of(text: str) -> tuple[str, int]:

@@ -25,61 +25,50 @@ from hitless.service.closed import check_served
 from hitless.service.model import Home
 from hitless.service.strategy import EXAMPLES
 
-FromArgument = Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")]
-ToArgument = Annotated[str, typer.Argument(metavar="TO", help="The stage that it ships to.")]
-StrategyOption = Annotated[
-    str | None, typer.Option("--strategy", help=f"From AWS to AWS: for this release, {EXAMPLES}.")
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option("--from-profile", help="From AWS to AWS: the profile of FROM's account, if it differs."),
-]
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "promote", example="hitless promote dev staging")
-    def promote(
-        ctx: Context,
-        source: FromArgument,
-        target: ToArgument,
-        skip_rehearsal: Annotated[
-            bool, typer.Option("--skip-rehearsal", help="Skip the stage's rehearsal; the run records it.")
-        ] = False,
-        strategy: StrategyOption = None,
-        from_profile: ProfileOption = None,
-        home: HomeOption = None,
-    ) -> None:
-        """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
+@command(app, "promote", example="hitless promote dev staging")
+def promote(
+    ctx: Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The stage that it ships to.")],
+    skip_rehearsal: Annotated[
+        bool, typer.Option("--skip-rehearsal", help="Skip the stage's rehearsal; the run records it.")
+    ] = False,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help=f"From AWS to AWS: for this release, {EXAMPLES}.")
+    ] = None,
+    from_profile: Annotated[
+        str | None,
+        typer.Option("--from-profile", help="From AWS to AWS: the profile of FROM's account, if it differs."),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
 
-        Follows the run to its end, or until it waits for approval. Either stage may be on AWS. With --home aws both
-        are, and the command itself ships, without the engine's pipeline.
-        """
-        service = replace(ctx, stage=target).try_load()
-        homes = {stage.name: stage.home for stage in service.stages} if service else {}
-        ends = [homes.get(stage, Home.ENGINE) for stage in (source, target)]
-        alone = ends == [Home.AWS, Home.AWS] and not folders_of(ctx).engine_is_alive()
-        if home is Home.AWS or (home is None and alone):
-            promote_on_aws(ctx, source, target, strategy=strategy, from_profile=from_profile)
-            return
-        for given, option in ((strategy, "--strategy"), (from_profile, "--from-profile")):
-            if given is not None:
-                raise UsageError(
-                    f"{option} is for a promotion from AWS to AWS", hint="give --home aws, or leave it out"
-                )
-        if home is Home.ENGINE and ends[1] is Home.AWS:
-            raise UsageError(
-                f"the home of stage {target} is AWS: a run of the pipeline ships to it there",
-                hint="leave --home out; or set `home: engine` for the stage",
-            )
-        check_served(service)
-        _by_a_run(ctx, source, target, ends if home is None else [home, home], skip_rehearsal)
-
-
-def promote_on_aws(ctx: Context, source: str, target: str, *, strategy: str | None, from_profile: str | None) -> None:
-    """Promote from AWS to AWS by this command, without the engine's pipeline."""
-    there = replace(ctx, stage=target)
-    home = importlib.import_module(MODULES[Home.AWS]).home(there)
-    conclude(there, to_plain(home.promote(source, strategy=strategy, from_profile=from_profile)))
+    Follows the run to its end, or until it waits for approval. Either stage may be on AWS. With --home aws both
+    are, and the command itself ships, without the engine's pipeline.
+    """
+    service = replace(ctx, stage=target).try_load()
+    homes = {stage.name: stage.home for stage in service.stages} if service else {}
+    ends = [homes.get(stage, Home.ENGINE) for stage in (source, target)]
+    alone = ends == [Home.AWS, Home.AWS] and not folders_of(ctx).engine_is_alive()
+    if home is Home.AWS or (home is None and alone):
+        there = replace(ctx, stage=target)
+        aws = importlib.import_module(MODULES[Home.AWS]).home(there)
+        conclude(there, to_plain(aws.promote(source, strategy=strategy, from_profile=from_profile)))
+        return
+    for given, option in ((strategy, "--strategy"), (from_profile, "--from-profile")):
+        if given is not None:
+            raise UsageError(f"{option} is for a promotion from AWS to AWS", hint="give --home aws, or leave it out")
+    if home is Home.ENGINE and ends[1] is Home.AWS:
+        raise UsageError(
+            f"the home of stage {target} is AWS: a run of the pipeline ships to it there",
+            hint="leave --home out; or set `home: engine` for the stage",
+        )
+    check_served(service)
+    _by_a_run(ctx, source, target, ends if home is None else [home, home], skip_rehearsal)
 
 
 def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:

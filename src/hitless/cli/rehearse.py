@@ -32,63 +32,64 @@ COMMIT_VARIABLES = ("HITLESS_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")
 """Variables with the commit of a folder without .git, such as a build's. A handler may respond with the commit."""
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "rehearse", example="hitless rehearse --stage staging")
-    def rehearse(
-        ctx: Context,
-        against: Annotated[
-            str | None,
-            typer.Option(
-                "--against",
-                help="A folder with the live code, or `aws`; default: the live release at the stage's home.",
-            ),
-        ] = None,
-        requests: Annotated[
-            Path | None,
-            typer.Option("--requests", help="JSON lines to send, as for a drill; default: the stage's access log."),
-        ] = None,
-        rate: Annotated[
-            float | None, typer.Option("--rate", help="Least requests a second to each release; default 100.")
-        ] = None,
-        beside: Annotated[
-            float | None, typer.Option("--beside", help="Seconds of equal load on both releases; default 4.")
-        ] = None,
-        shift: Annotated[
-            float | None, typer.Option("--shift", help="Seconds for all steps of the strategy; default 6.")
-        ] = None,
-        if_due: Annotated[
-            bool,
-            typer.Option(
-                "--if-due",
-                help="For a pipeline's step: end with 0 if the stage asks for no rehearsal, or has no live release.",
-            ),
-        ] = False,
-        plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
-    ) -> None:
-        """Roll the code out over a copy of the live release. In an engine of its own, under load.
+app = typer.Typer()
 
-        Shows changed responses, alarms that would fire, and whether the code may ship. The stage is not changed.
-        """
-        told = {"rate_per_s": (rate, "--rate"), "beside_s": (beside, "--beside"), "shift_s": (shift, "--shift")}
-        asked = {name: positive(value, option) for name, (value, option) in told.items() if value is not None}
-        given = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
-        signal.signal(signal.SIGTERM, _leave)
-        both = _read_plan() if plan else _documents(ctx, against, if_due)
-        if isinstance(both, str):
-            sentence = f"not rehearsed: {both}"
-            skipped = {"stage": ctx.stage, "may_ship": True, "skipped": both, "sentence": sentence}
-            ctx.show(skipped, lambda: sentence)
-            return
-        live, candidate = both
-        pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
-        sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
-        with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
-            report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
-        ctx.show(to_plain(report), lambda: _in_words(report))
-        if report.objections:
-            raise Ended(3, report.sentence, "fix it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
-        if not report.may_ship:
-            raise Ended(1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside")
+
+@command(app, "rehearse", example="hitless rehearse --stage staging")
+def rehearse(
+    ctx: Context,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", help="A folder with the live code, or `aws`; default: the live release at the stage's home."
+        ),
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option("--requests", help="JSON lines to send, as for a drill; default: the stage's access log."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Least requests a second to each release; default 100.")
+    ] = None,
+    beside: Annotated[
+        float | None, typer.Option("--beside", help="Seconds of equal load on both releases; default 4.")
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option("--shift", help="Seconds for all steps of the strategy; default 6.")
+    ] = None,
+    if_due: Annotated[
+        bool,
+        typer.Option(
+            "--if-due",
+            help="For a pipeline's step: end with 0 if the stage asks for no rehearsal, or has no live release.",
+        ),
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
+) -> None:
+    """Roll the code out over a copy of the live release. In an engine of its own, under load.
+
+    Shows changed responses, alarms that would fire, and whether the code may ship. The stage is not changed.
+    """
+    told = {"rate_per_s": (rate, "--rate"), "beside_s": (beside, "--beside"), "shift_s": (shift, "--shift")}
+    asked = {name: positive(value, option) for name, (value, option) in told.items() if value is not None}
+    given = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
+    signal.signal(signal.SIGTERM, _leave)
+    both = _read_plan() if plan else _documents(ctx, against, if_due)
+    if isinstance(both, str):
+        sentence = f"not rehearsed: {both}"
+        skipped = {"stage": ctx.stage, "may_ship": True, "skipped": both, "sentence": sentence}
+        ctx.show(skipped, lambda: sentence)
+        return
+    live, candidate = both
+    pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
+    sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
+    with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
+        report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
+    ctx.show(to_plain(report), lambda: _in_words(report))
+    if report.objections:
+        raise Ended(3, report.sentence, "fix it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+    if not report.may_ship:
+        raise Ended(1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside")
 
 
 def _leave(number: int, frame: object) -> None:

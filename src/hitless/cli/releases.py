@@ -19,18 +19,18 @@ HtmlOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "releases", example="hitless releases 4 --html receipt.html")
-    def releases(
-        ctx: Context, release: ReleaseArgument = None, html: HtmlOption = None, home: HomeOption = None
-    ) -> None:
-        """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
-        refuse_page_of_none(release, html)
-        chosen = home_of(ctx, home)
-        if release is None:
-            show_list(ctx, chosen.releases())
-        else:
-            show_one(ctx, chosen.release(release), html)
+app = typer.Typer()
+
+
+@command(app, "releases", example="hitless releases 4 --html receipt.html")
+def releases(ctx: Context, release: ReleaseArgument = None, html: HtmlOption = None, home: HomeOption = None) -> None:
+    """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
+    refuse_page_of_none(release, html)
+    chosen = home_of(ctx, home)
+    if release is None:
+        show_list(ctx, chosen.releases())
+    else:
+        show_one(ctx, chosen.release(release), html)
 
 
 def refuse_page_of_none(release: int | None, html: Path | None) -> None:

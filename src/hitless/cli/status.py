@@ -17,13 +17,14 @@ from hitless.homes.home import MODULES, home_at
 from hitless.release.status import FunctionStatus, GatewayFigures, StageStatus, Status
 from hitless.service.model import Home, Service
 
+app = typer.Typer()
 
-def register(app: typer.Typer) -> None:
-    @command(app, "status", example="hitless status --json")
-    def status(ctx: Context, home: HomeOption = None) -> None:
-        """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
-        document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
-        ctx.show(document, lambda: in_words(convert(document, Status, "the status")))
+
+@command(app, "status", example="hitless status --json")
+def status(ctx: Context, home: HomeOption = None) -> None:
+    """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
+    document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
+    ctx.show(document, lambda: in_words(convert(document, Status, "the status")))
 
 
 def _of_every_home(ctx: Context) -> dict[str, Any]:

@@ -37,51 +37,51 @@ ANSWER_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 60.0
 
 
-def register(app: typer.Typer) -> None:
-    @command(app, "up", example="hitless up --detach --listen 127.0.0.1:8080")
-    def up(
-        ctx: Context,
-        listen: Annotated[
-            str | None,
-            typer.Option("--listen", metavar="HOST:PORT", help="Address of this stage; port 0 takes a free one."),
-        ] = None,
-        detach: Annotated[
-            bool,
-            typer.Option(
-                "--detach", "-d", help="Return when the URL responds; the engine runs until `down` or a reboot."
-            ),
-        ] = False,
-    ) -> None:
-        """Start the engine, or adopt the running one. Ships a first release if the stage has none."""
-        started = bring_up(ctx, listen)
-        status = started.call("GET", "/status")
-        url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
-        port = int(listen.rpartition(":")[2]) if listen else 0
-        if port not in (0, int(url.rpartition(":")[2])):
-            ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; run `hitless down` first to change it")
-        if detach:
-            ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
-            return
-        _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
+app = typer.Typer()
 
-    @command(app, "down", example="hitless down --force")
-    def down(
-        ctx: Context,
-        force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False,
-    ) -> None:
-        """Finish open requests and stop all processes of the engine. The data stays."""
-        folders = folders_of(ctx)
-        if not folders.remains():
-            raise EngineNotRunningError(
-                f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
-            )
-        if not folders.engine_is_alive():
-            start_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
-        EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
-        if not await_end(folders, STOP_DEADLINE_S):
-            raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
-        remove_build_folder(folders.data)
-        ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")
+
+@command(app, "up", example="hitless up --detach --listen 127.0.0.1:8080")
+def up(
+    ctx: Context,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="Address of this stage; port 0 takes a free one."),
+    ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", "-d", help="Return when the URL responds; the engine runs until `down` or a reboot."),
+    ] = False,
+) -> None:
+    """Start the engine, or adopt the running one. Ships a first release if the stage has none."""
+    started = bring_up(ctx, listen)
+    status = started.call("GET", "/status")
+    url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
+    port = int(listen.rpartition(":")[2]) if listen else 0
+    if port not in (0, int(url.rpartition(":")[2])):
+        ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; run `hitless down` first to change it")
+    if detach:
+        ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
+        return
+    _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
+
+
+@command(app, "down", example="hitless down --force")
+def down(
+    ctx: Context, force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False
+) -> None:
+    """Finish open requests and stop all processes of the engine. The data stays."""
+    folders = folders_of(ctx)
+    if not folders.remains():
+        raise EngineNotRunningError(
+            f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
+        )
+    if not folders.engine_is_alive():
+        start_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
+    EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
+    if not await_end(folders, STOP_DEADLINE_S):
+        raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
+    remove_build_folder(folders.data)
+    ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")
 
 
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
@@ -137,13 +137,7 @@ def start_daemon(
         with folders.daemon_log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
             daemon = subprocess.Popen(
-                [*under, *words],
-                stdin=stdin,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                pass_fds=(told,),
+                [*under, *words], stdin=stdin, stdout=log, stderr=log, cwd="/", start_new_session=True, pass_fds=(told,)
             )
     finally:
         os.close(told)
