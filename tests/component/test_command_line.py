@@ -13,8 +13,9 @@ from hitless.api.client import RemoteError
 from hitless.cli.common import Context, command
 from hitless.cli.following import follow, follow_run
 from hitless.cli.main import main
+from hitless.documents import convert
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
-from hitless.homes.engine import rollout_news
+from hitless.homes.home import RolloutNews
 from hitless.processes.git_hook import after_the_push
 
 pytestmark = pytest.mark.component
@@ -166,7 +167,7 @@ def interrupted(*lines: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
-    follow(ctx, rollout_news(lines))
+    follow(ctx, (convert(line, RolloutNews, "a line") for line in lines))
 
 
 @pytest.mark.parametrize(

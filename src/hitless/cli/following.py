@@ -6,64 +6,52 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, Ended
 from hitless.documents import convert
 from hitless.errors import UsageError
-from hitless.homes.home import RolloutNews, RolloutStarted, RolloutStep
+from hitless.homes.home import RolloutNews
 from hitless.pipeline.buildspec.output import visible
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.release.result import Outcome, Result, Step
 
 
-class RolloutProgress:
-    """Shows the steps of a rollout. A terminal has one line for the current step, which is rewritten."""
-
-    def __init__(self, *, live: bool, say: Callable[[str], None]) -> None:
-        self._live, self._say, self._written = live, say, False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._written:
-            sys.stderr.write("\n")
-
-    def step(self, step: Step) -> None:
-        """Show a step."""
-        note = f" ({step.note})" if step.note else ""
-        text = f"{step.state:<12} {step.weight_percent:>3} %{note}"
-        if self._live:
-            sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
-            sys.stderr.flush()
-            self._written = not note
-        else:
-            self._say(f"{step.at}  {text}")
-
-
 def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
     """Show each step of a rollout; the document of its end, or None if it was only started (`--no-wait`)."""
-    with RolloutProgress(live=sys.stderr.isatty(), say=ctx.say) as progress:
+    open_line = False
+    try:
         for one in news:
-            if isinstance(one, RolloutStep):
+            if one.step is not None:
                 ctx.goes_on[:] = (
                     f"interrupted: the rollout of release {one.release or '?'} goes on in the engine",
                     f"`hitless abort --stage {ctx.stage}` stops it; `hitless status` shows it",
                 )
-                progress.step(one.step)
-            elif isinstance(one, RolloutStarted):
-                release = one.document["release"]
-                ctx.show(one.document, lambda: f"release {release} has started; `hitless status` shows it")  # noqa: B023
+                open_line = _show_step(ctx, one.step)
+            elif one.started is not None:
+                release = one.started["release"]
+                ctx.show(one.started, lambda: f"release {release} has started; `hitless status` shows it")  # noqa: B023
                 return None
-            else:
-                return dict(one.document)
+            elif one.result is not None:
+                return one.result
+    finally:
+        if open_line:
+            sys.stderr.write("\n")
     return None
+
+
+def _show_step(ctx: Context, step: Step) -> bool:
+    """Show a step. A terminal has one line for it, which the next step rewrites: True if that line is not ended."""
+    note = f" ({step.note})" if step.note else ""
+    text = f"{step.state:<12} {step.weight_percent:>3} %{note}"
+    if not sys.stderr.isatty():
+        ctx.say(f"{step.at}  {text}")
+        return False
+    sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
+    sys.stderr.flush()
+    return not note
 
 
 def conclude(ctx: Context, document: dict[str, Any] | None) -> None:

@@ -29,7 +29,7 @@ from hitless.homes.aws_logs import cloudwatch_lines
 from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
 from hitless.homes.errands import GivenArtifacts, Verified
 from hitless.homes.folder import folders_of, store_of
-from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutEnded, RolloutNews, Workplace
+from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, Workplace
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Result
 from hitless.service.model import Home, Service
@@ -54,7 +54,7 @@ class AwsHome:
         return dry_run_on_aws(self.place, service, order)
 
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
-        yield RolloutEnded(deploy_on_aws(self.place, service, order))
+        yield RolloutNews(result=deploy_on_aws(self.place, service, order))
 
     def ship(self, given: GivenArtifacts, strategy: str | None = None) -> Result:
         """Ship these bytes with the folder's configuration, by the stage's strategy or the one that is named.
@@ -94,7 +94,7 @@ class AwsHome:
         return self.ship(given, strategy)
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        yield RolloutEnded(to_plain(self.rolled_back(release, message)))
+        yield RolloutNews(result=to_plain(self.rolled_back(release, message)))
 
     def rolled_back(self, release: int | None, message: str | None) -> Result:
         """The end of a rollback: the earlier release's versions serve at once."""
@@ -104,7 +104,7 @@ class AwsHome:
     def abort(self) -> Iterator[RolloutNews]:
         stopped = self.aborted()
         live = {"live": None, "live_release": stopped["live"], "reason": "aborted by hand"}
-        yield RolloutEnded({**_NO_ROLLOUT, **stopped, **live})
+        yield RolloutNews(result={**_NO_ROLLOUT, **stopped, **live})
 
     def aborted(self) -> dict[str, Any]:
         """Stop the shift under way; the document of `hitless aws abort`."""

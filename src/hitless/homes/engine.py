@@ -14,18 +14,8 @@ from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError, UsageError
 from hitless.homes.engine_logs import lines_of
 from hitless.homes.folder import build_document, folders_of, recorded, tell_notices
-from hitless.homes.home import (
-    DeployOrder,
-    LogQuery,
-    NothingLive,
-    RolloutEnded,
-    RolloutNews,
-    RolloutStarted,
-    RolloutStep,
-    Workplace,
-)
+from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, Workplace
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Step
 from hitless.release.who import Who
 from hitless.service.load import NAMES
 from hitless.service.model import Home, Service
@@ -70,12 +60,10 @@ class EngineHome:
         return lines_of(self.place, query)
 
     def releases(self) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases")
-        return listed
+        return list(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases"))
 
     def release(self, number: int) -> dict[str, Any]:
-        one: dict[str, Any] = client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases/{number}")
-        return one
+        return dict(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases/{number}"))
 
     def status(self) -> dict[str, Any]:
         return dict(client_of(self.place).call("GET", "/status"))
@@ -101,23 +89,13 @@ class EngineHome:
         return dict(found["live"]["artifacts"]) if found and found["live"] else {}
 
     def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
-        return rollout_news(client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", body))
+        lines = client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", body)
+        return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
 
 
 def home(place: Workplace) -> EngineHome:
     """The engine's verbs for the stage."""
     return EngineHome(place)
-
-
-def rollout_news(lines: Iterator[dict[str, Any]]) -> Iterator[RolloutNews]:
-    """The lines of the engine's API about a rollout."""
-    for line in lines:
-        if "step" in line:
-            yield RolloutStep(line.get("release"), convert(line["step"], Step, "a step of the rollout"))
-        elif "started" in line:
-            yield RolloutStarted(line["started"])
-        elif "result" in line:
-            yield RolloutEnded(line["result"])
 
 
 def client_of(place: Workplace) -> EngineClient:

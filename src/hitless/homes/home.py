@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
@@ -88,29 +90,15 @@ class LogQuery:
     minutes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutStep:
-    """A step of a rollout that is under way."""
+class RolloutNews(msgspec.Struct, frozen=True):
+    """A line about a rollout: a step of it, or that it has begun and its end is not awaited, or its end."""
 
-    release: int | None
-    step: Step
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutStarted:
-    """The rollout has begun; its end is not awaited."""
-
-    document: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutEnded:
-    """The end of a rollout: its document in the shape of the command line's contract."""
-
-    document: Mapping[str, Any]
-
-
-RolloutNews = RolloutStep | RolloutStarted | RolloutEnded
+    step: Step | None = None
+    release: int | None = None
+    """Whose rollout the step belongs to."""
+    started: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    """In the shape of the command line's contract."""
 
 
 class NothingLive(ConflictError):
