@@ -7,7 +7,6 @@ calls the engine's API as the command line does.
 from __future__ import annotations
 
 import asyncio
-import html
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from hitless.api.requests import RunRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import Forge
 from hitless.pipeline.approvals import is_valid_token, link_key
+from hitless.receipts.page import environment_of
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
@@ -82,7 +82,7 @@ class Receiver:
         document = await self._waiting(run, token)
         if document is None:
             return _page("This link is not valid, or no longer valid.", 403)
-        return _page(_question(document, token))
+        return _page(run=document, asked=document.get("question") or {}, token=token)
 
     async def answer(self, request: Request) -> Response:
         body = await self._body(request, MAX_FORM_BYTES)
@@ -98,7 +98,7 @@ class Receiver:
             answer = self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", order)
             await asyncio.to_thread(next, answer, None)  # until the engine has accepted it, not until the run ends
         except HitlessError as error:
-            return _page(html.escape(error.message), 409)
+            return _page(error.message, 409)
         return _page(f"Run {run}: {verb}d. Thank you.")
 
     async def _body(self, request: Request, limit: int) -> bytes | None:
@@ -135,45 +135,8 @@ class Receiver:
         return document if is_valid_token(link_key(self.folder), run, approval["asked_at"], token) else None
 
 
-def _question(run: dict[str, Any], token: str) -> str:
-    asked = run.get("question") or {}
-    subjects = (f"{one['commit'][:8]} {one['subject']}" for one in asked.get("commits", ()))
-    commits = "".join(f"<li>{html.escape(subject)}" for subject in subjects)
-    about = _of_fork(asked) if asked.get("fork") else _of_stage(run, asked)
-    return (
-        f"{about}<h2>Commits</h2><ul>{commits}</ul>"
-        f"<form method=post><input type=hidden name=token value='{html.escape(token)}'>"
-        "<p><label>Who <input name=by required maxlength=100></label> <label>Why <input name=why maxlength=500></label>"
-        "<p><button name=verb value=approve>Approve</button> <button name=verb value=reject>Reject</button></form>"
-    )
-
-
-def _of_stage(run: dict[str, Any], asked: dict[str, Any]) -> str:
-    changed = "".join(f"<li>{html.escape(line)}" for line in asked.get("configuration", ()))
-    weaker = f"<p><strong>{html.escape(asked['protection'])}</strong></p>" if asked.get("protection") else ""
-    rehearsed = html.escape((asked.get("rehearsal") or {}).get("sentence", "not rehearsed"))
-    return (
-        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1>{weaker}"
-        f"<h2>Configuration</h2><ul>{changed or '<li>unchanged'}</ul><h2>Rehearsal</h2><p>{rehearsed}</p>"
-    )
-
-
-def _of_fork(asked: dict[str, Any]) -> str:
-    fork, files = asked["fork"], asked.get("files")
-    named = "".join(f"<li>{html.escape(name)}" for name in files or ())
-    return (
-        f"<h1>Run {asked['run']}: test the code of a stranger?</h1><p>Pull request {int(fork['number'])} of "
-        f"{html.escape(str(fork['origin']))} at {html.escape(str(asked['commit']))}. Its buildspec and tests will run "
-        "on the engine's machine, without parameters, at its network. Read them first.</p>"
-        f"<h2>Changed files</h2><ul>{named or '<li>not known'}</ul>"
-    )
-
-
-def _page(body: str, status: int = 200) -> Response:
-    text = (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        "<title>hitless</title><style>body{font:16px/1.5 system-ui;max-width:40rem;margin:2rem auto;padding:0 1rem}"
-        f"</style>{body}"
-    )
+def _page(said: str = "", status: int = 200, **shown: Any) -> Response:
+    """A page that says something, or that asks about `shown`."""
+    text = environment_of("hitless.api").get_template("approval.html").render(said=said, **shown)
     policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
     return HTMLResponse(text, status, {**policy, "referrer-policy": "no-referrer", "cache-control": "no-store"})
