@@ -18,7 +18,6 @@ from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
-from hitless.homes.errands import Verified
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
@@ -33,6 +32,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
+from hitless.release.result import Verified
 from hitless.release.who import Who
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings

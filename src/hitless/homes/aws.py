@@ -27,11 +27,11 @@ from hitless.errors import HitlessError, UsageError
 from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
 from hitless.homes.aws_logs import cloudwatch_lines
 from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
-from hitless.homes.errands import GivenArtifacts, Verified
+from hitless.homes.errands import GivenArtifacts
 from hitless.homes.folder import folders_of, store_of
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, Workplace
 from hitless.release.document import Origin, ReleaseDocument
-from hitless.release.result import Result
+from hitless.release.result import Result, Verified
 from hitless.service.model import Home, Service
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
@@ -181,8 +181,7 @@ class AwsHome:
         """Check a release that has just gone live with these artifacts: its bytes, and its smoke requests."""
         service = self.place.load_for_aws()
         with connected_stage(self.place, service) as stage:
-            found = faults_of(stage.cloud, service, release, digests)
-        return Verified(found.faults, found.superseded)
+            return faults_of(stage.cloud, service, release, digests)
 
     def _connected(self) -> AbstractContextManager[AwsStage]:
         return connected_stage(self.place, self.place.load_for_aws(), profile=self.profile)

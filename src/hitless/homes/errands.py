@@ -23,13 +23,6 @@ class GivenArtifacts(msgspec.Struct, frozen=True):
     who: Who | None = None
 
 
-class Verified(msgspec.Struct, frozen=True):
-    """Faults of a release, one sentence each. `superseded`: another one is live, and nothing was checked."""
-
-    faults: tuple[str, ...] = ()
-    superseded: bool = False
-
-
 class Errand(msgspec.Struct, frozen=True, kw_only=True, tag_field="act"):
     """`folder` has the serverless.yml of the stage, `data` is the engine's data folder."""
 
@@ -59,7 +52,7 @@ class Ship(Errand, frozen=True, tag="ship"):
 
 
 class Verify(Errand, frozen=True, tag="verify"):
-    """Check a release that has just gone live: `Verified`."""
+    """Check a release that has just gone live: a `Verified`."""
 
     release: int
     digests: Mapping[str, str]

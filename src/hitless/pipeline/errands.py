@@ -16,19 +16,10 @@ from msgspec.structs import replace
 
 from hitless.documents import convert, to_plain
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
-from hitless.homes.errands import (
-    CopyLive,
-    Errand,
-    FetchArtifacts,
-    GivenArtifacts,
-    RollBack,
-    Ship,
-    TellOrigin,
-    Verified,
-    Verify,
-)
+from hitless.homes.errands import CopyLive, Errand, FetchArtifacts, GivenArtifacts, RollBack, Ship, TellOrigin, Verify
 from hitless.pipeline.children import call_process
 from hitless.release.document import Origin, ReleaseDocument
+from hitless.release.result import Verified
 from hitless.release.who import Who
 
 _KINDS: Mapping[str, type[HitlessError]] = {

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.engine.previews import Previews
-from hitless.homes.errands import Verified
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
@@ -21,6 +20,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import Origin, ReleaseDocument
+from hitless.release.result import Verified
 from hitless.release.who import Who
 from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.runs import PushRecords, RunRecords

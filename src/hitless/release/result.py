@@ -66,6 +66,13 @@ class Result(msgspec.Struct, frozen=True):
     url: str | UnsetType | None = UNSET
 
 
+class Verified(msgspec.Struct, frozen=True):
+    """Faults of a release on AWS, one sentence each. `superseded`: another one is live, and nothing was checked."""
+
+    faults: tuple[str, ...] = ()
+    superseded: bool = False
+
+
 def whole(number: float) -> int | float:
     """Whole percentages are integers in JSON."""
     return int(number) if number == int(number) else number

@@ -8,7 +8,6 @@ import base64
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,6 +23,7 @@ from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template
 from hitless.errors import CandidateFailedError, CloudError
+from hitless.release.result import Verified
 from hitless.release.smoke import SmokeResponse, send_smoke_requests
 from hitless.service.model import Function, Route, Service, SmokeRequest
 from hitless.service.routes import compile_route, parameters
@@ -85,19 +85,11 @@ def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) ->
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """`faults`: one sentence each. `superseded`: another release is live by now, so nothing was checked."""
-
-    faults: tuple[str, ...] = ()
-    superseded: bool = False
-
-
-def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[str, str]) -> Found:
+def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[str, str]) -> Verified:
     """The faults of a release that has just gone live. `artifacts`: function → digest that it must serve."""
     observed = cloud.stack.observe()
     if live_number(observed) != release:
-        return Found(superseded=True)
+        return Verified(superseded=True)
     names = function_names(cloud, observed, service=service.name, stage=service.stage)
     faults = []
     for ids, state in observed.aliases.items():
@@ -113,13 +105,13 @@ def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[s
     served = {name: (theirs[name], ALIAS) for name in artifacts if name in theirs}
     if missing := sorted(set(artifacts) - set(served)):
         faults.append(f"{', '.join(missing)}: not on AWS")
-        return Found(tuple(faults))
+        return Verified(tuple(faults))
     for request in service.settings.smoke:
         try:
             smoke_versions([request], service.functions, served, cloud.lambdas, stage=service.stage)
         except CandidateFailedError as error:
             faults.append(error.message)
-    return Found(tuple(faults))
+    return Verified(tuple(faults))
 
 
 def smoke_versions(
