@@ -125,7 +125,14 @@ class Deliveries:
             self.undelivered.add(run, update.repository)
 
         def follow() -> list[dict[str, Any]]:
-            return self._runs_of(path, body, lambda run: loop.call_soon_threadsafe(owe, run))
+            """Each run as it ended, or as it waits."""
+            runs = []
+            for line in self.client.stream("POST", path, body):
+                if "started" in line:
+                    loop.call_soon_threadsafe(owe, int(line["started"]))
+                if "run" in line:
+                    runs.append(line["run"])
+            return runs
 
         thread = ThreadPoolExecutor(1)  # as long as the run lasts: asyncio's few threads are for requests meanwhile
         following = loop.run_in_executor(thread, follow)
@@ -143,16 +150,6 @@ class Deliveries:
             self.say(f"{update.branch}: {error.message}")  # the engine reports their ends when it runs again
         for number in left:
             self._begin_to_watch(update.repository, number)
-
-    def _runs_of(self, path: str, body: EngineRequest, began: Callable[[int], object]) -> list[dict[str, Any]]:
-        """Each run as it ended, or as it waits; `began` is told its number before."""
-        runs = []
-        for line in self.client.stream("POST", path, body):
-            if "started" in line:
-                began(int(line["started"]))
-            if "run" in line:
-                runs.append(line["run"])
-        return runs
 
     def _begin_to_watch(self, repository: str, run: int) -> None:
         watcher = asyncio.create_task(self._watch(repository, run))
