@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +30,14 @@ def access_log_of(ctx: Context) -> Path:
 
 def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None:
     """Show the newest requests, oldest first; with `follow` one JSON document a line, without end."""
-    log, routes = access_log_of(ctx), _Releases(ctx)
+    log, described = access_log_of(ctx), _description(ctx)
     if not files_of(log) and not follow:
         raise UsageError(
             f"{ctx.stage} has no access log: {log} does not exist",
             hint="it starts with the stage's first request; previews and `access_log: off` have none",
         )
-    if not follow:
-        documents = [routes.document(one) for one in newest(log, limit) if release in (None, one.release)]
-        ctx.show(documents, lambda: "\n".join(map(_line, documents)))
-        return
-    for one in followed(log, limit, pause=lambda: time.sleep(FOLLOW_EVERY_S)):
-        if release in (None, one.release):
-            document = routes.document(one)
-            ctx.show(document, lambda: _line(document))  # noqa: B023 - called at once
+    lines = followed(log, limit, pause=lambda: time.sleep(FOLLOW_EVERY_S)) if follow else newest(log, limit)
+    ctx.show_each((described(one) for one in lines if release in (None, one.release)), _line, follow=follow)
 
 
 def show_as_requests(ctx: Context) -> None:
@@ -64,23 +60,20 @@ def recorded_load(ctx: Context, live: ReleaseDocument) -> list[Weighed]:
     return weighed(newest(access_log_of(ctx), LINES_AT_MOST), live)
 
 
-class _Releases:
-    """The routes of the stage's releases, each read once."""
+def _description(ctx: Context) -> Callable[[AccessLine], dict[str, Any]]:
+    """Describes a line with its function and route; the routes of each release are read once."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._known: dict[int, Routes | None] = {}
+    @cache
+    def routes_of(release: int) -> Routes | None:
+        row = recorded(ctx, release)
+        return Routes(ReleaseDocument.from_json(row.document)) if row is not None else None
 
-    def document(self, line: AccessLine) -> dict[str, Any]:
-        routes = self._of(line.release) if line.release is not None else None
+    def described(line: AccessLine) -> dict[str, Any]:
+        routes = routes_of(line.release) if line.release is not None else None
         function, route = routes.of(line.method, line.path) if routes is not None else (None, None)
         return {**line.to_json(), "function": function, "route": route}
 
-    def _of(self, release: int) -> Routes | None:
-        if release not in self._known:
-            row = recorded(self._ctx, release)
-            self._known[release] = Routes(ReleaseDocument.from_json(row.document)) if row is not None else None
-        return self._known[release]
+    return described
 
 
 def _line(document: dict[str, Any]) -> str:

@@ -68,12 +68,7 @@ def logs(
     positive(minutes, "--minutes")
     query = LogQuery(function=function, follow=follow, release=release, minutes=minutes)
     found = ({"at": one.at, "function": one.function, "line": one.text} for one in cloudwatch_lines(ctx, query))
-    if not follow:
-        shown = list(found)
-        ctx.show(shown, lambda: "\n".join("  ".join(line.values()) for line in shown))
-        return
-    for line in found:
-        ctx.show(line, lambda: "  ".join(line.values()))  # noqa: B023 - called at once
+    ctx.show_each(found, lambda line: "  ".join(line.values()), follow=follow)
 
 
 def _status(document: dict[str, Any]) -> str:

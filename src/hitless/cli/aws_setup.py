@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, Pipel
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import dry_run, is_production
 from hitless.documents import to_plain
-from hitless.errors import ConflictError, MachineError, UsageError
+from hitless.errors import ConflictError, UsageError
 from hitless.homes.aws_stage import connected, template_folder, write_template
 from hitless.service.model import Service
 
@@ -232,7 +231,7 @@ def _ask(ctx: Context, service: Service, plan: DestroyPlan, confirm: str | None)
     if confirm is not None or (ctx.yes and not is_production(service)):
         return
     ctx.say(_destroyed_in_words(plan, dry=True))
-    if not _typed(ctx, f"type {service.stage} to delete them:", service.stage):
+    if ctx.ask(f"type {service.stage} to delete them:", hint=f"give --confirm {service.stage}") != service.stage:
         raise ConflictError("not confirmed: nothing was changed", hint=f"type the stage's name, {service.stage}")
 
 
@@ -240,11 +239,3 @@ def _destroyed_in_words(plan: DestroyPlan, *, dry: bool) -> str:
     done = "would be deleted" if dry else "deleted"
     lines = [f"{done}: {name}" for name in plan.goes] or ["there is nothing to delete"]
     return "\n".join([*lines, *(f"stays: {what}" for what in plan.stays)])
-
-
-def _typed(ctx: Context, question: str, wanted: str) -> bool:
-    """Whether a person at the terminal types `wanted`. MachineError if there is no terminal."""
-    if not sys.stdin.isatty():
-        raise MachineError("this must be confirmed, and there is no terminal", hint=f"give --confirm {wanted}")
-    ctx.say(question)
-    return sys.stdin.readline().strip() == wanted

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from hitless.aws.osls import find_osls
-from hitless.aws.stacks import Imports, Stacks
+from hitless.aws.stacks import Imports
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, AdoptionPlan, steps_of
@@ -17,8 +16,7 @@ from hitless.cloud.adoption.templates import AdoptionPhase
 from hitless.cloud.release.packaging import package
 from hitless.cloud.repair.repair import Repair, Repaired, describe
 from hitless.documents import to_plain
-from hitless.errors import MachineError
-from hitless.homes.aws_stage import AwsStage, connected_stage, poll_seconds, template_folder, write_template
+from hitless.homes.aws_stage import AwsStage, connected_stage, template_folder, write_template
 from hitless.homes.folder import store_of
 
 app = typer.Typer()
@@ -38,7 +36,7 @@ def adopt(
     """
     service = ctx.load_for_aws()
     with connected_stage(ctx, service, service_role=False) as stage:
-        adoption = _adoption(ctx, stage)
+        adoption = _adoption(stage)
         seen = adoption.observe()
         plan = adoption.decide(seen)
         for note in plan.notes:
@@ -75,13 +73,12 @@ def repair(
         raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
 
 
-def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
-    cloudformation, osls = stage.aws.client("cloudformation"), find_osls(stage.service.folder, os.environ)
-    stacks = Stacks(cloudformation, say=ctx.say, poll_s=poll_seconds(os.environ))
+def _adoption(stage: AwsStage) -> Adoption:
+    osls = find_osls(stage.service.folder, os.environ)
     return Adoption(
         stage.cloud,
         stage.service,
-        imports=Imports(cloudformation, stacks),
+        imports=Imports(stage.aws.client("cloudformation"), stage.stacks),
         package=lambda artifacts: package(stage.service, artifacts, stage.core, osls),
     )
 
@@ -91,12 +88,7 @@ def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
     ctx.say(f"{name} will be adopted ({plan.phase} now):")
     for step in steps_of(plan):
         ctx.say(f"  {step['step']}: {step['does']}")
-    if ctx.yes:
-        return
-    if not sys.stdin.isatty():
-        raise MachineError("this must be confirmed, and there is no terminal", hint="give --yes")
-    ctx.say("continue? [y/N]")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not ctx.yes and ctx.ask("continue? [y/N]", hint="give --yes").lower() not in ("y", "yes"):
         raise typer.Exit(0)
 
 

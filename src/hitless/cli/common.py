@@ -11,9 +11,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -53,6 +53,22 @@ class Context(Workplace):
         if text:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+    def show_each(self, documents: Iterable[Any], line: Callable[[Any], str], *, follow: bool) -> None:
+        """Print the results as one document with --json, else a line each; with `follow` each at once, as it comes."""
+        if follow:
+            for one in documents:
+                self.show(one, partial(line, one))
+            return
+        found = list(documents)
+        self.show(found, lambda: "\n".join(map(line, found)))
+
+    def ask(self, question: str, *, hint: str) -> str:
+        """What a person at the terminal types. MachineError if there is no terminal."""
+        if not sys.stdin.isatty():
+            raise MachineError("this must be confirmed, and there is no terminal", hint=hint)
+        self.say(question)
+        return sys.stdin.readline().strip()
 
 
 def _common_options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,9 @@ FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Keep showing
 ReleaseOption = Annotated[
     int | None, typer.Option("--release", help="One release; default: the live one, or all on AWS.")
 ]
+
+
+app = typer.Typer()
 
 
 @command(app, "logs", example="hitless logs zones -f")
@@ -47,13 +51,7 @@ def logs(
     if access or as_requests:
         _access(ctx, query, as_requests, home)
         return
-    lines = home_of(ctx, home).logs(query)
-    if not follow:
-        shown = list(lines)
-        ctx.show(shown, lambda: "\n".join(shown))
-        return
-    for line in lines:
-        ctx.show(line, line.__str__)
+    ctx.show_each(home_of(ctx, home).logs(query), str, follow=follow)
 
 
 @command(app, "events", example="hitless events -f")
@@ -65,14 +63,9 @@ def events(
     """Show the engine's events, each with its reason. With --json and -f, print one document per line."""
     client = client_of(ctx)
     past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
-    if not follow:
-        ctx.show(past, lambda: "\n".join(map(_event, past)))
-        return
     after = past[-1]["event"] if past else 0
-    for event in past:
-        ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
-    for event in client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage):
-        ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
+    coming = client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage) if follow else ()
+    ctx.show_each(chain(past, coming), _event, follow=follow)
 
 
 def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None) -> None:

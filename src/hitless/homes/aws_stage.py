@@ -49,6 +49,7 @@ class AwsStage:
     core: CoreOutputs
     cloud: Cloud
     aws: Aws
+    stacks: Stacks
 
 
 @contextmanager
@@ -110,7 +111,7 @@ def connected_stage(
             clock=clock,
             say=place.say,
         )
-        yield AwsStage(service, core, cloud, aws)
+        yield AwsStage(service, core, cloud, aws, stacks)
 
 
 def core_of(stacks: Stacks, service: str, stage: str, region: str) -> CoreOutputs:
