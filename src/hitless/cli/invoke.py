@@ -14,7 +14,6 @@ from hitless.cli.common import Context, Ended, command
 from hitless.errors import UsageError
 from hitless.homes.folder import build_document, folders_of, load
 from hitless.rollout.release import Release, pool_spec
-from hitless.service.model import Function
 from hitless.workers.invoke import invoke_once, rest_event
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024
@@ -61,7 +60,12 @@ def invoke(
         log_dir=str(folders.logs / ctx.stage / "invoke" / function),
     )
     sent = body.encode() if body is not None else None
-    given = _event(event) if asked is None else _made(rest_event(spec, *asked, sent), asked, called)
+    given = _event(event) if asked is None else rest_event(spec, *asked, sent)
+    if given is None and asked is not None:
+        raise UsageError(
+            f"{called.name} has no route for {' '.join(asked)}",
+            hint="its routes: " + (", ".join(map(str, called.routes)) or "none"),
+        )
     result = asyncio.run(invoke_once(spec, given, timeout_s=spec.timeout_s))
     ctx.say(result.log.rstrip("\n"))
     ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
@@ -78,15 +82,6 @@ def _asked(line: str) -> tuple[str, str]:
     if not method.isalpha() or not target.startswith("/") or " " in target:
         raise UsageError(f"--request {line!r} is not METHOD PATH", hint="for example --request 'GET /zones?limit=1'")
     return method.upper(), target
-
-
-def _made(event: dict[str, Any] | None, asked: tuple[str, str], called: Function) -> dict[str, Any]:
-    if event is None:
-        raise UsageError(
-            f"{called.name} has no route for {' '.join(asked)}",
-            hint="its routes: " + (", ".join(map(str, called.routes)) or "none"),
-        )
-    return event
 
 
 def _event(path: Path | None) -> Any:

@@ -118,12 +118,5 @@ def _document(run: dict[str, Any]) -> dict[str, Any]:
     if "outcome" in detail:
         kept = {key: value for key, value in detail.items() if key not in ("exit_code", "verify")}
         return {**kept, "run": run["run"]}
-    nothing: dict[str, Any] = {"strategy": None, "duration_s": 0.0, "steps": [], "candidate": None, "live": None}
-    return {
-        "stage": run["stage"],
-        "release": None,
-        "outcome": run["state"],
-        "reason": run["reason"],
-        **nothing,
-        "run": run["run"],
-    }
+    ended = {"stage": run["stage"], "release": None, "outcome": run["state"], "reason": run["reason"], "strategy": None}
+    return {**ended, "duration_s": 0.0, "steps": [], "candidate": None, "live": None, "run": run["run"]}

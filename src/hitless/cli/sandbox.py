@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.api.requests import DeployRequest, ShutdownRequest
@@ -42,8 +42,7 @@ class SandboxedEngine:
 
     def status(self) -> dict[str, Any]:
         """What runs, as `hitless status --json` has it."""
-        found: dict[str, Any] = self._client.call("GET", "/status")
-        return found
+        return dict(self._client.call("GET", "/status"))
 
 
 @contextmanager
@@ -53,7 +52,10 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
     Every process and file of it ends with the block, and with this process: `warden` sees to that.
     """
     sweep_leftovers()
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root, _held(root):
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root,
+        os.fdopen(hold(Path(root) / REHEARSAL_LOCK), "rb"),  # says that a rehearsal looks after this sandbox
+    ):
         folders = Folders.of(Path(root) / "data", os.environ)
         folders.create()
         stages = (live.settings.name, CANDIDATE_STAGE)
@@ -62,11 +64,6 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
         with _daemon(folders, root) as client:
             stock(artifacts, folders.artifacts, live, candidate)
             yield SandboxedEngine(client)
-
-
-def _held(root: str) -> IO[bytes]:
-    """The lock that says that a rehearsal looks after this sandbox."""
-    return os.fdopen(hold(Path(root) / REHEARSAL_LOCK), "rb")
 
 
 def sweep_leftovers() -> int:
