@@ -43,7 +43,7 @@ def descendants(roots: Iterable[int], parents: Mapping[int, int]) -> Iterator[in
 
 def workers_of(roots: Iterable[int]) -> int:
     """How many processes among these and their descendants are workers, by the name that they show."""
-    return sum(_command(pid).startswith(b"hitless: worker") for pid in descendants(roots, parents()))
+    return sum(command_of(pid).startswith(b"hitless: worker") for pid in descendants(roots, parents()))
 
 
 def pss_mib(rollup: str) -> float:
@@ -68,17 +68,18 @@ def parents() -> dict[int, int]:
     return found
 
 
-def _command(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
+    """The process's command line as /proc has it; empty if it has just ended."""
     try:
         return (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:  # it has just ended
+    except OSError:
         return b""
 
 
 def _read(pid: int) -> Process | None:
     folder = _PROC / str(pid)
     try:
-        name = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        name = command_of(pid).replace(b"\0", b" ").decode("utf-8", "replace").strip()
         rollup, stat = (folder / "smaps_rollup").read_text(), (folder / "stat").read_text()
     except OSError:
         return None

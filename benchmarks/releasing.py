@@ -27,22 +27,15 @@ def run(seconds: float, releases: int, say: Callable[[str], None]) -> Section:
         say(f"drill at {rate} requests/s (wrk: {capacity:,.0f}), {releases} releases in {seconds:g} s")
         words = ("drill", "--rate", str(rate), "--duration", f"{seconds:g}", "--releases", str(releases), "--yes")
         drill = site.hitless(*words, exit_codes=(0, LOST_A_REQUEST)).document
+    none, times = Goal(Bound.AT_MOST, 0), Goal(Bound.AT_MOST, 1.3)
     steady, releasing = drill["latency_steady_ms"]["p99"], drill["latency_releasing_ms"]["p99"]
     return Section(
         "latency while releases ship",
         f"the scaffolded service, {releases} releases at {rate} requests/s, a quarter of what wrk gets out of it",
         (
-            Figure("failed", "failed requests", f"of {drill['requests']}", Spread.of([drill["failed"]]), 0, _none()),
+            Figure("failed", "failed requests", f"of {drill['requests']}", Spread.of([drill["failed"]]), 0, none),
             Figure("steady_p99_ms", "p99 between releases", "ms", Spread.of([steady]), 1),
             Figure("releasing_p99_ms", "p99 while a release ships", "ms", Spread.of([releasing]), 1),
-            Figure("ratio", "p99 while a release ships ÷ between", "×", Spread.of([releasing / steady]), 2, _times()),
+            Figure("ratio", "p99 while a release ships ÷ between", "×", Spread.of([releasing / steady]), 2, times),
         ),
     )
-
-
-def _times() -> Goal:
-    return Goal(Bound.AT_MOST, 1.3)
-
-
-def _none() -> Goal:
-    return Goal(Bound.AT_MOST, 0)

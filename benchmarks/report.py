@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks.contenders import ALL, HITLESS
 from benchmarks.figures import Figure, Section
 from benchmarks.plots import STYLE, bars, stacked
+from hitless.receipts.page import environment_of
 
 _PICTURED = (
     "Failed requests while releases ship",
@@ -21,22 +21,19 @@ _PICTURED = (
 
 def render(at: str, machine: Mapping[str, Any], sections: Sequence[Section]) -> str:
     """The page's text."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
-        at=at,
-        headline=headline(sections),
-        machine=machine,
-        sections=sections,
-        goals=[figure for section in sections for figure in section.figures if figure.goal],
-        plots=[Markup(plot) for plot in plots(sections)],
-        contenders=ALL,
-        style=Markup(STYLE),
+    return (
+        environment_of("benchmarks")
+        .get_template("report.html")
+        .render(
+            at=at,
+            headline=headline(sections),
+            machine=machine,
+            sections=sections,
+            goals=[figure for section in sections for figure in section.figures if figure.goal],
+            plots=[Markup(plot) for plot in plots(sections)],
+            contenders=ALL,
+            style=Markup(STYLE),
+        )
     )
 
 

@@ -8,13 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from benchmarks.machine import BenchmarkError
-from benchmarks.processes import descendants, parents
+from benchmarks.processes import command_of, descendants, parents
 
 START_LIMIT_S = 30.0
 RELEASE_LIMIT_S = 30.0
@@ -70,7 +70,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     left = parents()
     for pid in family:
         if left.get(pid) == 1:  # what it left behind now belongs to init
-            _kill(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def renewed_by_hup(process: subprocess.Popen[bytes], url: str, release: str) -> None:
@@ -81,7 +82,7 @@ def renewed_by_hup(process: subprocess.Popen[bytes], url: str, release: str) -> 
     before = set(descendants([process.pid], parents())) - {process.pid}
     process.send_signal(signal.SIGHUP)
     limit = time.monotonic() + RELEASE_LIMIT_S
-    helpers = {pid for pid in before if "resource_tracker" in _command(pid)}
+    helpers = {pid for pid in before if b"resource_tracker" in command_of(pid)}
     while (before - helpers) & parents().keys() or answered_release(url) != release:
         if time.monotonic() > limit:
             raise NotTakenError(f"{process.args!r}: release {release} was not taken within {RELEASE_LIMIT_S:g} s")
@@ -118,17 +119,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.machine import PEERS, tool
@@ -16,21 +16,21 @@ from benchmarks.running import Running, free_port, renewed_by_hup, started, wait
 APPS = Path(__file__).with_name("apps")
 
 
-@contextmanager
-def granian() -> Iterator[Running]:
+def granian() -> AbstractContextManager[Running]:
     """granian: its own HTTP server in Rust, ASGI, two workers."""
-    port = free_port()
-    words = ["--interface", "asgi", "--workers", "2", "--log-level", "error", "--host", "127.0.0.1"]
-    with _copy() as folder, _serving("granian", [*words, "--port", str(port), "asgi:app"], folder, port) as running:
-        yield running
+    return _asgi("granian", "--interface", "asgi")
+
+
+def uvicorn() -> AbstractContextManager[Running]:
+    """uvicorn with uvloop and httptools, two workers, no access log."""
+    return _asgi("uvicorn", "--no-access-log")
 
 
 @contextmanager
-def uvicorn() -> Iterator[Running]:
-    """uvicorn with uvloop and httptools, two workers, no access log."""
+def _asgi(program: str, *options: str) -> Iterator[Running]:
     port = free_port()
-    words = ["--workers", "2", "--no-access-log", "--log-level", "error", "--host", "127.0.0.1"]
-    with _copy() as folder, _serving("uvicorn", [*words, "--port", str(port), "asgi:app"], folder, port) as running:
+    words = [*options, "--workers", "2", "--log-level", "error", "--host", "127.0.0.1", "--port", str(port), "asgi:app"]
+    with _copy() as folder, _serving(program, words, folder, port) as running:
         yield running
 
 
@@ -52,7 +52,9 @@ def gunicorn_behind_nginx() -> Iterator[Running]:
 @contextmanager
 def _serving(program: str, words: list[str], folder: Path, port: int) -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
-    with started([str(PEERS / program), *words], folder=folder, environ=_environ()) as process:
+    # what is installed is compiled already; the copies are too short-lived to be worth it
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with started([str(PEERS / program), *words], folder=folder, environ=environ) as process:
         wait_for_answer(url, program)
         write_next = releases_in(folder)
         yield Running(url, lambda: (process.pid,), lambda: renewed_by_hup(process, url, write_next()))
@@ -68,11 +70,6 @@ def releases_in(folder: Path) -> Callable[[], str]:
         return number
 
     return write_next
-
-
-def _environ() -> dict[str, str]:
-    """What is installed is compiled already; the copies are too short-lived to be worth it."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @contextmanager
