@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import dry_run, is_production
 from hitless.documents import to_plain
 from hitless.errors import ConflictError, UsageError
-from hitless.homes.aws_stage import connected, template_folder, write_template
+from hitless.homes.aws_stage import connected, poll_seconds, template_folder, write_template
 from hitless.service.model import Service
 
 Boundary = Annotated[
@@ -74,8 +75,8 @@ def plan(
         has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
         identity = IdentityOptions(boundary, trust, external_id, github, environment)
         options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
-        with connected(ctx, service) as on:
-            found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
+        with connected(ctx, service) as (aws, stacks):
+            found = Planner(service, aws, stacks, say=ctx.say).look(options)
     ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
     if found is not None:
         refuse_if_missing(found)
@@ -129,11 +130,11 @@ def bootstrap(
     options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository)
     service = ctx.load_for_aws(region)
     if dry:
-        stacks = write_templates(ctx, dry_run(service, options))
-        ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))
+        written = write_templates(ctx, dry_run(service, options))
+        ctx.show({"stacks": written}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in written))
         return
-    with connected(ctx, service) as on:
-        runner = Bootstrap(service, on.aws, on.stacks, say=ctx.say, clock=time, poll_s=on.poll_s)
+    with connected(ctx, service) as (aws, stacks):
+        runner = Bootstrap(service, aws, stacks, say=ctx.say, clock=time, poll_s=poll_seconds(os.environ))
         result = runner.run(options)
     ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
 
@@ -151,8 +152,8 @@ def destroy(
 ) -> None:
     """Delete the stage's stacks: service, pipeline, core. Data and domain stay unless an option names them."""
     service = ctx.load_for_aws(region)
-    with connected(ctx, service) as on:
-        runner = Destroy(service, on.aws, on.stacks, say=ctx.say)
+    with connected(ctx, service) as (aws, stacks):
+        runner = Destroy(service, aws, stacks, say=ctx.say)
         plan = runner.plan(with_data=with_data, with_domain=with_domain)
         if not dry and (plan.goes or plan.keeps_core):
             _ask(ctx, service, plan, confirm)

@@ -33,15 +33,6 @@ CLOCK_VARIABLE = "HITLESS_AWS_CLOCK_FACTOR"
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
-    """A session with proved credentials, and the stacks of its account and region."""
-
-    aws: Aws
-    stacks: Stacks
-    poll_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class AwsStage:
     """A stage on AWS, connected."""
 
@@ -55,12 +46,14 @@ class AwsStage:
 @contextmanager
 def connected(
     place: Workplace, service: Service, *, environ: Mapping[str, str] = os.environ, profile: str | None = None
-) -> Iterator[Connected]:
-    """A session in the service's region; botocore's errors inside become ours. Credentials are proved first."""
+) -> Iterator[tuple[Aws, Stacks]]:
+    """A session in the service's region and the stacks there; botocore's errors inside become ours. Credentials are
+    proved first.
+    """
     poll_s = poll_seconds(environ)
     aws = connect(service.region, environ, profile=profile)
     with aws_errors():
-        yield Connected(aws, Stacks(aws.client("cloudformation"), say=place.say, poll_s=poll_s), poll_s)
+        yield aws, Stacks(aws.client("cloudformation"), say=place.say, poll_s=poll_s)
 
 
 @contextmanager
@@ -76,8 +69,7 @@ def connected_stage(
     credentials instead of core's role. `environ` and `profile` select the credentials.
     """
     clock, factor = SystemClock(), clock_factor(environ)
-    with connected(place, service, environ=environ, profile=profile) as found:
-        aws, stacks = found.aws, found.stacks
+    with connected(place, service, environ=environ, profile=profile) as (aws, stacks):
         lambdas = Lambdas(aws.client("lambda"))
         core = core_of(stacks, service.name, service.stage, service.region)
         core = core if service_role else replace(core, cloudformation_role_arn="")
@@ -99,7 +91,7 @@ def connected_stage(
                 CodeDeploy(aws.client("codedeploy"), name),
                 lambdas,
                 alias=ALIAS,
-                poll_s=found.poll_s,
+                poll_s=poll_seconds(environ),
                 clock_factor=factor,
             ),
             shield=Shield(api, lambdas, place.say, lambda seconds: time.sleep(seconds / factor)),
