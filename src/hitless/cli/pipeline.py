@@ -99,11 +99,7 @@ def retry(ctx: Context, run: RunArgument) -> None:
 
 
 @command(verbs, "stop", example="hitless pipeline stop 7 --why 'it hangs'")
-def stop(
-    ctx: Context,
-    run: RunArgument,
-    why: Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")] = None,
-) -> None:
+def stop(ctx: Context, run: RunArgument, why: WhyOption = None) -> None:
     """End a queued or running run before it ships. Its builds end with it.
 
     Use `hitless abort` for a run that ships, `hitless reject` for one that waits for approval.
@@ -113,32 +109,22 @@ def stop(
 
 
 @command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
-def approve(
-    ctx: Context,
-    run: WaitingRun = None,
-    why: WhyOption = None,
-    by: ByOption = None,
-) -> None:
+def approve(ctx: Context, run: WaitingRun = None, why: WhyOption = None, by: ByOption = None) -> None:
     """Approve a waiting run, and follow it to its end."""
-    client = client_of(ctx)
-    body = RunRequest(by or who(), why)
-    lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
-    conclude_run(ctx, client, follow_run(ctx, lines))
+    conclude_run(ctx, client_of(ctx), _answer(ctx, run, "approve", RunRequest(by or who(), why)))
 
 
 @command(app, "reject", example="hitless reject 7 --why 'not on a Friday'")
-def reject(
-    ctx: Context,
-    run: WaitingRun = None,
-    why: WhyOption = None,
-    by: ByOption = None,
-) -> None:
+def reject(ctx: Context, run: WaitingRun = None, why: WhyOption = None, by: ByOption = None) -> None:
     """Reject a waiting run. Its stage is not changed."""
-    client = client_of(ctx)
-    body = RunRequest(by or who(), why)
-    lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
-    document = follow_run(ctx, lines)
+    document = _answer(ctx, run, "reject", RunRequest(by or who(), why))
     ctx.show(document, lambda: in_a_line(document))
+
+
+def _answer(ctx: Context, run: int | None, verb: str, answer: RunRequest) -> dict[str, Any]:
+    """Answer a waiting run's question; the run's document once it has ended."""
+    client = client_of(ctx)
+    return follow_run(ctx, client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, verb)}/{verb}", answer))
 
 
 def path_in_repository(folder: Path) -> str:
