@@ -16,8 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.requests import DeployRequest, RollbackRequest, ShutdownRequest
-from hitless.api.server import user_of
-from hitless.api.wire import json_lines, one_line, read_body
+from hitless.api.server import json_lines, one_line, read_body, user_of
 from hitless.documents import to_plain
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine

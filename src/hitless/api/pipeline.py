@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.requests import ClosePreviewRequest, ForkRequest, PromoteRequest, PushRequest, RunRequest
-from hitless.api.wire import json_lines, one_line, read_body
+from hitless.api.server import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.pipeline.pipeline import Pipeline

@@ -1,4 +1,4 @@
-"""Serves the daemon's API on its Unix socket with uvicorn, and identifies the user who calls.
+"""Serves the daemon's API on its Unix socket: uvicorn, the user who calls, request bodies within a limit, streams.
 
 The kernel reports the user of the process at the other end (SO_PEERCRED, unix(7)). uvicorn's own signal handlers are
 not installed, because the daemon handles signals.
@@ -7,17 +7,25 @@ not installed, because the daemon handles signals.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import socket
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hitless.documents import decode
+from hitless.errors import UsageError
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
 _KEY = "hitless.peer_uid"
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -97,3 +105,31 @@ def _uid_behind(connection: Any) -> int | None:
         return None
     _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return int(uid)
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The request's body. Raises UsageError if it is not of that type, or too large."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise UsageError(
+                f"the request is larger than {MAX_BODY_BYTES} bytes", hint="make serverless.yml and its values smaller"
+            )
+        chunks.append(chunk)
+    return decode(b"".join(chunks) or b"{}", kind, "the request", error=UsageError)
+
+
+async def one_line(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """A stream of one document."""
+    yield document
+
+
+def json_lines(documents: AsyncIterator[dict[str, Any]]) -> Response:
+    """A response of one document a line, each sent as it comes."""
+
+    async def encoded() -> AsyncIterator[bytes]:
+        async for document in documents:
+            yield json.dumps(document).encode() + b"\n"
+
+    return StreamingResponse(encoded(), media_type="application/x-ndjson")
