@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.artifact.build import build
-from hitless.artifact.model import Artifact
+from hitless.artifact.model import Artifact, BuiltArtifacts
 from hitless.artifact.store import ArtifactStore
 from hitless.engine.folders import Folders
 from hitless.errors import UsageError
@@ -46,11 +46,8 @@ def tell_notices(place: Workplace, service: Service) -> None:
 
 def build_document(place: Workplace, service: Service, *, message: str | None = None) -> ReleaseDocument:
     """Build the artifacts for this machine and describe the release. BuildError or MachineError."""
-    folders = folders_of(place)
-    folders.create()
-    built = build(service, ArtifactStore(folders.artifacts), say=place.say)
-    for warning in built.warnings:
-        place.say(f"warning: {warning}")
+    folders_of(place).create()
+    built = _build(place, service)
     artifacts = {name: ArtifactRef(artifact.digest, artifact.local) for name, artifact in built.by_function.items()}
     return replace(configuration(service), artifacts=artifacts, commit=commit_of(service.folder), message=message)
 
@@ -58,10 +55,14 @@ def build_document(place: Workplace, service: Service, *, message: str | None = 
 def build_portable(place: Workplace, service: Service) -> dict[str, Artifact]:
     """Build the artifacts for the platform that the functions declare. BuildError or MachineError."""
     place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return dict(_build(place, service).portable)
+
+
+def _build(place: Workplace, service: Service) -> BuiltArtifacts:
     built = build(service, store_of(place), say=place.say)
     for warning in built.warnings:
         place.say(f"warning: {warning}")
-    return dict(built.portable)
+    return built
 
 
 def configuration(service: Service) -> ReleaseDocument:
