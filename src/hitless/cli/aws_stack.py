@@ -19,10 +19,10 @@ from hitless.documents import to_plain
 from hitless.homes.aws_stage import AwsStage, connected_stage, template_folder, write_template
 from hitless.homes.folder import store_of
 
-app = typer.Typer()
+verbs = typer.Typer()
 
 
-@command(app, "adopt", example="hitless aws adopt --stage prod --dry-run")
+@command(verbs, "adopt", example="hitless aws adopt --stage prod --dry-run")
 def adopt(
     ctx: Context,
     dry_run: Annotated[
@@ -52,7 +52,7 @@ def adopt(
     conclude(ctx, to_plain(result))
 
 
-@command(app, "repair", example="hitless aws repair --stage prod --dry-run")
+@command(verbs, "repair", example="hitless aws repair --stage prod --dry-run")
 def repair(
     ctx: Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps; change nothing.")] = False,

@@ -23,7 +23,11 @@ MODULES = {
     "up": ("up", "down"),
     "deploy": ("deploy", "rollback", "abort"),
     "promote": ("promote",),
-    "pipeline": ("pipeline", "approve", "reject"),
+    "pipeline": (
+        *("approve", "reject"),
+        *("pipeline url", "pipeline runs", "pipeline show", "pipeline retry", "pipeline stop"),
+    ),
+    "pipeline_receive": ("pipeline receive",),
     "rehearse": ("rehearse",),
     "status": ("status",),
     "releases": ("releases",),
@@ -32,9 +36,25 @@ MODULES = {
     "drill": ("drill",),
     "invoke": ("invoke",),
     "doctor": ("doctor",),
-    "aws": ("aws",),
+    "aws_setup": ("aws plan", "aws bootstrap", "aws destroy"),
+    "aws_stack": ("aws adopt", "aws repair"),
+    "aws_aliases": tuple(
+        f"aws {verb}" for verb in ("deploy", "status", "releases", "logs", "rollback", "abort", "promote")
+    ),
 }
-"""Module of this package → the verbs that it registers."""
+"""Module of this package → its verbs: those in its `app`, and those of its group in its `verbs`."""
+
+GROUPS = {
+    "pipeline": (
+        "From a git push to a live release. The repository, its runs, their logs.",
+        "Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
+    ),
+    "aws": (
+        "Setup, cost, adoption and repair on AWS. Releases ship by the plain verbs with --home aws.",
+        "Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
+    ),
+}
+"""Group of verbs → its help and its example."""
 
 _REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 """The error that typer raises for arguments that it does not understand: UsageError of its own click."""
@@ -52,10 +72,16 @@ def build(modules: Iterable[str] = MODULES) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
+    groups = {name: typer.Typer() for name in GROUPS}
     for module in modules:
-        verbs = importlib.import_module(f"hitless.cli.{module}").app
-        app.registered_commands += verbs.registered_commands
-        app.registered_groups += verbs.registered_groups
+        found = importlib.import_module(f"hitless.cli.{module}")
+        if hasattr(found, "app"):
+            app.registered_commands += found.app.registered_commands
+        if hasattr(found, "verbs"):
+            groups[module.partition("_")[0]].registered_commands += found.verbs.registered_commands
+    for name, (told, example) in GROUPS.items():
+        if groups[name].registered_commands:
+            app.add_typer(groups[name], name=name, help=told, epilog=example, no_args_is_help=True)
     return app
 
 
@@ -63,8 +89,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script; `words` are the command line's (default: this process's)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     given = list(sys.argv[1:] if words is None else words)
-    asked = next((word for word in given if not word.startswith("-")), None)
-    app = build([module for module, verbs in MODULES.items() if asked in verbs] or MODULES)
+    app = build(_modules_of([word for word in given if not word.startswith("-")]))
     try:
         try:
             code = app(args=given, prog_name="hitless", standalone_mode=False)
@@ -78,6 +103,14 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     except typer.Exit as end:
         code = end.exit_code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _modules_of(words: Sequence[str]) -> Iterable[str]:
+    """The module of the verb that is asked for, else those of its group, else all."""
+    for asked in (" ".join(words[:2]), *words[:1]):
+        if found := [name for name, verbs in MODULES.items() if asked in verbs]:
+            return found
+    return [name for name in MODULES if words and name.partition("_")[0] == words[0] in GROUPS] or MODULES
 
 
 def _usage_error(refused: Exception) -> UsageError:

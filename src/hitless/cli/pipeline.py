@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +21,6 @@ from hitless.pipeline.repository import Repository, hook_command
 from hitless.pipeline.runs import RunDocument, RunState, StepName, StepState
 from hitless.pipeline.workshop import Workshop
 
-LIGHT = ("url", "runs", "show", "retry", "stop", "approve", "reject")
 HEAD = ("run", "stage", "commit", "state", "release", "started", "took", "")
 MOST_SAID = 80
 WhyOption = Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")]
@@ -33,15 +30,6 @@ WaitingRun = Annotated[int | None, typer.Argument(help="The run; without it the 
 
 
 app, verbs = typer.Typer(), typer.Typer()
-app.add_typer(
-    verbs,
-    name="pipeline",
-    help="From a git push to a live release. The repository, its runs, their logs.",
-    epilog="Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
-    no_args_is_help=True,
-)
-if "receive" in sys.argv or not any(one in sys.argv for one in LIGHT):  # it loads an HTTP server
-    verbs.add_typer(importlib.import_module("hitless.cli.pipeline_receive").app)
 
 
 @command(verbs, "url", example='git push "$(hitless pipeline url)" dev')

@@ -23,10 +23,12 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.service.listen import parse_listen
 
-app = typer.Typer()
+verbs = typer.Typer()
 
 
-@command(app, "receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key")
+@command(
+    verbs, "receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key"
+)
 def receive(
     ctx: Context,
     remote: Annotated[str, typer.Option("--remote", help="The git URL that branches are fetched from.")],
