@@ -71,7 +71,7 @@ def test_a_response_of_the_web_server_becomes_an_error_with_a_hint(tmp_path: Pat
 
 def test_followed_events_include_those_during_a_send(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
-        followed = Api(bench.engine, cast(Any, None))._follow_events(0, 2, None)
+        followed = Api(bench.engine, cast(Any, None), cast(Any, None))._follow_events(0, 2, None)
         for sentence in ("past", "first"):
             bench.engine.say(sentence)
         assert (await anext(followed))["sentence"] == "past"
@@ -97,7 +97,7 @@ def test_an_error_of_the_state_file_has_the_form_of_every_error(tmp_path: Path) 
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": []}
-    asyncio.run(application(Api(bench.engine, cast(Any, None)))(scope, receive, send))
+    asyncio.run(application(Api(bench.engine, cast(Any, None), cast(Any, None)))(scope, receive, send))
     error = json.loads(sent[1]["body"])["error"]
     assert (error["code"], error["exit_code"]) == ("machine", 1)
     assert "the state file cannot be used: Cannot operate on a closed database" in error["message"]

@@ -32,17 +32,13 @@ from hitless.service.strategy import parse_option
 MOST_EVENTS = 10_000
 
 
-async def _nothing() -> None:
-    """Nothing else to end."""
-
-
 @dataclass(frozen=True, slots=True)
 class Api:
     """The endpoints over one engine."""
 
     engine: Engine
     machine: Machine
-    before_stop: Callable[[], Awaitable[None]] = _nothing
+    before_stop: Callable[[], Awaitable[None]]
     """Ends the parts that could begin rollouts while the engine stops."""
 
     async def status(self, request: Request) -> Response:

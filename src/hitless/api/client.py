@@ -9,6 +9,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -51,57 +52,53 @@ class EngineClient:
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """One request, one JSON document."""
-        return json.loads(self._whole(method, path, body, query) or b"null")
+        with self._response(method, path, body, query, CALL_TIMEOUT_S) as response:
+            return json.loads(response.read() or b"null")
 
     def text(self, path: str) -> str:
         """A response in plain text."""
-        return self._whole("GET", path, None, {}).decode()
-
-    def _whole(self, method: str, path: str, body: Any, query: dict[str, Any]) -> bytes:
-        connection, response = self._request(method, path, body, query, CALL_TIMEOUT_S)
-        try:
-            if response.status >= 400:
-                raise _refusal(response)
-            return response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise _went_away(error) from error
-        finally:
-            connection.close()
+        with self._response("GET", path, None, {}, CALL_TIMEOUT_S) as response:
+            return response.read().decode()
 
     def stream(self, method: str, path: str, body: Any = None, **query: Any) -> Iterator[dict[str, Any]]:
         """One request, one JSON document a line until the engine ends it; a line `{"error": …}` is raised."""
-        connection, response = self._request(method, path, body, query, None)
-        try:
-            if response.status >= 400:
-                raise _refusal(response)
+        with self._response(method, path, body, query, None) as response:
             for line in _lines(response):
                 document = json.loads(line)
                 if "error" in document:
                     raise RemoteError(document["error"])
                 yield document
-        except (OSError, http.client.HTTPException) as error:
-            raise _went_away(error) from error
-        finally:
-            connection.close()
 
-    def _request(
+    @contextmanager
+    def _response(
         self, method: str, path: str, body: Any, query: dict[str, Any], timeout_s: float | None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The response, to read. Raises the engine's own error, or EngineError if it does not respond or goes away."""
         connection = _UnixConnection(self._socket, timeout_s)
         target = quote(path) + (f"?{urlencode({k: v for k, v in query.items() if v is not None})}" if query else "")
         try:
-            payload = None if body is None else to_text(body).encode()
-            connection.request(method, target, payload, {"content-type": "application/json"} if payload else {})
-            return connection, connection.getresponse()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+            try:
+                payload = None if body is None else to_text(body).encode()
+                connection.request(method, target, payload, {"content-type": "application/json"} if payload else {})
+                response = connection.getresponse()
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise EngineError(
+                    f"the engine does not respond on {self._socket} ({error})",
+                    hint="run `hitless up` again, or see `hitless doctor`",
+                ) from error
+            try:
+                if response.status >= 400:
+                    raise _refusal(response)
+                yield response
+            except (OSError, http.client.HTTPException) as error:
+                raise EngineError(
+                    f"the connection to the engine broke ({error})",
+                    hint="run `hitless up`: it adopts the running processes, and finishes or rolls back the rollout",
+                ) from error
+        finally:
             connection.close()
-            raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`") from error
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise EngineError(
-                f"the engine does not respond on {self._socket} ({error})",
-                hint="run `hitless up` again, or see `hitless doctor`",
-            ) from error
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -119,10 +116,3 @@ def _refusal(response: http.client.HTTPResponse) -> RemoteError:
     except (ValueError, KeyError, TypeError):
         message = f"the engine responded {response.status} {response.reason}"
         return RemoteError({"message": message, "hint": "see engine.log in the data folder"})
-
-
-def _went_away(error: Exception) -> EngineError:
-    return EngineError(
-        f"the connection to the engine broke ({error})",
-        hint="run `hitless up`: it adopts the running processes, and finishes or rolls back the rollout",
-    )
