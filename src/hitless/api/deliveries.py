@@ -6,7 +6,7 @@ The next start of the receiver delivers the statuses that could not be delivered
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,14 +47,12 @@ class Deliveries:
 
     def begin(self, update: BranchUpdate) -> None:
         """Follow a webhook to the end of its run, in the background."""
-        task = asyncio.create_task(self._follow(update))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        _begin(self._follow(update), self.tasks)
 
     def resume(self) -> None:
         """Deliver the statuses that an earlier receiver could not deliver."""
         for run, repository in self.undelivered.all().items():
-            self._begin_to_watch(repository, run)
+            _begin(self._watch(repository, run), self.watchers)
 
     async def _follow(self, update: BranchUpdate) -> None:
         call: EngineCall | None = None
@@ -149,12 +147,7 @@ class Deliveries:
                 raise
             self.say(f"{update.branch}: {error.message}")  # the engine reports their ends when it runs again
         for number in left:
-            self._begin_to_watch(update.repository, number)
-
-    def _begin_to_watch(self, repository: str, run: int) -> None:
-        watcher = asyncio.create_task(self._watch(repository, run))
-        self.watchers.add(watcher)
-        watcher.add_done_callback(self.watchers.discard)
+            _begin(self._watch(update.repository, number), self.watchers)
 
     async def _watch(self, repository: str, number: int) -> None:
         """Set the commit's status once the run has ended, whenever a person answers or the engine is back."""
@@ -181,3 +174,10 @@ class Deliveries:
             self.say(f"run {run['run']}: the commit status could not be set: {error}")
             return error.final
         return True
+
+
+def _begin(work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:
+    """Do it in the background; `running` keeps the task until it ends."""
+    task = asyncio.create_task(work)
+    running.add(task)
+    task.add_done_callback(running.discard)
