@@ -30,7 +30,6 @@ from hitless.homes.engine import EngineHome
 from hitless.homes.folder import build_document, folders_of, load, recorded
 from hitless.homes.home import refuse_aws
 from hitless.pipeline.workshop import remove_build_folder
-from hitless.release.document import ReleaseDocument
 from hitless.service.model import Service
 
 ANSWER_DEADLINE_S = 10.0
@@ -103,8 +102,11 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
     client = EngineClient(folders.api_socket)
     alive = folders.engine_is_alive()
     served = alive or folders.listens()
-    if not served:
-        _look_before(settings)
+    if not served:  # MachineError if HAProxy is missing or a port is taken, before time is spent on a build
+        find_haproxy(os.environ)
+        for address in settings.addresses:
+            if not address.movable:
+                listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
     first = build_document(ctx, service, message="first release") if recorded(ctx) is None else None
     if not alive:
         if not served:
@@ -113,7 +115,9 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
         ctx.goes_on[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
     if first is not None:
         try:
-            _ship_first(ctx, first)
+            result = follow(ctx, EngineHome(ctx).ship(first, strategy="AllAtOnce"))
+            if result and result["outcome"] not in ("live", "unchanged"):
+                conclude(ctx, result)
         except (Ended, HitlessError):
             if not served:
                 client.call("POST", "/shutdown", ShutdownRequest(force=True))
@@ -152,20 +156,6 @@ def start_daemon(
         lines = folders.daemon_log.read_text(errors="replace").splitlines()[-5:]
         raise EngineError("the engine ended while it started: " + " | ".join(lines), hint=f"see {folders.daemon_log}")
     return daemon
-
-
-def _ship_first(ctx: Context, document: ReleaseDocument) -> None:
-    result = follow(ctx, EngineHome(ctx).ship(document, strategy="AllAtOnce"))
-    if result and result["outcome"] not in ("live", "unchanged"):
-        conclude(ctx, result)
-
-
-def _look_before(settings: EngineSettings) -> None:
-    """MachineError if HAProxy is missing or a port is taken, before time is spent on a build."""
-    find_haproxy(os.environ)
-    for address in settings.addresses:
-        if not address.movable:
-            listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
 
 
 def _settings(service: Service, listen: str | None) -> EngineSettings:
