@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 
-from hitless.aws.osls import find_osls
 from hitless.aws.stacks import Imports
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, AdoptionPlan, steps_of
 from hitless.cloud.adoption.templates import AdoptionPhase
-from hitless.cloud.release.packaging import package
 from hitless.cloud.repair.repair import Repair, Repaired, describe
 from hitless.documents import to_plain
+from hitless.homes.aws_deploy import packaged
 from hitless.homes.aws_stage import AwsStage, connected_stage, template_folder, write_template
 from hitless.homes.folder import store_of
 
@@ -36,7 +34,7 @@ def adopt(
     """
     service = ctx.load_for_aws()
     with connected_stage(ctx, service, service_role=False) as stage:
-        adoption = _adoption(stage)
+        adoption = _adoption(ctx, stage)
         seen = adoption.observe()
         plan = adoption.decide(seen)
         for note in plan.notes:
@@ -73,13 +71,12 @@ def repair(
         raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
 
 
-def _adoption(stage: AwsStage) -> Adoption:
-    osls = find_osls(stage.service.folder, os.environ)
+def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
     return Adoption(
         stage.cloud,
         stage.service,
         imports=Imports(stage.aws.client("cloudformation"), stage.stacks),
-        package=lambda artifacts: package(stage.service, artifacts, stage.core, osls),
+        package=lambda artifacts: packaged(ctx, stage.service, stage.core, artifacts),
     )
 
 

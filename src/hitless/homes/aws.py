@@ -11,20 +11,18 @@ from typing import Any
 from hitless.artifact.model import Host, Platform
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
-from hitless.aws.osls import find_osls
 from hitless.aws.session import ATTEMPTS_VARIABLE, aws_errors, connect
 from hitless.aws.stacks import Stacks
 from hitless.cloud import status as views
 from hitless.cloud.records.records import Records
 from hitless.cloud.release.deploy import Deploy
-from hitless.cloud.release.packaging import package
 from hitless.cloud.release.promotion import fetch_artifacts, given_artifacts, live_release, promotable
 from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import abort, rollback
 from hitless.cloud.status import blank_status, stage_status
 from hitless.documents import to_plain
 from hitless.errors import HitlessError, UsageError
-from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
+from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, packaged, strategy_of
 from hitless.homes.aws_logs import cloudwatch_lines
 from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
 from hitless.homes.errands import GivenArtifacts
@@ -64,10 +62,9 @@ class AwsHome:
         service, store = self.place.load_for_aws(), store_of(self.place)
         chosen = strategy_of(service, strategy)
         artifacts = given_artifacts(service, given.digests, store)
-        osls = find_osls(service.folder, os.environ)
         with connected_stage(self.place, service) as stage:
             stage.cloud.stack.refuse_plain()
-            made = package(service, artifacts, stage.core, osls)
+            made = packaged(self.place, service, stage.core, artifacts)
             cloud = stage.cloud
             if given.who is not None:
                 cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name).to_json())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from hitless.artifact.model import Artifact
 from hitless.aws.osls import find_osls
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage, package
@@ -33,7 +35,7 @@ def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dic
     _say_notes(place, service)
     with connected_stage(place, service) as stage:
         stage.cloud.stack.refuse_plain()
-        made = _package(place, service, stage.core)
+        made = packaged(place, service, stage.core)
         result = Deploy(stage.cloud, store_of(place).zip_path).run(
             made, strategy=strategy, commit=_commit_of(service), message=order.message, force=order.force
         )
@@ -45,11 +47,11 @@ def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> di
     strategy = strategy_of(service, order.strategy)
     _say_notes(place, service)
     if not order.compare:
-        made = _package(place, service, read_core_outputs(service.folder, order.core_outputs))
+        made = packaged(place, service, read_core_outputs(service.folder, order.core_outputs))
         return _preview(place, made, LiveState(), strategy)
     with connected_stage(place, service) as stage:
         stage.cloud.stack.refuse_plain()
-        made = _package(place, service, stage.core)
+        made = packaged(place, service, stage.core)
         return _preview(place, made, stage.cloud.stack.observe().live, strategy)
 
 
@@ -58,9 +60,12 @@ def strategy_of(service: Service, named: str | None) -> Strategy:
     return service.settings.strategy if named is None else parse_option(named)
 
 
-def _package(place: Workplace, service: Service, core: CoreOutputs) -> ServicePackage:
+def packaged(
+    place: Workplace, service: Service, core: CoreOutputs, artifacts: Mapping[str, Artifact] | None = None
+) -> ServicePackage:
+    """The service as osls packages it: with these artifacts, else with those that are built of its folder."""
     osls = replace(find_osls(service.folder, os.environ), params=place.params)
-    return package(service, build_portable(place, service), core, osls)
+    return package(service, build_portable(place, service) if artifacts is None else artifacts, core, osls)
 
 
 def _commit_of(service: Service) -> str | None:
