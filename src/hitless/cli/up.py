@@ -28,9 +28,8 @@ from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
 from hitless.homes.engine import EngineHome
 from hitless.homes.folder import build_document, folders_of, load, recorded
-from hitless.homes.home import refuse_aws
 from hitless.pipeline.workshop import remove_build_folder
-from hitless.service.model import Service
+from hitless.service.model import Home, Service
 
 ANSWER_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 60.0
@@ -86,7 +85,11 @@ def down(
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     """A running engine whose stage responds. If this fails, everything that it started is stopped."""
     service = load(ctx)
-    refuse_aws(service, "deploy")
+    if service.settings.home is Home.AWS:
+        raise UsageError(
+            f"{service.file.name}: the home of stage {service.stage} is AWS, not this machine's engine",
+            hint=f"`hitless deploy --stage {service.stage}`; or set `home: engine` for the stage",
+        )
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()

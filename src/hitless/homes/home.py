@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hitless.errors import ConflictError, HitlessError, UsageError
+from hitless.errors import ConflictError, HitlessError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
 from hitless.service.load import load_service
@@ -170,12 +170,3 @@ def read_for(place: Workplace, named: Home | None = None) -> tuple[Service, Stag
     if kind is Home.AWS and named is None:
         service = place.load_for_aws()
     return service, home_at(kind, place)
-
-
-def refuse_aws(service: Service, verb: str) -> None:
-    """UsageError for a verb that only the engine has, if the stage's home is AWS; the hint names `verb` instead."""
-    if service.settings.home is Home.AWS:
-        raise UsageError(
-            f"{service.file.name}: the home of stage {service.stage} is AWS, not this machine's engine",
-            hint=f"`hitless {verb} --stage {service.stage}`; or set `home: engine` for the stage",
-        )
