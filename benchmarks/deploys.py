@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from benchmarks.figures import Bound, Figure, Goal, Section, Spread
+from benchmarks.figures import Bound, Goal, Section, timed
 from benchmarks.machine import BenchmarkError
 from benchmarks.site import Ran, change_code, scaffolded_service
 
-_PARTS = {
+_TITLES = {
+    "to_100_percent": "command to 100 %",
+    "to_end": "command to its return",
     "start": "  process start, imports, reading serverless.yml",
     "build": "  build of the artifact",
     "hand_over": "  git, and the request to the engine",
@@ -24,15 +25,6 @@ _PARTS = {
     "smoke": "  smoke request, servers and routes at the gateway",
     "answer": "  the one map entry that moves all traffic, answer printed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds from the command to 100 % and to the end, and how long each part took."""
-
-    to_100_percent: float
-    to_end: float
-    parts: dict[str, float]
 
 
 def run(rounds: int, say: Callable[[str], None]) -> Section:
@@ -43,18 +35,15 @@ def run(rounds: int, say: Callable[[str], None]) -> Section:
             change_code(site.handler)
             timing = timing_of(site.hitless("deploy"))
             timings.append(timing)
-            say(f"deploy {number + 1}/{rounds}: {timing.to_100_percent:.3f} s to 100 %, {timing.to_end:.3f} s in all")
-    goal = Goal(Bound.AT_MOST, 1.0)
-    totals = [
-        Figure("to_100_percent", "command to 100 %", "s", Spread.of([t.to_100_percent for t in timings]), 3, goal),
-        Figure("to_end", "command to its return", "s", Spread.of([t.to_end for t in timings]), 3),
-    ]
-    parts = [Figure(key, title, "s", Spread.of([t.parts[key] for t in timings]), 3) for key, title in _PARTS.items()]
-    return Section("deploy", f"the scaffolded service, one line of code changed, {rounds} deploys", (*totals, *parts))
+            to_100_percent, to_end = timing["to_100_percent"], timing["to_end"]
+            say(f"deploy {number + 1}/{rounds}: {to_100_percent:.3f} s to 100 %, {to_end:.3f} s in all")
+    figures = timed(_TITLES, timings, 3, {"to_100_percent": Goal(Bound.AT_MOST, 1.0)})
+    return Section("deploy", f"the scaffolded service, one line of code changed, {rounds} deploys", figures)
 
 
-def timing_of(ran: Ran) -> Timing:
-    """The parts of a deploy: from the steps of its document and from when its message of the build came.
+def timing_of(ran: Ran) -> dict[str, float]:
+    """Seconds from the command to 100 % and to the end, and how long each part took: from the steps of its document and
+    from when its message of the build came.
 
     Raises BenchmarkError where the deploy did not go live through these steps.
     """
@@ -68,7 +57,9 @@ def timing_of(ran: Ran) -> Timing:
     if built is None or took is None or missing:
         raise BenchmarkError(f"the deploy shows no {', '.join(sorted(missing)) or 'build'}: {ran.messages} {document}")
     build_s = float(took[1])
-    parts = {
+    return {
+        "to_100_percent": at["shifting"] - ran.began_at,
+        "to_end": ran.ended_at - ran.began_at,
         "start": built[0] - build_s - ran.began_at,
         "build": build_s,
         "hand_over": at["preparing"] - built[0],
@@ -76,7 +67,6 @@ def timing_of(ran: Ran) -> Timing:
         "smoke": at["shifting"] - at["testing"],
         "answer": ran.ended_at - at["shifting"],
     }
-    return Timing(at["shifting"] - ran.began_at, ran.ended_at - ran.began_at, parts)
 
 
 def instant(step: dict[str, Any]) -> float:

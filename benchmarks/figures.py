@@ -7,7 +7,7 @@ one round, but not two rounds alike.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -136,6 +136,16 @@ class Section:
 
     def to_json(self) -> dict[str, Any]:
         return {"title": self.title, "how": self.how, **{figure.key: figure.to_json() for figure in self.figures}}
+
+
+def timed(
+    titles: Mapping[str, str], rounds: Sequence[Mapping[str, float]], digits: int, goals: Mapping[str, Goal]
+) -> tuple[Figure, ...]:
+    """A figure in seconds for each title, by its key in the rounds."""
+    return tuple(
+        Figure(key, title, "s", Spread.of([one[key] for one in rounds]), digits, goals.get(key))
+        for key, title in titles.items()
+    )
 
 
 def missed(sections: Sequence[Section]) -> list[Figure]:

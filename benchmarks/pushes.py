@@ -14,12 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.deploys import instant
-from benchmarks.figures import Bound, Figure, Goal, Section, Spread
+from benchmarks.figures import Bound, Goal, Section, timed
 from benchmarks.machine import BenchmarkError
 from benchmarks.site import Site, change_code, running
 from hitless.pipeline.workshop import Workshop
@@ -28,22 +27,16 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "worldclock"
 MOST_BEYOND_S = 5.0
 _TESTS = "python -m pytest"
 _STAGES = "    stages:\n      dev: {listen: '127.0.0.1:0', smoke: '${self:custom.smoke}'}\n  smoke:"
-_PARTS = {
+_TITLES = {
+    "beyond_tests": "git push to live, less the tests",
+    "to_live": "git push to live",
+    "tests": "the service's tests",
+    "push_to_end": "git push to its return",
     "taken": "  git's transfer, its hooks, the run recorded",
     "around": "  checkout, virtual environment, installer, reports (the test step without the tests)",
     "build": "  build of the artifact (checkout, dependencies cached)",
     "shifted": "  workers started and proved, all traffic moved",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds: from the push to all traffic, what of it the tests took, and the parts of the rest."""
-
-    to_live: float
-    tests: float
-    to_end: float
-    parts: dict[str, float]
 
 
 def run(rounds: int, say: Callable[[str], None]) -> Section:
@@ -54,20 +47,10 @@ def run(rounds: int, say: Callable[[str], None]) -> Section:
         for number in range(rounds):
             timing = _timed(site)
             timings.append(timing)
-            beyond = timing.to_live - timing.tests
-            say(f"push {number + 1}/{rounds}: {timing.to_live:.2f} s to live, {beyond:.2f} s beyond the tests")
-    beyond_s = Spread.of([one.to_live - one.tests for one in timings])
-    goal = Goal(Bound.AT_MOST, MOST_BEYOND_S)
-    figures = [
-        Figure("beyond_tests", "git push to live, less the tests", "s", beyond_s, 2, goal),
-        Figure("to_live", "git push to live", "s", Spread.of([one.to_live for one in timings]), 2),
-        Figure("tests", "the service's tests", "s", Spread.of([one.tests for one in timings]), 2),
-        Figure("push_to_end", "git push to its return", "s", Spread.of([one.to_end for one in timings]), 2),
-    ]
-    parts = [
-        Figure(key, title, "s", Spread.of([one.parts[key] for one in timings]), 2) for key, title in _PARTS.items()
-    ]
-    return Section("push", f"worldclock, one line changed, {rounds} pushes to dev", (*figures, *parts))
+            to_live, beyond = timing["to_live"], timing["beyond_tests"]
+            say(f"push {number + 1}/{rounds}: {to_live:.2f} s to live, {beyond:.2f} s beyond the tests")
+    figures = timed(_TITLES, timings, 2, {"beyond_tests": Goal(Bound.AT_MOST, MOST_BEYOND_S)})
+    return Section("push", f"worldclock, one line changed, {rounds} pushes to dev", figures)
 
 
 @contextmanager
@@ -92,7 +75,7 @@ def _team() -> Iterator[Site]:
                 shutil.rmtree(Workshop.of((folder / ".hitless").resolve(), os.environ).work, ignore_errors=True)
 
 
-def _timed(site: Site) -> Timing:
+def _timed(site: Site) -> dict[str, float]:
     change_code(site.folder / "worldclock" / "handlers" / "zones.py")
     _git(site.folder, "commit", "--quiet", "--all", "-m", "a line")
     began_at = time.time()
@@ -102,21 +85,28 @@ def _timed(site: Site) -> Timing:
     return timing_of(site.hitless("pipeline", "show", str(number), "--log").document, began_at, ended_at)
 
 
-def timing_of(run: dict[str, Any], began_at: float, ended_at: float) -> Timing:
-    """Raises BenchmarkError where the run did not go live through its steps."""
+def timing_of(run: dict[str, Any], began_at: float, ended_at: float) -> dict[str, float]:
+    """Seconds from the push to all traffic, what of it the tests took, and the parts of the rest.
+
+    Raises BenchmarkError where the run did not go live through its steps.
+    """
     marks = [float(at) for at in re.findall(r"^tests (?:began|ended) ([\d.]+)$", run["log"], re.MULTILINE)]
     steps = {step["name"]: step for step in run["steps"]}
     at = {step["state"]: instant(step) for step in (steps.get("deploy", {}).get("detail") or {}).get("steps", ())}
     if run["state"] != "succeeded" or len(marks) != 2 or "shifting" not in at:
         raise BenchmarkError(f"run {run['run']} is {run['state']}: {run['reason']}\n{run['log'][-2000:]}")
     tests = marks[1] - marks[0]
-    parts = {
+    to_live = at["shifting"] - began_at
+    return {
+        "beyond_tests": to_live - tests,
+        "to_live": to_live,
+        "tests": tests,
+        "push_to_end": ended_at - began_at,
         "taken": instant({"at": steps["source"]["started_at"]}) - began_at,
         "around": steps["test"]["duration_s"] - tests,
         "build": steps["build"]["duration_s"],
         "shifted": at["shifting"] - instant({"at": steps["deploy"]["started_at"]}),
     }
-    return Timing(at["shifting"] - began_at, tests, ended_at - began_at, parts)
 
 
 def _edit(file: Path, old: str, new: str) -> None:
