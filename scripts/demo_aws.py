@@ -48,23 +48,10 @@ class Demo:
     folder: Path
     releases: int = 0
 
-    @property
-    def work(self) -> Path:
-        return self.folder / "worldclock"
-
-    @property
-    def load_file(self) -> Path:
-        """What clients ask: the smoke requests."""
-        return self.folder / "load.jsonl"
-
-    @property
-    def reads_file(self) -> Path:
-        """The GETs of them."""
-        return self.folder / "reads.jsonl"
-
-    @property
-    def origin(self) -> Path:
-        return self.folder / "origin.git"
+    def __post_init__(self) -> None:
+        self.work, self.origin = self.folder / "worldclock", self.folder / "origin.git"
+        # what clients ask: the smoke requests, and the GETs of them
+        self.load_file, self.reads_file = self.folder / "load.jsonl", self.folder / "reads.jsonl"
 
     def git(self, *words: str, show: bool = False) -> None:
         if show:
