@@ -8,18 +8,17 @@ import shlex
 import signal
 import sys
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from hitless.cli import drill_options as options
 from hitless.cli.common import Context, Ended, HomeOption, command
-from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import scenarios as drill_scenarios
-from hitless.drill.pace import Pieces, parse_profile
+from hitless.drill.pace import PROFILE_EXAMPLES, Pieces, parse_profile
 from hitless.drill.plan import DrillPlan, check_duration
 from hitless.drill.progress import TerminalProgress
 from hitless.drill.report import write_report
@@ -33,30 +32,69 @@ from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageE
 from hitless.homes.home import StageHome, home_at
 from hitless.service.model import Home, Service
 
-EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
+DEFAULT_RELEASES = 5
+DEFAULT_RATE = 500
+
+
+class Arrivals(StrEnum):
+    """How requests are spread over time."""
+
+    EVEN = "even"
+    POISSON = "poisson"
+
+
+class Protocol(StrEnum):
+    """The protocol of the requests."""
+
+    H1 = "h1"
+    H2 = "h2"
 
 
 app = typer.Typer()
 
 
-@command(app, "drill", example=EXAMPLE)
+@command(app, "drill", example="hitless drill --rate 1500 --duration 60 --releases 30")
 def drill(
     ctx: Context,
-    rate: options.RateOption = None,
-    profile: options.ProfileOption = None,
-    arrivals: options.ArrivalsOption = Arrivals.EVEN,
-    protocol: options.ProtocolOption = Protocol.H1,
-    duration: options.DurationOption = 30,
-    releases: options.ReleasesOption = None,
-    scenarios: options.ScenariosOption = "",
-    faults: options.FaultsOption = "",
-    requests: options.RequestsOption = None,
-    report: options.ReportOption = None,
-    target: options.TargetOption = None,
-    strategy: options.StrategyOption = None,
-    new_connections: options.NewConnectionsOption = 20,
-    connections: options.ConnectionsOption = 50,
-    idempotency_key: options.IdempotencyKeyOption = False,
+    rate: Annotated[float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help=f"A changing rate, instead of --rate: {PROFILE_EXAMPLES}.")
+    ] = None,
+    arrivals: Annotated[
+        Arrivals, typer.Option("--arrivals", help="Evenly spaced, or at random as from many clients.")
+    ] = Arrivals.EVEN,
+    protocol: Annotated[
+        Protocol, typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge).")
+    ] = Protocol.H1,
+    duration: Annotated[float, typer.Option("--duration", help="Seconds; longer if the releases take longer.")] = 30,
+    releases: Annotated[
+        int | None,
+        typer.Option("--releases", min=0, help="Number of releases to ship; default: one for each scenario, or 5."),
+    ] = None,
+    scenarios: Annotated[
+        str, typer.Option("--scenarios", help=f"Kinds of releases, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
+    ] = "",
+    faults: Annotated[
+        str, typer.Option("--faults", help=f"Faults to cause meanwhile: {', '.join(drill_faults.FAULTS)}.")
+    ] = "",
+    requests: Annotated[
+        Path | None,
+        typer.Option("--requests", help="JSON lines or a HAR file; default: the smoke requests, else each route."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="A URL to load; without --releases nothing ships.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="The strategy of releases whose scenario has none.")
+    ] = None,
+    new_connections: Annotated[
+        float, typer.Option("--new-connections", help="Percentage of requests that open a connection of their own.")
+    ] = 20,
+    connections: Annotated[int, typer.Option("--connections", help="Number of connections that are kept alive.")] = 50,
+    idempotency_key: Annotated[
+        bool, typer.Option("--idempotency-key", help="Send each unsafe request with a new Idempotency-Key.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Send load while releases ship. Every request is accounted for."""

@@ -43,7 +43,10 @@ def receive(
 ) -> None:
     """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""
     client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
-    host, port = address_of(listen)
+    try:
+        host, port = parse_listen(listen)
+    except ValueError as error:
+        raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090; port 0 takes a free port") from error
     if public_url:
         publish_receiver(workshop.data, public_url)
     forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
@@ -53,14 +56,6 @@ def receive(
     with port_of(host, port, purpose="the receiver") as listener:
         ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
         server_of(receiver.application()).run(sockets=[listener])
-
-
-def address_of(text: str) -> tuple[str, int]:
-    """HOST:PORT of an option. Raises UsageError."""
-    try:
-        return parse_listen(text)
-    except ValueError as error:
-        raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090; port 0 takes a free port") from error
 
 
 def _read_secret(file: Path) -> str:
