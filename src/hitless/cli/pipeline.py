@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +13,7 @@ from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
 from hitless.cli.following import conclude_run, follow_run, in_a_line, run_of, waiting_run, who
 from hitless.homes.engine import client_of
-from hitless.homes.folder import folders_of, load
+from hitless.homes.folder import ask_git, folders_of, load
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository, hook_command
 from hitless.pipeline.runs import RunDocument, RunState, StepName, StepState
@@ -43,7 +41,8 @@ def url(ctx: Context) -> None:
     folders.create()
     workshop = Workshop.of(folders.data, os.environ)
     workshop.create()
-    definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
+    path = ask_git(ctx.service_dir, "rev-parse", "--show-prefix").rstrip("/")
+    definition = Definition(service.name, path, service.stages, service.builds)
     repository = Repository(workshop.repository)
     repository.create(hook_command(folders.data), head=definition.stages[0].branch)
     definition.write(workshop.definition)
@@ -113,14 +112,6 @@ def _answer(ctx: Context, run: int | None, verb: str, answer: RunRequest) -> dic
     """Answer a waiting run's question; the run's document once it has ended."""
     client = client_of(ctx)
     return follow_run(ctx, client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, verb)}/{verb}", answer))
-
-
-def path_in_repository(folder: Path) -> str:
-    """The path of a service's folder in its git repository; "" for the root, and outside git."""
-    done = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--show-prefix"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip().rstrip("/") if done.returncode == 0 else ""
 
 
 def _table(runs: list[dict[str, Any]]) -> str:

@@ -92,12 +92,17 @@ def candidate(
 
 def commit_of(folder: Path) -> str | None:
     """The git commit of the folder, with `-dirty` if files differ from it; None outside git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return ask_git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+
+
+def ask_git(folder: Path, *words: str) -> str:
+    """What git prints about the folder; "" outside git, and without git."""
+    command = ["git", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def recorded(place: Workplace, release: int | None = None) -> ReleaseRow | None:
