@@ -186,15 +186,15 @@ def test_a_plus_and_a_parenthesis_are_literal() -> None:
 def test_one_method_and_path_twice_is_a_conflict() -> None:
     conflict = find_conflict([Route("GET", "/a"), Route("POST", "/a"), Route("GET", "/a")])
     assert conflict is not None
-    assert (conflict.first, conflict.second) == (0, 2)
-    assert "GET /a" in conflict.reason
+    assert conflict[:2] == (0, 2)
+    assert "GET /a" in conflict[2]
 
 
 def test_variable_siblings_of_different_names_are_a_conflict_greedy_ones_too() -> None:
     for other in ("/zones/{zone}/x", "/zones/{proxy+}", "/zones/{id+}"):
         conflict = find_conflict([Route("GET", "/zones/{id}"), Route("GET", other)])
         assert conflict is not None
-        assert "variable parts under /zones" in conflict.reason
+        assert "variable parts under /zones" in conflict[2]
 
 
 def test_the_same_name_elsewhere_is_not_a_conflict() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from hitless.service.events import RouteEvent
 from hitless.service.model import Cors
 from hitless.service.routes import ANY, METHODS
-from hitless.service.value import Value
+from hitless.service.value import Value, whole
 
 _HEADERS = (
     "Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key", "X-Amz-Security-Token", "X-Amz-User-Agent",
@@ -15,6 +16,7 @@ _HEADERS = (
 )  # fmt: skip
 _OTHER_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 """What ANY stands for in a REST API's preflight response."""
+_AGE = whole(-1, 86400 * 365)
 
 
 def rest_cors(events: Iterable[RouteEvent]) -> dict[str, Cors]:
@@ -32,15 +34,16 @@ def _rest_event(cors: Value, method: str) -> Cors:
     if not isinstance(cors.data, Mapping):
         cors.flag()
         return Cors(("*",), ("OPTIONS", method), _HEADERS)
-    origins = _texts(cors.get("origins")) or tuple(one.strip() for one in _text(cors, "origin", "*").split(","))
-    methods = _texts(cors.get("methods"))
+    origin = cors.optional("origin", _line, "*")
+    origins = cors.optional("origins", _texts, ()) or tuple(one.strip() for one in origin.split(","))
+    methods = cors.optional("methods", _texts, ()) or ("OPTIONS",)
     return Cors(
         origins=origins,
-        methods=tuple(dict.fromkeys((*(methods or ("OPTIONS",)), "OPTIONS", method))),
-        headers=_texts(cors.get("headers")) or _HEADERS,
-        max_age_s=_age(cors),
-        credentials=_flag(cors, "allowCredentials"),
-        cache_control=_text(cors, "cacheControl", ""),
+        methods=tuple(dict.fromkeys((*methods, "OPTIONS", method))),
+        headers=cors.optional("headers", _texts, ()) or _HEADERS,
+        max_age_s=cors.optional("maxAge", _AGE, None),
+        credentials=cors.optional("allowCredentials", Value.flag, False),
+        cache_control=cors.optional("cacheControl", _line, ""),
     )
 
 
@@ -59,14 +62,12 @@ def _united(new: Cors, old: Cors | None) -> Cors:
 
 def _with_methods(cors: Cors) -> Cors:
     each = ((_OTHER_METHODS if method == ANY else (method,)) for method in cors.methods)
-    methods = tuple(method for group in each for method in group)
-    return Cors(cors.origins, methods, cors.headers, (), cors.max_age_s, cors.credentials, cors.cache_control)
+    return replace(cors, methods=tuple(method for group in each for method in group))
 
 
 def http_api_cors(provider: Value, events: Iterable[RouteEvent]) -> Cors | None:
     """What the HTTP API says to pages of other origins; None if it says nothing."""
-    settings = provider.get("httpApi")
-    cors = settings.get("cors") if settings is not None else None
+    cors = provider.get("httpApi", "cors")
     if cors is None or cors.data is False:
         return None
     used = ("OPTIONS", *(event.route.method for event in events if event.http_api))
@@ -75,25 +76,18 @@ def http_api_cors(provider: Value, events: Iterable[RouteEvent]) -> Cors | None:
         cors.flag()
         return Cors(("*",), filled, _HEADERS)
     return Cors(
-        origins=_texts(cors.get("allowedOrigins")) or ("*",),
-        methods=_texts(cors.get("allowedMethods")) or filled,
-        headers=_texts(cors.get("allowedHeaders")) or _HEADERS,
-        exposed=_texts(cors.get("exposedResponseHeaders")),
-        max_age_s=_age(cors),
-        credentials=_flag(cors, "allowCredentials"),
+        origins=cors.optional("allowedOrigins", _texts, ()) or ("*",),
+        methods=cors.optional("allowedMethods", _texts, ()) or filled,
+        headers=cors.optional("allowedHeaders", _texts, ()) or _HEADERS,
+        exposed=cors.optional("exposedResponseHeaders", _texts, ()),
+        max_age_s=cors.optional("maxAge", _AGE, None),
+        credentials=cors.optional("allowCredentials", Value.flag, False),
     )
 
 
-def _texts(value: Value | None) -> tuple[str, ...]:
+def _texts(value: Value) -> tuple[str, ...]:
     """A list, or one value in its place."""
-    if value is None:
-        return ()
     return tuple(_line(one) for one in (value.items() if isinstance(value.data, tuple) else (value,)))
-
-
-def _text(cors: Value, key: str, default: str) -> str:
-    value = cors.get(key)
-    return _line(value) if value is not None else default
 
 
 def _line(value: Value) -> str:
@@ -101,13 +95,3 @@ def _line(value: Value) -> str:
     if not text.isprintable() or not text.isascii():
         raise value.fault("cannot stand in a header", "write printable ASCII characters")
     return text
-
-
-def _flag(cors: Value, key: str) -> bool:
-    value = cors.get(key)
-    return value is not None and value.flag()
-
-
-def _age(cors: Value) -> int | None:
-    value = cors.get("maxAge")
-    return value.integer(-1, 86400 * 365) if value is not None else None

@@ -30,9 +30,8 @@ class RouteEvent:
 
 def read_events(function: Value) -> tuple[RouteEvent, ...]:
     """The routes of a function, in the file's order; ServiceFileError on what API Gateway would refuse."""
-    events = function.get("events")
     found: list[RouteEvent] = []
-    for event in events.items() if events is not None else ():
+    for event in function.optional("events", Value.items, ()):
         if not isinstance(event.data, Mapping):
             continue
         if (http := event.get("http")) is not None:
@@ -45,9 +44,7 @@ def read_events(function: Value) -> tuple[RouteEvent, ...]:
 def read_payload(provider: Value, function: Value) -> str:
     """The payload format version of a function's HTTP API events: its own, or the provider's, or 2.0."""
     for owner in (function, provider):
-        settings = owner.get("httpApi")
-        payload = settings.get("payload") if settings is not None else None
-        if payload is not None:
+        if (payload := owner.get("httpApi", "payload")) is not None:
             return payload.choice(("1.0", "2.0", "1", "2"))[0] + ".0"  # 2.0 without quotes is the number 2
     return DEFAULT_PAYLOAD
 
@@ -57,8 +54,8 @@ def check_conflicts(events: Iterable[RouteEvent]) -> None:
     rest = [event for event in events if not event.http_api]
     conflict = find_conflict([event.route for event in rest])
     if conflict is not None:
-        first, second = rest[conflict.first].at, rest[conflict.second].at
-        raise _conflict(first, second, conflict.reason)
+        first, second, reason = conflict
+        raise _conflict(rest[first].at, rest[second].at, reason)
     seen: dict[Route, Value] = {}
     for event in events:
         if event.http_api and (other := seen.setdefault(event.route, event.at)) is not event.at:

@@ -211,8 +211,7 @@ class FunctionReader:
     def _environment(self, entry: Value) -> tuple[tuple[str, str], ...]:
         chosen: dict[str, Value] = {}
         for owner in (self.provider, entry):
-            if (environment := owner.get("environment")) is not None:
-                chosen |= environment.mapping()
+            chosen |= owner.optional("environment", Value.mapping, {})
         read = ((name, self._variable(name, value)) for name, value in sorted(chosen.items()))
         return tuple((name, text) for name, text in read if text is not None)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from hitless.service.model import DEFAULT_PATH, Route
 
@@ -24,15 +23,6 @@ _LAST = 3
 
 _LITERAL = re.compile(r"[A-Za-z0-9._:,+~()-]+")
 _PARAMETER = re.compile(r"\{([A-Za-z0-9._:-]+)(\+?)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Two routes (by their index in what was asked) that API Gateway does not accept together, and why."""
-
-    first: int
-    second: int
-    reason: str
 
 
 def normal_path(path: str) -> str:
@@ -89,13 +79,15 @@ def order_routes(routes: Iterable[Route]) -> list[Route]:
     return sorted(routes, key=_order)
 
 
-def find_conflict(routes: Sequence[Route]) -> Conflict | None:
-    """The first pair that API Gateway refuses: one method and path twice, or two variable siblings under one parent."""
+def find_conflict(routes: Sequence[Route]) -> tuple[int, int, str] | None:
+    """The indexes of the first two routes that API Gateway refuses together, and why: one method and path twice, or two
+    variable siblings under one parent.
+    """
     seen: dict[Route, int] = {}
     variable: dict[tuple[str, ...], tuple[str, int]] = {}
     for index, route in enumerate(routes):
         if (earlier := seen.setdefault(route, index)) != index:
-            return Conflict(earlier, index, f"{route} is routed twice")
+            return earlier, index, f"{route} is routed twice"
         parts = segments(route.path)
         for depth, part in enumerate(parts):
             if _rank(part) == 0:
@@ -103,9 +95,8 @@ def find_conflict(routes: Sequence[Route]) -> Conflict | None:
             known, owner = variable.setdefault(parts[:depth], (part, index))
             if known != part:
                 parent = "/" + "/".join(parts[:depth])
-                return Conflict(
-                    owner, index, f"{known} and {part} are both variable parts under {parent}; API Gateway allows one"
-                )
+                reason = f"{known} and {part} are both variable parts under {parent}; API Gateway allows one"
+                return owner, index, reason
     return None
 
 

@@ -85,15 +85,22 @@ class Value:
             case _:
                 raise self._wrong("a list")
 
-    def get(self, key: str) -> Value | None:
-        """The entry of a map, or None if it is missing or null."""
+    def get(self, key: str, *path: str) -> Value | None:
+        """The entry of a map, or of the maps in it along `path`; None if it is missing or null."""
         found = self.mapping().get(key)
-        return None if found is None or found.data is None else found
+        if found is None or found.data is None:
+            return None
+        return found.get(*path) if path else found
 
     def optional(self, key: str, read: Callable[[Value], T], default: D) -> T | D:
         """What `read` returns for an entry of a map; the default if the entry is missing or null."""
         found = self.get(key)
         return default if found is None else read(found)
+
+    def fields(self, readers: Mapping[str, Callable[[Value], Any]]) -> dict[str, Any]:
+        """What the readers return for the entries of a map that are there. ServiceFileError for a key without one."""
+        check_known(self, tuple(readers))
+        return {key: read(found) for key, read in readers.items() if (found := self.get(key)) is not None}
 
     def text(self) -> str:
         """A string; numbers and booleans are converted as in Serverless Framework."""

@@ -16,16 +16,15 @@ _OLDER_HANDLER = "wsgi.handler"
 
 def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:
     """The application that the plugin would pack, or None. ServiceFileError if the folder does not define it."""
-    plugins, custom = root.get("plugins"), root.get("custom")
+    plugins, settings = root.get("plugins"), root.get("custom", "wsgi")
     if plugins is not None and isinstance(plugins.data, Mapping):
         plugins = plugins.get("modules")
-    settings = custom.get("wsgi") if custom is not None and isinstance(custom.data, Mapping) else None
     app = settings.get("app") if settings is not None else None
     if plugins is None or app is None or PLUGIN not in [plugin.text() for plugin in plugins.items()]:
         return None
     assert settings is not None
-    types = settings.get("textMimeTypes")
-    return WsgiApp(check_handler(app, folder), tuple(one.text() for one in types.items()) if types is not None else ())
+    types = settings.optional("textMimeTypes", Value.items, ())
+    return WsgiApp(check_handler(app, folder), tuple(one.text() for one in types))
 
 
 def is_wsgi(handler: Value) -> bool:
