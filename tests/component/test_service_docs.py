@@ -47,10 +47,10 @@ def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
     ("index", "keys"),
     [
         (0, settings.KEYS),
-        (1, settings.STAGE_KEYS),
-        (2, settings.PREVIEW_KEYS),
+        (1, tuple(settings.STAGE)),
+        (2, tuple(settings.PREVIEWS)),
         (3, rollouts.SMOKE_KEYS),
-        (4, rollouts.ALARM_KEYS),
+        (4, tuple(rollouts.ALARMS)),
     ],
 )
 def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from hitless.service.model import (
     Sticky,
     StickyBy,
 )
-from hitless.service.settings import PREVIEW_KEYS, STAGE_KEYS, ServiceSettings, Workers, read_settings
+from hitless.service.settings import PREVIEWS, STAGE, ServiceSettings, Workers, read_settings
 from hitless.service.strategy import Canary
 
 pytestmark = pytest.mark.unit
@@ -142,7 +142,7 @@ def test_every_setting_is_read() -> None:
     ]
     with pytest.raises(ServiceFileError, match="access_log"):
         stage("{access_log: some}")
-    assert set(STAGE_KEYS) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
+    assert set(STAGE) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
 
 
 def test_smoke_requests_are_lines_or_maps() -> None:
@@ -305,7 +305,7 @@ def test_every_setting_of_previews_is_read() -> None:
         automatic: false}"""
     found = previews(text, "dev: {}, test: {}")
     assert found == PreviewSettings("test", "0.0.0.0", 9000, "p.example.org", 2, 1, 2, automatic=False)
-    assert all(f"{key}:" in text for key in PREVIEW_KEYS)
+    assert all(f"{key}:" in text for key in PREVIEWS)
 
 
 def test_previews_use_the_first_unguarded_stage() -> None:

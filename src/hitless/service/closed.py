@@ -13,7 +13,6 @@ from hitless.errors import ServiceFileError
 from hitless.service.events import RouteEvent
 from hitless.service.model import Home, Service
 from hitless.service.rollouts import named_routes
-from hitless.service.settings import section
 from hitless.service.value import Notices, Value
 
 _NEEDS = {
@@ -44,7 +43,7 @@ def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> 
         )
     asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]
     guards = {each.route: one for each in routes for one in asked if _is_guarded(each, one[0].path)}
-    opened = {route: item for item, route in named_routes(section(root), "open")}
+    opened = {route: item for item, route in named_routes(root, "open")}
     for route, item in opened.items():
         if route not in guards:
             notices.add(f"open {route}", item, f"{route} needs no authorizer, API key or resource policy: it is open")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from hitless.service.model import (
     DEFAULT_PATH,
@@ -26,7 +26,7 @@ from hitless.service.model import (
     StickyBy,
 )
 from hitless.service.routes import ANY, METHODS, normal_path
-from hitless.service.value import Value, check_known, did_you_mean, number, whole, word
+from hitless.service.value import Value, check_known, did_you_mean, number, whole
 
 SMOKE_KEYS = ("method", "path", "headers", "body", "status")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -88,27 +88,15 @@ def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[st
     return json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":")), headers
 
 
-ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s", "also")
 ALSO_AT_MOST = 7
 """CodeDeploy watches ten alarms a function, of which up to three are the release's own."""
 
 URL = re.compile(r"https?://[!-~]+")
-REHEARSAL_KEYS = ("beside_s", "shift_s", "rate")
-HOOK_KEYS = ("pre_traffic", "post_traffic")
 
 
 def read_alarms(value: Value) -> AlarmSettings:
     """`alarms` of a stage."""
-    check_known(value, ALARM_KEYS)
-    default = AlarmSettings()
-    return AlarmSettings(
-        value.optional("error_rate_percent", number(0, 100), default.error_rate_percent),
-        value.optional("minimum_requests", whole(1, 1_000_000), default.minimum_requests),
-        value.optional("p99_ms", number(0.1, 900_000), None),
-        value.optional("p99_relative_percent", number(100, 100_000), None),
-        value.optional("guard_s", whole(0, 3600), default.guard_s),
-        value.optional("also", _own_alarms, ()),
-    )
+    return AlarmSettings(**value.fields(ALARMS))
 
 
 def _own_alarms(value: Value) -> tuple[str, ...]:
@@ -118,10 +106,19 @@ def _own_alarms(value: Value) -> tuple[str, ...]:
     return names
 
 
+ALARMS: Mapping[str, Callable[[Value], Any]] = {
+    "error_rate_percent": number(0, 100),
+    "minimum_requests": whole(1, 1_000_000),
+    "p99_ms": number(0.1, 900_000),
+    "p99_relative_percent": number(100, 100_000),
+    "guard_s": whole(0, 3600),
+    "also": _own_alarms,
+}
+
+
 def read_hooks(value: Value) -> Hooks:
     """`hooks` of a stage: names of functions, which `check_references` looks up."""
-    check_known(value, HOOK_KEYS)
-    return Hooks(*(value.optional(key, Value.text, None) for key in HOOK_KEYS))
+    return Hooks(**value.fields({"pre_traffic": Value.text, "post_traffic": Value.text}))
 
 
 def read_sticky(value: Value) -> Sticky | None:
@@ -142,13 +139,10 @@ def read_rehearsal(value: Value) -> RehearsalSettings | None:
     """`rehearsal` of a stage: true, false, or how long and how hard."""
     if not isinstance(value.data, Mapping):
         return RehearsalSettings() if value.flag() else None
-    check_known(value, REHEARSAL_KEYS)
-    default = RehearsalSettings()
-    return RehearsalSettings(
-        value.optional("beside_s", number(1, 3600), default.beside_s),
-        value.optional("shift_s", number(1, 3600), default.shift_s),
-        value.optional("rate", number(1, 10_000), default.rate_per_s),
-    )
+    read = value.fields({"beside_s": number(1, 3600), "shift_s": number(1, 3600), "rate": number(1, 10_000)})
+    if "rate" in read:
+        read["rate_per_s"] = read.pop("rate")
+    return RehearsalSettings(**read)
 
 
 def read_notify(value: Value) -> tuple[Notify, ...]:
@@ -182,18 +176,17 @@ def read_routes(value: Value) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def check_references(hitless: Value | None, functions: Iterable[Function]) -> None:
+def check_references(root: Value, functions: Iterable[Function]) -> None:
     """ServiceFileError for a hook that is not a function or serves requests, and for a route without a function."""
     known = {function.name: function for function in functions}
     routes = {route for function in known.values() for route in function.routes}
-    for item, route in (*named_routes(hitless, "idempotent"), *named_routes(hitless, "open")):
+    for item, route in (*named_routes(root, "idempotent"), *named_routes(root, "open")):
         if route not in routes:
             hint = did_you_mean(str(route), [str(r) for r in routes]) or "write it as in the function's events"
             raise item.fault(f"no function has the route {route}", hint)
-    stages = hitless.get("stages") if hitless is not None else None
+    stages = root.get("custom", "hitless", "stages")
     for stage in stages.mapping().values() if stages is not None else ():
-        hooks = stage.get("hooks")
-        for name in hooks.mapping().values() if hooks is not None else ():
+        for name in stage.optional("hooks", Value.mapping, {}).values():
             function = known.get(name.text())
             if function is None:
                 raise name.fault(f"there is no function {name.shown()}", did_you_mean(name.text(), known))
@@ -201,50 +194,40 @@ def check_references(hitless: Value | None, functions: Iterable[Function]) -> No
                 raise name.fault(f"{function.name} serves http routes", "a hook is a function without http events")
 
 
-def named_routes(hitless: Value | None, key: str) -> Iterable[tuple[Value, Route]]:
+def named_routes(root: Value, key: str) -> Iterable[tuple[Value, Route]]:
     """The routes of `custom.hitless.KEY`, each with the item that names it."""
-    value = hitless.get(key) if hitless is not None else None
+    value = root.get("custom", "hitless", key)
     return zip(value.items(), read_routes(value), strict=True) if value is not None else ()
 
 
 ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
 
 
-@dataclass(frozen=True, slots=True)
-class StageSteps:
-    """The optional steps of a stage."""
-
-    test: bool
-    rehearsal: RehearsalSettings | None
-    approval: Approval
-    verify: bool
+def read_steps(value: Value) -> list[str]:
+    """`steps` of a stage. ServiceFileError for an unknown step or a wrong order."""
+    named = [item.choice(ORDER) for item in value.items()]
+    if named != sorted(set(named), key=ORDER.index):
+        raise value.fault("names a step twice, or out of order", f"their order is always {', '.join(ORDER)}")
+    return named
 
 
-def read_steps(stage: Value) -> StageSteps:
-    """Read a stage's steps. ServiceFileError for an unknown step, a wrong order, or a contradiction."""
-    at, rehearsal, approval = (stage.get(key) for key in ("steps", "rehearsal", "approval"))
-    settings = stage.optional("rehearsal", read_rehearsal, None)
-    asked = stage.optional("approval", word(Approval), Approval.NONE)
-    if at is None:
-        return StageSteps(True, settings, asked, True)
-    named = _named(at)
+def with_steps(stage: Value, read: dict[str, Any]) -> dict[str, Any]:
+    """What was read of a stage, with the settings that `steps` says instead. ServiceFileError for a contradiction."""
+    named = read.pop("steps", None)
+    if named is None:
+        return read
+    settings, rehearsal, approval = read.get("rehearsal"), stage.get("rehearsal"), stage.get("approval")
     rehearsed, approved = "rehearse" in named, "approve" in named
     if rehearsal is not None and (settings is not None) != rehearsed:
         what = "asks for a rehearsal, and steps has none" if settings else "says no, and steps has rehearse"
         raise rehearsal.fault(what, "say it in one place: `rehearse` among the steps is enough")
-    if approval is not None and (asked is Approval.MANUAL) != approved:
+    if approval is not None and (read["approval"] is Approval.MANUAL) != approved:
         what = "asks for a person, and steps has no approve" if not approved else "says none, and steps has approve"
         raise approval.fault(what, "say it in one place: `approve` among the steps is enough")
-    return StageSteps(
-        "test" in named,
-        (settings or RehearsalSettings()) if rehearsed else None,
-        Approval.MANUAL if approved else Approval.NONE,
-        "verify" in named,
-    )
-
-
-def _named(at: Value) -> list[str]:
-    named = [item.choice(ORDER) for item in at.items()]
-    if named != sorted(set(named), key=ORDER.index):
-        raise at.fault("names a step twice, or out of order", f"their order is always {', '.join(ORDER)}")
-    return named
+    return {
+        **read,
+        "test": "test" in named,
+        "rehearsal": (settings or RehearsalSettings()) if rehearsed else None,
+        "approval": Approval.MANUAL if approved else Approval.NONE,
+        "verify": "verify" in named,
+    }

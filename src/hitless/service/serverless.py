@@ -12,7 +12,7 @@ from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.resolve import VariableContext
 from hitless.service.rollouts import check_references
-from hitless.service.settings import read_settings, section
+from hitless.service.settings import read_settings
 from hitless.service.value import Notices, Unresolved, Value
 from hitless.service.wsgi import read_wsgi
 
@@ -26,7 +26,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     name = _name(root)
     provider = _provider(root, context.stage, notices)
     settings = read_settings(root, context.stage)
-    stages = hitless.get("stages") if (hitless := section(root)) is not None else None
+    stages = root.get("custom", "hitless", "stages")
     if stages is not None and context.stage not in stages.mapping():
         notices.add("stage", stages, f"{context.stage} is not listed, so it takes the defaults")
     package = read_package(root)
@@ -38,7 +38,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
     read = reader.read(functions)
-    check_references(section(root), read)
+    check_references(root, read)
     for value in _unresolved(root):
         assert isinstance(value.data, Unresolved)
         why = "is not available here" if value.data.error is None else "has no value; nothing here reads it"

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import (
+    DEFAULT_PREVIEW_PORT,
     DEFAULT_TARGET_PERCENT,
     DEFAULT_WORKERS,
     AccessLog,
@@ -24,10 +26,12 @@ from hitless.service.rollouts import (
     read_alarms,
     read_hooks,
     read_notify,
+    read_rehearsal,
     read_routes,
     read_smoke,
     read_steps,
     read_sticky,
+    with_steps,
 )
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 from hitless.service.value import Value, check_known, did_you_mean, whole, word
@@ -39,17 +43,10 @@ MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
 KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
-BUILD_KEYS = ("timeout_in_minutes", "memory_mb", "output_mb")
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
-PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers", "automatic")
 WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
-STAGE_KEYS = (
-    "branch", "home", "listen", "strategy", "approval", "rehearsal", "steps", "required_checks", "shield",
-    "nat", "domain", "smoke", "alarms", "hooks", "sticky", "notify", "access_log", "access_log_query",
-    "release_header", "ready_timeout_s",
-)  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 _DOMAIN = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))+")
@@ -89,7 +86,7 @@ class ServiceSettings:
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:
     """Read the settings. A `stage` that is not listed gets the defaults. ServiceFileError for a mistake."""
-    hitless = section(root)
+    hitless = root.get("custom", "hitless")
     if hitless is None:
         return ServiceSettings(Workers(), (_unlisted_stage(stage, (), (), root),))
     check_known(hitless, KEYS)
@@ -116,12 +113,6 @@ def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
     known = list(names)
     if stage not in known and (hint := did_you_mean(stage, known, likeness=0.75)):
         raise at.fault(f"there is no stage {stage}; stages are {', '.join(known)}", hint)
-
-
-def section(root: Value) -> Value | None:
-    """`custom.hitless`, or None."""
-    custom = root.get("custom")
-    return custom.get("hitless") if custom is not None else None
 
 
 def _workers(value: Value) -> Workers:
@@ -151,36 +142,10 @@ def _provisioned(value: Value) -> dict[str, Provisioned]:
 def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -> StageSettings:
     if not _STAGE_NAME.fullmatch(name):
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
-    check_known(entry, STAGE_KEYS)
-    default = StageSettings(name, name, nat=Nat.PER_AZ if name == "prod" else Nat.SINGLE)
-    host, port = entry.optional("listen", _listen, (DEFAULT_HOST, FIRST_PORT + index))
-    steps = read_steps(entry)
-    return StageSettings(
-        name=name,
-        branch=entry.optional("branch", _matching(_BRANCH, "the name of a git branch"), None) or name,
-        home=entry.optional("home", word(Home), default.home),
-        host=host,
-        port=port,
-        strategy=entry.optional("strategy", _strategy, default.strategy),
-        approval=steps.approval,
-        rehearsal=steps.rehearsal,
-        test=steps.test,
-        verify=steps.verify,
-        shield=entry.optional("shield", Value.flag, default.shield),
-        nat=entry.optional("nat", word(Nat), default.nat),
-        domain=entry.optional("domain", _matching(_DOMAIN, "a domain name in lower case"), None),
-        smoke=entry.optional("smoke", read_smoke, ()),
-        alarms=entry.optional("alarms", read_alarms, default.alarms),
-        hooks=entry.optional("hooks", read_hooks, default.hooks),
-        sticky=entry.optional("sticky", read_sticky, None),
-        idempotent=idempotent,
-        notify=entry.optional("notify", read_notify, ()),
-        access_log=entry.optional("access_log", _access_log, default.access_log),
-        access_log_query=entry.optional("access_log_query", Value.flag, default.access_log_query),
-        release_header=entry.optional("release_header", Value.flag, default.release_header),
-        ready_timeout_s=entry.optional("ready_timeout_s", whole(1, 900), default.ready_timeout_s),
-        required_checks=entry.optional("required_checks", Value.flag, default.required_checks),
-    )
+    read = with_steps(entry, entry.fields(STAGE))
+    host, port = read.pop("listen", (DEFAULT_HOST, FIRST_PORT + index))
+    defaults = {"branch": name, "nat": _default_nat(name)}
+    return StageSettings(name=name, host=host, port=port, idempotent=idempotent, **(defaults | read))
 
 
 def _unlisted_stage(
@@ -191,23 +156,20 @@ def _unlisted_stage(
         raise at.fault(f"{name!r} is not a stage's name: letters, digits and -, at most 32 of them")
     taken = {stage.port for stage in listed}
     port = next(port for port in count(FIRST_PORT + len(listed)) if port not in taken)
-    nat = Nat.PER_AZ if name == "prod" else Nat.SINGLE
-    return StageSettings(name, name, port=port, nat=nat, idempotent=idempotent)
+    return StageSettings(name, name, port=port, nat=_default_nat(name), idempotent=idempotent)
+
+
+def _default_nat(stage: str) -> Nat:
+    return Nat.PER_AZ if stage == "prod" else Nat.SINGLE
 
 
 def _builds(value: Value) -> BuildSettings:
-    check_known(value, BUILD_KEYS)
-    default = BuildSettings()
-    return BuildSettings(
-        value.optional("timeout_in_minutes", whole(1, LONGEST_BUILD_MINUTES), default.timeout_in_minutes),
-        value.optional("memory_mb", whole(64, 1 << 24), default.memory_mb),
-        value.optional("output_mb", whole(1, 1024), default.output_mb),
-    )
+    return BuildSettings(**value.fields(BUILDS))
 
 
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
     """Previews run code of any branch, so they cannot use the configuration of prod or of a stage with approval."""
-    check_known(value, PREVIEW_KEYS)
+    read = value.fields(PREVIEWS)
     fit = [s.name for s in stages if s.home is Home.ENGINE and s.name != "prod" and s.approval is Approval.NONE]
     named = value.get("from_stage")
     if named is None and not fit:
@@ -215,26 +177,17 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
     if named is not None and named.text() not in fit:
         message = f"{named.shown()} is not a stage whose configuration any branch's code may have"
         raise named.fault(message, f"name one of: {', '.join(fit)}" if fit else "add a stage that is not prod")
-    default = PreviewSettings(named.text() if named is not None else fit[0])
-    host, port = value.optional("listen", _listen, (DEFAULT_HOST, default.port))
+    host, port = read.pop("listen", (DEFAULT_HOST, DEFAULT_PREVIEW_PORT))
     for stage in stages:
         if (stage.host, stage.port) == (host, port) and port:
             raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
-    domain = value.optional("domain", _matching(_DOMAIN, "a domain name in lower case"), None) or default.domain
-    if len(domain) > MAX_PREVIEW_DOMAIN:
+    if len(read.get("domain", "")) > MAX_PREVIEW_DOMAIN:
         raise value.fault(
             f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "a branch's name comes before it"
         )
-    return PreviewSettings(
-        default.from_stage,
-        host,
-        port,
-        domain,
-        most=value.optional("max", whole(1, MAX_PREVIEWS), default.most),
-        expires_h=value.optional("expires_h", whole(1, MAX_PREVIEW_HOURS), default.expires_h),
-        workers=value.optional("workers", whole(1, MAX_WORKERS), default.workers),
-        automatic=value.optional("automatic", Value.flag, default.automatic),
-    )
+    if "max" in read:
+        read["most"] = read.pop("max")
+    return PreviewSettings(host=host, port=port, **({"from_stage": fit[0]} | read))
 
 
 def _access_log(value: Value) -> AccessLog:
@@ -275,3 +228,43 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
         if other != stage.name and stage.port:
             address = format_listen(stage.host, stage.port)
             raise named[stage.name].fault(f"listens on {address}, as {other} does", "give each stage its own listen")
+
+
+_DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
+
+STAGE: Mapping[str, Callable[[Value], Any]] = {
+    "branch": _matching(_BRANCH, "the name of a git branch"),
+    "home": word(Home),
+    "listen": _listen,
+    "strategy": _strategy,
+    "approval": word(Approval),
+    "rehearsal": read_rehearsal,
+    "steps": read_steps,
+    "required_checks": Value.flag,
+    "shield": Value.flag,
+    "nat": word(Nat),
+    "domain": _DOMAIN_NAME,
+    "smoke": read_smoke,
+    "alarms": read_alarms,
+    "hooks": read_hooks,
+    "sticky": read_sticky,
+    "notify": read_notify,
+    "access_log": _access_log,
+    "access_log_query": Value.flag,
+    "release_header": Value.flag,
+    "ready_timeout_s": whole(1, 900),
+}
+PREVIEWS: Mapping[str, Callable[[Value], Any]] = {
+    "listen": _listen,
+    "domain": _DOMAIN_NAME,
+    "max": whole(1, MAX_PREVIEWS),
+    "from_stage": Value.text,
+    "expires_h": whole(1, MAX_PREVIEW_HOURS),
+    "workers": whole(1, MAX_WORKERS),
+    "automatic": Value.flag,
+}
+BUILDS: Mapping[str, Callable[[Value], Any]] = {
+    "timeout_in_minutes": whole(1, LONGEST_BUILD_MINUTES),
+    "memory_mb": whole(64, 1 << 24),
+    "output_mb": whole(1, 1024),
+}
