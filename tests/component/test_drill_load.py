@@ -246,7 +246,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
         await load.start()
         load.end(200)
         await asyncio.wait_for(seen.wait(), 10)
-        os.kill(load.pids()[1], signal.SIGKILL)
+        os.kill(load.senders[1].process.pid, signal.SIGKILL)
         await load.wait()
         tally.add_unsent(0, load.missing())
         tally.finish()
@@ -265,9 +265,11 @@ def test_senders_end_with_the_coordinator() -> None:
         plan = two_senders(port, request, 50)
         load = Load(plan, on_records=lambda _: None)
         await load.start()
-        pids = load.pids()
+        pids = [sender.process.pid for sender in load.senders]
         assert not any(map(gone, pids))
-        load.close_input()
+        for sender in load.senders:  # as if the coordinator had ended
+            assert sender.process.stdin is not None
+            sender.process.stdin.close()
         await asyncio.wait_for(load.wait(), 10)
         return pids
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hitless.documents import decode, to_text
 from hitless.drill.pace import constant
-from hitless.drill.wire import NOTE, RECORD, RECORDS, Flag, FrameReader, SenderPlan, WireRequest, amendments, frame
+from hitless.drill.wire import RECORD, Flag, SenderPlan, WireRequest, amendments
 
 pytestmark = pytest.mark.unit
 
@@ -30,15 +28,6 @@ def test_a_plan_is_equal_after_encoding_and_decoding() -> None:
     assert "\n" not in line
     assert decode(line, SenderPlan, "plan") == plan
     assert plan.share(1).connections == 25
-
-
-@given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(0, 3_000), max_size=20))
-def test_frames_are_read_however_the_stream_is_split(payloads: list[bytes], cuts: list[int]) -> None:
-    stream = b"".join(frame(RECORDS if place % 2 else NOTE, payload) for place, payload in enumerate(payloads))
-    places = [0, *sorted({cut % (len(stream) + 1) for cut in cuts}), len(stream)]
-    reader = FrameReader()
-    seen = [one for a, b in zip(places, places[1:], strict=False) for one in reader.feed(stream[a:b])]  # noqa: RUF007
-    assert seen == [(RECORDS if place % 2 else NOTE, payload) for place, payload in enumerate(payloads)]
 
 
 def test_amending_records_are_counted() -> None:

@@ -7,6 +7,7 @@ input ends. Ctrl-C at the terminal does not reach the senders, which have a sess
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 from hitless.documents import decode, to_text
 from hitless.drill.pace import share_of
-from hitless.drill.wire import RECORD, RECORDS, FailureSample, FrameReader, Note, SenderPlan, amendments
+from hitless.drill.wire import FRAME, RECORD, RECORDS, FailureSample, Note, SenderPlan, amendments
 from hitless.errors import MachineError
 
 READY_DEADLINE_S = 30.0
@@ -29,7 +30,7 @@ def senders_for(rate_per_s: float, cpus: int, *, http2: bool = False) -> int:
     return max(1, min(-(-int(rate_per_s) // of_one), 2 * max(1, cpus)))
 
 
-class _Sender:
+class SenderProcess:
     """One process, and how many requests it has accounted for."""
 
     def __init__(self, process: asyncio.subprocess.Process, first: int) -> None:
@@ -50,7 +51,7 @@ class Load:
     def __init__(self, plan: SenderPlan, *, on_records: Callable[[bytes], None]) -> None:
         self._plan = plan
         self._on_records = on_records
-        self._senders: list[_Sender] = []
+        self.senders: list[SenderProcess] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._end: int | None = None
         self.pace = plan.pace
@@ -70,11 +71,11 @@ class Load:
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
-            sender = _Sender(process, first)
-            self._senders.append(sender)
+            sender = SenderProcess(process, first)
+            self.senders.append(sender)
             self._tasks.append(asyncio.create_task(self._read(sender)))
             sender.tell(to_text(self._plan.share(first)).encode() + b"\n")
-        ready = asyncio.gather(*(sender.ready.wait() for sender in self._senders))
+        ready = asyncio.gather(*(sender.ready.wait() for sender in self.senders))
         try:
             await asyncio.wait_for(ready, READY_DEADLINE_S)
         except TimeoutError:
@@ -83,11 +84,11 @@ class Load:
                 "a sending process was not ready in time",
                 hint="see its output above; is the machine busy?",
             ) from None
-        if any(sender.process.returncode is not None for sender in self._senders):
+        if any(sender.process.returncode is not None for sender in self.senders):
             await self.stop()
             raise MachineError("a sending process ended before it began", hint="see its output above")
         self.start_ns = time.monotonic_ns() + 50_000_000
-        for sender in self._senders:
+        for sender in self.senders:
             sender.tell(b"start %d\n" % self.start_ns)
 
     def elapsed_us(self) -> int:
@@ -97,28 +98,18 @@ class Load:
     def end(self, n: int) -> None:
         """Send no request from number n on."""
         self._end = n
-        for sender in self._senders:
+        for sender in self.senders:
             sender.tell(b"end %d\n" % n)
 
     async def wait(self) -> None:
         """Wait until the last request is accounted for (or its sender is dead)."""
         await asyncio.gather(*self._tasks)
-        for sender in self._senders:
+        for sender in self.senders:
             await sender.process.wait()
-
-    def pids(self) -> list[int]:
-        """Process ids, in the order of the shares."""
-        return [sender.process.pid for sender in self._senders]
-
-    def close_input(self) -> None:
-        """Close the senders' input, as if this process had ended: they stop without accounting for the rest."""
-        for sender in self._senders:
-            assert sender.process.stdin is not None
-            sender.process.stdin.close()
 
     async def stop(self) -> None:
         """Kill the processes; requests under way are not accounted for."""
-        for sender in self._senders:
+        for sender in self.senders:
             if sender.process.returncode is None:
                 sender.process.kill()
         await self.wait()
@@ -126,13 +117,14 @@ class Load:
     def missing(self) -> int:
         """How many requests were due but have no record."""
         assert self._end is not None
-        return sum(share_of(one.first, self._plan.senders, self._end) - one.records for one in self._senders)
+        return sum(share_of(one.first, self._plan.senders, self._end) - one.records for one in self.senders)
 
-    async def _read(self, sender: _Sender) -> None:
+    async def _read(self, sender: SenderProcess) -> None:
         assert sender.process.stdout is not None
-        frames = FrameReader()
-        while data := await sender.process.stdout.read(1 << 18):
-            for letter, payload in frames.feed(data):
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the end, perhaps within a frame if the sender died
+            while True:
+                letter, length = FRAME.unpack(await sender.process.stdout.readexactly(FRAME.size))
+                payload = await sender.process.stdout.readexactly(length)
                 if letter == RECORDS:
                     sender.records += len(payload) // RECORD.size - amendments(payload)
                     self._on_records(payload)
@@ -143,7 +135,7 @@ class Load:
         assert sender.process.stdin is not None
         sender.process.stdin.close()
 
-    def _note(self, sender: _Sender, note: Note) -> None:
+    def _note(self, sender: SenderProcess, note: Note) -> None:
         if note.ready:
             sender.ready.set()
         if note.sample and len(self.samples) < MAX_SAMPLES:

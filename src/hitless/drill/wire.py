@@ -120,25 +120,3 @@ def amendments(records: bytes) -> int:
 def frame(letter: bytes, payload: bytes) -> bytes:
     """One frame, ready to write."""
     return FRAME.pack(letter, len(payload)) + payload
-
-
-class FrameReader:
-    """Splits a stream of bytes into frames; `feed` takes parts of any size."""
-
-    def __init__(self) -> None:
-        self._pending = bytearray()
-
-    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The frames that are complete now, as (letter, payload)."""
-        self._pending += data
-        frames: list[tuple[bytes, bytes]] = []
-        at = 0
-        while len(self._pending) - at >= FRAME.size:
-            letter, length = FRAME.unpack_from(self._pending, at)
-            end = at + FRAME.size + length
-            if len(self._pending) < end:
-                break
-            frames.append((letter, bytes(self._pending[at + FRAME.size : end])))
-            at = end
-        del self._pending[:at]
-        return frames
