@@ -171,8 +171,8 @@ def test_requests_without_a_2xx_response_are_left_out(stage: Stage) -> None:
         DrillRequest("GET", "/204"),
     )
     result = asyncio.run(stage.drill(replace(PLAN, requests=requests, duration_s=0.5), load_only=True))
-    assert [name for name, _ in result.left_out] == ["GET /404", "GET /500", "GET /drop"]
-    assert result.left_out[0][1] == "status 404"
+    assert [one.request for one in result.left_out] == ["GET /404", "GET /500", "GET /drop"]
+    assert result.left_out[0].reason == "status 404"
     assert [one.name for one in result.plan.requests] == ["GET /ok", "GET /204"]
     assert [one.status for one in result.plan.requests] == [200, 204]
     assert stage.server.seen["/404"] == 1

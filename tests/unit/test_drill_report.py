@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.drill.document import LeftOut
 from hitless.drill.plan import DrillPlan
 from hitless.drill.plots import MAX_COLUMNS, columns
 from hitless.drill.report import render
@@ -66,7 +67,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         ),
         restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
         faults=(InjectedFault("kill-worker", 3.0, 40.0, broken),),
-        left_out=(("GET /gone", "status 404"),),
+        left_out=(LeftOut("GET /gone", "status 404"),),
         samples=(FailureSample(FailureKind.STATUS_5XX, 0, 0.1, False, EVIL),),
         connections={"opened": 50},
         notices=(),
@@ -213,14 +214,14 @@ def test_a_drill_without_a_release_or_a_response_still_has_a_page() -> None:
 
 
 def test_a_long_drill_is_drawn_in_a_bounded_number_of_columns() -> None:
-    slots = [Slot(requests=10) for _ in range(3_601)]
+    slots = [Slot() for _ in range(3_601)]
     drawn = columns(slots, S, 3_601)
     assert len(drawn) <= MAX_COLUMNS
     assert drawn[-1].at_s + drawn[-1].width_s == pytest.approx(3_601)
 
 
 def test_the_rate_of_the_last_column_uses_its_own_width() -> None:
-    slot = Slot(requests=50)
+    slot = Slot()
     slot.by_release[1] = 50
     (only,) = columns([slot], S, 0.5)
     assert only.by_release == {1: 100}

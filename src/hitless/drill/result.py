@@ -79,7 +79,7 @@ class DrillResult:
     releases: tuple[ShippedRelease, ...]
     restored: ShippedRelease | None
     faults: tuple[InjectedFault, ...]
-    left_out: tuple[tuple[str, str], ...]
+    left_out: tuple[LeftOut, ...]
     samples: tuple[FailureSample, ...]
     connections: Mapping[str, int]
     notices: tuple[str, ...]
@@ -200,7 +200,7 @@ class DrillResult:
             statuses=self._statuses(),
             unexpected_statuses=self.unexpected_statuses(),
             by_request=self._by_request(),
-            left_out=[LeftOut(name, reason) for name, reason in self.left_out],
+            left_out=self.left_out,
             connections={"new": tally.new_connections, "reused": tally.reused_connections, **self.connections},
             sender_lag_ms=self.lag_ms,
             samples=self.samples,

@@ -57,10 +57,10 @@ async def run_drill(
     """
     live = await _live_at_start(plan, shipper)
     addresses = await asyncio.to_thread(resolve, target)
-    probed = await probe(target, plan.requests, deadline_s=plan.deadline_s)
-    for name, reason in probed.left_out:
-        progress.say(f"left out: {name} {reason}")
-    plan = replace(plan, requests=probed.requests)
+    requests, left_out = await probe(target, plan.requests, deadline_s=plan.deadline_s)
+    for one in left_out:
+        progress.say(f"left out: {one.request} {one.reason}")
+    plan = replace(plan, requests=requests)
     timeline = Timeline()
     tally = Tally(slot_s=slot_s(plan.duration_s), deadline_s=plan.deadline_s, timeline=timeline)
     load = Load(_load_plan(plan, target, addresses), on_records=tally.add)
@@ -88,7 +88,7 @@ async def run_drill(
         releases=tuple(schedule.shipped),
         restored=schedule.restored,
         faults=tuple(schedule.injected),
-        left_out=probed.left_out,
+        left_out=left_out,
         samples=tuple(load.samples),
         connections=load.counts,
         workers=tuple(watch.samples) if watch is not None else (),

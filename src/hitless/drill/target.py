@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from hitless.drill.document import LeftOut
 from hitless.drill.requests import DrillRequest
 from hitless.errors import MachineError, UsageError
 
@@ -76,39 +77,31 @@ def resolve(target: Target) -> tuple[tuple[str, int], ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The probe's result: `requests` with the status to expect of each, and `left_out` as (request's name, reason)."""
-
-    requests: tuple[DrillRequest, ...]
-    left_out: tuple[tuple[str, str], ...]
-    release: int | None  # of the first response that named one
-
-
-async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_s: float) -> Probed:
-    """Send each request once, one after the other. Raises UsageError if every request is left out."""
+async def probe(
+    target: Target, requests: tuple[DrillRequest, ...], *, deadline_s: float
+) -> tuple[tuple[DrillRequest, ...], tuple[LeftOut, ...]]:
+    """Send each request once, one after the other. Returns those to send, with the status to expect of each, and the
+    others. Raises UsageError if every request is left out.
+    """
     kept: list[DrillRequest] = []
-    left_out: list[tuple[str, str]] = []
-    release: int | None = None
+    left_out: list[LeftOut] = []
     for request in requests:
-        status, header, reason = await asyncio.to_thread(_ask, target, request, deadline_s)
-        if release is None and header is not None and header.isdigit():
-            release = int(header)
+        status, reason = await asyncio.to_thread(_ask, target, request, deadline_s)
         if 200 <= status < 300 or (status and status == request.status and status < 500):
             kept.append(replace(request, status=request.status or status))
         else:
-            left_out.append((request.name, reason or f"status {status}"))
+            left_out.append(LeftOut(request.name, reason or f"status {status}"))
     if not kept:
-        what = "; ".join(f"{name} {reason}" for name, reason in left_out[:5])
+        what = "; ".join(f"{one.request} {one.reason}" for one in left_out[:5])
         raise UsageError(
             f"{target.url}: no request got a 2xx response: {what}",
             hint="list other requests with --requests FILE, or under the stage's `smoke`",
         )
-    return Probed(tuple(kept), tuple(left_out), release)
+    return tuple(kept), tuple(left_out)
 
 
-def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str | None, str]:
-    """Status (0: no response), the release in the header, and why there was no response."""
+def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str]:
+    """Status (0: no response), and why there was no response."""
     options: dict[str, Any] = {"timeout": deadline_s}
     connection: http.client.HTTPConnection
     if target.tls:
@@ -123,10 +116,10 @@ def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int,
         connection.request(request.method, target.base_path + request.path, request.body or None, headers)
         response = connection.getresponse()
         response.read()
-        return response.status, response.getheader("x-hitless-release"), ""
+        return response.status, ""
     except TimeoutError:
-        return 0, None, f"no response within {deadline_s:g} s"
+        return 0, f"no response within {deadline_s:g} s"
     except (OSError, http.client.HTTPException) as error:
-        return 0, None, f"no response: {str(error) or type(error).__name__}"
+        return 0, f"no response: {str(error) or type(error).__name__}"
     finally:
         connection.close()
