@@ -44,17 +44,13 @@ class Response:
     shielded: bool = field(default=False, init=False)
     surplus: bytes = field(default=b"", init=False)
     _body: list[bytes] = field(default_factory=list, init=False)
-    _kept: int = field(default=0, init=False)
+    kept_bytes: int = field(default=0, init=False)
 
     def keep(self, data: bytes) -> None:
         """Take a part of the body."""
-        if data and self._kept < MAX_KEPT_BODY_BYTES:
+        if data and self.kept_bytes < MAX_KEPT_BODY_BYTES:
             self._body.append(data)
-            self._kept += len(data)
-
-    def kept_bytes(self) -> int:
-        """How much of the body is in memory."""
-        return self._kept
+            self.kept_bytes += len(data)
 
     def fault(self, *, check_release: bool) -> tuple[FailureKind, str] | None:
         """Why a complete response counts as failed, in words as well; None if it does not."""

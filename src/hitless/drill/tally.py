@@ -32,8 +32,6 @@ _NEW, _REUSED = Flag.NEW_CONNECTION.value, Flag.REUSED.value
 class Slot:
     """One stretch of the time axis. Latencies are those of complete responses, in milliseconds; None without any."""
 
-    requests: int = 0
-    failed: int = 0
     by_release: Counter[int] = field(default_factory=Counter)  # 0: a response without a release; or FAILED
     failures: Counter[FailureKind] = field(default_factory=Counter)
     steady_us: array[int] = field(default_factory=lambda: array("L"))
@@ -50,9 +48,7 @@ class FailureCount:
 
     count: int = 0
     first_us: int = 0
-    last_us: int = 0
     during: Window | None = None
-    reused: int = 0  # of these, on connections that had carried a response before
 
 
 class Tally:
@@ -92,15 +88,12 @@ class Tally:
         newest = 0
         for due, latency, lag, release, index, status, failure, flags in RECORD.iter_unpack(records):
             if flags & _AMENDED:
-                self._fail(FAILURES[failure - 1], due, latency, release, index, flags)
+                self._fail(FAILURES[failure - 1], due, latency, release, index)
                 continue
             slot = self._slot(due)
             window = self._timeline.find(due, due + latency)
             self.requests += 1
-            slot.requests += 1
             slot.by_release[release or (FAILED if failure else 0)] += 1
-            if window is not None:
-                window.requests += 1
             if release:
                 self.answers[release, self._timeline.epoch(due)] += 1
             if flags & _COMPLETE:
@@ -121,17 +114,15 @@ class Tally:
             self.last_sent_us = max(self.last_sent_us, sent)
             newest = max(newest, sent)
             if failure:
-                self._fail(FAILURES[failure - 1], due, latency, release, index, flags)
+                self._fail(FAILURES[failure - 1], due, latency, release, index)
         self._close_before(newest - self._grace_us)
 
     def add_unsent(self, due_us: int, count: int) -> None:
         """Count requests that were due but have no record, because their sender died."""
         for _ in range(count):
             self.requests += 1
-            slot = self._slot(due_us)
-            slot.requests += 1
-            slot.by_release[FAILED] += 1
-            self._fail(FailureKind.NOT_SENT, due_us, 0, 0, -1, 0)
+            self._slot(due_us).by_release[FAILED] += 1
+            self._fail(FailureKind.NOT_SENT, due_us, 0, 0, -1)
 
     def recent_p99_ms(self) -> float | None:
         """The 99th percentile of about the last second, for the live line."""
@@ -145,12 +136,10 @@ class Tally:
         """Close every slot: no more records come."""
         self._close_before(len(self.slots) * self.slot_us)
 
-    def _fail(self, failure: FailureKind, due: int, latency: int, release: int, index: int, flags: int) -> None:
+    def _fail(self, failure: FailureKind, due: int, latency: int, release: int, index: int) -> None:
         window = self._timeline.find(due, due + latency)
         self.failed += 1
-        slot = self._slot(due)
-        slot.failed += 1
-        slot.failures[failure] += 1
+        self._slot(due).failures[failure] += 1
         self.failed_by_request[index] += 1
         if window is not None:
             window.failed += 1
@@ -164,9 +153,7 @@ class Tally:
         if seen.count == 0 or due < seen.first_us:
             seen.first_us = due
             seen.during = window
-        seen.last_us = max(seen.last_us, due)
         seen.count += 1
-        seen.reused += bool(flags & _REUSED)
 
     def _time(self, slot: Slot, latency_us: int, *, steady: bool) -> None:
         if slot.closed:  # a sender is far behind: only the histogram still counts it

@@ -35,7 +35,6 @@ class Window:
     number: int  # from 1, in the order of their start
     start_us: int
     end_us: int | None = None
-    requests: int = 0
     failed: int = 0
     failed_without_release: int = 0  # of `failed`, those whose response (if any) named no release
     shielded: int = 0
