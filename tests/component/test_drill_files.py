@@ -193,7 +193,7 @@ def test_every_handler_of_a_module_is_wrapped(tmp_path: Path) -> None:
     )
     workspace = copied(folder, "src/a.one", "src/a.three")
     requests = [DrillRequest("GET", "/a%20b?x=1"), DrillRequest("POST", "/a b")]
-    scenarios.raises_on_route(workspace, requests)
+    scenarios.SCENARIOS["raises-on-route"].alter(workspace, requests)
     module: dict[str, Any] = {}
     exec((workspace.folder / "src/a.py").read_text(), module)
     for handler in ("one", "three"):
@@ -217,7 +217,7 @@ def test_a_slow_release_takes_ten_times_as_long_and_returns_the_same(tmp_path: P
         "def one(event, context):\n    sleep(0.02)\n    return time, os, signal, unquote\n"
     )
     workspace = copied(folder, "src/a.one")
-    scenarios.slow(workspace, [DrillRequest("GET", "/")])
+    scenarios.SCENARIOS["slow"].alter(workspace, [DrillRequest("GET", "/")])
     module: dict[str, Any] = {}
     exec((workspace.folder / "src/a.py").read_text(), module)
     began = time.monotonic()

@@ -8,13 +8,13 @@ To add a kind, add an entry to `SCENARIOS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import unquote
 
 from hitless.drill.requests import SAFE, DrillRequest
-from hitless.drill.workspace import WRAPPER, Workspace
+from hitless.drill.workspace import WRAPPER, Setting, Workspace
 from hitless.errors import UsageError
 from hitless.release.result import Outcome
 
@@ -26,8 +26,6 @@ LEAK_LIMIT_BYTES = 96 << 20
 ALARMS: Mapping[str, int] = {"error_rate_percent": 1, "minimum_requests": 20}
 SLOW_ALARMS: Mapping[str, int] = {**ALARMS, "p99_relative_percent": 300}
 
-Alteration = Callable[[Workspace, Sequence[DrillRequest]], None]
-
 # The wrappers import inside the function, because a handler's module may use the same names for other things.
 _ON_ROUTE = f"""
 def {WRAPPER}(handler):
@@ -36,11 +34,18 @@ def {WRAPPER}(handler):
 
     def broken(event, context):
         if event.get("httpMethod") == %(method)r and unquote(event.get("path") or "") == %(path)r:
-            %(act)s
+            ACT
         return handler(event, context)
 
     return broken
 """
+
+_RAISE = _ON_ROUTE.replace("ACT", 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")')
+_EXIT = _ON_ROUTE.replace("ACT", "os._exit(1)  # broken on purpose by a drill: scenario exits")
+_CRASH = 'raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n'
+_HANG = "import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n"
+
+_IMPATIENT: Mapping[str, Setting] = {"ready_timeout_s": READY_TIMEOUT_S}
 
 _SLOW = f"""
 def {WRAPPER}(handler):
@@ -72,55 +77,9 @@ def {WRAPPER}(handler):
 """
 
 
-def import_crash(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every handler's module raises when it is imported."""
-    workspace.append('raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n')
-
-
-def never_ready(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every handler's module hangs when it is imported."""
-    workspace.append("import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n")
-    workspace.set_stage("ready_timeout_s", READY_TIMEOUT_S)
-
-
-def raises_on_route(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
-    """One route's handler raises."""
-    act = 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")'
-    _break_route(workspace, requests, act)
-
-
-def exits(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
-    """One route's handler ends its process mid-request."""
-    _break_route(workspace, requests, "os._exit(1)  # broken on purpose by a drill: scenario exits")
-
-
-def slow(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every handler takes ten times as long, and at least 30 ms longer."""
-    workspace.wrap(_SLOW)
-    _for_the_bake(workspace, SLOW_ALARMS)
-
-
-def leaks(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every request leaks 8 MiB; above 96 MiB the process is killed mid-request."""
-    workspace.wrap(_LEAK)
-    _for_the_bake(workspace, ALARMS)
-
-
 def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
     """The last request with a safe method, because the shield retries those; if there is none, the last request."""
     return next((one for one in reversed(requests) if one.method in SAFE), requests[-1])
-
-
-def _break_route(workspace: Workspace, requests: Sequence[DrillRequest], act: str) -> None:
-    request = route_to_break(requests)
-    path = unquote(request.path.partition("?")[0])
-    workspace.wrap(_ON_ROUTE % {"method": request.method, "path": path, "act": act})
-    _for_the_bake(workspace, ALARMS)
-
-
-def _for_the_bake(workspace: Workspace, alarms: Mapping[str, int]) -> None:
-    workspace.set_stage("alarms", dict(alarms))
-    workspace.set_stage("smoke", [])
 
 
 CANARY = "Canary10Percent5Seconds"
@@ -138,25 +97,43 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of release. `alter` changes the copy of the service before it is shipped. `strategy`, if set, replaces
-    the strategy of the drill or the stage.
+    """One kind of release, and how the copy of the service is changed before it is shipped.
+
+    `code` is appended to each handler's module. `wrapper` defines the function that wraps each handler; in it,
+    `%(method)r` and `%(path)r` are those of the route to break. `settings` replace the stage's. `strategy`, if set,
+    replaces the strategy of the drill or the stage.
     """
 
     name: str
     summary: str
     expected: Outcome = Outcome.LIVE
     verb: Verb = Verb.DEPLOY
-    alter: Alteration | None = None
     strategy: str | None = None
+    code: str = ""
+    wrapper: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def broken(self) -> bool:
         """Whether the release is meant to fail. A stage named prod accepts such a release only with --yes."""
         return self.expected is not Outcome.LIVE
 
+    def alter(self, workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
+        """Change the copy of the service."""
+        if self.code:
+            workspace.append(self.code)
+        if self.wrapper:
+            request = route_to_break(requests)
+            path = unquote(request.path.partition("?")[0])
+            workspace.wrap(self.wrapper % {"method": request.method, "path": path})
+        for key, value in self.settings.items():
+            workspace.set_stage(key, value)
 
-def _broken(name: str, summary: str, alter: Alteration, strategy: str | None = None) -> Scenario:
-    return Scenario(name, summary, Outcome.ROLLED_BACK, alter=alter, strategy=strategy)
+
+def _failing(name: str, summary: str, wrapper: str, alarms: Mapping[str, int] = ALARMS) -> Scenario:
+    """A release that fails under traffic."""
+    settings: Mapping[str, Setting] = {"alarms": alarms, "smoke": ()}
+    return Scenario(name, summary, Outcome.ROLLED_BACK, strategy=LONG_CANARY, wrapper=wrapper, settings=settings)
 
 
 SCENARIOS = {
@@ -166,12 +143,12 @@ SCENARIOS = {
         Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
         Scenario("linear", "a healthy release, a quarter of the traffic at a time", strategy=LINEAR),
         Scenario("rollback", "a rollback to the previous release", verb=Verb.ROLLBACK),
-        _broken("import-crash", "its handlers' modules raise at import", import_crash),
-        _broken("never-ready", "its import hangs", never_ready),
-        _broken("raises-on-route", "one of its routes raises", raises_on_route, LONG_CANARY),
-        _broken("slow", "it takes ten times as long", slow, LONG_CANARY),
-        _broken("leaks", "each request leaks memory, until the process is killed", leaks, LONG_CANARY),
-        _broken("exits", "one of its routes ends the process mid-request", exits, LONG_CANARY),
+        Scenario("import-crash", "its handlers' modules raise at import", Outcome.ROLLED_BACK, code=_CRASH),
+        Scenario("never-ready", "its import hangs", Outcome.ROLLED_BACK, code=_HANG, settings=_IMPATIENT),
+        _failing("raises-on-route", "one of its routes raises", _RAISE),
+        _failing("slow", "it takes ten times as long", _SLOW, SLOW_ALARMS),
+        _failing("leaks", "each request leaks memory, until the process is killed", _LEAK),
+        _failing("exits", "one of its routes ends the process mid-request", _EXIT),
     )
 }
 

@@ -20,7 +20,7 @@ from hitless.drill.progress import DrillProgress
 from hitless.drill.result import InjectedFault, ShippedRelease
 from hitless.drill.scenarios import Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
-from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline, Window
+from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
 from hitless.release.result import Outcome
@@ -82,25 +82,33 @@ class DrillSchedule:
 
     async def _ship(self, number: int, scenario: Scenario) -> None:
         count = len(self.plan.scenarios)
-        window = self.timeline.open(f"release {number} of {count} ({scenario.name})", self.elapsed_us())
-        shipped = await _attempt(self._deploy_or_roll_back(number, scenario))
-        window.end_us = self.elapsed_us()
-        if shipped.release is not None:
-            window.label = f"release {shipped.release} ({scenario.name})"
-        self._note_phases(window, shipped)
-        one = _record(scenario.name, scenario.expected, shipped, window, new=scenario.verb is Verb.DEPLOY)
+        label = f"release {number} of {count} ({scenario.name})"
+        shipping = self._deploy_or_roll_back(number, scenario)
+        one = await self._timed(label, scenario, shipping, new=scenario.verb is Verb.DEPLOY)
+        if one.release is not None:
+            one.window.label = f"release {one.release} ({scenario.name})"
         self.shipped.append(one)
         surprise = "" if one.as_expected else f", expected {scenario.expected}"
-        reason = f": {shipped.reason}" if shipped.reason else ""
-        release = "-" if shipped.release is None else shipped.release
+        reason = f": {one.reason}" if one.reason else ""
+        release = "-" if one.release is None else one.release
         self.progress.say(
-            f"{number}/{count} {scenario.name}: release {release} {shipped.outcome}{surprise}"
+            f"{number}/{count} {scenario.name}: release {release} {one.outcome}{surprise}"
             f" in {one.duration_s:.2f} s{reason}"
         )
 
-    def _note_phases(self, window: Window, shipped: Shipped) -> None:
-        """Put the rollout's steps on the drill's own time axis."""
-        origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())
+    async def _timed(
+        self, label: str, scenario: Scenario, shipping: Awaitable[Shipped], *, new: bool
+    ) -> ShippedRelease:
+        """Await a rollout, with a window for it. An engine that cannot be reached is an outcome too."""
+        window = self.timeline.open(label, self.elapsed_us())
+        try:
+            shipped = await shipping
+        except (HitlessError, OSError) as error:
+            shipped = Shipped(None, ERROR, str(error))
+        window.end_us = self.elapsed_us()
+        origin = self.clock.now() - timedelta(
+            microseconds=self.elapsed_us()
+        )  # the rollout's steps are on this time axis
         window.phases = [
             RolloutPhase(
                 (datetime.fromisoformat(step["at"]) - origin) // timedelta(microseconds=1),
@@ -109,6 +117,11 @@ class DrillSchedule:
             )
             for step in shipped.steps
         ]
+        return ShippedRelease(
+            *(scenario.name, scenario.expected, shipped.outcome, shipped.release, shipped.reason, shipped.candidate),
+            window,
+            new,
+        )
 
     async def _deploy_or_roll_back(self, number: int, scenario: Scenario) -> Shipped:
         assert self.shipper is not None
@@ -117,19 +130,15 @@ class DrillSchedule:
         assert self.workspace is not None
         self.workspace.reset()
         self.workspace.mark(f"{self.clock.now():%Y%m%dT%H%M%S.%f} {number}")
-        if scenario.alter is not None:
-            scenario.alter(self.workspace, self.plan.requests)
+        scenario.alter(self.workspace, self.plan.requests)
         message = f"drill: {scenario.name}, {number} of {len(self.plan.scenarios)}"
         return await self.shipper.deploy(self.workspace.folder, message=message, strategy=scenario.strategy)
 
     async def _restore(self) -> None:
         """Make the release that was live at the start live again."""
-        window = self.timeline.open("return to the first release", self.elapsed_us())
-        shipped = await _attempt(self._return_to_start())
-        window.end_us = self.elapsed_us()
-        self._note_phases(window, shipped)
-        self.restored = _record("return", Outcome.LIVE, shipped, window, new=False)
-        self.progress.say(f"return to release {self.live_at_start['release']}: {shipped.outcome}")
+        back = Scenario("return", "")
+        self.restored = await self._timed("return to the first release", back, self._return_to_start(), new=False)
+        self.progress.say(f"return to release {self.live_at_start['release']}: {self.restored.outcome}")
 
     async def _return_to_start(self) -> Shipped:
         assert self.shipper is not None
@@ -177,17 +186,3 @@ class DrillSchedule:
                     return round((self.elapsed_us() - since_us) / 1000, 1)
             await self.clock.sleep(RECOVERY_POLL_S)
         return None
-
-
-async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
-    """The outcome of a rollout. An engine that cannot be reached is an outcome too."""
-    try:
-        return await shipping
-    except (HitlessError, OSError) as error:
-        return Shipped(None, ERROR, str(error))
-
-
-def _record(name: str, expected: str, shipped: Shipped, window: Window, *, new: bool) -> ShippedRelease:
-    return ShippedRelease(
-        name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.candidate, window, new
-    )
