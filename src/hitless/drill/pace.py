@@ -215,18 +215,11 @@ def parse_profile(text: str, duration_s: float) -> Pieces:
     if end_s is not None and not (start_s or 0.0) < end_s <= duration_s:
         raise _bad_profile(text, f"ends at {end_s:g} s, not between its start and the drill's end, {duration_s:g} s")
     if form["kind"] == "ramp":
-        return _ramp(low, high, start_s or 0.0, duration_s if end_s is None else end_s)
+        start_s = start_s or 0.0
+        slope = Piece(start_s, low, high, (duration_s if end_s is None else end_s) - start_s)
+        return (Piece(0.0, low, low), slope) if start_s else (slope,)
     if start_s is None:
         raise _bad_profile(text, "does not say when the rate changes")
-    return _step(low, high, start_s, end_s)
-
-
-def _ramp(low: float, high: float, start_s: float, end_s: float) -> Pieces:
-    slope = Piece(start_s, low, high, end_s - start_s)
-    return (Piece(0.0, low, low), slope) if start_s else (slope,)
-
-
-def _step(low: float, high: float, start_s: float, end_s: float | None) -> Pieces:
     before, after = Piece(0.0, low, low), Piece(start_s, high, high)
     pieces = (before, after) if start_s else (after,)
     return pieces if end_s is None else (*pieces, Piece(end_s, low, low))

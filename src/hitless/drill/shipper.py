@@ -64,9 +64,9 @@ class CommandShipper:
         service_dir: Path,
         data_dir: Path,
         stage: str,
-        strategy: str | None = None,
-        home: str | None = None,
-        read_status: Callable[[], Mapping[str, Any]] | None = None,
+        strategy: str | None,
+        home: str | None,
+        read_status: Callable[[], Mapping[str, Any]],
     ) -> None:
         """`read_status` reads the status without a new process, so that recovery is measured precisely."""
         self._read_status = read_status
@@ -76,9 +76,7 @@ class CommandShipper:
         self._home = ["--home", home] if home else []
 
     async def status(self) -> Mapping[str, Any]:
-        if self._read_status is not None:
-            return await asyncio.to_thread(self._read_status)
-        return document_or_raise(await self._run("status", self._service_dir))
+        return await asyncio.to_thread(self._read_status)
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         by = ["--strategy", strategy] if strategy else self._strategy
