@@ -50,7 +50,6 @@ def a_service(
     *,
     functions: Sequence[Function] = (),
     patterns: tuple[str, ...] = (),
-    individually: bool = False,
     requirements: str | None = None,
 ) -> Service:
     """A service in `folder`, which is made: one function `api` in src/handlers.py unless told otherwise."""
@@ -61,7 +60,7 @@ def a_service(
         write_files(folder, {"requirements.txt": requirements})
     return Service(
         name="sample", folder=folder, file=folder / "serverless.yml", stage="dev", region="eu-west-1", stages=(),
-        functions=tuple(functions) or (a_function(),), individually=individually, package_patterns=patterns,
+        functions=tuple(functions) or (a_function(),), package_patterns=patterns,
     )  # fmt: skip
 
 

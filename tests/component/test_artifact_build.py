@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,10 @@ import pytest
 
 from hitless.artifact import Artifact, ArtifactStore, BuiltArtifacts, archive, build
 from hitless.artifact.archive import ZipMember
-from hitless.artifact.build import NO_FILES
 from hitless.artifact.model import Host, Platform
 from hitless.artifact.requirements import Requirements
 from hitless.errors import BuildError
-from hitless.service.model import Service
+from hitless.service.model import Service, WsgiApp
 from tests.component.artifact_support import (
     HERE,
     RUNTIME,
@@ -43,12 +42,9 @@ def built(
     store: ArtifactStore,
     installer: FakeInstaller | None = None,
     *,
-    extra_files: Mapping[str, bytes] = NO_FILES,
     host: Host = HERE,
 ) -> BuiltArtifacts:
-    return build(
-        service, store, say=lambda _: None, extra_files=extra_files, installer=installer or FakeInstaller(), host=host
-    )
+    return build(service, store, say=lambda _: None, installer=installer or FakeInstaller(), host=host)
 
 
 def only(result: BuiltArtifacts) -> Artifact:
@@ -205,29 +201,22 @@ def test_a_name_that_is_both_file_and_folder_is_an_error(tmp_path: Path, store: 
 
 
 def test_generated_files_are_added_and_replace_code(tmp_path: Path, store: ArtifactStore) -> None:
-    service = a_service(tmp_path / "s")
-    extra = {"src/handlers.py": b"def api(e, c): ...\n", "marker/release.txt": b"7"}
-    tree = store.unpack(only(built(service, store, extra_files=extra)).digest)
-    assert (tree / "src" / "handlers.py").read_bytes() == extra["src/handlers.py"]
-    assert (tree / "marker" / "release.txt").read_bytes() == b"7"
-
-
-@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", ""])
-def test_a_generated_file_cannot_point_outside(tmp_path: Path, store: ArtifactStore, name: str) -> None:
-    with pytest.raises(BuildError, match="generated file"):
-        built(a_service(tmp_path / "s"), store, extra_files={name: b""})
+    service = replace(a_service(tmp_path / "s", {"wsgi_handler.py": "mine"}), wsgi=WsgiApp("src/handlers.api"))
+    tree = store.unpack(only(built(service, store)).digest)
+    assert "serverless_wsgi.make_handler" in (tree / "wsgi_handler.py").read_text()
+    assert (tree / "serverless_wsgi.py").is_file()
 
 
 def test_functions_share_one_artifact_unless_packaged_individually(tmp_path: Path, store: ArtifactStore) -> None:
     files = {"src/one.py": "", "src/two.py": ""}
+    functions = [a_function("one", "src/one.f"), a_function("two", "src/two.f")]
+    together = built(a_service(tmp_path / "s", files, functions=functions), store)
+    assert together.by_function["one"] == together.by_function["two"]
     functions = [
         a_function("one", "src/one.f", patterns=("!src/two.py",)),
         a_function("two", "src/two.f", patterns=("!src/one.py",)),
     ]
-    together = built(a_service(tmp_path / "s", files, functions=functions), store)
-    assert together.by_function["one"] == together.by_function["two"]
-    assert any("individually" in warning for warning in together.warnings)
-    service = a_service(tmp_path / "s", files, functions=functions, individually=True, patterns=("!src/handlers.py",))
+    service = a_service(tmp_path / "s", files, functions=functions, patterns=("!src/handlers.py",))
     apart = built(service, store)
     assert zip_names(store.zip_path(apart.by_function["one"].digest)) == ["src/one.py"]
     assert zip_names(store.zip_path(apart.by_function["two"].digest)) == ["src/two.py"]
@@ -289,8 +278,8 @@ def test_a_zip_too_large_for_direct_upload_is_noticed(tmp_path: Path, store: Art
 
 
 def test_names_that_differ_by_case_only_are_noticed(tmp_path: Path, store: ArtifactStore) -> None:
-    warnings = built(a_service(tmp_path / "s"), store, extra_files={"A.txt": b"", "a.txt": b""}).warnings
-    assert any("A.txt and a.txt differ only by case" in warning for warning in warnings)
+    warnings = built(a_service(tmp_path / "s", {"Dep/__init__.py": ""}, requirements=PINNED), store).warnings
+    assert any("Dep/__init__.py and dep/__init__.py differ only by case" in warning for warning in warnings)
 
 
 def test_an_unreadable_file_is_named_and_nothing_is_left(world_readable: Path) -> None:
@@ -435,7 +424,7 @@ def test_a_module_is_the_root_of_its_functions_package_with_its_own_requirements
 ) -> None:
     code = "def hello(event, context): ..."
     files = {"bot/web.py": code, "bot/lib/x.py": "", "bot/requirements.txt": PINNED}
-    service = a_service(tmp_path / "s", files, individually=True)
+    service = a_service(tmp_path / "s", files)
     bot = replace(a_function("bot", "web.hello"), module="bot")
     result = built(replace(service, functions=(*service.functions, bot)), store)
     assert list(result.by_function) == ["api", "bot"]

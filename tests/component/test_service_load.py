@@ -52,7 +52,6 @@ custom: {hitless: {workers: 3, stages: {dev: {}, prod: {}}}}
     service = load(folder, text.replace("/zones/{area}/", "'/zones/{area}/'"), environ={"LEVEL": "debug"})
     assert (service.name, service.stage, service.region) == ("demo", "dev", "eu-central-1")
     assert (service.folder, service.file) == (folder, folder / "serverless.yml")
-    assert service.individually
     assert service.package_patterns == ("!tests/**", "keep", "extra", "!*.md")
     assert [stage.name for stage in service.stages] == ["dev", "prod"]
     assert service.settings is service.stages[0]
@@ -81,7 +80,7 @@ def test_the_defaults_are_serverless_frameworks(folder: Path) -> None:
     service = load(folder, HEAD + API)
     (function,) = service.functions
     assert (function.memory_mb, function.timeout_s, function.workers, function.architecture) == (1024, 6, 2, "x86_64")
-    assert (service.region, service.individually, service.package_patterns) == ("us-east-1", False, ())
+    assert (service.region, service.package_patterns) == ("us-east-1", ())
 
 
 def test_reading_twice_gives_equal_services_whatever_the_order_of_the_environment(folder: Path) -> None:

@@ -7,14 +7,15 @@ dependencies is the beginning of the artifact.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from pathlib import Path
 
-from hitless.artifact import archive, dependencies
-from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown, why_unsafe
+from hitless.artifact import archive, dependencies, serverless_wsgi
+from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown
 from hitless.artifact.dependencies import Dependencies, Installer
 from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
@@ -22,13 +23,21 @@ from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
 from hitless.artifact.uv import Uv
-from hitless.artifact.wsgi import wsgi_files
 from hitless.errors import BuildError
-from hitless.service.model import ENDED_RUNTIMES, Function, Service
+from hitless.service.model import ENDED_RUNTIMES, Function, Service, WsgiApp
 
 _OTHER_LOCKS = (*LOCKS, "Pipfile.lock", "pdm.lock")
 _SHOWN_AT_MOST = 5
-NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+
+_WSGI_HANDLER = """\
+\"\"\"Added by hitless in place of the plugin serverless-wsgi: the WSGI application as a Lambda handler.\"\"\"
+
+import os
+
+import serverless_wsgi
+
+handler = serverless_wsgi.make_handler(os.path.dirname(os.path.abspath(__file__)))
+"""
 
 
 def build(
@@ -36,18 +45,17 @@ def build(
     store: ArtifactStore,
     *,
     say: Callable[[str], None],
-    extra_files: Mapping[str, bytes] = NO_FILES,
     installer: Installer | None = None,
     host: Host | None = None,
 ) -> BuiltArtifacts:
     """Build the artifacts of all functions of `service` into `store`.
 
-    `say` gets a sentence for each step that takes time; `extra_files` (name → bytes) are added to every artifact, in
-    place of a file of that name. `installer` and `host` are uv with this process's environment, and this machine.
+    `say` gets a sentence for each step that takes time. `installer` and `host` are uv with this process's environment,
+    and this machine.
     Raises BuildError (a fault of the service) or MachineError (disk, permissions); then nothing incomplete is left.
     """
     started = time.monotonic()
-    files = {**wsgi_files(service.wsgi), **extra_files}
+    files = wsgi_files(service.wsgi)
     with store.working() as workspace:
         built = [
             _Build(
@@ -60,6 +68,18 @@ def build(
     count = len({artifact.digest for artifact in result.by_function.values()})
     say(f"built {count} artifact{'s' if count != 1 else ''} in {time.monotonic() - started:.2f} s")
     return result
+
+
+def wsgi_files(wsgi: WsgiApp | None) -> Mapping[str, bytes]:
+    """Name → content of the files that the plugin serverless-wsgi packs, with a module of ours in its place."""
+    if wsgi is None:
+        return {}
+    configuration = {"app": wsgi.app, "text_mime_types": list(wsgi.text_mime_types)}
+    return {
+        "wsgi_handler.py": _WSGI_HANDLER.encode(),
+        "serverless_wsgi.py": Path(serverless_wsgi.__file__).read_bytes(),
+        serverless_wsgi.CONFIGURATION: json.dumps(configuration).encode(),
+    }
 
 
 def _joined(service: Service, built: Iterable[BuiltArtifacts]) -> BuiltArtifacts:
@@ -81,7 +101,7 @@ class _Build:
     service: Service
     store: ArtifactStore
     say: Callable[[str], None]
-    extra_files: Mapping[str, bytes]
+    generated: Mapping[str, bytes]
     installer: Installer
     host: Host
     workspace: WorkFolder
@@ -99,7 +119,7 @@ class _Build:
         portable: dict[str, Artifact] = {}
         for function in [one for one in self.service.functions if one.module == self.module]:
             declared = Platform(function.runtime, function.architecture)
-            patterns = self._patterns_of(function)
+            patterns = (*self.service.package_patterns, *function.package_patterns)
             if different := self.host.differences(declared):
                 self._warn(
                     f"{declared} is declared, but {'; '.join(different)}: what runs here is built for this machine from"
@@ -113,12 +133,6 @@ class _Build:
             self._check_handler(function, patterns)
         self._warn_of_requirements()
         return BuiltArtifacts(by_function, portable, tuple(self.warnings))
-
-    def _patterns_of(self, function: Function) -> tuple[str, ...]:
-        own = function.package_patterns if self.service.individually else ()
-        if function.package_patterns and not self.service.individually:
-            self._warn("a function's package.patterns apply only with package.individually: true, as in Serverless")
-        return (*self.service.package_patterns, *own)
 
     def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
         """The artifact for a declared platform that is not this machine's. A promotion needs it."""
@@ -158,10 +172,7 @@ class _Build:
         code = {file.name: file for file in kept}
         for notice in walk.notices:
             self._warn(notice)
-        for name, content in self.extra_files.items():
-            if why := why_unsafe(name):
-                raise BuildError(f"generated file {shown(name)}: the name {why}", hint="use a relative name")
-            code[name] = ZipMember(name, content)
+        code.update({name: ZipMember(name, content) for name, content in self.generated.items()})
         if not code:
             raise BuildError(
                 "the package is empty: package.patterns exclude every file of the service's folder",

@@ -318,7 +318,7 @@ class Service:
     """A whole serverless.yml, read for one stage.
 
     `notices` are sentences, `serverless.yml:12: functions.api.layers: …`, about keys that have an effect only on AWS.
-    `package_patterns` are the service's own; with `individually` a function's follow them.
+    `package_patterns` are the service's own; a function's follow them.
     """
 
     name: str
@@ -328,7 +328,6 @@ class Service:
     region: str
     stages: tuple[StageSettings, ...]
     functions: tuple[Function, ...]
-    individually: bool = False
     package_patterns: tuple[str, ...] = ()
     memory_mb: int | None = None
     """Memory for all workers of the engine together; None leaves it to the engine."""

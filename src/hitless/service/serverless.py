@@ -51,7 +51,6 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         region=_region(provider, context.options),
         stages=settings.stages,
         functions=read,
-        individually=package.individually,
         package_patterns=package.patterns,
         memory_mb=settings.memory_mb,
         previews=settings.previews,
