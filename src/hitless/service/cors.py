@@ -27,7 +27,10 @@ def rest_cors(events: Iterable[RouteEvent]) -> dict[str, Cors]:
         if cors is not None and cors.data is not False:
             path = event.route.path
             found[path] = _united(_rest_event(cors, event.route.method), found.get(path))
-    return {path: _with_methods(cors) for path, cors in found.items()}
+    for path, read in found.items():
+        each = ((_OTHER_METHODS if method == ANY else (method,)) for method in read.methods)
+        found[path] = replace(read, methods=tuple(method for group in each for method in group))
+    return found
 
 
 def _rest_event(cors: Value, method: str) -> Cors:
@@ -58,11 +61,6 @@ def _united(new: Cors, old: Cors | None) -> Cors:
         credentials=new.credentials or old.credentials,
         cache_control=new.cache_control or old.cache_control,
     )
-
-
-def _with_methods(cors: Cors) -> Cors:
-    each = ((_OTHER_METHODS if method == ANY else (method,)) for method in cors.methods)
-    return replace(cors, methods=tuple(method for group in each for method in group))
 
 
 def http_api_cors(provider: Value, events: Iterable[RouteEvent]) -> Cors | None:

@@ -35,9 +35,9 @@ def read_events(function: Value) -> tuple[RouteEvent, ...]:
         if not isinstance(event.data, Mapping):
             continue
         if (http := event.get("http")) is not None:
-            found.append(RouteEvent(http, _rest_route(http), http_api=False))
+            found.append(RouteEvent(http, _read_route(http, http_api=False), http_api=False))
         if (http_api := event.get("httpApi")) is not None:
-            found.append(RouteEvent(http_api, _http_api_route(http_api), http_api=True))
+            found.append(RouteEvent(http_api, _read_route(http_api, http_api=True), http_api=True))
     return tuple(found)
 
 
@@ -80,25 +80,22 @@ def _conflict(first: Value, second: Value, reason: str) -> Exception:
     )
 
 
-def _rest_route(event: Value) -> Route:
+def _read_route(event: Value, *, http_api: bool) -> Route:
+    form = _HTTP_API_FORM if http_api else _REST_FORM
     if isinstance(event.data, str):
-        return _short_route(event, _REST_FORM)
-    method, path = _required(event, "method", _REST_FORM), _required(event, "path", _REST_FORM)
-    return _route(method, method.text(), path, path.text())
-
-
-def _http_api_route(event: Value) -> Route:
-    if isinstance(event.data, str):
-        if event.data.strip() == _EVERY:
+        if http_api and event.data.strip() == _EVERY:
             return Route(ANY, DEFAULT_PATH)
-        return _short_route(event, _HTTP_API_FORM, every=True)
-    method, path = event.get("method"), _required(event, "path", _HTTP_API_FORM)
-    if path.text() == _EVERY:
+        found = _SHORT_FORM.fullmatch(event.text().strip())
+        if found is None:
+            raise event.fault(f"{event.shown()} is not a route", form)
+        return _route(event, found[1], event, found[2], every=http_api)
+    if http_api and _required(event, "path", form).text() == _EVERY:
+        method = event.get("method")
         if method is not None and method.text() != _EVERY:
             raise method.fault(f"{method.shown()} cannot be the default route's method", "write method: '*'")
         return Route(ANY, DEFAULT_PATH)
-    method = _required(event, "method", _HTTP_API_FORM)
-    return _route(method, method.text(), path, path.text(), every=True)
+    method, path = _required(event, "method", form), _required(event, "path", form)
+    return _route(method, method.text(), path, path.text(), every=http_api)
 
 
 def _required(event: Value, key: str, form: str) -> Value:
@@ -107,14 +104,7 @@ def _required(event: Value, key: str, form: str) -> Value:
     return value
 
 
-def _short_route(event: Value, form: str, *, every: bool = False) -> Route:
-    found = _SHORT_FORM.fullmatch(event.text().strip())
-    if found is None:
-        raise event.fault(f"{event.shown()} is not a route", form)
-    return _route(event, found[1], event, found[2], every=every)
-
-
-def _route(method_at: Value, method: str, path_at: Value, path: str, *, every: bool = False) -> Route:
+def _route(method_at: Value, method: str, path_at: Value, path: str, *, every: bool) -> Route:
     upper = ANY if every and method == _EVERY else method.upper()
     if upper not in (*METHODS, ANY):
         hint = "write ANY for all methods" if method == _EVERY else did_you_mean(upper, (*METHODS, ANY))

@@ -12,6 +12,7 @@ from pathlib import Path
 from hitless.service.cors import http_api_cors, rest_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, without_doubles
 from hitless.service.handlers import check_handler
+from hitless.service.keys import plugins_of
 from hitless.service.model import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TARGET_PERCENT,
@@ -25,7 +26,6 @@ from hitless.service.model import (
 )
 from hitless.service.settings import Provisioned, Workers
 from hitless.service.value import Notices, Value, did_you_mean
-from hitless.service.wsgi import HANDLER, is_wsgi
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
 ARCHITECTURES = ("x86_64", "arm64")
@@ -36,6 +36,9 @@ HTTP_API_TIMEOUT_S = 30
 """An HTTP API answers 503 for what takes longer."""
 
 LAMBDA_NAME_LENGTH = 64
+
+WSGI_HANDLERS = ("wsgi_handler.handler", "wsgi.handler")
+"""The handler of the plugin serverless-wsgi, under its name of today and of before."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -114,6 +117,7 @@ class FunctionReader:
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
         scaled = self._scaled(name, ready)
+        http_routes = tuple(event.route for event in events if event.http_api)
         return Function(
             name=name,
             handler=self._handler(handler, module),
@@ -124,7 +128,7 @@ class FunctionReader:
             timeout_s=self._timeout(entry, limit_s),
             environment=self._environment(entry),
             routes=tuple(event.route for event in events),
-            http_api=self._http_api(entry, events, http_cors),
+            http_api=HttpApi(http_routes, read_payload(self.provider, entry), http_cors) if http_routes else None,
             preflights=self._preflights(events),
             package_patterns=self._patterns(entry),
             workers=self.workers.least,
@@ -138,8 +142,8 @@ class FunctionReader:
         )
 
     def _handler(self, handler: Value, module: str) -> str:
-        if self.wsgi is not None and is_wsgi(handler):
-            return HANDLER
+        if self.wsgi is not None and handler.text() in WSGI_HANDLERS:
+            return WSGI_HANDLERS[0]
         return check_handler(handler, self.folder / module)
 
     def _module(self, entry: Value) -> str:
@@ -152,10 +156,6 @@ class FunctionReader:
         if not os.path.isdir(folder) or not Path(folder).is_relative_to(os.path.realpath(self.folder)):
             raise value.fault(f"{value.shown()} is not a folder of the service", "name a folder beside serverless.yml")
         return "" if module == "." else module.removeprefix("./")
-
-    def _http_api(self, entry: Value, events: tuple[RouteEvent, ...], cors: Cors | None) -> HttpApi | None:
-        routes = tuple(event.route for event in events if event.http_api)
-        return HttpApi(routes, read_payload(self.provider, entry), cors) if routes else None
 
     def _preflights(self, events: tuple[RouteEvent, ...]) -> tuple[Preflight, ...]:
         """Those of the paths that no function before it has; a route for OPTIONS is the handler's to answer."""
@@ -241,6 +241,18 @@ class FunctionReader:
             self.notices.add("own patterns", package, sentence)
             return ()
         return patterns
+
+
+def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:
+    """The WSGI application that the plugin serverless-wsgi would pack, or None. ServiceFileError if the folder does not
+    define it.
+    """
+    settings = root.get("custom", "wsgi")
+    app = settings.get("app") if settings is not None else None
+    if settings is None or app is None or "serverless-wsgi" not in [plugin.text() for plugin in plugins_of(root)]:
+        return None
+    types = settings.optional("textMimeTypes", Value.items, ())
+    return WsgiApp(check_handler(app, folder), tuple(one.text() for one in types))
 
 
 def read_package(root: Value) -> PackageSettings:

@@ -222,12 +222,17 @@ def check_keys(root: Value, notices: Notices) -> None:
             notices.add(f"custom.{name}", entry, "is not read by anything here: did you mean custom.hitless?")
 
 
-def _plugins(root: Value, notices: Notices) -> list[str]:
+def plugins_of(root: Value) -> tuple[Value, ...]:
+    """The names of the plugins, which are a list or `plugins.modules`."""
     value = root.get("plugins")
     if value is not None and isinstance(value.data, Mapping):
         value = value.get("modules")
+    return value.items() if value is not None else ()
+
+
+def _plugins(root: Value, notices: Notices) -> list[str]:
     loud: list[str] = []
-    for item in value.items() if value else ():
+    for item in plugins_of(root):
         name = item.text()
         if name not in QUIET_PLUGINS:
             loud.append(name)

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hitless.service.closed import why_refused
-from hitless.service.functions import FunctionReader, read_package
+from hitless.service.functions import FunctionReader, read_package, read_wsgi
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.resolve import VariableContext
 from hitless.service.rollouts import check_references
 from hitless.service.settings import read_settings
 from hitless.service.value import Notices, Unresolved, Value
-from hitless.service.wsgi import read_wsgi
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
