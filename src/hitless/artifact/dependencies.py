@@ -251,13 +251,10 @@ def _links_state(folder: Path, link: str) -> object:
 def _configuration(folder: Path) -> list[str]:
     """uv's settings in files of the service's folder."""
     texts: list[str] = []
-    for name, pick in (("uv.toml", str), ("pyproject.toml", _uv_table)):
+    for name in ("uv.toml", "pyproject.toml"):
         try:
-            texts.append(pick((folder / name).read_text("utf-8")))
+            text = (folder / name).read_text("utf-8")
+            texts.append(text if name == "uv.toml" else repr(tomllib.loads(text).get("tool", {}).get("uv")))
         except (OSError, ValueError):
             continue
     return texts
-
-
-def _uv_table(text: str) -> str:
-    return repr(tomllib.loads(text).get("tool", {}).get("uv"))

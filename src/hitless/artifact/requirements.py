@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Specification
-from packaging.specifiers import Specifier
 from packaging.utils import canonicalize_name
 
 from hitless.artifact.locks import read_lock
@@ -185,7 +184,10 @@ def _requirement(at: str, line: str) -> Requirement:
         raise BuildError(f"{at}: is not a requirement", hint="write NAME==VERSION") from error
     name = canonicalize_name(read.name)
     if read.url is None:
-        return Requirement(name, at, any(_allows_one_version(one) for one in read.specifier))
+        pinned = any(
+            one.operator == "===" or (one.operator == "==" and not one.version.endswith(".*")) for one in read.specifier
+        )
+        return Requirement(name, at, pinned)
     if _REPOSITORY.match(read.url):
         raise _refused(at, f"{name} from a repository", f"build a wheel and list it as {name}==VERSION")
     if not re.match(r"https?://", read.url):
@@ -193,10 +195,6 @@ def _requirement(at: str, line: str) -> Requirement:
             at, f"{name} from a local path", f"list it as {name}==VERSION, with --find-links FOLDER for its wheel"
         )
     return Requirement(name, at, bool(_HASH.search(line)))
-
-
-def _allows_one_version(one: Specifier) -> bool:
-    return one.operator == "===" or (one.operator == "==" and not one.version.endswith(".*"))
 
 
 def _refused(at: str, what: str, hint: str) -> BuildError:

@@ -142,7 +142,7 @@ def refusal(stderr: str, requirements: Requirements, platform: Platform, environ
             hint="free space on the disk of the data folder and of uv's cache",
             details=details,
         )
-    named = [one for one in requirements.required if _mentions(reason, one.name)]
+    named = [one for one in requirements.required if re.search(rf"(?<![\w.-]){re.escape(one.name)}(?![\w-])", reason)]
     where = ", ".join(f"{one.at} ({one.name})" for one in named) or REQUIREMENTS_FILE
     if any(sign in text for sign in _NETWORK):
         return BuildError(
@@ -162,10 +162,6 @@ def without_secrets(text: str, environ: Mapping[str, str]) -> str:
         if value and name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN")):
             text = text.replace(value, "***")
     return text
-
-
-def _mentions(reason: str, name: str) -> bool:
-    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", reason) is not None
 
 
 def _hint(text: str, platform: Platform) -> str:
