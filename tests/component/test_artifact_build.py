@@ -256,7 +256,7 @@ def test_the_services_own_folder_cannot_be_the_data_folder(tmp_path: Path) -> No
 
 def test_a_service_inside_the_data_folder_can_be_built(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "data" / "artifacts")
-    assert store.has(only(built(a_service(tmp_path / "data" / "copy"), store)).digest)
+    assert store.verify(only(built(a_service(tmp_path / "data" / "copy"), store)).digest)
 
 
 def test_a_package_over_lambdas_limit_is_an_error_with_the_largest_files(tmp_path: Path, store: ArtifactStore) -> None:

@@ -61,7 +61,6 @@ class Installer(Protocol):
 class Dependencies:
     """One entry of the cache. `names` are its files in the zip's order, `distributions` the installed packages."""
 
-    key: str
     folder: Path
     names: tuple[str, ...]
     distributions: tuple[str, ...]
@@ -107,7 +106,7 @@ def load(folder: Path) -> Dependencies | None:
             return None
     except (OSError, EngineError):
         return None
-    return Dependencies(folder.name, folder, listed.names, listed.distributions, listed.built)
+    return Dependencies(folder, listed.names, listed.distributions, listed.built)
 
 
 def key_of(folder: Path, requirements: Requirements, platform: Platform, settings: dict[str, str]) -> str:

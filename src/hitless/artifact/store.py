@@ -65,10 +65,6 @@ class ArtifactStore:
         """Where the zip of that digest is, or would be. Raises UsageError if it is not a digest."""
         return self._zips / f"{_hex(digest)}.zip"
 
-    def has(self, digest: str) -> bool:
-        """Whether the zip is here."""
-        return self.zip_path(digest).is_file()
-
     def verify(self, digest: str) -> bool:
         """Whether the zip is here and its bytes have that digest."""
         path = self.zip_path(digest)
@@ -96,7 +92,7 @@ class ArtifactStore:
         digest = archive.digest_of(zipped)
         target = self.zip_path(digest)
         note = zipped.with_suffix(".json")
-        note.write_text(to_text(_Note(used.key if used else None, linked)), "utf-8")
+        note.write_text(to_text(_Note(used.folder.name if used else None, linked)), "utf-8")
         note.replace(target.with_suffix(".json"))
         if target.exists() and target.stat().st_size == zipped.stat().st_size:
             os.utime(target)
