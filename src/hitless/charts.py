@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 
 Point = tuple[float, float]
@@ -52,10 +52,6 @@ class Axes:
     def end(self) -> int:
         """Where the horizontal axis ends."""
         return self.width - self.right
-
-    def upto(self, most: float) -> Axes:
-        """The same place with another vertical scale."""
-        return replace(self, most=most)
 
     def x(self, value: float) -> float:
         return self.left + (self.end - self.left) * min(max(value / self.span, 0.0), 1.0)

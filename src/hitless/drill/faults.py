@@ -29,10 +29,6 @@ class FaultContext:
     send: Callable[[int, signal.Signals], None]
     clock: Clock
 
-    def kill(self, pid: int) -> None:
-        """Kill a process."""
-        self.send(pid, signal.SIGKILL)
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -54,7 +50,7 @@ def send(pid: int, number: signal.Signals) -> None:
 async def _kill_worker(context: FaultContext) -> Recovered:
     before = await _workers_now(context)
     victim = before[0]
-    context.kill(victim)
+    context.send(victim, signal.SIGKILL)
 
     def recovered(status: Status) -> bool:
         now = _workers(status, context.stage)
@@ -82,7 +78,7 @@ async def _kill_zygote(context: FaultContext) -> Recovered:
     if function is None:
         raise ConflictError("no zygote is running", hint="see `hitless status`")
     name, victim = function["name"], function["zygote_pid"]
-    context.kill(victim)
+    context.send(victim, signal.SIGKILL)
 
     def recovered(status: Status) -> bool:
         pids = {one["name"]: one.get("zygote_pid") for one in _functions(status, context.stage)}
@@ -93,7 +89,7 @@ async def _kill_zygote(context: FaultContext) -> Recovered:
 
 async def _kill_daemon(context: FaultContext) -> Recovered:
     victim = (await context.shipper.status())["engine"]["pid"]
-    context.kill(victim)
+    context.send(victim, signal.SIGKILL)
     await context.shipper.up()
     return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, context.stage).get("live"))
 
@@ -105,7 +101,7 @@ def _kill_of_engine(key: str) -> Callable[[FaultContext], Awaitable[Recovered]]:
         victim = (await context.shipper.status())["engine"].get(key)
         if not victim:
             raise ConflictError(f"the engine's status has no {key}", hint="see `hitless status --json`")
-        context.kill(victim)
+        context.send(victim, signal.SIGKILL)
         return lambda status: status["engine"].get(key) not in (None, victim)
 
     return inject

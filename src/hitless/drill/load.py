@@ -104,8 +104,6 @@ class Load:
     async def wait(self) -> None:
         """Wait until the last request is accounted for (or its sender is dead)."""
         await asyncio.gather(*self._tasks)
-        for sender in self.senders:
-            await sender.process.wait()
 
     async def stop(self) -> None:
         """Kill the processes; requests under way are not accounted for."""
@@ -129,15 +127,13 @@ class Load:
                     sender.records += len(payload) // RECORD.size - amendments(payload)
                     self._on_records(payload)
                 else:
-                    self._note(sender, decode(payload, Note, "a sender"))
+                    note = decode(payload, Note, "a sender")
+                    if note.ready:
+                        sender.ready.set()
+                    if note.sample and len(self.samples) < MAX_SAMPLES:
+                        self.samples.append(note.sample)
+                    self.counts.update(note.counts)
         await sender.process.wait()
         sender.ready.set()
         assert sender.process.stdin is not None
         sender.process.stdin.close()
-
-    def _note(self, sender: SenderProcess, note: Note) -> None:
-        if note.ready:
-            sender.ready.set()
-        if note.sample and len(self.samples) < MAX_SAMPLES:
-            self.samples.append(note.sample)
-        self.counts.update(note.counts)

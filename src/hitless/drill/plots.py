@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, points
 from hitless.drill.tally import FAILED, Slot
@@ -34,7 +34,6 @@ class Column:
 
     @property
     def per_s(self) -> float:
-        """Requests a second."""
         return sum(self.by_release.values())
 
 
@@ -137,7 +136,7 @@ def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], ban
     ticks = nice_ticks(float(max((one.workers for one in samples), default=1)), 4)
     load_ticks = nice_ticks(float(max((column.per_s for column in columns), default=1)), 4)
     axes = Axes(_span_s(columns), ticks[-1], height=220)
-    load = axes.upto(load_ticks[-1])
+    load = replace(axes, most=load_ticks[-1])
     outline = load.steps((column.at_s, column.end_s, column.per_s) for column in columns)
     around: list[Point] = [(axes.left, axes.floor), *outline, (axes.x(axes.span), axes.floor)]
     marks = [*_plain_grid(axes, ticks), element("polygon", class_="load", points=points(around))]

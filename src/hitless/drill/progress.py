@@ -60,7 +60,6 @@ class TerminalProgress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print a line."""
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False)
         else:
@@ -68,7 +67,6 @@ class TerminalProgress:
             self._stream.flush()
 
     def tick(self, snapshot: Snapshot) -> None:
-        """Update the live line."""
         if self._live is None:
             return
         colour = "bold red" if snapshot.failed else "green"

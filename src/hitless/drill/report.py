@@ -21,7 +21,6 @@ def write_report(result: DrillResult, path: Path) -> None:
 
 
 def render(result: DrillResult) -> str:
-    """The page's text."""
     environment = environment_of("hitless.drill")
     environment.filters["ms"] = _ms
     axis = columns(result.tally.slots, result.tally.slot_us, result.duration_s)

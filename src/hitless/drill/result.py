@@ -160,10 +160,6 @@ class DrillResult:
             count for (release, epoch), count in counts.items() if release == one.release and since <= epoch < until
         )
 
-    def moment(self, at_us: int) -> str:
-        """An instant of the drill as a timestamp."""
-        return timestamp(self.started_at + timedelta(microseconds=at_us))
-
     def to_json(self) -> dict[str, Any]:
         """The document as the command line prints it."""
         return dict(to_plain(self.document()))
@@ -224,7 +220,8 @@ class DrillResult:
         for kind in FailureKind:
             if seen := self.tally.failures.get(kind):
                 during = seen.during.label if seen.during else None
-                rows.append(FailureRow(kind, seen.count, self.moment(seen.first_us), during))
+                first_at = timestamp(self.started_at + timedelta(microseconds=seen.first_us))
+                rows.append(FailureRow(kind, seen.count, first_at, during))
             else:
                 rows.append(FailureRow(kind, 0, None, None))
         return rows

@@ -40,10 +40,6 @@ class Window:
     shielded: int = 0
     phases: list[RolloutPhase] = field(default_factory=list)
 
-    def holds(self, from_us: int, until_us: int) -> bool:
-        """Whether a request that was under way in that time overlaps this window."""
-        return self.start_us <= until_us and (self.end_us is None or from_us < self.end_us)
-
     def state_at(self, at_us: int) -> str | None:
         """The rollout's state then; `building` before its first step, None if there is no rollout."""
         if not self.phases:
@@ -58,7 +54,6 @@ class Timeline:
         self.windows: list[Window] = []
 
     def open(self, label: str, now_us: int) -> Window:
-        """Begin a window."""
         self.windows.append(Window(label, len(self.windows) + 1, now_us))
         return self.windows[-1]
 
@@ -69,7 +64,7 @@ class Timeline:
     def find(self, from_us: int, until_us: int) -> Window | None:
         """The latest window that overlaps with a request that was under way in that time."""
         for window in reversed(self.windows):
-            if window.holds(from_us, until_us):
+            if window.start_us <= until_us and (window.end_us is None or from_us < window.end_us):
                 return window
             if window.end_us is not None and window.end_us <= from_us:
                 return None
@@ -98,14 +93,12 @@ class WorkerWatch:
         self.samples: list[WorkerSample] = []
 
     async def run(self) -> None:
-        """Sample until cancelled."""
         while True:
             with contextlib.suppress(HitlessError, OSError):
                 self.take(await self._shipper.status())
             await asyncio.sleep(self._period_s)
 
     def take(self, status: Mapping[str, Any]) -> None:
-        """Add a sample."""
         functions: Sequence[Mapping[str, Any]] = stage_of(status, self._stage).get("functions") or ()
         workers = [worker for one in functions for worker in one["workers"] if worker["pid"]]
         busy = sum(bool(worker.get("busy")) for worker in workers)

@@ -57,7 +57,7 @@ class Workspace:
             self._functions: dict[Path, list[str]] = {}
             for handler in dict.fromkeys(source.handlers):
                 self._functions.setdefault(self._module_of(handler), []).append(handler.rpartition(".")[2])
-            self._modules = tuple(self._functions)
+            self._marker = next(iter(self._functions)).parent / MARKER
         except shutil.Error as error:
             self.remove()
             raise UsageError(
@@ -70,15 +70,15 @@ class Workspace:
 
     def mark(self, text: str) -> None:
         """Make this release differ from every other."""
-        self._write(self._modules[0].parent / MARKER, f"MARKER = {text!r}\n".encode())
+        self._write(self._marker, f"MARKER = {text!r}\n".encode())
 
     def unmark(self) -> None:
         """Remove the marker, so that the copy is packaged like the original."""
-        (self._modules[0].parent / MARKER).unlink(missing_ok=True)
+        self._marker.unlink(missing_ok=True)
 
     def append(self, code: str) -> None:
         """Add code at the end of each handler's module."""
-        for module in self._modules:
+        for module in self._functions:
             original = self._originals.setdefault(module, module.read_bytes())
             self._write(module, original + b"\n\n" + code.encode())
 
@@ -102,7 +102,6 @@ class Workspace:
         self._originals.clear()
 
     def remove(self) -> None:
-        """Delete the copy."""
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _module_of(self, handler: str) -> Path:
