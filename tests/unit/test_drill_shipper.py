@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from hitless.drill.shipper import Shipped, document_of, document_or_raise, outcome_of, stage_of
+from hitless.drill.shipper import CommandShipper, Shipped, document_of, stage_of
 from hitless.drill.workspace import with_stage_setting
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
 
 pytestmark = pytest.mark.unit
 
 
+class Command(CommandShipper):
+    """A shipper whose command ends with this exit code and document."""
+
+    def __init__(self, code: int, document: dict[str, object]) -> None:
+        super().__init__(service_dir=Path(), data_dir=Path(), stage="dev", strategy=None, home=None, read_status=dict)
+        self.ended = code, document
+
+    async def _run(self, verb: str, folder: Path, *arguments: str) -> dict[str, Any]:
+        code, document = self.ended
+        return document_of(verb, code, json.dumps(document).encode(), b"")
+
+
 @pytest.mark.parametrize(
     ("code", "document", "shipped"),
     [
-        (0, {"release": 4, "outcome": "live", "reason": None}, Shipped(4, "live")),
+        (0, {"release": 4, "outcome": "live", "reason": None, "candidate": None}, Shipped(4, "live")),
         (0, {"release": 4, "outcome": "live", "candidate": {"shielded": 3}}, Shipped(4, "live", None, {"shielded": 3})),
         (3, {"release": 5, "outcome": "rolled_back", "reason": "no"}, Shipped(5, "rolled_back", "no")),
         (2, {"error": {"message": "serverless.yml:3: bad"}}, Shipped(None, "error", "serverless.yml:3: bad")),
@@ -22,13 +39,13 @@ pytestmark = pytest.mark.unit
     ],
 )
 def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, object], shipped: Shipped) -> None:
-    assert outcome_of((code, document)) == shipped
+    assert asyncio.run(Command(code, document).rollback(None)) == shipped
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, ConflictError), (2, UsageError), (5, EngineNotRunningError)])
 def test_an_error_keeps_the_meaning_of_its_exit_code(code: int, kind: type[HitlessError]) -> None:
     with pytest.raises(kind, match="no engine") as error:
-        document_or_raise((code, {"error": {"message": "no engine", "hint": "start it"}}))
+        document_of("up", code, b'{"error": {"message": "no engine", "hint": "start it"}}', b"")
     assert error.value.hint == "start it"
 
 
@@ -37,7 +54,9 @@ def test_an_error_keeps_the_meaning_of_its_exit_code(code: int, kind: type[Hitle
     [(b"", b"Traceback\nKeyError: 1\n", "KeyError: 1"), (b"not JSON", b"", "`hitless deploy` wrote no document")],
 )
 def test_a_command_without_a_document_is_an_error_with_its_last_line(out: bytes, err: bytes, message: str) -> None:
-    assert document_of("deploy", out, err)["error"]["message"] == message
+    with pytest.raises(ConflictError) as error:
+        document_of("deploy", 1, out, err)
+    assert error.value.message == message
 
 
 def test_a_stage_that_the_engine_does_not_have_is_named() -> None:

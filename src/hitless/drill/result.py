@@ -43,7 +43,7 @@ class ShippedRelease:
     outcome: str
     release: int | None
     reason: str | None
-    candidate: Mapping[str, Any]
+    candidate: Mapping[str, Any] | None
     window: Window
     new: bool = True  # made by this drill, so all responses with its number are its own
 

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hitless.documents import convert
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
 
 TIMEOUT_S = 1_800.0
@@ -27,7 +28,7 @@ class Shipped:
     release: int | None
     outcome: str
     reason: str | None = None
-    candidate: Mapping[str, Any] = field(default_factory=dict)
+    candidate: Mapping[str, Any] | None = None
     steps: Sequence[Mapping[str, Any]] = ()
 
 
@@ -80,20 +81,26 @@ class CommandShipper:
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         by = ["--strategy", strategy] if strategy else self._strategy
-        return outcome_of(await self._run("deploy", folder, "--force", "--message", message, *by, *self._home))
+        return await self._ship("deploy", folder, "--force", "--message", message, *by)
 
     async def rollback(self, release: int | None) -> Shipped:
         number = [] if release is None else [str(release)]
-        return outcome_of(await self._run("rollback", self._service_dir, *number, *self._home))
+        return await self._ship("rollback", self._service_dir, *number)
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
-        return dict(document_or_raise(await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
+        return dict((await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
 
     async def up(self) -> None:
-        document_or_raise(await self._run("up", self._service_dir, "--detach"))
+        await self._run("up", self._service_dir, "--detach")
 
-    async def _run(self, verb: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """Exit code and document of one command."""
+    async def _ship(self, verb: str, folder: Path, *arguments: str) -> Shipped:
+        try:
+            return convert(await self._run(verb, folder, *arguments, *self._home), Shipped, f"hitless {verb}")
+        except HitlessError as error:
+            return Shipped(None, ERROR, error.message)
+
+    async def _run(self, verb: str, folder: Path, *arguments: str) -> dict[str, Any]:
+        """The document of one command. Raises as `document_of` does."""
         command = [sys.executable, "-m", "hitless", verb, *arguments, "--service-dir", str(folder), *self._options]
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -105,56 +112,32 @@ class CommandShipper:
         )
         try:
             out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
-        except TimeoutError:
+        except BaseException as error:
             process.kill()
             await process.communicate()
-            return 1, _error(f"`hitless {verb}` did not end within {TIMEOUT_S:.0f} s")
-        except BaseException:
-            process.kill()
-            await process.communicate()
+            if isinstance(error, TimeoutError):
+                raise ConflictError(f"`hitless {verb}` did not end within {TIMEOUT_S:.0f} s") from error
             raise
-        return process.returncode or 0, document_of(verb, out, err)
+        return document_of(verb, process.returncode or 0, out, err)
 
 
-def document_of(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
-    """The document that a command wrote. If it wrote none, an error document with the last line of its output."""
+def document_of(verb: str, code: int, out: bytes, err: bytes) -> dict[str, Any]:
+    """The document of a command that succeeded or reported an outcome.
+
+    Otherwise raises UsageError, EngineNotRunningError or ConflictError, with the error message or the last line of
+    stderr.
+    """
     try:
         document = json.loads(out)
     except ValueError:
         document = None
     if isinstance(document, dict):
-        return document
-    said = err.decode(errors="replace").strip().splitlines()
-    return _error(said[-1] if said else f"`hitless {verb}` wrote no document")
-
-
-def _error(message: str) -> dict[str, Any]:
-    return {"error": {"code": "failed", "message": message, "hint": "", "details": {}}}
-
-
-def outcome_of(result: tuple[int, dict[str, Any]]) -> Shipped:
-    """The outcome in (exit code, document) of a command."""
-    code, document = result
-    if "outcome" not in document:
+        if code == 0 or "outcome" in document:
+            return document
         error = document.get("error") or {}
-        return Shipped(
-            None, ERROR, str(error.get("message") or f"hitless exited with status {code} and named no error")
-        )
-    return Shipped(
-        document.get("release"),
-        document["outcome"],
-        document.get("reason"),
-        document.get("candidate") or {},
-        document.get("steps") or (),
-    )
-
-
-def document_or_raise(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-    """The document of a command that succeeded. Raises UsageError, EngineNotRunningError or ConflictError."""
-    code, document = result
-    if code == 0:
-        return document
-    error: Mapping[str, Any] = document.get("error") or {}
+    else:
+        said = err.decode(errors="replace").strip().splitlines()
+        error = {"message": said[-1] if said else f"`hitless {verb}` wrote no document"}
     kinds: Mapping[int, type[HitlessError]] = {2: UsageError, 5: EngineNotRunningError}
     raise kinds.get(code, ConflictError)(
         str(error.get("message") or f"hitless exited with status {code} and named no error"),
