@@ -49,7 +49,7 @@ def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
         (0, settings.KEYS),
         (1, tuple(settings.STAGE)),
         (2, tuple(settings.PREVIEWS)),
-        (3, rollouts.SMOKE_KEYS),
+        (3, tuple(rollouts.SMOKE)),
         (4, tuple(rollouts.ALARMS)),
     ],
 )

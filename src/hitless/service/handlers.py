@@ -58,15 +58,11 @@ def _module_file(handler: Value, folder: Path, module: str) -> Path | None:
             )
         return path
     wanted = f"{module.replace('.', '/')}.py"
-    near = did_you_mean(wanted, _modules_beside(base, folder))
+    beside = base.parent if base.parent.is_dir() else folder
+    near = did_you_mean(wanted, [path.relative_to(folder).as_posix() for path in sorted(beside.glob("*.py"))[:200]])
     if not near and (folder / "requirements.txt").exists() and not (folder / wanted.partition("/")[0]).exists():
         return None
     raise handler.fault(f"there is no {wanted} in the service's folder", near or "a handler is path/to/module.function")
-
-
-def _modules_beside(base: Path, folder: Path) -> list[str]:
-    beside = base.parent if base.parent.is_dir() else folder
-    return [path.relative_to(folder).as_posix() for path in sorted(beside.glob("*.py"))[:200]]
 
 
 def _parsed(handler: Value, path: Path, name: str) -> ast.Module:

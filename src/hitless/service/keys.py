@@ -245,23 +245,18 @@ def _walk(value: Value, pattern: str, notices: Notices, *, strict: bool) -> None
         case Unresolved():
             value.mapping()  # an error: keys that protect routes may be in it
         case tuple() as items:
+            inside = f"{pattern}.*" if pattern.endswith(".events") else pattern
             for item in items:
-                _item(item, pattern, notices, strict=strict)
+                if inside != pattern and isinstance(item.data, str):
+                    _entry(item, inside, item.data, notices, strict=strict)
+                else:
+                    _walk(item, inside, notices, strict=strict)
         case Mapping() as entries if not pattern.endswith(".events"):
             for name, child in entries.items():
                 if pattern == "functions":
                     _walk(child, "functions.*", notices, strict=strict)
                 else:
                     _entry(child, pattern, name, notices, strict=strict)
-
-
-def _item(item: Value, pattern: str, notices: Notices, *, strict: bool) -> None:
-    if not pattern.endswith(".events"):
-        _walk(item, pattern, notices, strict=strict)
-    elif isinstance(item.data, str):
-        _entry(item, f"{pattern}.*", item.data, notices, strict=strict)
-    else:
-        _walk(item, f"{pattern}.*", notices, strict=strict)
 
 
 def _entry(value: Value, pattern: str, name: str, notices: Notices, *, strict: bool) -> None:

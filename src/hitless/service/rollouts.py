@@ -28,7 +28,6 @@ from hitless.service.model import (
 from hitless.service.routes import ANY, METHODS, normal_path
 from hitless.service.value import Value, check_known, did_you_mean, number, whole
 
-SMOKE_KEYS = ("method", "path", "headers", "body", "status")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _TARGET = re.compile(r"/[!-~]*")
@@ -43,18 +42,11 @@ def _smoke_request(item: Value) -> SmokeRequest:
     if isinstance(item.data, str):
         method, _, path = item.data.strip().partition(" ")
         return SmokeRequest(_method(item, method), _target(item, path.strip()))
-    check_known(item, SMOKE_KEYS)
-    path_at = item.get("path")
-    if path_at is None:
+    read = item.fields(SMOKE)
+    if "path" not in read:
         raise item.fault("has no path", "write GET /path, or a map with method and path")
-    body, headers = _body(item.get("body"), item.optional("headers", _headers, ()))
-    return SmokeRequest(
-        method=item.optional("method", lambda at: _method(at, at.text()), "GET"),
-        path=_target(path_at, path_at.text()),
-        headers=headers,
-        body=body,
-        status=item.optional("status", whole(100, 599), 200),
-    )
+    read["body"], read["headers"] = _body(item.get("body"), read.get("headers", ()))
+    return SmokeRequest(**({"method": "GET"} | read))
 
 
 def _method(at: Value, method: str) -> str:
@@ -87,6 +79,14 @@ def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[st
         headers = (*headers, ("content-type", "application/json"))
     return json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":")), headers
 
+
+SMOKE: Mapping[str, Callable[[Value], Any]] = {
+    "method": lambda at: _method(at, at.text()),
+    "path": lambda at: _target(at, at.text()),
+    "headers": _headers,
+    "body": lambda at: at,
+    "status": whole(100, 599),
+}
 
 ALSO_AT_MOST = 7
 """CodeDeploy watches ten alarms a function, of which up to three are the release's own."""

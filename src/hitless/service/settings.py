@@ -46,7 +46,6 @@ KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "open", "stages", "
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
 WORKERS_KEYS = ("min", "max", "target_percent")
-PROVISIONED_KEYS = ("max", "target_percent")
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 _DOMAIN = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))+")
@@ -130,12 +129,10 @@ def _workers(value: Value) -> Workers:
 def _provisioned(value: Value) -> dict[str, Provisioned]:
     found: dict[str, Provisioned] = {}
     for name, entry in value.mapping().items():
-        check_known(entry, PROVISIONED_KEYS)
-        most = entry.get("max")
-        if most is None:
+        read = entry.fields({"max": whole(1, 100_000), "target_percent": whole(10, 90)})
+        if "max" not in read:
             raise entry.fault("has no max", f"write provisioned: {{{name}: {{max: 20}}}}")
-        percent = entry.optional("target_percent", whole(10, 90), DEFAULT_TARGET_PERCENT)
-        found[name] = Provisioned(most.integer(1, 100_000), percent, entry)
+        found[name] = Provisioned(read["max"], read.get("target_percent", DEFAULT_TARGET_PERCENT), entry)
     return found
 
 
