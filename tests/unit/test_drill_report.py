@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hitless.drill.document import LeftOut
+from hitless.drill.document import FaultRow, LeftOut
 from hitless.drill.plan import DrillPlan
 from hitless.drill.plots import MAX_COLUMNS, columns
 from hitless.drill.report import render
 from hitless.drill.requests import DrillRequest
-from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
+from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.scenarios import choose
 from hitless.drill.tally import Slot, Tally
-from hitless.drill.timeline import RolloutPhase, Timeline, Window, WorkerSample
+from hitless.drill.timeline import RolloutPhase, Timeline, WorkerSample
 from hitless.drill.wire import FAILURE_CODE, RECORD, FailureKind, FailureSample, Flag
 from tests.unit.test_receipt_page import rolled_back
 
@@ -66,7 +66,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
             ShippedRelease("good", "live", outcome, 2, reason, {"requests": 200, "failed": 0, "shielded": 0}, first),
         ),
         restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
-        faults=(InjectedFault("kill-worker", 3.0, 40.0, broken),),
+        faults=(FaultRow("kill-worker", 3.0, 40.0),),
         left_out=(LeftOut("GET /gone", "status 404"),),
         samples=(FailureSample(FailureKind.STATUS_5XX, 0, 0.1, False, EVIL),),
         connections={"opened": 50},
@@ -161,7 +161,7 @@ def test_a_failed_request_outranks_an_unexpected_rollout(failures: int, outcome:
 def test_each_unexpected_outcome_is_a_sentence() -> None:
     result = drilled(outcome="rolled_back", reason="smoke request failed")
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
-    unrecovered = replace(drilled(), faults=(InjectedFault("kill-worker", 3.0, None, Window("kill-worker", 2, 3 * S)),))
+    unrecovered = replace(drilled(), faults=(FaultRow("kill-worker", 3.0, None),))
     assert unrecovered.exit_code == 1
     assert replace(drilled(), interrupted=True).exit_code == 1
 

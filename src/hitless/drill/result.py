@@ -59,16 +59,6 @@ class ShippedRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class InjectedFault:
-    """One fault. `recovered_ms` is None if the service had not recovered by the deadline."""
-
-    fault: str
-    at_s: float
-    recovered_ms: float | None
-    window: Window
-
-
-@dataclass(frozen=True, slots=True)
 class DrillResult:
     """Everything that a drill measured. `started_at` is when the first request was due."""
 
@@ -78,7 +68,7 @@ class DrillResult:
     tally: Tally
     releases: tuple[ShippedRelease, ...]
     restored: ShippedRelease | None
-    faults: tuple[InjectedFault, ...]
+    faults: tuple[FaultRow, ...]
     left_out: tuple[LeftOut, ...]
     samples: tuple[FailureSample, ...]
     connections: Mapping[str, int]
@@ -189,7 +179,7 @@ class DrillResult:
             latency_releasing_ms=percentiles_ms(tally.releasing, SHORT_POINTS),
             releases=[self._release(one) for one in self.releases],
             restored=self._release(self.restored) if self.restored else None,
-            faults=[FaultRow(one.fault, round(one.at_s, 3), one.recovered_ms) for one in self.faults],
+            faults=self.faults,
             shielded=tally.shielded,
             report=str(self.plan.report),
             started_at=timestamp(self.started_at),
@@ -228,8 +218,7 @@ class DrillResult:
 
     def failures_by_moment(self) -> list[MomentRow]:
         """Failures by kind and by what was done to the service when they were sent, most first."""
-        windows = {one.window.number: one.window for one in self._all_releases()}
-        windows.update({one.window.number: one.window for one in self.faults})
+        windows = {one.number: one for one in self.tally.timeline.windows}
         sums: Counter[tuple[str | None, str | None, FailureKind]] = Counter()
         for (kind, number, moment), count in self.tally.moments.items():
             window = windows.get(number)

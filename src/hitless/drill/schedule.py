@@ -15,9 +15,10 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.drill import faults
+from hitless.drill.document import FaultRow
 from hitless.drill.plan import DrillPlan
 from hitless.drill.progress import DrillProgress
-from hitless.drill.result import InjectedFault, ShippedRelease
+from hitless.drill.result import ShippedRelease
 from hitless.drill.scenarios import Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
 from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline
@@ -44,7 +45,7 @@ class DrillSchedule:
     stop: asyncio.Event
     shipped: list[ShippedRelease] = field(default_factory=list)
     restored: ShippedRelease | None = None
-    injected: list[InjectedFault] = field(default_factory=list)
+    injected: list[FaultRow] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -171,7 +172,7 @@ class DrillSchedule:
         except (HitlessError, OSError) as error:
             self.notices.append(f"{fault.name}: {error}")
         window.end_us = self.elapsed_us()
-        self.injected.append(InjectedFault(fault.name, window.start_us / MICROSECONDS, recovered_ms, window))
+        self.injected.append(FaultRow(fault.name, round(window.start_us / MICROSECONDS, 3), recovered_ms))
         seen = "no recovery seen" if recovered_ms is None else f"recovered within {recovered_ms:g} ms"
         self.progress.say(f"{fault.name}: {seen}")
 

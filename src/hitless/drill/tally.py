@@ -57,7 +57,7 @@ class Tally:
     def __init__(self, *, slot_s: float, deadline_s: float, timeline: Timeline) -> None:
         self.slot_us = int(slot_s * MICROSECONDS)
         self._grace_us = int(deadline_s * MICROSECONDS) + 2 * MICROSECONDS
-        self._timeline = timeline
+        self.timeline = timeline
         self._oldest_open = 0
         self.slots: list[Slot] = []
         self.requests = 0
@@ -91,11 +91,11 @@ class Tally:
                 self._fail(FAILURES[failure - 1], due, latency, release, index)
                 continue
             slot = self._slot(due)
-            window = self._timeline.find(due, due + latency)
+            window = self.timeline.find(due, due + latency)
             self.requests += 1
             slot.by_release[release or (FAILED if failure else 0)] += 1
             if release:
-                self.answers[release, self._timeline.epoch(due)] += 1
+                self.answers[release, self.timeline.epoch(due)] += 1
             if flags & _COMPLETE:
                 self._time(slot, latency, steady=window is None)
                 self.statuses[index, status] += 1
@@ -137,7 +137,7 @@ class Tally:
         self._close_before(len(self.slots) * self.slot_us)
 
     def _fail(self, failure: FailureKind, due: int, latency: int, release: int, index: int) -> None:
-        window = self._timeline.find(due, due + latency)
+        window = self.timeline.find(due, due + latency)
         self.failed += 1
         self._slot(due).failures[failure] += 1
         self.failed_by_request[index] += 1
@@ -148,7 +148,7 @@ class Tally:
         if moment in self.moments or len(self.moments) < MAX_MOMENTS:
             self.moments[moment] += 1
         if release:
-            self.failed_answers[release, self._timeline.epoch(due)] += 1
+            self.failed_answers[release, self.timeline.epoch(due)] += 1
         seen = self.failures.setdefault(failure, FailureCount())
         if seen.count == 0 or due < seen.first_us:
             seen.first_us = due
