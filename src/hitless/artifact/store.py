@@ -106,15 +106,15 @@ class ArtifactStore:
         """The artifact as a read-only folder, unpacked if necessary. Raises EngineError, MachineError."""
         zipped, tree = self.zip_path(digest), self._trees / _hex(digest)
         with self.working() as workspace, self._opened(zipped, digest) as packed:
-            if trees.is_complete(tree, archive.entries_of(packed)):
-                tree.chmod(0o555)
-                return tree
-            if archive.digest_of(zipped) != digest:
-                raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy its commit again")
-            used, linked = self._origin(zipped)
-            fresh = workspace.folder / "tree"
-            trees.unpack_into(fresh, packed, used, linked)
-            self._settle(fresh, tree, workspace, archive.entries_of(packed))
+            entries = archive.entries_of(packed)
+            if not trees.is_complete(tree, entries):
+                if archive.digest_of(zipped) != digest:
+                    raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy its commit again")
+                note = _read_note(zipped.with_suffix(".json"))
+                used = dependencies.load(self._dependencies / note.dependencies) if note.dependencies else None
+                fresh = workspace.folder / "tree"
+                trees.unpack_into(fresh, packed, used, note.linked)
+                self._settle(fresh, tree, workspace, entries)
             tree.chmod(0o555)
             return tree
 
@@ -171,12 +171,6 @@ class ArtifactStore:
             if entry.name not in needed and _last_used(entry) < before:
                 trees.remove(entry)
         return removed
-
-    def _origin(self, zipped: Path) -> tuple[Dependencies | None, int]:
-        note = _read_note(zipped.with_suffix(".json"))
-        return (
-            (dependencies.load(self._dependencies / note.dependencies), note.linked) if note.dependencies else (None, 0)
-        )
 
     def _settle(self, fresh: Path, tree: Path, workspace: WorkFolder, entries: list[zipfile.ZipInfo]) -> None:
         for _ in range(3):
