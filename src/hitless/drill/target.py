@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socket
-import ssl
 import uuid
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from hitless.drill.document import LeftOut
@@ -102,13 +100,8 @@ async def probe(
 
 def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str]:
     """Status (0: no response), and why there was no response."""
-    options: dict[str, Any] = {"timeout": deadline_s}
-    connection: http.client.HTTPConnection
-    if target.tls:
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(target.host, target.port, context=context, **options)
-    else:
-        connection = http.client.HTTPConnection(target.host, target.port, **options)
+    kind = http.client.HTTPSConnection if target.tls else http.client.HTTPConnection
+    connection = kind(target.host, target.port, timeout=deadline_s)
     headers = {"Host": target.host_header, "User-Agent": "hitless-drill", "Accept": "*/*", **dict(request.headers)}
     if request.fresh_key:
         headers["Idempotency-Key"] = f"drill-{uuid.uuid4().hex}"
