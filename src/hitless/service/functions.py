@@ -24,7 +24,7 @@ from hitless.service.model import (
     Preflight,
     WsgiApp,
 )
-from hitless.service.settings import Provisioned, Workers
+from hitless.service.settings import Provisioned, ServiceSettings
 from hitless.service.value import Notices, Value, did_you_mean
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
@@ -53,24 +53,15 @@ _RESERVED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class PackageSettings:
-    """`package` of the service: patterns in the order in which they apply, `!` excludes."""
-
-    patterns: tuple[str, ...]
-    individually: bool
-
-
-@dataclass(frozen=True, slots=True)
 class FunctionReader:
     """Reads functions one by one. `prefix` is `service-stage-`, which precedes a function's name on AWS."""
 
     folder: Path
     provider: Value
-    package: PackageSettings
-    workers: Workers
+    individually: bool
+    settings: ServiceSettings
     prefix: str
     notices: Notices
-    provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
     wsgi: WsgiApp | None = None
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
@@ -98,7 +89,7 @@ class FunctionReader:
         for event in self.routes:
             if _UNUSUAL.search(event.route.path):
                 self.notices.add("path", event.at, f"API Gateway may refuse the path {event.route.path}")
-        for name, one in self.provisioned.items():
+        for name, one in self.settings.provisioned.items():
             if name not in entries:
                 raise one.at.fault("is not a function", did_you_mean(name, entries) or f"known: {', '.join(entries)}")
         return read
@@ -131,9 +122,9 @@ class FunctionReader:
             http_api=HttpApi(http_routes, read_payload(self.provider, entry), http_cors) if http_routes else None,
             preflights=self._preflights(events),
             package_patterns=self._patterns(entry),
-            workers=self.workers.least,
-            max_workers=self.workers.most,
-            target_percent=self.workers.target_percent,
+            workers=self.settings.workers.least,
+            max_workers=self.settings.workers.most,
+            target_percent=self.settings.workers.target_percent,
             reserved_concurrency=self._concurrency(entry, "reservedConcurrency"),
             provisioned_concurrency=ready,
             max_provisioned=scaled.most if scaled else None,
@@ -149,7 +140,7 @@ class FunctionReader:
     def _module(self, entry: Value) -> str:
         """`module` of the plugin serverless-python-requirements, which acts on packages of single functions only."""
         value = entry.get("module")
-        if value is None or not self.package.individually:
+        if value is None or not self.individually:
             return ""
         module = value.text().strip("/")
         folder = os.path.realpath(self.folder / module)
@@ -163,7 +154,7 @@ class FunctionReader:
         return tuple(Preflight(path, self.cors.pop(path)) for path in paths if path in self.cors)
 
     def _scaled(self, name: str, ready: int) -> Provisioned | None:
-        scaled = self.provisioned.get(name)
+        scaled = self.settings.provisioned.get(name)
         if scaled is not None and not ready:
             raise scaled.at.fault(
                 "the function has no provisionedConcurrency to scale",
@@ -236,7 +227,7 @@ class FunctionReader:
     def _patterns(self, entry: Value) -> tuple[str, ...]:
         package = entry.get("package")
         patterns = read_patterns(package) if package is not None else ()
-        if patterns and package is not None and not self.package.individually:
+        if patterns and package is not None and not self.individually:
             sentence = "a function's own patterns need package.individually: true, and are not used without it"
             self.notices.add("own patterns", package, sentence)
             return ()
@@ -253,14 +244,6 @@ def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:
         return None
     types = settings.optional("textMimeTypes", Value.items, ())
     return WsgiApp(check_handler(app, folder), tuple(one.text() for one in types))
-
-
-def read_package(root: Value) -> PackageSettings:
-    """`package` at the top of the file."""
-    package = root.get("package")
-    if package is None:
-        return PackageSettings((), individually=False)
-    return PackageSettings(read_patterns(package), individually=package.optional("individually", Value.flag, False))
 
 
 def read_patterns(package: Value) -> tuple[str, ...]:

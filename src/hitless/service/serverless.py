@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hitless.service.closed import why_refused
-from hitless.service.functions import FunctionReader, read_package, read_wsgi
+from hitless.service.functions import FunctionReader, read_patterns, read_wsgi
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.resolve import VariableContext
@@ -28,11 +28,11 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     stages = root.get("custom", "hitless", "stages")
     if stages is not None and context.stage not in stages.mapping():
         notices.add("stage", stages, f"{context.stage} is not listed, so it takes the defaults")
-    package = read_package(root)
+    patterns = root.optional("package", read_patterns, ())
+    own = root.get("package", "individually")
+    individually = own is not None and own.flag()
     wsgi, prefix = read_wsgi(root, file.parent), f"{name}-{context.stage}-"
-    reader = FunctionReader(
-        file.parent, provider, package, settings.workers, prefix, notices, settings.provisioned, wsgi
-    )
+    reader = FunctionReader(file.parent, provider, individually, settings, prefix, notices, wsgi)
     functions = root.get("functions")
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
@@ -50,7 +50,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         region=_region(provider, context.options),
         stages=settings.stages,
         functions=read,
-        package_patterns=package.patterns,
+        package_patterns=patterns,
         memory_mb=settings.memory_mb,
         previews=settings.previews,
         builds=settings.builds,
