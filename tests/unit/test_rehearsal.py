@@ -252,7 +252,7 @@ def cost(function: str, took_s: float, weight: int = 1) -> plan.Cost:
 
 def test_a_slow_generated_request_does_not_displace_quick_ones() -> None:
     weighed = plan.balanced([cost("a", 0.3), cost("a", 0.001), cost("b", 0.03)])
-    assert [one.weight for one in weighed] == [1, plan.MOST_OFTEN, 10]
+    assert [one.request.weight for one in weighed] == [1, plan.MOST_OFTEN, 10]
     assert plan.balanced([]) == []
 
 

@@ -86,7 +86,7 @@ def test_load_is_what_live_answers_well_at_its_route_s_cost() -> None:
         "/any": 0.2,
         "/health": 0.2,
     }
-    assert next(one for one in load if one.request.path == "/items").weight == 9
+    assert next(one for one in load if one.request.path == "/items").request.weight == 9
     assert (sent.source, len(load), sent.lines) == ("access_log", 7, 14)
 
 
@@ -94,12 +94,12 @@ def test_only_generated_requests_are_weighted_by_cost() -> None:
     document = shop()
     sent = plan.planned_load(document, document, [])
     costs = [plan.Cost(one, "api", 0.3 if one.path == "/items" else 0.01) for one in sent.requests]
-    assert {one.request.path: one.weight for one in plan.as_load(sent, costs, Routes(document))}[
+    assert {one.request.path: one.request.weight for one in plan.as_load(sent, costs, Routes(document))}[
         "/any"
     ] == plan.MOST_OFTEN
     recorded = plan.planned_load(document, document, weighed([line("/items"), line("/any")], document))
     costs = [plan.Cost(one, "api", 0.3 if one.path == "/items" else 0.01) for one in recorded.compared]
-    assert {one.weight for one in plan.as_load(recorded, costs, Routes(document))} == {1}
+    assert {one.request.weight for one in plan.as_load(recorded, costs, Routes(document))} == {1}
 
 
 def test_requests_of_a_file_are_sent_except_unsafe_ones() -> None:
@@ -108,7 +108,7 @@ def test_requests_of_a_file_are_sent_except_unsafe_ones() -> None:
     load = plan.as_load(
         plan.PlannedLoad("file", given, given), [plan.Cost(one, "api", 0.1) for one in given], Routes(document)
     )
-    assert [(one.request.name, one.weight) for one in load] == [("GET /items", 7)]
+    assert [(one.request.name, one.request.weight) for one in load] == [("GET /items", 7)]
 
 
 def test_a_request_has_the_function_and_route_of_its_release() -> None:

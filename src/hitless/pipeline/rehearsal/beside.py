@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.drill.requests import DrillRequest
-from hitless.pipeline.rehearsal import judge, plan
+from hitless.pipeline.rehearsal import judge
 from hitless.pipeline.rehearsal.judge import Crowd, Measured, Pair, Percentiles
 from hitless.pipeline.rehearsal.load import UNSENT, Driven, drive_both
+from hitless.pipeline.rehearsal.plan import Cost, long_enough_s
+from hitless.pipeline.rehearsal.recorded import Routes
 from hitless.pipeline.rehearsal.sandbox import ask, memory_mb
 from hitless.service.model import AlarmSettings
 
@@ -31,36 +33,21 @@ TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """A request as load: its name, its route, the workers of that, and the time of one alone on live."""
-
-    request: DrillRequest
-    name: str
-    route: str
-    workers: int
-    alone_ms: float
-
-
 class Beside:
-    """Two stages of one engine, under the same load."""
+    """Two stages of one engine, under the same load: live's copy and the candidate. `workers` by function."""
 
-    def __init__(
-        self,
-        status: Callable[[], Mapping[str, Any]],
-        stages: tuple[str, str],
-        sendings: Sequence[Sending],
-        rate_per_s: float,
-        startup_s: tuple[float, float],
-    ) -> None:
-        self._status, self._stages = status, stages
-        self._sendings, self._rate = tuple(sendings), rate_per_s
-        self._startup_s = startup_s
-        urls = {one["stage"]: str(one["url"]) for one in status()["stages"]}
-        self._urls = (urls[stages[0]], urls[stages[1]])
+    status: Callable[[], Mapping[str, Any]]
+    stages: tuple[str, str]
+    urls: tuple[str, str]
+    costs: Sequence[Cost]
+    routes: Routes
+    workers: Mapping[str, int]
+    rate_per_s: float
+    startup_s: tuple[float, float]
 
     async def rounds(self, seconds: float, alarms: AlarmSettings) -> list[Pair]:
         """One round of so many seconds, or longer at a low rate; then others while there is a doubt."""
-        seconds = plan.long_enough_s(seconds, self._rate, judge.ENOUGH)
+        seconds = long_enough_s(seconds, self.rate_per_s, judge.ENOUGH)
         await drive_both(WARM_UP_S, *self._driven())
         memory = self._memory()
         rounds: list[Pair] = []
@@ -78,38 +65,42 @@ class Beside:
         chosen = self._crowded()
         with ThreadPoolExecutor(CROWD) as senders:
             for one in chosen:
+                name, workers = self.routes.name_of(one.request), self.workers.get(one.function or "", 1)
                 tries: list[tuple[Crowd, Crowd]] = []
                 while len(tries) < TRIES:
                     tries.append(await asyncio.to_thread(self._crowd, senders, one.request, seconds / len(chosen)))
-                    if not judge.of_crowd(one.name, CROWD, one.workers, tries):
+                    if not judge.of_crowd(name, CROWD, workers, tries):
                         break
-                objections += judge.of_crowd(one.name, CROWD, one.workers, tries)
+                objections += judge.of_crowd(name, CROWD, workers, tries)
         return objections
 
-    def _crowded(self) -> list[Sending]:
+    def _crowded(self) -> list[Cost]:
         """The most frequent request of each route, of the most frequent routes."""
-        quick = [one for one in self._sendings if one.alone_ms <= MAX_CROWDED_MS]
+        quick = [one for one in self.costs if one.took_s * 1000 <= MAX_CROWDED_MS]
         often = sorted(quick, key=lambda one: -one.request.weight)
-        return list({one.route: one for one in reversed(often)}.values())[::-1][:MAX_CROWDED_REQUESTS]
+        of_route = {self.routes.route_of(one.request): one for one in reversed(often)}
+        return list(of_route.values())[::-1][:MAX_CROWDED_REQUESTS]
 
     def _driven(self) -> tuple[Driven, Driven]:
-        first, second = (Driven(url, [one.request for one in self._sendings], self._rate) for url in self._urls)
+        first, second = (Driven(url, [one.request for one in self.costs], self.rate_per_s) for url in self.urls)
         return first, second
 
     def _memory(self) -> tuple[float, float]:
-        status = self._status()
-        return memory_mb(status, self._stages[0]), memory_mb(status, self._stages[1])
+        status = self.status()
+        return memory_mb(status, self.stages[0]), memory_mb(status, self.stages[1])
 
     def _measured(self, index: int, load: Driven, before_mb: float, now_mb: float) -> Measured:
         return Measured(
-            startup_s=round(self._startup_s[index], 3),
+            startup_s=round(self.startup_s[index], 3),
             requests=load.requests,
             failed=load.failed.total(),
             latency_ms=Percentiles(load.percentile_ms(50), load.percentile_ms(99)),
             memory_mb=now_mb,
             growth_mb=now_mb - before_mb,
             failures={
-                self._sendings[index].name: count for index, count in load.failed.items() if count and index >= 0
+                self.routes.name_of(self.costs[index].request): count
+                for index, count in load.failed.items()
+                if count and index != UNSENT
             },
             unsent=load.failed[UNSENT],
         )
@@ -122,7 +113,7 @@ class Beside:
         crowd: tuple[list[float], list[float]] = ([], [])
         end_s = time.monotonic() + seconds
         while len(crowd[1]) < MIN_CROWDS or time.monotonic() < end_s:
-            for index, url in enumerate(self._urls):
+            for index, url in enumerate(self.urls):
                 alone[index].append(_took_ms(senders, url, request, 1))
                 crowd[index].append(_took_ms(senders, url, request, CROWD))
         live, candidate = (Crowd(min(alone[index]), min(crowd[index])) for index in (0, 1))

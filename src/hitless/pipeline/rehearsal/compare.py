@@ -7,12 +7,15 @@ has another type breaks a client; a new one does not.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 MAX_PATHS = 5000
 ROOT = "the body"
+_NUMBER = "a number"
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: _NUMBER, float: _NUMBER}
+"""The types of `json.loads`; the one that is left is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +101,13 @@ def _common(shapes: list[Shape]) -> set[str]:
 def _walk(value: Any, path: str, found: Shape) -> None:
     if len(found) >= MAX_PATHS:
         return
-    match value:
-        case Mapping():
-            found.setdefault(path, set()).add("an object")
-            for key, child in value.items():
-                _walk(child, f"{path}.{key}" if path else str(key), found)
-        case list():
-            found.setdefault(path, set()).add("a list")
-            for child in value:
-                _walk(child, f"{path}[]", found)
-        case _:
-            found.setdefault(path, set()).add(_kind(value))
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case _:
-            return "a string"
+    found.setdefault(path, set()).add(_KINDS.get(type(value), "null"))
+    if isinstance(value, dict):
+        for key, child in value.items():
+            _walk(child, f"{path}.{key}" if path else key, found)
+    elif isinstance(value, list):
+        for child in value:
+            _walk(child, f"{path}[]", found)
 
 
 def _has_parent(path: str, now: Shape) -> bool:

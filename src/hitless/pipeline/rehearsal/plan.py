@@ -43,11 +43,6 @@ class Cost:
     function: str | None
     took_s: float
 
-    @property
-    def weight(self) -> int:
-        """How often it is sent, relative to the others."""
-        return self.request.weight
-
 
 def balanced(costs: Sequence[Cost]) -> list[Cost]:
     """Generated requests with weights: the quicker one is, the more often it is sent, up to `MOST_OFTEN`. So a slow one
@@ -66,10 +61,10 @@ def bearable_rate(asked_per_s: float, costs: Sequence[Cost], workers: Mapping[st
     `workers` by function.
     """
     busy_s: dict[str, float] = {}
-    everything = sum(one.weight for one in costs)
+    everything = sum(one.request.weight for one in costs)
     for one in costs:
         if one.function is not None:
-            share = one.weight / everything * one.took_s / workers[one.function]
+            share = one.request.weight / everything * one.took_s / workers[one.function]
             busy_s[one.function] = busy_s.get(one.function, 0.0) + share
     most = max(busy_s.values(), default=0.0)
     return min(asked_per_s, BUSY / most) if most else asked_per_s

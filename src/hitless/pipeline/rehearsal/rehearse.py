@@ -16,7 +16,7 @@ from hitless.documents import convert
 from hitless.drill.requests import DrillRequest
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal import judge, plan
-from hitless.pipeline.rehearsal.beside import Beside, Sending
+from hitless.pipeline.rehearsal.beside import Beside
 from hitless.pipeline.rehearsal.compare import SampledResponse, differences
 from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.rehearsal.load import Driven
@@ -75,7 +75,7 @@ class Rehearsal:
             self.notes.append("there is no load: no safe or idempotent request gets a 2xx")
             return self._report()
         as_load = tuple(one.request for one in self.costs)
-        await self._beside(live_start, candidate_start)
+        await self._beside((live_start, candidate_start))
         if not self.doubts:
             await self._roll_out(as_load)
         return self._report()
@@ -125,25 +125,18 @@ class Rehearsal:
     def _doubt(self, why: str) -> None:
         self.doubts += [why] if why else []
 
-    async def _beside(self, *startup_s: float) -> None:
+    async def _beside(self, startup_s: tuple[float, float]) -> None:
         """The same load on both at the same time, then crowds."""
-        alarms, workers = self.candidate.settings.alarms, self._workers()
-        sendings = [
-            Sending(
-                one.request,
-                self.routes.name_of(one.request),
-                str(self.routes.route_of(one.request)),
-                workers.get(one.function or "", 1),
-                one.took_s * 1000,
-            )
-            for one in self.costs
-        ]
+        alarms = self.candidate.settings.alarms
         beside = Beside(
             self.engine.status,
             (self.live.settings.name, CANDIDATE_STAGE),
-            sendings,
+            self._urls(),
+            self.costs,
+            self.routes,
+            self._workers(),
             self._rate(self.pace.rate_per_s),
-            (startup_s[0], startup_s[1]),
+            startup_s,
         )
         rounds = await beside.rounds(self.pace.beside_s, alarms)
         self.measured = live, candidate = judge.totals(rounds)
