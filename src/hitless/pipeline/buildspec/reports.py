@@ -6,8 +6,8 @@ and only the counts stay in memory. A file that cannot be read is a sentence in 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
@@ -50,31 +50,12 @@ def read_reports(spec: Buildspec, source: Path) -> tuple[ReportDocument, ...]:
     return tuple(_read(name, report, source) for name, report in spec.reports.items())
 
 
-@dataclass(slots=True)
-class _Counts:
-    """The counts of a group's files together."""
-
-    tests: int = 0
-    failed: int = 0
-    skipped: int = 0
-    lines: int = 0
-    covered: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, other: _Counts) -> None:
-        self.tests += other.tests
-        self.failed += other.failed
-        self.skipped += other.skipped
-        self.lines += other.lines
-        self.covered += other.covered
-        self.failures += other.failures[: MAX_FAILURES - len(self.failures)]
-
-
 class _Document:
-    """One file while it is parsed."""
+    """One file while it is parsed: `counts` of tests, failed, skipped, lines and covered, names of failed tests."""
 
     def __init__(self) -> None:
-        self.counts = _Counts()
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
         self._depth = 0
         self._case: tuple[int, str] | None = None
         self._marks: set[str] = set()
@@ -83,10 +64,9 @@ class _Document:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
 
-    def read(self, text: bytes) -> _Counts:
+    def read(self, text: bytes) -> None:
         """Raises ValueError or ExpatError if the file is refused."""
         self._parser.Parse(text, True)
-        return self.counts
 
     def _doctype(self, *_: object) -> None:
         raise ValueError("has a document type, which is not read")
@@ -94,8 +74,8 @@ class _Document:
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self._depth += 1
         if self._depth == 1:
-            self.counts.lines = _number(attributes.get("lines-valid"))
-            self.counts.covered = _number(attributes.get("lines-covered"))
+            self.counts["lines"] = _number(attributes.get("lines-valid"))
+            self.counts["covered"] = _number(attributes.get("lines-covered"))
         if tag == "testcase" and self._case is None:
             named = (attributes.get(key, "")[:LONGEST_NAME] for key in ("classname", "name"))
             self._case = self._depth, ".".join(filter(None, named))
@@ -104,18 +84,19 @@ class _Document:
 
     def _end(self, _: str) -> None:
         if self._case and self._depth == self._case[0]:
-            self.counts.tests += 1
-            self.counts.skipped += "skipped" in self._marks
+            self.counts["tests"] += 1
+            self.counts["skipped"] += "skipped" in self._marks
             if self._marks & {"failure", "error"}:
-                self.counts.failed += 1
-                if len(self.counts.failures) < MAX_FAILURES:
-                    self.counts.failures.append(self._case[1])
+                self.counts["failed"] += 1
+                if len(self.failures) < MAX_FAILURES:
+                    self.failures.append(self._case[1])
             self._case, self._marks = None, set()
         self._depth -= 1
 
 
 def _read(name: str, report: Report, source: Path) -> ReportDocument:
-    counts, left = _Counts(), MAX_REPORTS_BYTES
+    counts, left = Counter[str](), MAX_REPORTS_BYTES
+    failures: list[str] = []
     unreadable: list[str] = []
     for index, path in enumerate(find_files(source / report.base, report.files, source)):
         if index >= MAX_FILES or left <= 0:
@@ -125,18 +106,20 @@ def _read(name: str, report: Report, source: Path) -> ReportDocument:
         try:
             text = _text(path, source)
             left -= len(text)
-            counts.add(_Document().read(text))
+            (file := _Document()).read(text)
+            counts.update(file.counts)
+            failures += file.failures[: MAX_FAILURES - len(failures)]
         except (ValueError, OSError, expat.ExpatError) as error:
             unreadable.append(f"{path.relative_to(source)}: {error}"[:LONGEST_NAME])
     if report.format == COVERAGE_FORMAT:
-        percent = round(100 * counts.covered / counts.lines, 2) if counts.lines else 0.0
+        percent = round(100 * counts["covered"] / counts["lines"], 2) if counts["lines"] else 0.0
         return ReportDocument(name, coverage_percent=percent)
     return ReportDocument(
         name,
-        tests=counts.tests,
-        failed=counts.failed,
-        skipped=counts.skipped,
-        failures=tuple(counts.failures),
+        tests=counts["tests"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
+        failures=tuple(failures),
         unreadable=tuple(unreadable),
     )
 
