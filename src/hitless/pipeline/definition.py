@@ -7,12 +7,10 @@ stricter until it has shipped; then its commit's settings replace those of the s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from hitless.documents import convert, decode, to_plain, to_text
+from hitless.documents import decode, to_text
 from hitless.errors import EngineError
 from hitless.service.model import Approval, BuildSettings, RehearsalSettings, StageSettings
 
@@ -38,16 +36,8 @@ class Definition:
                 f"{file} cannot be read: {error}", hint="`hitless pipeline url` writes it again"
             ) from error
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Definition:
-        """The inverse of `to_json`. Raises EngineError for anything else."""
-        return convert(document, cls, "the pipeline's definition")
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON's own types only. It may hold secrets: whom `notify` names."""
-        return dict(to_plain(self))
-
     def write(self, file: Path) -> None:
+        """Into a private file: `notify` may hold secrets."""
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.touch(mode=0o600)
         fresh.write_text(to_text(self))

@@ -14,6 +14,7 @@ from typing import Any
 
 from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
+from hitless.documents import convert, to_plain
 from hitless.errors import BuildError, HitlessError
 from hitless.homes.folder import candidate
 from hitless.pipeline.children import call_process
@@ -50,7 +51,8 @@ class PackagingProcess:
         error = answer.get("error") if answer else {"message": "the build's process failed"}
         if error:
             raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))
-        return ReleaseDocument.from_json(answer["document"]), Definition.from_json(answer["definition"])
+        definition = convert(answer["definition"], Definition, "the pipeline's definition")
+        return ReleaseDocument.from_json(answer["document"]), definition
 
 
 def package(plan: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
                 hint="see the build's warnings above",
             )
     document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
-    return {"document": document.to_json(), "definition": definition.to_json()}
+    return {"document": document.to_json(), "definition": to_plain(definition)}
 
 
 def _say(sentence: str) -> None:
