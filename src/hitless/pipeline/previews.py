@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hitless.engine.previews import Previews
@@ -9,9 +10,8 @@ from hitless.errors import ConflictError
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.runs import StepEnd, StepFailed, skipped
+from hitless.pipeline.shipping import check_outcome, follow, who_of
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome
-from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval
 
@@ -56,23 +56,18 @@ async def _package(course: Course, stage: str) -> ReleaseDocument:
     return document
 
 
-async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> dict[str, Any]:
+async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> Mapping[str, Any]:
     """The result of a rollout that went live. Else raises StepFailed, and removes a preview that was never live."""
-    engine, row = course.parts.engine, course.row
-    who = Who(ci="hitless pipeline", actor=row.actor, run=str(row.run))
+    engine, branch = course.parts.engine, course.row.branch
     try:
-        started = await previews.ship(row.branch, document, who=who)
+        started = await previews.ship(branch, document, who=who_of(course))
     except ConflictError as error:
         raise StepFailed(error.message) from error
-    result: dict[str, Any] = {}
-    async for line in engine.follow(started):
-        if step := line.get("step"):
-            course.say(f"{step['state']:<12} {step['weight_percent']:>3} %")
-        result = line.get("result") or result
-    outcome = Outcome(result["outcome"])
-    if outcome.exit_code:
+    result = await follow(course, started)
+    try:
+        check_outcome(result)
+    except StepFailed:
         if isinstance(started, Rollout) and engine.store.live(started.candidate.stage) is None:
-            previews.close(row.branch, "its first release did not come up")
-        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
-        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
+            previews.close(branch, "its first release did not come up")
+        raise
     return result

@@ -80,11 +80,11 @@ class OwnEngine:
         verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
         started = await engine.deploy(
-            course.stage, course.candidate, strategy=None, force=force, verb=verb, who=_who(course)
+            course.stage, course.candidate, strategy=None, force=force, verb=verb, who=who_of(course)
         )
         if isinstance(started, Rollout):
             records.set_release(run, started.candidate.number)
-        return await _followed(course, started)
+        return await follow(course, started)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         if _live_number(course) != release:
@@ -96,10 +96,10 @@ class OwnEngine:
     async def rollback(self, course: Course, why: str) -> str:
         why = f"run {course.row.run}: {why}"
         try:
-            started = await course.parts.engine.rollback(course.stage, None, who=_who(course), why=why)
+            started = await course.parts.engine.rollback(course.stage, None, who=who_of(course), why=why)
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"
-        result = await _followed(course, started)
+        result = await follow(course, started)
         if Outcome(result["outcome"]).exit_code:
             return f"release {result['release']} could not replace it: {result['reason']}"
         return f"rolled back to release {result['release']}"
@@ -121,7 +121,7 @@ class AwsByErrands:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
             raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine only, not for AWS")
         place = await course.service_place(course.stage)
-        return await course.parts.on_aws.ship(place, course.candidate, _who(course), log=_log(course))
+        return await course.parts.on_aws.ship(place, course.candidate, who_of(course), log=_log(course))
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         place = await course.service_place(course.stage)
@@ -204,7 +204,16 @@ def _has_no_commit(release: ReleaseDocument | None) -> bool:
     return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
-async def _followed(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
+def check_outcome(result: Mapping[str, Any]) -> Outcome:
+    """How a rollout ended, if it ended well. Else raises StepFailed."""
+    outcome = Outcome(result["outcome"])
+    if outcome.exit_code:
+        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
+        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
+    return outcome
+
+
+async def follow(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
     """The end of the engine's rollout; its steps go into the run's log."""
     result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
@@ -215,7 +224,7 @@ async def _followed(course: Course, started: Rollout | Result) -> Mapping[str, A
     return result
 
 
-def _who(course: Course) -> Who:
+def who_of(course: Course) -> Who:
     return Who(ci="hitless pipeline", actor=course.row.actor, run=str(course.row.run))
 
 

@@ -17,7 +17,7 @@ from hitless.pipeline.course import Course, Step, WaitsForApproval
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.promotion import origin_of
 from hitless.pipeline.runs import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
-from hitless.pipeline.shipping import home_of, protection
+from hitless.pipeline.shipping import check_outcome, home_of, protection
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
@@ -150,10 +150,7 @@ async def deploy(course: Course) -> StepEnd:
     asked = await protection(course)  # afterwards the candidate's settings are live
     result = await home_of(course).ship(course)
     course.parts.records.set_release(course.row.run, result["release"])
-    outcome = Outcome(result["outcome"])
-    if outcome.exit_code:
-        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
-        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
+    outcome = check_outcome(result)
     sentence = f"release {result['release']} is live in {course.stage}"
     if outcome is Outcome.UNCHANGED:
         sentence = f"nothing has changed: {sentence} already"
