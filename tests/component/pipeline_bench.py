@@ -26,7 +26,7 @@ from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
+from hitless.pipeline.pushes import NOTHING, RefUpdate
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed
@@ -288,7 +288,7 @@ class PipelineBench:
             return refusals
         self.git("push", "-q", "--force", str(self.repository.folder), f"{branch}:{target}")
         started = await self.pipeline.push([update], options or {}, "ada@laptop")
-        return next((one.run for one in started if isinstance(one, StartedRun)), started)
+        return next((one for one in started if isinstance(one, int)), started)
 
     async def end_of(self, run: int) -> dict[str, Any]:
         """The run's document once it has ended or waits for a person."""

@@ -14,7 +14,7 @@ import pytest
 from hitless.errors import MachineError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
-from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun
+from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
 from hitless.release.document import ReleaseDocument
 from hitless.service.files import repository_root
@@ -109,7 +109,7 @@ def test_a_push_of_too_many_branches_is_refused_and_one_of_many_starts_ten_runs(
 
         bench.git("push", "-q", str(bench.repository.folder), *(f"dev:{one.ref}" for one in many[:12]))
         started = await bench.pipeline.push(many[:12], {}, "ada")
-        runs = [one.run for one in started if isinstance(one, StartedRun)]
+        runs = [one for one in started if isinstance(one, int)]
         assert started[10:] == [f"feature-{one} starts no run: more than 10 in one push" for one in (10, 11)]
         assert len(runs) == len(bench.records.runs()) == 10
         for run in runs:

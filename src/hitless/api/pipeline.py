@@ -17,7 +17,7 @@ from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
+from hitless.pipeline.pushes import RefUpdate, read_options
 from hitless.pipeline.runs import RunDocument
 from hitless.release.document import ReleaseDocument
 
@@ -60,7 +60,7 @@ class PipelineApi:
     async def fork(self, request: Request) -> Response:
         body = await read_body(request, ForkRequest)
         row = await self.pipeline.fork(body.fork, body.commit, _name(body.actor))
-        return json_lines(self._follow_all([StartedRun(row.run)]))
+        return json_lines(self._follow_all([row.run]))
 
     async def close_fork(self, request: Request) -> Response:
         self.pipeline.close_fork(request.path_params["number"])
@@ -126,13 +126,13 @@ class PipelineApi:
         offset = log.stat().st_size if log.exists() else 0
         return json_lines(self.pipeline.follow(verb(run), offset=offset))
 
-    async def _follow_all(self, started: list[StartedRun | str]) -> AsyncIterator[dict[str, Any]]:
+    async def _follow_all(self, started: list[int | str]) -> AsyncIterator[dict[str, Any]]:
         for one in started:
             if isinstance(one, str):
                 yield {"text": f"{one}\n"}
                 continue
-            yield {"started": one.run}
-            async for line in self.pipeline.follow(one.run):
+            yield {"started": one}
+            async for line in self.pipeline.follow(one):
                 yield line
 
 

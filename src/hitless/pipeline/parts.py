@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from hitless.clock import Clock
+from hitless.clock import Clock, timestamp
+from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
@@ -17,13 +18,13 @@ from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.runs import RunDocument
+from hitless.pipeline.runs import PlannedRun, RunDocument, RunState
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Verified
 from hitless.release.who import Who
 from hitless.service.model import Home, Notify, StageSettings
-from hitless.store.runs import PushRecords, RunRecords
+from hitless.store.runs import PushRecords, RunRecords, RunRow
 
 
 class BuildRunner(Protocol):
@@ -77,6 +78,21 @@ class Parts:
     on_aws: OnAws
     previews: Previews | None = None
     """None if the service has no previews."""
+
+    def record(self, planned: PlannedRun, verb: str, actor: str) -> RunRow:
+        """Record a run without queueing it."""
+        return self.records.add(
+            stage=planned.stage,
+            branch=planned.branch,
+            commit=planned.commit,
+            message=planned.message,
+            overridden=planned.overridden,
+            options=to_plain(planned.options),
+            verb=verb,
+            actor=actor,
+            state=RunState.QUEUED,
+            at=timestamp(self.clock.now()),
+        )
 
     async def holds(self, commit: str | None) -> bool:
         """Whether the repository has the commit."""

@@ -25,10 +25,11 @@ from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import Promotion, begin_promotion
-from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, plan_runs, refusals_of
+from hitless.pipeline.pushes import Lineage, RefUpdate, plan_runs, refusals_of
 from hitless.pipeline.repository import hook_command
 from hitless.pipeline.runs import (
     RETRIABLE,
+    PlannedRun,
     RunDocument,
     RunOptions,
     RunState,
@@ -101,27 +102,16 @@ class Pipeline:
                 self.parts.pushes.add(PushRow(update.ref, update.old, update.new, options, actor, at))
         return refusals
 
-    async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[StartedRun | str]:
+    async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[int | str]:
         """Start the runs of an accepted push. A sentence stands for each branch or tag that starts none."""
-        started: list[StartedRun | str] = []
+        started: list[int | str] = []
         for planned in await plan_runs(self.parts, self._definition(), updates, options):
             if isinstance(planned, str):
                 started.append(planned)
                 continue
-            row = self.parts.records.add(
-                stage=planned.stage,
-                branch=planned.branch,
-                commit=planned.commit,
-                message=planned.message,
-                overridden=planned.overridden,
-                options=to_plain(planned.options),
-                verb="push",
-                actor=actor,
-                state=RunState.QUEUED,
-                at=timestamp(self.parts.clock.now()),
-            )
+            row = self.parts.record(planned, "push", actor)
             self._turns.enqueue(row)
-            started.append(StartedRun(row.run))
+            started.append(row.run)
         for update in updates:
             self.parts.pushes.forget(update.ref, update.new)
         if self._tidying is None or self._tidying.done():
@@ -152,18 +142,8 @@ class Pipeline:
         """A run that tests a fork's commit, once it is approved. UsageError if the repository does not have it."""
         if not await self.parts.holds(commit):
             raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
-        row = self.parts.records.add(
-            stage=None,
-            branch=fork.branch,
-            commit=commit,
-            message=fork.sentence,
-            overridden=None,
-            options=to_plain(RunOptions(fork=fork)),
-            verb="fork",
-            actor=actor,
-            state=RunState.QUEUED,
-            at=timestamp(self.parts.clock.now()),
-        )
+        planned = PlannedRun(None, fork.branch, commit, fork.sentence, RunOptions(fork=fork))
+        row = self.parts.record(planned, "fork", actor)
         self._turns.enqueue(row)
         return row
 

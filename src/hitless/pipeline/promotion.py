@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.documents import convert, to_plain
 from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.runs import RunState
+from hitless.pipeline.runs import PlannedRun, RunOptions, RunState, options_of
 from hitless.release.document import Origin
 from hitless.release.result import Outcome
 from hitless.service.model import Home
@@ -51,23 +50,17 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
             f"the artifacts of {', '.join(sorted(origin.local))} were built for this machine only: cannot promote",
             hint="build on a machine with the runtime and architecture that serverless.yml declares",
         )
-    options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": to_plain(origin)}
-    options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}
-    if order.skip_rehearsal:
-        options["skip_rehearsal"] = True
-    entry = definition.stage(order.target) if definition else None
-    row = parts.records.add(
-        stage=order.target,
-        branch=entry.branch if entry else order.target,
-        commit=origin.commit or "",
-        message=origin.message,
-        overridden=None,
-        options=options,
-        verb="promote",
-        actor=actor,
-        state=RunState.QUEUED,
-        at=timestamp(parts.clock.now()),
+    options = RunOptions(
+        skip_rehearsal=order.skip_rehearsal,
+        source=origin.stage,
+        release=origin.release,
+        origin=origin,
+        document=order.document,
     )
+    entry = definition.stage(order.target) if definition else None
+    branch = entry.branch if entry else order.target
+    planned = PlannedRun(order.target, branch, origin.commit or "", origin.message, options)
+    row = parts.record(planned, "promote", actor)
     if order.folder is not None and not await parts.holds(origin.commit):
         try:
             parts.workshop.create()
@@ -102,10 +95,11 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
 
     None if the commit is built here for the first time.
     """
-    if row.options.get("origin"):
-        return convert(row.options["origin"], Origin, f"run {row.run}: origin")
-    if "from" in row.options:  # recorded by an earlier version
-        release = engine.release(str(row.options["from"]), int(row.options["release"]))
+    options = options_of(row)
+    if options.origin:
+        return options.origin
+    if options.source and options.release:  # recorded by an earlier version
+        release = engine.release(options.source, options.release)
         return Origin.of(release.stage, release.number, release.document)
     before = definition.before(row.stage) if definition and row.stage else None
     for kept in reversed(engine.store.releases(before)) if before else ():

@@ -10,7 +10,6 @@ deleting the branch removes the preview.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -21,7 +20,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import was_live
 from hitless.pipeline.repository import CommitId
-from hitless.pipeline.runs import RunOptions
+from hitless.pipeline.runs import PlannedRun, RunOptions
 from hitless.service.model import StageSettings
 
 NOTHING = "0" * 40
@@ -53,25 +52,6 @@ class RefUpdate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     @property
     def creates(self) -> bool:
         return set(self.old) == {"0"}
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """A run that a push starts. `stage` is None for a branch that feeds none."""
-
-    stage: str | None
-    branch: str
-    commit: str
-    message: str
-    overridden: str | None
-    options: RunOptions
-
-
-@dataclass(frozen=True, slots=True)
-class StartedRun:
-    """A run that a push started."""
-
-    run: int
 
 
 def read_options(lines: list[str]) -> dict[str, str]:
@@ -208,11 +188,11 @@ async def _runs_of(
     entries = definition.fed_by(update.branch) if definition else ()
     if not entries:
         preview = replace(asked, preview=_wants_preview(parts, options))
-        return [PlannedRun(None, update.branch, info.commit, info.subject, None, preview)]
+        return [PlannedRun(None, update.branch, info.commit, info.subject, preview)]
     planned = []
     for entry in entries:
         guarded = definition is not None and (definition.guarded(entry) or entry.required_checks)
         override = options.get("override") if guarded else None
         message = info.subject + (f" (override: {override})" if override else "")
-        planned.append(PlannedRun(entry.name, update.branch, info.commit, message, override, asked))
+        planned.append(PlannedRun(entry.name, update.branch, info.commit, message, asked, override))
     return planned

@@ -97,9 +97,20 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sourc
     """The stage that it promotes from, its `release` and the `origin` of the artifacts."""
     release: int | None = None
     origin: Origin | None = None
-    document: dict[str, Any] | None = None
+    document: Mapping[str, Any] | None = None
     """The configuration of a promotion from a folder whose commit is not in the repository."""
-    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run to record. `stage` is None for a branch that feeds none, and for a fork."""
+
+    stage: str | None
+    branch: str
+    commit: str
+    message: str | None
+    options: RunOptions
+    overridden: str | None = None
 
 
 def options_of(row: RunRow) -> RunOptions:
