@@ -28,7 +28,7 @@ def resolve(spec: Buildspec, file: Path) -> dict[str, str]:
     if not spec.parameters and not spec.secrets:
         return {}
     document = _read(file)
-    found = {name: _parameter(document, wanted, file) for name, wanted in spec.parameters.items()}
+    found = {name: str(_value(document, "parameter-store", key, file)) for name, key in spec.parameters.items()}
     return found | {name: _secret(document, wanted, file) for name, wanted in spec.secrets.items()}
 
 
@@ -49,25 +49,18 @@ def _read(file: Path) -> Mapping[str, Any]:
     return document
 
 
-def _parameter(document: Mapping[str, Any], name: str, file: Path) -> str:
-    values = document.get("parameter-store") or {}
+def _value(document: Mapping[str, Any], kind: str, name: str, file: Path) -> Any:
+    values = document.get(kind) or {}
     if name not in values:
-        raise StepFailed(f"{file} has no parameter-store value {name}")
-    return str(values[name])
+        raise StepFailed(f"{file} has no {kind} value {name}")
+    return values[name]
 
 
 def _secret(document: Mapping[str, Any], reference: str, file: Path) -> str:
     """`secret-id[:json-key[:version-stage[:version-id]]]`, where the id may be an ARN; the version is ignored."""
-    rest = reference
-    if reference.startswith("arn:"):
-        parts = reference.split(":")
-        rest = ":".join(parts[6:])
-    secret, _, tail = rest.partition(":")
-    key = tail.partition(":")[0]
-    values = document.get("secrets-manager") or {}
-    if secret not in values:
-        raise StepFailed(f"{file} has no secrets-manager value {secret}")
-    value = values[secret]
+    parts = reference.split(":")[6:] if reference.startswith("arn:") else reference.split(":")
+    secret, key = [*parts, "", ""][:2]
+    value = _value(document, "secrets-manager", secret, file)
     if not key:
         return value if isinstance(value, str) else json.dumps(value)
     try:
