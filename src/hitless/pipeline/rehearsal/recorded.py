@@ -126,9 +126,6 @@ def to_compare(chosen: Sequence[Weighed]) -> list[Weighed]:
 def _of_every_route(ordered: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """The first of each route, then the others, `REQUESTS_AT_MOST` in all; in the order given."""
     first_of = {key[2]: key for key in reversed(ordered)}
-    kept = set(sorted(first_of.values(), key=ordered.index)[:REQUESTS_AT_MOST])
-    for key in ordered:
-        if len(kept) >= REQUESTS_AT_MOST:
-            break
-        kept.add(key)
+    firsts = sorted(first_of.values(), key=ordered.index)
+    kept = set(list(dict.fromkeys([*firsts, *ordered]))[:REQUESTS_AT_MOST])
     return [key for key in ordered if key in kept]
