@@ -85,7 +85,7 @@ class FakePackaging:
     stages: tuple[StageSettings, ...] | None = None
     """The commit's list of stages, where it is not the usual one."""
 
-    async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
+    async def __call__(self, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
         self.diary.append(f"{'reuse' if order.artifacts else 'build'} for {order.stage}")
         if self.hold is not None:
             await self.hold.wait()
@@ -113,7 +113,7 @@ class FakeRehearsal:
     paces: list[RehearsalSettings | None] = field(default_factory=list)
     """The settings of each rehearsal."""
 
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport:
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, log: Path) -> RehearsalReport:
         self.diary.append("rehearse")
         self.paces.append(candidate.settings.rehearsal)
         if self.hold is not None:
@@ -226,7 +226,7 @@ class PipelineBench:
                 repository=self.repository,
                 records=self.records,
                 pushes=PushRecords(self.store),
-                builds=self.builds,
+                run_build=self.builds.run,
                 package=self.packaging,
                 clock=self.clock,
                 urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),

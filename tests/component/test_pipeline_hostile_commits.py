@@ -159,7 +159,7 @@ def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
         (tmp_path / ".git").mkdir()
         roots: list[Path] = []
 
-        async def package(order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
+        async def package(order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
             roots.append(repository_root(order.folder))
             return await bench.packaging(order, log=log)
 

@@ -119,7 +119,7 @@ def build_pipeline(
         repository=repository,
         records=RunRecords(store),
         pushes=PushRecords(store),
-        builds=builds,
+        run_build=builds.run,
         package=PackagingProcess(folders.artifacts),
         clock=clock,
         urls=urls,

@@ -17,7 +17,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from hitless.clock import timestamp
-from hitless.errors import HitlessError
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
 from hitless.pipeline.errands import StagePlace
@@ -43,6 +42,7 @@ class Course:
     def __init__(self, parts: Parts, row: RunRow, path: str) -> None:
         """`path` is the service's folder in the repository."""
         self.parts, self.row, self.path = parts, row, path
+        self.log = parts.workshop.log(row.run)
         self.options = options_of(row)
         self.commit: CommitInfo | None = None
         self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was asked for
@@ -97,16 +97,11 @@ class Course:
         except WaitsForApproval:
             self._record(name, StepState.WAITING, started_at=started)
             raise
-        except StepFailed as failed:
+        except Exception as error:
+            failed = StepFailed.of(error)
             detail = {**failed.detail, "reason": failed.reason, "exit_code": failed.exit_code}
             self._record(name, StepState.FAILED, detail, started, clock.monotonic() - since_s)
-            raise StepFailed(f"{name}: {failed.reason}", exit_code=failed.exit_code) from failed
-        except Exception as error:
-            why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
-            code = error.exit_code if isinstance(error, HitlessError) else 1
-            detail = {"reason": why, "exit_code": code}
-            self._record(name, StepState.FAILED, detail, started, clock.monotonic() - since_s)
-            raise StepFailed(f"{name}: {why}", exit_code=code) from error
+            raise StepFailed(f"{name}: {failed.reason}", exit_code=failed.exit_code) from error
         self._record(name, end.state, end.detail, started, clock.monotonic() - since_s)
         if end.sentence:
             self.say(end.sentence)
@@ -177,11 +172,10 @@ class Course:
 
     def say(self, text: str) -> None:
         """Append a line to the run's log. A full disk loses the line, but does not end the run."""
-        log = self.parts.workshop.log(self.row.run)
         with suppress(OSError):
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log.touch(mode=0o600)
-            with log.open("ab") as file:
+            self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.log.touch(mode=0o600)
+            with self.log.open("ab") as file:
                 file.write(text.encode() + b"\n")
 
     def set_state(self, state: RunState, reason: str | None) -> None:

@@ -44,7 +44,7 @@ class PackagingProcess:
 
     store: Path
 
-    async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
+    async def __call__(self, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
         """The candidate, and the stages of its commit. StepFailed if it cannot be built."""
         plan = {**asdict(order), "store": self.store}
         answer = await call_process("hitless.processes.packaging", plan=plan, log=log)

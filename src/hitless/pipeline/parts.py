@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,24 +27,6 @@ from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
 
 
-class BuildRunner(Protocol):
-    """Runs one buildspec of a run; None if the commit has no such file. Raises StepFailed."""
-
-    async def run(self, order: BuildOrder) -> BuildResult | None: ...
-
-
-class Packager(Protocol):
-    """Turns a checkout into a candidate, and reads the stages of its commit. Raises StepFailed."""
-
-    async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]: ...
-
-
-class Rehearser(Protocol):
-    """Rolls a candidate out over a copy of the live release, in a sandbox."""
-
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport: ...
-
-
 class OnAws(Protocol):
     """What a run needs of AWS; see `hitless.pipeline.errands`. Each raises HitlessError."""
 
@@ -56,6 +38,13 @@ class OnAws(Protocol):
     async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]: ...
 
 
+Log = Path
+RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
+"""Runs one buildspec of a run; None if the commit has no such file. Raises StepFailed."""
+Package = Callable[[PackageOrder, Log], Awaitable[tuple[ReleaseDocument, Definition]]]
+"""Turns a checkout into a candidate, and reads the stages of its commit. Raises StepFailed."""
+Rehearse = Callable[[ReleaseDocument, ReleaseDocument, Log], Awaitable[RehearsalReport]]
+"""Rolls a candidate (the second) out over a copy of the live release, in a sandbox."""
 NotifyOf = Callable[[tuple[Notify, ...], RunDocument], None]
 """Notifies of the state of a run. Returns at once."""
 
@@ -69,11 +58,11 @@ class Parts:
     repository: Repository
     records: RunRecords
     pushes: PushRecords
-    builds: BuildRunner
-    package: Packager
+    run_build: RunBuild
+    package: Package
     clock: Clock
     urls: Callable[[], Mapping[str, str]]
-    rehearse: Rehearser
+    rehearse: Rehearse
     notify: NotifyOf
     on_aws: OnAws
     previews: Previews | None = None

@@ -52,7 +52,7 @@ async def _package(course: Course, stage: str) -> ReleaseDocument:
     """Build with the stage's settings. The commit's own list of stages is not kept, as it does not ship to one."""
     parts, row = course.parts, course.row
     order = PackageOrder(await course.checkout("package"), course.path, stage, row.commit, row.message, None)
-    document, _ = await parts.package(order, log=parts.workshop.log(row.run))
+    document, _ = await parts.package(order, course.log)
     return document
 
 

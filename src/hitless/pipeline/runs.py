@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from hitless.documents import convert
+from hitless.errors import HitlessError
 from hitless.forge.forge import Fork
 from hitless.release.document import Origin
 from hitless.store.runs import RunRecords, RunRow, StepRow
@@ -82,6 +83,16 @@ class StepFailed(Exception):
     def __init__(self, reason: str, *, exit_code: int = 1, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.reason, self.exit_code, self.detail = reason, exit_code, dict(detail or {})
+
+    @classmethod
+    def of(cls, error: Exception) -> StepFailed:
+        match error:
+            case StepFailed():
+                return error
+            case HitlessError():
+                return cls(error.message, exit_code=error.exit_code)
+            case _:
+                return cls(f"{type(error).__name__}: {error}")
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"source": "from"}):

@@ -8,8 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from functools import reduce
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from hitless.errors import HitlessError
@@ -26,32 +25,7 @@ from hitless.service.model import Home, SmokeRequest, StageSettings
 DEADLINE_S = 10.0
 
 
-class RunHome(Protocol):
-    """The verbs of a stage's home (`hitless.homes.home.StageHome`) that a run awaits."""
-
-    settings_are_all: bool
-    """Whether the document of a release is all of it; on AWS serverless.yml may ask CloudFormation for more."""
-    continues: bool
-    """Whether a release that was cut off stays where it is, until it is shipped again and continued."""
-
-    async def live(self, course: Course) -> ReleaseDocument | str:
-        """The live release, its artifacts in the engine's store; or why there is nothing to compare with."""
-        ...
-
-    async def ship(self, course: Course) -> Mapping[str, Any]:
-        """Ship the candidate by the stage's strategy; the document of the end."""
-        ...
-
-    async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
-        """What is wrong with the release, now that it is live; None if another one is live by now."""
-        ...
-
-    async def rollback(self, course: Course, why: str) -> str:
-        """Ship the release before again; the result in words, for the run's reason."""
-        ...
-
-
-def home_of(course: Course) -> RunHome:
+def home_of(course: Course) -> OwnEngine | AwsByErrands:
     """The home of the candidate's stage."""
     return HOMES[course.candidate.settings.home]
 
@@ -67,15 +41,19 @@ async def protection(course: Course) -> StageSettings:
 
 
 class OwnEngine:
-    """The engine that runs the pipeline."""
+    """The engine that runs the pipeline. `AwsByErrands` has the same verbs."""
 
     settings_are_all = True
+    """Whether the document of a release is all of it; on AWS serverless.yml may ask CloudFormation for more."""
     continues = False
+    """Whether a release that was cut off stays where it is, until it is shipped again and continued."""
 
     async def live(self, course: Course) -> ReleaseDocument | str:
+        """The live release, its artifacts in the engine's store; or why there is nothing to compare with."""
         return course.live() or "nothing is live in the stage"
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
+        """Ship the candidate by the stage's strategy; the document of the end."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
@@ -87,13 +65,15 @@ class OwnEngine:
         return await follow(course, started)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
-        if _live_number(course) != release:
+        """What is wrong with the release, now that it is live; None if another one is live by now."""
+        if live_number(course) != release:
             return None
         url = course.parts.urls()[course.stage]
         faults = tuple(await asyncio.to_thread(failed_smoke, url, course.candidate.settings, release))
-        return faults if _live_number(course) == release else None  # else another release responded
+        return faults if live_number(course) == release else None  # else another release responded
 
     async def rollback(self, course: Course, why: str) -> str:
+        """Ship the release before again; the result in words, for the run's reason."""
         why = f"run {course.row.run}: {why}"
         try:
             started = await course.parts.engine.rollback(course.stage, None, who=who_of(course), why=why)
@@ -114,18 +94,18 @@ class AwsByErrands:
     async def live(self, course: Course) -> ReleaseDocument | str:
         if course.copied is None:
             place = await course.service_place(course.stage)
-            course.copied = await course.parts.on_aws.live(place, log=_log(course))
+            course.copied = await course.parts.on_aws.live(place, log=course.log)
         return course.copied
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
             raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine only, not for AWS")
         place = await course.service_place(course.stage)
-        return await course.parts.on_aws.ship(place, course.candidate, who_of(course), log=_log(course))
+        return await course.parts.on_aws.ship(place, course.candidate, who_of(course), log=course.log)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         place = await course.service_place(course.stage)
-        found = await course.parts.on_aws.verify(place, course.candidate, release, log=_log(course))
+        found = await course.parts.on_aws.verify(place, course.candidate, release, log=course.log)
         if found.superseded:
             return None
         return (*found.faults, *await self._failed_at_its_url(course))
@@ -134,7 +114,7 @@ class AwsByErrands:
         course.say(f"rolling back: {why}")
         try:
             place, said = await course.service_place(course.stage), f"run {course.row.run}: {why}"
-            result = await course.parts.on_aws.rollback(place, said, log=_log(course))
+            result = await course.parts.on_aws.rollback(place, said, log=course.log)
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"
         return f"rolled back to release {result['release']}"
@@ -151,7 +131,7 @@ class AwsByErrands:
         return await asyncio.to_thread(failed_smoke, url, course.candidate.settings, None)
 
 
-HOMES: Mapping[Home, RunHome] = {Home.ENGINE: OwnEngine(), Home.AWS: AwsByErrands()}
+HOMES: Mapping[Home, OwnEngine | AwsByErrands] = {Home.ENGINE: OwnEngine(), Home.AWS: AwsByErrands()}
 
 
 def failed_smoke(url: str, settings: StageSettings, release: int | None) -> list[str]:
@@ -194,7 +174,8 @@ def _is_reachable(url: str) -> bool:
         return False
 
 
-def _live_number(course: Course) -> int | None:
+def live_number(course: Course) -> int | None:
+    """The live release of the run's stage."""
     live = course.parts.engine.store.live(course.stage)
     return live[0] if live else None
 
@@ -226,7 +207,3 @@ async def follow(course: Course, started: Rollout | Result) -> Mapping[str, Any]
 
 def who_of(course: Course) -> Who:
     return Who(ci="hitless pipeline", actor=course.row.actor, run=str(course.row.run))
-
-
-def _log(course: Course) -> Path:
-    return course.parts.workshop.log(course.row.run)

@@ -64,7 +64,7 @@ async def _tested(course: Course) -> StepEnd:
         variables={"STAGE": row.stage} if row.stage else {},
         fork=fork.number if fork else None,
     )
-    result = await course.parts.builds.run(order)
+    result = await course.parts.run_build(order)
     if result is None:
         return skipped(f"there is no {TEST_FILE}")
     return StepEnd(detail=to_plain(result), sentence="; ".join(report.sentence for report in result.reports))
@@ -80,7 +80,7 @@ async def build(course: Course) -> StepEnd:
     folder, row = await course.checkout("package"), course.row
     artifacts = origin.refs if origin else None
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
-    document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
+    document, definition = await course.parts.package(order, course.log)
     if document.service != course.parts.engine.service:  # its stacks on AWS would be those of another service
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():
@@ -116,7 +116,7 @@ async def rehearse(course: Course) -> StepEnd:
         return skipped("nothing has changed")
     parts = course.parts
     candidate = replace(course.candidate, settings=replace(course.candidate.settings, rehearsal=asked))
-    report = await parts.rehearse(live, candidate, log=parts.workshop.log(course.row.run))
+    report = await parts.rehearse(live, candidate, course.log)
     detail = to_plain(report)
     if report.objections:
         raise StepFailed("; ".join(report.objections), exit_code=3, detail=detail)
@@ -212,7 +212,7 @@ def ask_person(course: Course, asked: Question) -> str:
 async def _fetch(course: Course, origin: Origin) -> None:
     """Fetch the zips from the bucket of the stage on AWS into the engine's store."""
     place = await course.service_place(origin.stage)
-    fetched = await course.parts.on_aws.fetch(place, origin, log=course.parts.workshop.log(course.row.run))
+    fetched = await course.parts.on_aws.fetch(place, origin, log=course.log)
     course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 

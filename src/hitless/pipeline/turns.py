@@ -19,7 +19,7 @@ from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.previews import preview
 from hitless.pipeline.runs import RunState, StepFailed, StepName, StepState, lane_of, options_of
-from hitless.pipeline.shipping import home_of
+from hitless.pipeline.shipping import home_of, live_number
 from hitless.pipeline.steps import STEPS, source, test
 from hitless.store.runs import RUNS_KEPT, RunRow
 
@@ -180,7 +180,7 @@ def _resumes(parts: Parts, row: RunRow, path: str) -> bool:
     """Whether the run goes on. If not, it has its end now."""
     course = Course(parts, row, path)
     step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
-    if step and step.name == StepName.DEPLOY and _went_live(parts, row):
+    if step and step.name == StepName.DEPLOY and live_number(course) == row.release is not None:
         detail = {"note": "went live as the engine stopped"}
         parts.records.set_step(row.run, StepName.DEPLOY, StepState.SUCCEEDED, detail=detail)
     if course.ended_well(StepName.DEPLOY):
@@ -209,11 +209,6 @@ def _continues(course: Course) -> bool:
         return home_of(course).continues
     except StepFailed:  # the candidate is gone
         return False
-
-
-def _went_live(parts: Parts, row: RunRow) -> bool:
-    live = parts.engine.store.live(row.stage) if row.stage else None
-    return live is not None and live[0] == row.release
 
 
 def _is_approved(parts: Parts, row: RunRow) -> bool:

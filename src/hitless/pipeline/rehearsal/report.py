@@ -68,7 +68,7 @@ class RehearsalCommand:
 
     data: Path
 
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport:
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, log: Path) -> RehearsalReport:
         """Raises StepFailed if the rehearsal itself failed."""
         # On standard input, because the releases' environment may hold secrets.
         plan = {"live": live.to_json(), "candidate": candidate.to_json()}
