@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import msgspec
 
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
-from hitless.pipeline.children import run_child
+from hitless.pipeline.children import End, run_child
 
 CommitId = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{40}|[0-9a-f]{64})\Z")]
 GIT_TIMEOUT_S = 120.0
@@ -33,7 +33,6 @@ MAX_FILES_BYTES = 4 << 30
 """A few kilobytes of a push can name the same folder a million times."""
 MAX_OUTPUT_BYTES = 16 << 20
 """A commit's message or list of files can unfold to more than memory holds."""
-TIDY_TIMEOUT_S = 120.0
 FETCH_LOCK = "hitless-fetch.lock"
 """Shared by fetches, in the receiver's process; exclusive for packing."""
 _TIDY = {"gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "64m", "gc.pruneExpire": "90.days.ago"}
@@ -73,7 +72,7 @@ class Repository:
 
     def create(self, hook: Sequence[str], *, head: str) -> None:
         """Make it, or update an existing one. `hook` is the command of the hooks, without a hook's name."""
-        self._run("init", "--bare", "--quiet", f"--initial-branch={head}", str(self.folder), inside=False)
+        self._run("init", "--bare", "--quiet", f"--initial-branch={head}")
         self.folder.chmod(0o700)
         for key, value in {**_CONFIG, "core.hooksPath": str(self.folder / "hooks")}.items():
             self._run("config", key, value)
@@ -167,12 +166,7 @@ class Repository:
         settings = [word for key, value in _TIDY.items() for word in ("-c", f"{key}={value}")]
         words = ["nice", "-n", "19", *self._command(), *settings, "gc", "--auto", "--quiet"]
         with lock:
-            try:
-                code, _, error = await run_child(words, environ=_environ(), timeout_s=TIDY_TIMEOUT_S, end=_kill_all)
-            except TimeoutError as late:
-                raise MachineError(f"git gc took longer than {TIDY_TIMEOUT_S:g} s", hint="is the disk slow?") from late
-        if code:
-            raise MachineError(f"git gc: {error.decode(errors='replace').strip()}", hint=f"inspect {self.folder}")
+            await self._checked("gc", words, end=_kill_all)
         return True
 
     def _lock(self, how: int) -> IO[str]:
@@ -246,8 +240,8 @@ class Repository:
     def _command(self) -> list[str]:
         return ["git", "--git-dir", str(self.folder), "-c", "core.fsmonitor=false", "-c", "core.pager=cat"]
 
-    def _run(self, *words: str, inside: bool = True) -> None:
-        command = [*self._command(), *words] if inside else ["git", *words]
+    def _run(self, *words: str) -> None:
+        command = [*self._command(), *words]
         try:
             done = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT_S, check=False, env=_environ())
         except OSError as error:
@@ -268,8 +262,8 @@ class Repository:
     async def _git(self, *words: str) -> str:
         return await self._checked(words[0], [*self._command(), *words])
 
-    async def _checked(self, verb: str, command: Sequence[str]) -> str:
-        code, out, error = await self._converse(verb, command)
+    async def _checked(self, verb: str, command: Sequence[str], *, end: End = subprocess.Popen.kill) -> str:
+        code, out, error = await self._converse(verb, command, end)
         if code:
             why = error.decode(errors="replace").strip() or f"ended with {code}"
             raise MachineError(f"git {verb}: {why}", hint=f"inspect the repository {self.folder}")
@@ -278,9 +272,12 @@ class Repository:
     async def _ask(self, *words: str) -> tuple[int, bytes, bytes]:
         return await self._converse(words[0], [*self._command(), *words])
 
-    async def _converse(self, verb: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
+    async def _converse(
+        self, verb: str, command: Sequence[str], end: End = subprocess.Popen.kill
+    ) -> tuple[int, bytes, bytes]:
+        limits: dict[str, Any] = {"timeout_s": GIT_TIMEOUT_S, "max_bytes": MAX_OUTPUT_BYTES}
         try:
-            return await run_child(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, max_bytes=MAX_OUTPUT_BYTES)
+            return await run_child(command, environ=_environ(), end=end, **limits)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:
