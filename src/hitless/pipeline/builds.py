@@ -81,10 +81,10 @@ class Builds:
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)
-            text = read_buildspec(folder, order.file)
-            if text is None:
+            found = read_buildspec(folder, order.file)
+            if found is None:
                 return None
-            spec = parse_buildspec(text, order.file)
+            text, spec = found
             secrets = self._secrets(order, spec)
             scratch = self._workshop.make(place / "scratch", user)
             python = await self._environment(stack, order, spec, text, folder, user)
@@ -104,13 +104,13 @@ class Builds:
                 limits=self._limits(),
                 user=user,
             )
-            found = await _supervise(plan)
-            if spec.cache.paths and shares and found.succeeded:
+            ended = await _supervise(plan)
+            if spec.cache.paths and shares and ended.succeeded:
                 await asyncio.to_thread(keep_cache, kept, folder, spec.cache.paths, user)
             if shares:
-                found = await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
+                ended = await asyncio.to_thread(self._keep_artifacts, order, spec, folder, ended)
             mask = Mask([*secrets.values(), *plan.masked])
-            result = convert(_presentable(msgspec.to_builtins(found), mask), BuildResult, "the build's result")
+            result = convert(_presentable(msgspec.to_builtins(ended), mask), BuildResult, "the build's result")
         if not result.succeeded:
             raise StepFailed(f"{order.file}: {_why(result)}", detail=to_plain(result))
         return result
@@ -202,8 +202,10 @@ def service_folder(checkout: Path, path: str) -> Path:
     return folder
 
 
-def read_buildspec(folder: Path, name: str) -> str | None:
-    """A buildspec's text; None if the commit has none. Raises StepFailed if it is not a regular, small file."""
+def read_buildspec(folder: Path, name: str) -> tuple[str, Buildspec] | None:
+    """A buildspec with its text; None if the commit has none. Raises StepFailed if it is not a regular, small file, or
+    cannot be run.
+    """
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None
@@ -212,15 +214,10 @@ def read_buildspec(folder: Path, name: str) -> str | None:
     if path.stat().st_size > MAX_BYTES:
         raise StepFailed(f"{name} is larger than {MAX_BYTES} bytes")
     try:
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
+        return text, Buildspec.read(text)
     except UnicodeDecodeError as error:
         raise StepFailed(f"{name} is not UTF-8") from error
-
-
-def parse_buildspec(text: str, name: str) -> Buildspec:
-    """Raises StepFailed if it cannot be run."""
-    try:
-        return Buildspec.read(text)
     except ValueError as error:
         raise StepFailed(f"{name}: {error}") from error
 
