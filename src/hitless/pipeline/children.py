@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,13 +103,12 @@ def _end_with_input() -> None:
 def _start(
     words: Sequence[str], errors: Path | None, environ: Mapping[str, str] | None, user: User | None
 ) -> subprocess.Popen[bytes]:
-    with ExitStack() as stack:
-        log = stack.enter_context(errors.open("ab")) if errors is not None else None
+    with errors.open("ab") if errors is not None else nullcontext(subprocess.PIPE) as log:
         return subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log if log is not None else subprocess.PIPE,
+            stderr=log,
             cwd="/",
             env=environ,
             start_new_session=True,
@@ -122,26 +121,21 @@ def _communicate(
 ) -> tuple[int, bytes, bytes]:
     """The input goes first, because no process here gets more than it reads at once or than a pipe holds."""
     said: dict[IO[bytes], bytearray] = {one: bytearray() for one in (process.stdout, process.stderr) if one is not None}
+    assert process.stdin is not None
     try:
-        _write(process, line, hold_input)
+        with suppress(BrokenPipeError, ValueError):  # it has ended, or its input was closed to end it
+            process.stdin.write(line)
+            process.stdin.flush()
+            if not hold_input:
+                process.stdin.close()
         _read_all(process, said, max_bytes)
     finally:
         process.wait()
         for stream in (process.stdin, *said):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+            with suppress(BrokenPipeError):
+                stream.close()
     out, error = (bytes(said[one]) if one is not None else b"" for one in (process.stdout, process.stderr))
     return process.returncode, out, error
-
-
-def _write(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError, ValueError):  # it has ended, or its input was closed to end it
-        process.stdin.write(line)
-        process.stdin.flush()
-        if not hold_input:
-            process.stdin.close()
 
 
 def _read_all(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], max_bytes: int) -> None:
