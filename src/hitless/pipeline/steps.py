@@ -10,7 +10,7 @@ from datetime import timedelta
 from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
-from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
+from hitless.pipeline.approvals import EXPIRES_DAYS, Question, QuestionCommit, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
@@ -23,6 +23,8 @@ from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
 
 TEST_FILE = "buildspec-test.yml"
+MAX_FILES = 200
+"""Changed files of a fork that a question lists."""
 LEFT_OUT = "the stage's steps leave it out"
 
 
@@ -179,6 +181,33 @@ async def verify(course: Course) -> StepEnd:
     detail = {"reason": f"taken back: {why}", "exit_code": 3}
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
     raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail={"faults": faults})
+
+
+async def ask_maintainer(course: Course) -> StepEnd:
+    """Ask a maintainer to read a fork's commit before any of its code runs. A fork is tested, never shipped.
+
+    What the fork's author wrote (titles, names of branches) names no branch, file or message here.
+    """
+    parts, row, fork = course.parts, course.row, course.options.fork
+    assert fork is not None
+    if parts.workshop.user is None:
+        raise StepFailed(
+            "a fork's code would run as the engine's own user, who can read its secrets: only an engine of root's,"
+            " which can run builds as somebody else, tests it"
+        )
+    supersede_waiting(course)
+    base = await parts.repository.head_of(fork.base) if fork.base else None
+    asked = Question(
+        run=row.run,
+        stage=None,
+        fork=fork,
+        commit=row.commit,
+        commits=QuestionCommit.of(await parts.repository.commits_between(base, row.commit)),
+        files=tuple(await parts.repository.changed_files(base, row.commit, limit=MAX_FILES)) if base else None,
+    )
+    expires = ask_person(course, asked)
+    course.say(f"{fork.sentence}: run {row.run} waits until {expires} for who has read it: hitless approve {row.run}")
+    raise WaitsForApproval
 
 
 STEPS: Mapping[StepName, Step] = {

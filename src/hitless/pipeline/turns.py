@@ -13,20 +13,19 @@ from dataclasses import dataclass, field
 import structlog
 
 from hitless.errors import HitlessError
-from hitless.pipeline import forks
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.previews import preview
 from hitless.pipeline.runs import RunState, StepFailed, StepName, StepState, lane_of, options_of
 from hitless.pipeline.shipping import home_of, live_number
-from hitless.pipeline.steps import STEPS, source, test
+from hitless.pipeline.steps import STEPS, ask_maintainer, source, test
 from hitless.store.runs import RUNS_KEPT, RunRow
 
 TRY_AGAIN_S = 1.0
 MAX_RESTARTS = 2
 BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
-FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.ask_maintainer, StepName.TEST: test}
+FORKED = {StepName.SOURCE: source, StepName.APPROVE: ask_maintainer, StepName.TEST: test}
 PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
 
 log = structlog.get_logger()
