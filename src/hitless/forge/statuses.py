@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from hitless.documents import decode, to_text
+from hitless.errors import EngineError
 
 FILE = "owed-statuses.json"
 _STATES = {"succeeded": "success", "queued": "pending", "running": "pending", "waiting_for_approval": "pending"}
@@ -41,8 +43,8 @@ class UndeliveredStatuses:
     def all(self) -> dict[int, str]:
         """Empty if the file is missing or damaged: a lost status must not stop the receiver."""
         try:
-            return {int(run): str(repository) for run, repository in json.loads(self._file.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
+            return decode(self._file.read_bytes(), dict[int, str], self._file.name)
+        except (OSError, EngineError):
             return {}
 
     def add(self, run: int, repository: str) -> None:
@@ -53,5 +55,5 @@ class UndeliveredStatuses:
 
     def _write(self, undelivered: dict[int, str]) -> None:
         fresh = self._file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(undelivered))
+        fresh.write_text(to_text(undelivered))
         fresh.replace(self._file)
