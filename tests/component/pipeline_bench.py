@@ -21,7 +21,7 @@ from hitless.gateway.state import GatewayState
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import StagePlace
+from hitless.pipeline.errands import AwsErrands, StagePlace
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -128,7 +128,7 @@ class FakeRehearsal:
 
 
 @dataclass
-class FakeErrands:
+class FakeErrands(AwsErrands):
     """AWS by errands: `live_there` is what its stages serve; what ships there waits for `hold` and ends as `outcome`
     says.
     """
@@ -200,7 +200,7 @@ class PipelineBench:
         settings = {name: stage_settings(name) for name in STAGES}
         settings["prod"] = stage_settings("prod", approval=Approval.MANUAL, rehearsal=RehearsalSettings())
         self.packaging = FakePackaging(self.diary, settings)
-        self.on_aws = FakeErrands(self.diary)
+        self.on_aws = FakeErrands(folder, self.diary)
         self.told: list[tuple[str, int]] = []
         self.heard: list[tuple[tuple[Notify, ...], RunDocument]] = []
         """Each notification: its targets and the run."""

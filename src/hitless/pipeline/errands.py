@@ -35,7 +35,7 @@ class StagePlace:
     stage: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class AwsErrands:
     """The verbs of `hitless.homes.aws`, awaited. Each raises HitlessError if AWS or the errand fails."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from hitless.clock import Clock, timestamp
 from hitless.documents import to_plain
@@ -14,29 +13,15 @@ from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import StagePlace
+from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import PlannedRun, RunDocument, RunState
 from hitless.pipeline.workshop import Workshop
-from hitless.release.document import Origin, ReleaseDocument
-from hitless.release.result import Verified
-from hitless.release.who import Who
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
-
-
-class OnAws(Protocol):
-    """What a run needs of AWS; see `hitless.pipeline.errands`. Each raises HitlessError."""
-
-    async def origin(self, place: StagePlace, *, log: Path | None = None) -> Origin: ...
-    async def fetch(self, place: StagePlace, origin: Origin, *, log: Path) -> int: ...
-    async def live(self, place: StagePlace, *, log: Path) -> ReleaseDocument | str: ...
-    async def ship(self, place: StagePlace, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]: ...
-    async def verify(self, place: StagePlace, document: ReleaseDocument, release: int, *, log: Path) -> Verified: ...
-    async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]: ...
-
 
 Log = Path
 RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
@@ -64,7 +49,7 @@ class Parts:
     urls: Callable[[], Mapping[str, str]]
     rehearse: Rehearse
     notify: NotifyOf
-    on_aws: OnAws
+    on_aws: AwsErrands
     previews: Previews | None = None
     """None if the service has no previews."""
 
