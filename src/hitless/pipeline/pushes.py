@@ -170,12 +170,6 @@ def _of_previews(
     return []
 
 
-def _wants_preview(parts: Parts, options: Mapping[str, str]) -> bool:
-    if parts.previews is None or "no-preview" in options:
-        return False
-    return parts.previews.settings.automatic or "preview" in options
-
-
 async def _runs_of(
     parts: Parts, definition: Definition | None, update: RefUpdate, options: Mapping[str, str]
 ) -> list[PlannedRun]:
@@ -187,8 +181,10 @@ async def _runs_of(
     )
     entries = definition.fed_by(update.branch) if definition else ()
     if not entries:
-        preview = replace(asked, preview=_wants_preview(parts, options))
-        return [PlannedRun(None, update.branch, info.commit, info.subject, preview)]
+        possible = parts.previews is not None and "no-preview" not in options
+        wanted = "preview" in options or (parts.previews is not None and parts.previews.settings.automatic)
+        asked = replace(asked, preview=possible and wanted)
+        return [PlannedRun(None, update.branch, info.commit, info.subject, asked)]
     planned = []
     for entry in entries:
         guarded = definition is not None and (definition.guarded(entry) or entry.required_checks)
