@@ -113,12 +113,10 @@ def _is_wanted(entry: os.DirEntry[str], path: Path, root: Path, *, links: bool) 
 def _closure(parts: list[list[str]], states: Iterable[tuple[int, int]]) -> States:
     """The states with `**` matching no folder."""
     found = set(states)
-    waiting = list(found)
-    while waiting:
-        index, at = waiting.pop()
-        if at < len(parts[index]) and parts[index][at] == "**" and (index, at + 1) not in found:
-            found.add((index, at + 1))
-            waiting.append((index, at + 1))
+    for index, at in states:
+        while parts[index][at : at + 1] == ["**"]:
+            at += 1
+            found.add((index, at))
     return frozenset(found)
 
 
