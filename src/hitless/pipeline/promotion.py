@@ -34,11 +34,6 @@ class Promotion:
     folder: Path | None = None
     skip_rehearsal: bool = False
 
-    @property
-    def target_home(self) -> Home:
-        """The home in the folder's configuration."""
-        return Home((self.document or {}).get("settings", {}).get("home", Home.ENGINE))
-
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
     """Record the run without queueing it. Raises HitlessError if nothing can be promoted (no run is recorded), or if
@@ -73,7 +68,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
 
 async def _origin(parts: Parts, order: Promotion) -> Origin:
     """The live release of the stage that is promoted, at its home."""
-    if order.target_home is Home.ENGINE:
+    if (order.document or {}).get("settings", {}).get("home", Home.ENGINE) == Home.ENGINE:
         parts.engine.turn_of(order.target)  # UsageError for an unknown stage
     if order.source == order.target:
         raise UsageError(f"{order.source} cannot be promoted to itself", hint="`hitless promote dev staging`")
