@@ -18,7 +18,7 @@ from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
-from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands, StagePlace
@@ -64,12 +64,12 @@ class FakeBuilds:
     orders: list[BuildOrder] = field(default_factory=list)
 
     async def run(self, order: BuildOrder) -> BuildResult | None:
-        self.diary.append(f"{order.step} run {order.run}")
+        self.diary.append(f"test run {order.run}")
         self.orders.append(order)
         if self.hold is not None:
             await self.hold.wait()
         if order.commit in self.failing:
-            raise StepFailed(f"{order.file}: phase build failed")
+            raise StepFailed(f"{TEST_FILE}: phase build failed")
         return BuildResult(succeeded=True, phases={"build": 0})
 
 

@@ -77,7 +77,7 @@ def test_each_run_builds_as_its_own_user_below_folders_of_root(open_place: Path)
     async def build(run: int) -> str:
         workshop.of_run(run).mkdir()
         workshop.make(workshop.work_of(run)).chmod(0o711)
-        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", "", "ada", {})
+        order = BuildOrder(run, commit, "dev", "", "ada")
         await builds.run(order)
         assert stat.S_IMODE((workshop.work_of(run) / "test").stat().st_mode) == 0o700, (
             "closed to the number's next user"

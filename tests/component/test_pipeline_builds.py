@@ -65,7 +65,7 @@ class Yard:
     def build(self, run: int, commit: str, path: str = "") -> BuildResult | None:
         self.workshop.of_run(run).mkdir()
         self.workshop.make(self.workshop.work_of(run))
-        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", path, "ada", {"STAGE": "dev"})
+        order = BuildOrder(run, commit, "dev", path, "ada", "dev")
         try:
             return asyncio.run(self.builds.run(order))
         finally:

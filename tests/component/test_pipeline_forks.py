@@ -70,7 +70,7 @@ def test_a_fork_s_commit_is_tested_after_approval_and_never_previewed(tmp_path: 
         assert ended["state"] == "succeeded"
         assert ended["states"] == {"source": "succeeded", "approve": "succeeded", "test": "succeeded"}
         order = bench.builds.orders[-1]
-        assert (order.fork, order.commit, order.variables) == (7, run["commit"], {})
+        assert (order.fork, order.commit, order.stage) == (7, run["commit"], None)
         assert previews_of(bench).rows() == ()
         assert bench.diary.count("build for dev") == 1
         said = [event.sentence for event in bench.store.events()][-3:]
@@ -287,7 +287,7 @@ def test_a_fork_s_build_gets_no_secret_and_cannot_reach_other_builds(yard: Any) 
     def build(run: int) -> tuple[str, BuildResult | None]:
         workshop.of_run(run).mkdir()
         workshop.make(workshop.work_of(run)).chmod(0o711)
-        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "pull/7", "", "somebody", {}, fork=7)
+        order = BuildOrder(run, commit, "pull/7", "", "somebody", fork=7)
         try:
             result = asyncio.run(builds.run(order))
             return workshop.log(run).read_text(), result
@@ -315,7 +315,7 @@ def test_builds_refuse_a_fork_without_a_user_of_its_own(yard: Any) -> None:
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
     workshop.create()
     builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
-    order = BuildOrder(1, "test", "buildspec-test.yml", "0" * 40, "pull/7", "", "somebody", {}, fork=7)
+    order = BuildOrder(1, "0" * 40, "pull/7", "", "somebody", fork=7)
     with pytest.raises(StepFailed, match="does not run as the engine's own user"):
         asyncio.run(builds.run(order))
 
@@ -333,6 +333,6 @@ def test_a_linked_service_folder_is_refused(yard: Any) -> None:
     workshop.of_run(1).mkdir()
     workshop.make(workshop.work_of(1))
     builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
-    order = BuildOrder(1, "test", "buildspec-test.yml", commit, "dev", "shop", "ada", {})
+    order = BuildOrder(1, commit, "dev", "shop", "ada")
     with pytest.raises(StepFailed, match="shop leads out of the commit's files"):
         asyncio.run(builds.run(order))

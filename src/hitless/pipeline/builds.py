@@ -1,4 +1,4 @@
-"""Runs a buildspec for a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
+"""Runs the tests of a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from hitless.pipeline.children import close_input, run_child
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, keep_cache, key_of, restore_cache
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.runs import StepFailed
+from hitless.pipeline.runs import StepFailed, StepName
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 
+TEST_FILE = "buildspec-test.yml"
 _PASSED_ON = re.compile(
     "(?i:https?_proxy|no_proxy|all_proxy)|PIP_.*|UV_.*|npm_config_.*|NPM_CONFIG_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE"
     "|NODE_EXTRA_CA_CERTS|LANG|LC_.*|TZ|HITLESS_PACKAGE|HITLESS_HAPROXY"
@@ -43,16 +44,14 @@ _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """A buildspec file to run for a run. `variables` are the pipeline's own for this step (STAGE, …)."""
+    """The tests of a run's commit; `path` is the service's folder in it, and `stage` becomes its variable STAGE."""
 
     run: int
-    step: str
-    file: str
     commit: str
     branch: str
     path: str
     actor: str
-    variables: Mapping[str, str]
+    stage: str | None = None
     fork: int | None = None
     """The pull request of a fork, whose build gets no secret and shares nothing with others."""
 
@@ -75,13 +74,13 @@ class Builds:
                 await asyncio.to_thread(end_user, user.uid)  # processes of a build whose supervisor was killed
             elif order.fork is not None:
                 raise StepFailed("a fork's code does not run as the engine's own user")
-            place = self._workshop.make(self._workshop.work_of(order.run) / order.step)
+            place = self._workshop.make(self._workshop.work_of(order.run) / StepName.TEST)
             place.chmod(0o711)
             stack.callback(place.chmod, 0o700)  # from then on another run may get the user id
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)
-            found = read_buildspec(folder, order.file)
+            found = read_buildspec(folder, TEST_FILE)
             if found is None:
                 return None
             text, spec = found
@@ -112,7 +111,7 @@ class Builds:
             mask = Mask([*secrets.values(), *plan.masked])
             result = convert(_presentable(msgspec.to_builtins(ended), mask), BuildResult, "the build's result")
         if not result.succeeded:
-            raise StepFailed(f"{order.file}: {_why(result)}", detail=to_plain(result))
+            raise StepFailed(f"{TEST_FILE}: {_why(result)}", detail=to_plain(result))
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
@@ -145,7 +144,7 @@ class Builds:
             inherited = {name: value for name, value in inherited.items() if not _may_be_secret(name, value)}
             head, trigger = f"refs/pull/{order.fork}/head", f"pr/{order.fork}"
         path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        build = f"hitless-{order.step}:{order.run}"
+        build = f"hitless-{StepName.TEST}:{order.run}"
         return {
             "LANG": "C.UTF-8",
             **inherited,
@@ -167,12 +166,12 @@ class Builds:
             "CODEBUILD_START_TIME": str(int(self._clock.now().timestamp() * 1000)),
             "CODEBUILD_WEBHOOK_HEAD_REF": head,
             "CODEBUILD_WEBHOOK_TRIGGER": trigger,
-            **order.variables,
+            **({"STAGE": order.stage} if order.stage else {}),
         }
 
     def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: BuildResult) -> BuildResult:
         """Copy the artifacts into the run's folder, by their paths below the artifacts' base."""
-        target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
+        target = self._workshop.of_run(order.run) / f"{StepName.TEST}-artifacts"
         remove(target)
         root = folder.resolve()
         base = (folder / spec.artifacts.base).resolve()
@@ -203,9 +202,7 @@ def service_folder(checkout: Path, path: str) -> Path:
 
 
 def read_buildspec(folder: Path, name: str) -> tuple[str, Buildspec] | None:
-    """A buildspec with its text; None if the commit has none. Raises StepFailed if it is not a regular, small file, or
-    cannot be run.
-    """
+    """A buildspec with its text; None if there is none. Raises StepFailed if it is no small file, or cannot be run."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from hitless.clock import timestamp
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.runs import RunDocument, RunState, StepEnd, StepFailed, StepName, StepState, options_of
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Notify
@@ -39,15 +39,19 @@ class WaitsForApproval(Exception):
 class Course:
     """One run in progress."""
 
-    def __init__(self, parts: Parts, row: RunRow, path: str) -> None:
-        """`path` is the service's folder in the repository."""
-        self.parts, self.row, self.path = parts, row, path
+    def __init__(self, parts: Parts, row: RunRow) -> None:
+        self.parts, self.row = parts, row
         self.log = parts.workshop.log(row.run)
         self.options = options_of(row)
-        self.commit: CommitInfo | None = None
         self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was asked for
         self.changed: str | None = None  # a sentence on what the commit changes in the protection of its stage
         self._candidate: ReleaseDocument | None = None
+
+    @property
+    def path(self) -> str:
+        """The service's folder in the repository."""
+        definition = Definition.read(self.parts.workshop.definition)
+        return definition.path if definition else ""
 
     async def run(self, steps: Mapping[StepName, Step]) -> None:
         """Run the steps that are left. The run then has ended, or waits for a person."""
@@ -224,9 +228,7 @@ class Course:
             self.parts.notify(self._notified(), document)
 
     def _notified(self) -> tuple[Notify, ...]:
-        """By the settings in force, because a message may carry an approval link. A branch uses those of the first
-        stage.
-        """
+        """By the settings in force: a message may carry an approval link. A branch uses those of the first stage."""
         settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
         if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
             settings = self.candidate.settings  # promoted from a folder: its owner promotes

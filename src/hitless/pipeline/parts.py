@@ -23,12 +23,11 @@ from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
 
-Log = Path
 RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
-"""Runs one buildspec of a run; None if the commit has no such file. Raises StepFailed."""
-Package = Callable[[PackageOrder, Log], Awaitable[tuple[ReleaseDocument, Definition]]]
+"""Runs a run's tests; None if the commit has no buildspec of them. Raises StepFailed."""
+Package = Callable[[PackageOrder, Path], Awaitable[tuple[ReleaseDocument, Definition]]]
 """Turns a checkout into a candidate, and reads the stages of its commit. Raises StepFailed."""
-Rehearse = Callable[[ReleaseDocument, ReleaseDocument, Log], Awaitable[RehearsalReport]]
+Rehearse = Callable[[ReleaseDocument, ReleaseDocument, Path], Awaitable[RehearsalReport]]
 """Rolls a candidate (the second) out over a copy of the live release, in a sandbox."""
 NotifyOf = Callable[[tuple[Notify, ...], RunDocument], None]
 """Notifies of the state of a run. Returns at once."""
@@ -78,9 +77,7 @@ class Parts:
         return found and replace(found, stages=tuple(self.in_force(one.name) or one for one in found.stages))
 
     def in_force(self, stage: str) -> StageSettings | None:
-        """The settings that protect a stage: its live release's, or if none is live here (as on AWS) the last ones
-        read.
-        """
+        """The settings that protect a stage: its live release's, or if none is live here, as on AWS, the last read."""
         found = Definition.read(self.workshop.definition)
         known = found.stage(stage) if found else None
         live = self.engine.live_release(stage) if known is None or known.home is Home.ENGINE else None

@@ -47,14 +47,10 @@ LOOK_S, LATE_PUSH_S = 30.0, 60.0
 log = structlog.get_logger()
 
 
-async def _nothing() -> None:
-    """Nothing to close."""
-
-
 class Pipeline:
     """The verbs: push, promote, approve, reject, retry, follow."""
 
-    def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] = _nothing) -> None:
+    def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
         """`close` ends what the parts still do in the background."""
         self.parts, self._close = parts, close
         self._turns = Turns(parts, self._course)
@@ -65,7 +61,7 @@ class Pipeline:
         """Resume or end each run that the end of a daemon cut off, and queue the waiting ones again."""
         await asyncio.to_thread(self.parts.workshop.clean_all)
         await asyncio.to_thread(self._renew_hooks)
-        going_on = recover(self.parts, self._path())
+        going_on = recover(self.parts)
         for row in going_on:
             self._turns.resume(row)
         resumed = {row.run for row in going_on}
@@ -86,7 +82,8 @@ class Pipeline:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close()
+        if self._close:
+            await self._close()
 
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
@@ -253,12 +250,8 @@ class Pipeline:
     def _definition(self) -> Definition | None:
         return Definition.read(self.parts.workshop.definition)
 
-    def _path(self) -> str:
-        definition = self._definition()
-        return definition.path if definition else ""
-
     def _course(self, row: RunRow) -> Course:
-        return Course(self.parts, row, self._path())
+        return Course(self.parts, row)
 
     def _decide(self, run: int, decision: str, by: str, why: str | None) -> RunRow:
         if why and len(why) > MAX_WHY:

@@ -11,7 +11,7 @@ from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, QuestionCommit, question
-from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
 from hitless.pipeline.packaging import PackageOrder
@@ -22,7 +22,6 @@ from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
 
-TEST_FILE = "buildspec-test.yml"
 MAX_FILES = 200
 """Changed files of a fork that a question lists."""
 LEFT_OUT = "the stage's steps leave it out"
@@ -35,7 +34,7 @@ async def source(course: Course) -> StepEnd:
         if course.options.document:
             return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
         raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
-    info = course.commit = await repository.describe(course.row.commit)
+    info = await repository.describe(course.row.commit)
     return StepEnd(
         detail={"subject": info.subject, "author": info.author, "committed_at": info.committed_at},
         sentence=f"{info.commit[:12]} {info.subject} ({info.author})",
@@ -57,13 +56,11 @@ async def _tested(course: Course) -> StepEnd:
     row, fork = course.row, course.options.fork
     order = BuildOrder(
         run=row.run,
-        step=StepName.TEST,
-        file=TEST_FILE,
         commit=row.commit,
         branch=row.branch,
         path=course.path,
         actor=fork.sentence if fork else row.actor or "hitless",
-        variables={"STAGE": row.stage} if row.stage else {},
+        stage=row.stage,
         fork=fork.number if fork else None,
     )
     result = await course.parts.run_build(order)
@@ -76,7 +73,9 @@ async def build(course: Course) -> StepEnd:
     """Make the candidate from the commit, or from the artifacts of the release that is promoted."""
     origin = origin_of(course.parts.engine, course.row, course.parts.definition())
     if origin and origin.home is Home.AWS:
-        await _fetch(course, origin)
+        place = await course.service_place(origin.stage)
+        fetched = await course.parts.on_aws.fetch(place, origin, log=course.log)
+        course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
     if origin and not await course.parts.holds(course.row.commit):
         return _candidate_of_folder(course, origin)
     folder, row = await course.checkout("package"), course.row
@@ -226,7 +225,7 @@ def supersede_waiting(course: Course) -> None:
     parts, run = course.parts, course.row.run
     for row in parts.records.in_state(RunState.WAITING):
         if lane_of(row) == lane_of(course.row) and row.run < run:
-            Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
+            Course(parts, row).end(RunState.SUPERSEDED, f"run {run} came after it")
 
 
 def ask_person(course: Course, asked: Question) -> str:
@@ -236,13 +235,6 @@ def ask_person(course: Course, asked: Question) -> str:
     expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
     parts.records.ask(run, asked_at=timestamp(now), expires_at=expires)
     return expires
-
-
-async def _fetch(course: Course, origin: Origin) -> None:
-    """Fetch the zips from the bucket of the stage on AWS into the engine's store."""
-    place = await course.service_place(origin.stage)
-    fetched = await course.parts.on_aws.fetch(place, origin, log=course.log)
-    course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 
 def _candidate_of_folder(course: Course, origin: Origin) -> StepEnd:

@@ -146,9 +146,7 @@ class Turns:
 
 
 def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
-    """The steps in their order: all for a stage; tests, and perhaps a preview, for a branch; an approval, then tests,
-    for a fork.
-    """
+    """All for a stage; tests, and perhaps a preview, for a branch; an approval, then tests, for a fork."""
     options = options_of(row)
     if options.fork:
         return FORKED
@@ -157,7 +155,7 @@ def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
     return PREVIEWED if options.preview else BRANCH
 
 
-def recover(parts: Parts, path: str) -> list[RunRow]:
+def recover(parts: Parts) -> list[RunRow]:
     """After a daemon's end, return the runs that go on, oldest first; the others get their end.
 
     The engine has recovered before (`hitless.engine.recovery`), so a rollout that was cut off is live or withdrawn. If
@@ -166,18 +164,21 @@ def recover(parts: Parts, path: str) -> list[RunRow]:
     before and may be what ends the daemon. So does a run that was shipping to AWS, where the next ship continues a
     release. A run whose rollout was withdrawn is interrupted, and a person decides whether to retry it.
     """
-    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row, path)]
+    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row)]
     for row in parts.records.in_state(RunState.WAITING):
         answer = parts.records.approval(row.run)
         if answer is not None and answer.decision is not None:  # the daemon died before it applied it
-            Course(parts, row, path).apply_answer(answer)
-    approved = [row for row in parts.records.in_state(RunState.QUEUED) if _is_approved(parts, row)]
-    return going_on + approved
+            Course(parts, row).apply_answer(answer)
+    approved = (StepName.APPROVE, StepState.SUCCEEDED)
+    for row in parts.records.in_state(RunState.QUEUED):
+        if any((step.name, step.state) == approved for step in parts.records.steps(row.run)):
+            going_on.append(row)
+    return going_on
 
 
-def _resumes(parts: Parts, row: RunRow, path: str) -> bool:
+def _resumes(parts: Parts, row: RunRow) -> bool:
     """Whether the run goes on. If not, it has its end now."""
-    course = Course(parts, row, path)
+    course = Course(parts, row)
     step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
     if step and step.name == StepName.DEPLOY and live_number(course) == row.release is not None:
         detail = {"note": "went live as the engine stopped"}
@@ -208,9 +209,3 @@ def _continues(course: Course) -> bool:
         return home_of(course).continues
     except StepFailed:  # the candidate is gone
         return False
-
-
-def _is_approved(parts: Parts, row: RunRow) -> bool:
-    return any(
-        step.name == StepName.APPROVE and step.state == StepState.SUCCEEDED for step in parts.records.steps(row.run)
-    )
