@@ -12,6 +12,7 @@ from hitless.clock import Clock
 from hitless.rollout.alarms import ALARM_PERIOD_S, Reading, Verdict
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
+from hitless.rollout.servers import ends_before
 
 
 class Guard:
@@ -34,15 +35,8 @@ class Guard:
     async def wait_for_alarm(self) -> Reading | None:
         """Watch until an alarm fires and return its reading; None if the time passed or the guard was ended."""
         while not self._ended.is_set() and self.left_s > 0:
-            await self._pause(min(ALARM_PERIOD_S, self.left_s))
+            await ends_before(self._clock.sleep(min(ALARM_PERIOD_S, self.left_s)), self._ended)
             reading = await self.rollout.read_alarms()
             if reading.verdict is Verdict.ALARM and not self._ended.is_set():
                 return reading
         return None
-
-    async def _pause(self, seconds: float) -> None:
-        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._ended.wait())}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)

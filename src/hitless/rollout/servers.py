@@ -140,7 +140,7 @@ class PoolServers:
         return row.key in self._living
 
 
-async def ends_before(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
+async def ends_before(waiting: Coroutine[Any, Any, object], unless: asyncio.Event) -> bool:
     """True once `waiting` has ended, False if the event was set first."""
     both = asyncio.ensure_future(waiting), asyncio.ensure_future(unless.wait())
     try:
