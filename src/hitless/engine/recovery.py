@@ -8,7 +8,6 @@ from the state file, and never guessed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from hitless.clock import Clock, timestamp
@@ -34,11 +33,11 @@ async def recover(engine: Engine) -> None:
     for row in engine.store.unfinished_rollouts():
         await finish_or_withdraw(engine, row)
     for stage in engine.all_stages:
-        guarded = guarded_rollout(engine, stage)
-        await _retire_others(engine, stage, keep=guarded.row.previous_release if guarded else None)
+        guarded, left_s = _guarded_rollout(engine, stage)
+        await _retire_others(engine, stage, keep=guarded.previous_release if guarded else None)
         await _serve_live(engine, stage)
         if guarded:
-            _resume_guard(engine, guarded)
+            _resume_guard(engine, guarded, left_s)
 
 
 async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
@@ -105,36 +104,27 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
 
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """A rollout whose guard was interrupted, and the rest of its time."""
-
-    row: RolloutRow
-    left_s: float
-
-
-def guarded_rollout(engine: Engine, stage: str) -> Guarded | None:
-    """The stage's last rollout, if its guard has time left and both releases run."""
+def _guarded_rollout(engine: Engine, stage: str) -> tuple[RolloutRow | None, float]:
+    """The stage's last rollout and the seconds left of its guard; None if none are, or one of its releases is gone."""
     row = next(iter(engine.store.rollouts(stage, limit=1)), None)
     if row is None or row.outcome != Outcome.LIVE or row.ended_at is None or row.previous_release is None:
-        return None
+        return None, 0.0
     live = engine.live_release(stage)
     kept = engine.store.release(stage, row.previous_release)
     if live is None or live.number != row.release or kept is None or not engine.pools.runs(release_of(kept)):
-        return None
+        return None, 0.0
     guard_s = _rollout(engine, row, live, release_of(kept), Receipt(), guarded=True).guard_s
     left_s = guard_s - (engine.clock.now() - datetime.fromisoformat(row.ended_at)).total_seconds()
-    return Guarded(row, min(left_s, guard_s)) if left_s > 0 else None
+    return (row, min(left_s, guard_s)) if left_s > 0 else (None, 0.0)
 
 
-def _resume_guard(engine: Engine, guarded: Guarded) -> None:
-    row = guarded.row
+def _resume_guard(engine: Engine, row: RolloutRow, left_s: float) -> None:
     release, previous = (engine.release(row.stage, n) for n in (row.release, row.previous_release or 0))
     receipt = _receipt(engine, row, gateway_is_new=False)
     rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
     rollout.state, rollout.result = RolloutState.ENDED, row.result
-    engine.say(f"guarding release {row.release} for another {guarded.left_s:.0f} s", row.stage)
-    engine.resume_guard(rollout, guarded.left_s)
+    engine.say(f"guarding release {row.release} for another {left_s:.0f} s", row.stage)
+    engine.resume_guard(rollout, left_s)
 
 
 async def _retire_others(engine: Engine, stage: str, *, keep: int | None) -> None:
@@ -183,12 +173,8 @@ def _rollout(
 ) -> Rollout:
     lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
     rollout = engine.parts.rollout(row.rollout, row.verb, release, previous, parse(row.strategy), receipt)
-    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = (
-        RolloutState.SHIFTING,
-        100,
-        True,
-        guarded,
-    )
+    rollout.state, rollout.weight_percent = RolloutState.SHIFTING, 100
+    rollout.committed, rollout.guarded = True, guarded
     rollout.started_at_s = engine.clock.monotonic() - lasted_s
     rollout.cause = receipt.facts.why or None if row.verb == RolloutVerb.GUARD else None
     return rollout
