@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import hitless
@@ -36,25 +36,19 @@ class MetricsGateway(GatewayLoads, Protocol):
 
 async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
     """All figures as text. While HAProxy is away, its figures are missing."""
-    families = [*_engine_metrics(engine)]
-    families += [*_listener_metrics(await gateway.stage_counts())]
+    families = [*_engine_metrics(engine), *_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()
-    families += [
-        *_gateway_metrics(
-            rows, await counted_pools(engine, rows), await gateway.loads([row.gateway_pool for row in rows])
-        )
-    ]
-    families += [*_worker_metrics([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_FixedCollector(families))
-    return generate_latest(registry)
+    loads = await gateway.loads([row.gateway_pool for row in rows])
+    families += _gateway_metrics(rows, await counted_pools(engine, rows), loads)
+    families += _worker_metrics((row, pool) for row in rows if (pool := engine.pools.living.get(row.key)))
+    return generate_latest(_FixedCollector(families))
 
 
 class _FixedCollector:
     """A Prometheus collector of metrics that are already collected."""
 
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> list[Metric]:
         return self._families
