@@ -55,7 +55,6 @@ class MachineGateway(StatusGateway, MetricsGateway, ReadersGateway, GatewayEvent
     async def adopt(self) -> bool: ...
     async def start(self, sockets: Mapping[str, socket.socket]) -> None: ...
     async def stop(self, *, grace_s: float) -> None: ...
-    async def close(self) -> None: ...
 
 
 class Machine:
@@ -86,9 +85,8 @@ class Machine:
         self._engine.pools.living.update(await self._fleet.adopt())
         found = len(self._engine.pools.living)
         # First, because recovery may remove a release, and that must not wait for clients that read slowly.
-        watching = asyncio.create_task(
-            self._run_forever(lambda: watch_readers(self._engine, self._gateway, self._clock))
-        )
+        reading = self._run_forever(lambda: watch_readers(self._engine, self._gateway, self._clock))
+        watching = asyncio.create_task(reading)
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
             self._engine.say("the engine started" + (f" and adopted {found} running pools" if found else ""))
@@ -102,16 +100,16 @@ class Machine:
             if not found:  # adopted pools may still get requests from a gateway that could not be adopted
                 await self._fleet.stop()
             raise
-        self._background_tasks = [
-            watching,
-            asyncio.create_task(self._run_forever(lambda: heal_workers(self._engine, self._fleet))),
-            asyncio.create_task(self._run_forever(lambda: report_gateway_events(self._engine, self._gateway))),
-            asyncio.create_task(self._run_forever(lambda: adapt_depth(self._engine, self._clock))),
-            asyncio.create_task(self._run_forever(self._scaler.run)),
-            asyncio.create_task(self._run_forever(lambda: finish_leftover_rollouts(self._engine, self._clock))),
+        works: list[Callable[[], Awaitable[None]]] = [
+            lambda: heal_workers(self._engine, self._fleet),
+            lambda: report_gateway_events(self._engine, self._gateway),
+            lambda: adapt_depth(self._engine, self._clock),
+            self._scaler.run,
+            lambda: finish_leftover_rollouts(self._engine, self._clock),
         ]
         if self._previews is not None:
-            self._background_tasks.append(asyncio.create_task(self._run_forever(self._previews.watch)))
+            works.append(self._previews.watch)
+        self._background_tasks = [watching, *(asyncio.create_task(self._run_forever(work)) for work in works)]
 
     async def _run_forever(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a background task again whenever it fails: nothing else does its work."""
@@ -124,9 +122,8 @@ class Machine:
 
     async def status(self) -> Status:
         """The contract's `status` document."""
-        at_gateway = await read_gateway(
-            self._engine, self._gateway
-        )  # first, because a preview may be removed meanwhile
+        # first, because a preview may be removed meanwhile
+        at_gateway = await read_gateway(self._engine, self._gateway)
         return status(
             self._engine,
             urls=self.urls(),
