@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.engine.previews import LONGEST_LABEL, preview_label, preview_stage
+from hitless.engine.previews import LONGEST_LABEL, PREFIX, preview_label
 from hitless.gateway.state import StageState
 
 pytestmark = pytest.mark.unit
@@ -60,7 +60,7 @@ def test_every_branch_gets_a_unique_label_that_is_a_valid_host(
         assert label not in taken
         assert LABEL.fullmatch(label)
         assert len(label) <= LONGEST_LABEL
-        StageState(preview_stage(label), host=f"{label}.preview.localhost")
+        StageState(f"{PREFIX}{label}", host=f"{label}.preview.localhost")
         taken.add(label)
 
 

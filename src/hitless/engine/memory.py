@@ -36,12 +36,12 @@ class EngineMemory:
 
     def room(self, key: str | None, stage: str, function: str) -> int | None:
         """How many more workers fit, of that pool or of one like the function's live pool. None without a limit."""
-        each_mb = self._measured_mb(key or "")
+        each_mb = self._mean_mb.get(key or "")
         if each_mb is None:
             live = self._engine.pools.live_row(stage, function)
-            each_mb = self._measured_mb(live.key if live else "") or FIRST_GUESS_MB
+            each_mb = self._mean_mb.get(live.key if live else "") or FIRST_GUESS_MB
         living = self._engine.pools.living.items()
-        taken = (Taken(pool.size, self._measured_mb(each) or FIRST_GUESS_MB) for each, pool in living)
+        taken = (Taken(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living)
         return room_for(each_mb, self._budget(), taken)
 
     def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
@@ -55,9 +55,6 @@ class EngineMemory:
                 f"{function} starts with {fewer} of {wanted} workers: the memory limit allows no more", stage
             )
         return fewer
-
-    def _measured_mb(self, key: str) -> float | None:
-        return self._mean_mb.get(key)
 
     def _budget(self) -> float | None:
         """The limit that the newest live release sets, or else a share of the machine's memory."""

@@ -8,10 +8,9 @@ then its records. The removal is recorded before it begins, so the next daemon c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
@@ -152,11 +151,11 @@ class Previews:
 
     async def _begin(self, branch: str) -> PreviewRow:
         taken = {row.host.removesuffix(f".{self.settings.domain}") for row in self._records.all()}
-        taken |= {row.stage.removeprefix(preview_stage("")) for row in self._records.all()}
+        taken |= {row.stage.removeprefix(PREFIX) for row in self._records.all()}
         label = preview_label(branch, taken)
         now = timestamp(self._engine.clock.now())
         host = f"{label}.{self.settings.domain}"
-        row = PreviewRow(preview_stage(label), branch, host, self.settings.from_stage, now, self._expiry())
+        row = PreviewRow(f"{PREFIX}{label}", branch, host, self.settings.from_stage, now, self._expiry())
         self._records.add(row)
         self._engine.add_stage(row.stage)
         try:
@@ -178,7 +177,7 @@ class Previews:
         engine, stage = self._engine, row.stage
         try:
             async with engine.turn_of(stage).lock:
-                await engine.pools.change_gateway(_without_stage(stage))
+                await engine.pools.change_gateway(lambda state: _without_stage(state, stage))
                 for number in sorted({pool.release for pool in engine.store.pools(stage)}):
                     await engine.pools.retire(engine.release(stage, number), drain=True)
                     await engine.pools.lingering.remove_now(engine.release(stage, number).key)
@@ -250,13 +249,8 @@ def _with_only(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayStat
     return state
 
 
-def _without_stage(stage: str) -> Callable[[GatewayState], GatewayState]:
-    def edit(state: GatewayState) -> GatewayState:
-        with contextlib.suppress(KeyError):
-            state = state.without_stage(stage)
-        return state
-
-    return edit
+def _without_stage(state: GatewayState, stage: str) -> GatewayState:
+    return state.without_stage(stage) if any(one.stage == stage for one in state.stages) else state
 
 
 LONGEST_LABEL = 63
@@ -281,7 +275,3 @@ def preview_label(branch: str, taken: Container[str]) -> str:
         digest = hashlib.sha256(digest.encode()).hexdigest()
         label = f"{cut}-{digest[:_DIGITS]}"
     return label
-
-
-def preview_stage(label: str) -> str:
-    return f"{PREFIX}{label}"

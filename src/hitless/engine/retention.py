@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 from hitless.clock import Clock, timestamp
-from hitless.store.store import ReleaseRow, Store
+from hitless.store.store import Store
 
 RELEASES_KEPT = 20
 ROLLOUTS_KEPT = 1000
@@ -26,12 +25,6 @@ class PrunableArtifacts(Protocol):
     """The artifact store."""
 
     def prune(self, keep: set[str]) -> list[str]: ...
-
-
-def surplus(releases: Iterable[ReleaseRow], needed: set[int], *, kept: int = RELEASES_KEPT) -> list[int]:
-    """The releases to forget: all but the newest `kept` and the needed ones. Pure."""
-    numbers = sorted((row.release for row in releases), reverse=True)
-    return [number for number in numbers[kept:] if number not in needed]
 
 
 class Retention:
@@ -54,7 +47,8 @@ class Retention:
             if index and rollout.started_at < since:
                 break
             needed |= {rollout.release, rollout.previous_release or rollout.release}
-        gone = surplus(self._store.releases(stage), needed)
+        numbers = [row.release for row in self._store.releases(stage)]  # oldest first
+        gone = [number for number in numbers[:-RELEASES_KEPT] if number not in needed]
         for number in gone:
             self._store.forget_release(stage, number)
         if gone:

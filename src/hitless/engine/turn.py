@@ -29,6 +29,9 @@ from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import Store, StoreError
 
+LONGEST_REASON = 2000
+"""Characters of a message that a receipt keeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
@@ -55,7 +58,15 @@ class EngineParts:
             previous=live[0] if live else None,
             at=timestamp(self.clock.now()),
         )
-        return self.rollout(number, verb, release, None, strategy, Receipt(rollout_facts(release, who, why)))
+        document = release.document
+        facts = ReceiptFacts(  # copies, because the receipt may outlive the release
+            who=who,
+            why=why and why[:LONGEST_REASON],
+            commit=document.commit,
+            artifacts=document.digests,
+            promoted_from=document.promoted_from,
+        )
+        return self.rollout(number, verb, release, None, strategy, Receipt(facts))
 
     def rollout(
         self, number: int, verb: str, candidate: Release, previous: Release | None, strategy: Strategy, receipt: Receipt
@@ -220,19 +231,3 @@ class Turn:
         back.receipt.begin_after(rollout.receipt)
         await self._run(back)
         self.parts.mark_rolled_back(back, why)
-
-
-LONGEST_REASON = 2000
-"""Characters of a message that a receipt keeps."""
-
-
-def rollout_facts(release: Release, who: Who, why: str | None) -> ReceiptFacts:
-    """What a rollout's receipt records of its release, because the receipt may outlive the release."""
-    document = release.document
-    return ReceiptFacts(
-        who=who,
-        why=None if why is None else str(why)[:LONGEST_REASON],
-        commit=document.commit,
-        artifacts=document.digests,
-        promoted_from=document.promoted_from,
-    )
