@@ -196,7 +196,7 @@ def test_a_state_file_of_the_first_schema_is_read_and_its_rollouts_have_no_recei
         assert (shown["cost"], shown["rollouts"][0]["receipt"]) == (None, None)
         assert shown["rollouts"][0]["candidate"]["requests"] == 3
         bench.gateway.requests["p00"] = counts(150, 5)
-        counted = await bench.engine.pools.count("dev", 1)
+        counted = (await bench.engine.pools.count("dev", 1)).total
         assert (counted.requests, counted.failed) == (50, 1), "what the backend had counted before is still known"
         assert not counted.by_class, "but not by class"
 

@@ -11,7 +11,7 @@ from hitless.documents import decode, to_plain, to_text
 from hitless.gateway.counts import PoolCounts
 from hitless.release.receipt import READINGS_KEPT, ReceiptDocument, ReceiptFacts, Side, Sums
 from hitless.rollout.alarms import Reading, Verdict
-from hitless.rollout.counted import Counted, PoolId
+from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.receipt import POINTS_KEPT, Receipt
 
 pytestmark = pytest.mark.unit
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 def counted(requests: int, failed: int = 0, *, pool: str = "r1-1", function: str = "api", restarts: int = 0) -> Counted:
     counts = PoolCounts(requests=requests, by_class={"2xx": requests - failed, "5xx": failed}, restarts=restarts)
-    return Counted.of({PoolId(function, pool): Counted.of_counts(counts)})
+    return Counted.of({PoolId(function, pool): pool_counts(counts)})
 
 
 def reading(verdict: Verdict, rate: float = 0.0) -> Reading:
@@ -75,7 +75,7 @@ def test_a_shielded_request_counts_for_the_candidate_even_after_its_pools_are_go
         shield_5xx=1,
         handed_over={"requests": 45, "2xx": 44, "5xx": 1},
     )
-    candidate = Counted.of({PoolId("api", "r2-2"): Counted.of_counts(counts)})
+    candidate = Counted.of({PoolId("api", "r2-2"): pool_counts(counts)})
     receipt.add_counts(candidate, counted(6000, 9), "00:20")
     again = resumed(receipt)
     again.add_counts(Counted.of({}), counted(6010, 9), "00:21")
@@ -95,9 +95,9 @@ def test_requests_of_a_candidate_before_the_rollout_are_not_counted_after_json_e
 def test_removed_pools_keep_their_last_count_and_new_pools_count_in_full() -> None:
     receipt = baked()
     receipt.add_counts(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
-    assert receipt.of(Side.LIVE).requests == 950
+    assert receipt.of(Side.LIVE).total.requests == 950
     receipt.add_counts(Counted.of({}), Counted.of({}), "00:12")
-    assert (receipt.of(Side.LIVE).requests, receipt.of(Side.CANDIDATE).requests) == (950, 100)
+    assert (receipt.of(Side.LIVE).total.requests, receipt.of(Side.CANDIDATE).total.requests) == (950, 100)
 
 
 def test_a_receipt_read_from_json_continues_with_the_same_sums() -> None:
@@ -108,7 +108,7 @@ def test_a_receipt_read_from_json_continues_with_the_same_sums() -> None:
         one.add_counts(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
         one.add_weight(0, "00:20")
     assert shown(again) == shown(receipt)
-    assert again.of(Side.LIVE).requests == 1300
+    assert again.of(Side.LIVE).total.requests == 1300
 
 
 def test_only_a_restart_of_haproxy_during_the_rollout_makes_the_receipt_incomplete() -> None:
@@ -129,7 +129,7 @@ def test_decreased_counts_make_the_receipt_incomplete() -> None:
     document = shown(receipt)
     assert document["live"]["requests"] == 0
     assert not document["complete"]
-    lost = Counted.of_counts(PoolCounts(requests=3).minus(PoolCounts(requests=100)))
+    lost = pool_counts(PoolCounts(requests=3).minus(PoolCounts(requests=100)))
     assert (lost.requests, lost.restarts) == (0, 1)
 
 

@@ -17,7 +17,8 @@ from hitless.engine.engine import Engine
 from hitless.engine.status import GatewayLoads, counted_pools
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
-from hitless.rollout.counted import NOTHING, Counted
+from hitless.release.receipt import SavedCounts
+from hitless.rollout.counted import NOTHING
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
 from hitless.workers.stats import Histogram
@@ -85,7 +86,7 @@ def _listener_metrics(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
 
 
 def _gateway_metrics(
-    rows: Iterable[PoolRow], counted: Mapping[str, Counted], loads: Mapping[str, BackendLoad]
+    rows: Iterable[PoolRow], counted: Mapping[str, SavedCounts], loads: Mapping[str, BackendLoad]
 ) -> Iterator[Metric]:
     requests = CounterMetricFamily("hitless_requests", "Requests, counted at the gateway.", labels=POOL)
     answers = CounterMetricFamily(

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from hitless.engine.engine import Engine
 from hitless.gateway.observe import BackendLoad
-from hitless.release.receipt import Side
+from hitless.release.receipt import SavedCounts, Side
 from hitless.release.result import whole
 from hitless.release.status import (
     CandidateStatus,
@@ -27,7 +27,6 @@ from hitless.release.status import (
     Status,
     WorkerStatus,
 )
-from hitless.rollout.counted import Counted
 from hitless.rollout.record import RolloutState
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
@@ -64,9 +63,9 @@ async def read_gateway(engine: Engine, gateway: StatusGateway) -> dict[str, Gate
     }
 
 
-async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Counted]:
+async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, SavedCounts]:
     """Each pool's requests as the gateway counted them, by the pool's key."""
-    found: dict[str, Counted] = {}
+    found: dict[str, SavedCounts] = {}
     for stage, release in dict.fromkeys((row.stage, row.release) for row in rows):
         counted = await engine.pools.count(stage, release)
         found |= {pool.key: part for pool, part in counted.pools.items()}
@@ -131,7 +130,7 @@ def _stage(
 def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
     if rollout is None or rollout.candidate.number == live or rollout.state is RolloutState.ENDED:
         return None
-    counted = rollout.receipt.of(Side.CANDIDATE)
+    counted = rollout.receipt.of(Side.CANDIDATE).total
     return CandidateStatus(
         rollout.candidate.number,
         str(rollout.state),

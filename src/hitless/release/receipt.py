@@ -50,14 +50,19 @@ class RolloutCost(Sums, frozen=True):
 
 
 class ClassCounts(Sums, frozen=True):
-    """Requests with their responses by status class (`2xx` …). `restarts` are HAProxy's meanwhile."""
+    """Requests with their responses by status class (`2xx` …); requests in progress, and those whose client left, have
+    none. `restarts`: of HAProxy meanwhile; its counts since its last reading are missing.
+    """
 
     by_class: Mapping[str, int]
     restarts: int
 
 
 class SavedCounts(ClassCounts, frozen=True):
-    """The counts of one pool, as the next daemon goes on with them."""
+    """The counts of one pool, as the next daemon goes on with them.
+
+    `handed_over`: how many of them the live release was then asked, and its responses by class, as `requests`, `2xx` ….
+    """
 
     handed_over: Mapping[str, int] = {}
 

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from hitless.errors import ConflictError
 from hitless.gateway.counts import PoolCounts, counts_from_flat, flat_counts
 from hitless.gateway.state import (
@@ -25,8 +27,9 @@ from hitless.gateway.state import (
     StageState,
     server_timeout_ms,
 )
+from hitless.release.receipt import SavedCounts
 from hitless.rollout import servers
-from hitless.rollout.counted import Counted, PoolId
+from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
@@ -74,13 +77,8 @@ class ReleasePools:
     def __init__(
         self, workers: PoolsFleet, gateway: PoolsGateway, artifacts: PoolsArtifacts, store: Store, logs: Path
     ) -> None:
-        self._workers, self._gateway, self._artifacts, self._store, self._logs = (
-            workers,
-            gateway,
-            artifacts,
-            store,
-            logs,
-        )
+        self._workers, self._gateway, self._artifacts = workers, gateway, artifacts
+        self._store, self._logs = store, logs
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
         self.lingering = Lingering()
@@ -263,7 +261,9 @@ class ReleasePools:
         """The same for several releases, from one reading of the gateway."""
         rows = [self._store.pools(stage, release) for release in releases]
         counts = await self._gateway.counts() if any(rows) else {}
-        return tuple(Counted.of({pool_id(row): _count_since(row, counts) for row in some}) for some in rows)
+        return tuple(
+            Counted.of({PoolId(row.function, row.key): _count_since(row, counts) for row in some}) for some in rows
+        )
 
     def latency(self, stage: str, release: int) -> tuple[Histogram, int]:
         """The latency histogram of the release's workers, and how many workers there are."""
@@ -327,18 +327,13 @@ def access_of(settings: StageSettings) -> Access | None:
             return Access(EVERY, settings.access_log_query)
 
 
-def pool_id(row: PoolRow) -> PoolId:
-    """The pool's id in counts."""
-    return PoolId(row.function, row.key)
-
-
-def _count_since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
+def _count_since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> SavedCounts:
     """The requests at the pool's backend since the pool got it."""
     now = counts.get(row.gateway_pool, PoolCounts())
     if row.counts_before is not None:
-        return Counted.of_counts(now.minus(counts_from_flat(json.loads(row.counts_before))))
+        return pool_counts(now.minus(counts_from_flat(json.loads(row.counts_before))))
     early = PoolCounts(requests=row.requests_before, by_class={"5xx": row.failed_before}, restarts=now.restarts)
-    return replace(Counted.of_counts(now.minus(early)), by_class={})
+    return msgspec.structs.replace(pool_counts(now.minus(early)), by_class={})
 
 
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:

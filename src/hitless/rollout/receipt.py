@@ -28,8 +28,9 @@ from hitless.release.receipt import (
 )
 from hitless.release.result import whole
 from hitless.rollout.alarms import Reading, Verdict
-from hitless.rollout.counted import NOTHING, Counted, PoolId
+from hitless.rollout.counted import Counted
 
+_NONE = Counted.of({})
 POINTS_KEPT = 240
 HOOKS_KEPT = 16
 MISSING_KEPT = 8
@@ -55,7 +56,7 @@ class Receipt:
     _hooks: list[HookEnd] = field(default_factory=list)
     _missing: list[str] = field(default_factory=list)
 
-    def begin(self, live: Counted | None, candidate: Counted = NOTHING) -> None:
+    def begin(self, live: Counted | None, candidate: Counted = _NONE) -> None:
         """Set the counts of both releases before the first step. `live` is None for a stage's first release.
 
         The candidate has counts if it was live a moment ago.
@@ -67,7 +68,7 @@ class Receipt:
 
     def begin_after(self, other: Receipt) -> None:
         """Begin with the last counts of the rollout that this one rolls back, so that no request is missed."""
-        self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, NOTHING))
+        self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, _NONE))
 
     @property
     def has_begun(self) -> bool:
@@ -83,7 +84,8 @@ class Receipt:
         """Add the counts of both releases' present pools. `live` is None for a stage's first release."""
         for side, counted in ((Side.CANDIDATE, candidate), (Side.LIVE, live)):
             if counted is not None:
-                self._now[side] = _latest(self._now.get(side, NOTHING), counted)
+                # the newest counts of each pool; the last counts of a pool that is gone
+                self._now[side] = Counted.of({**self._now.get(side, _NONE).pools, **counted.pools})
         self._read_at = at
         self._skip = (self._skip + 1) % self._every
         if self._skip == 0:
@@ -123,14 +125,14 @@ class Receipt:
 
     def of(self, side: Side) -> Counted:
         """The requests of one side since the rollout's start. A shielded request counts for the candidate only."""
-        since = self._now.get(side, NOTHING).minus(self._base.get(side, NOTHING))
+        since = self._now.get(side, _NONE).minus(self._base.get(side, _NONE))
         return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
 
     def document(self) -> ReceiptDocument:
         """The whole receipt as it stands."""
         candidate, live = self.of(Side.CANDIDATE), self.of(Side.LIVE)
         missing = list(self._missing)
-        if candidate.restarts + live.restarts:
+        if candidate.total.restarts + live.total.restarts:
             missing.append("HAProxy was restarted: its counts since its last reading are not in these sums")
         return ReceiptDocument(
             **msgspec.structs.asdict(self.facts),
@@ -195,9 +197,3 @@ def _between(start: Sums | msgspec.UnsetType, end: Sums | msgspec.UnsetType) -> 
         return {}
     since = msgspec.structs.asdict(start) if isinstance(start, Sums) else {}
     return {name: value - since.get(name, 0) for name, value in msgspec.structs.asdict(end).items()}
-
-
-def _latest(before: Counted, now: Counted) -> Counted:
-    """The newest counts of each pool; the last counts of a pool that is gone."""
-    pools: dict[PoolId, Counted] = {**before.pools, **now.pools}
-    return Counted.of(pools)

@@ -177,7 +177,7 @@ class Recorded:
             self.progress.notify_all()
 
     def _result(self, outcome: Outcome, reason: str | None) -> Result:
-        candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
+        candidate, live = self.receipt.of(Side.CANDIDATE).total, self.receipt.of(Side.LIVE).total
         return Result(
             stage=self.candidate.stage,
             release=self.candidate.number,

@@ -236,7 +236,7 @@ class Rollout(Recorded):
 
     async def _traffic(self) -> TrafficWindow:
         """The traffic of both releases so far; of the candidate alone if both share no traffic."""
-        stage, counted = self.candidate.stage, await self.count()
+        stage, counted = self.candidate.stage, (await self.count()).total
         latency, workers = self.pools.latency(stage, self.candidate.number)
         candidate = ReleaseTraffic(counted.requests, counted.failed + counted.shielded, latency, workers)
         if self.previous is None or isinstance(self.strategy, AllAtOnce):
