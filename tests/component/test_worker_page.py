@@ -165,10 +165,10 @@ def test_a_reading_sums_all_generations_and_lists_one_generations_workers(tmp_pa
             fields[SlotField.LATENCY_SUM_US] = 1000
             fields[BUCKETS_AT + bucket_of(100)] = 10
     page.slot(page.slot_index(2, 1))[SlotField.BUSY_SINCE] = 5_000_000_000
-    stats = read_stats(page, 2, now_ns=6_500_000_000)
-    assert [(worker.pid, worker.state, worker.busy_s) for worker in stats.workers] == [
-        (200, WorkerState.READY, None),
-        (201, WorkerState.READY, 1.5),
+    stats = read_stats(page, 2)
+    assert [(worker.pid, worker.state, worker.busy) for worker in stats.workers] == [
+        (200, WorkerState.READY, False),
+        (201, WorkerState.READY, True),
     ]
     assert (stats.requests, stats.by_class, stats.failed) == (40, {1: 0, 2: 36, 3: 0, 4: 0, 5: 4}, 4)
     assert stats.latency.mean_us == 100
@@ -181,8 +181,8 @@ def test_a_page_has_the_size_of_each_half_and_the_maximum_by_default(tmp_path: P
     page.set_size(1, 0)
     page.set_size(2, 2)
     assert (page.size(1), page.size(2), page.size(3)) == (0, 2, 0)
-    assert len(read_stats(page, 2, now_ns=0).workers) == 2
-    assert read_stats(page, 1, now_ns=0).workers == ()
+    assert len(read_stats(page, 2).workers) == 2
+    assert read_stats(page, 1).workers == ()
 
 
 def test_work_includes_the_time_of_unfinished_requests(tmp_path: Path) -> None:

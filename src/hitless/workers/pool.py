@@ -63,7 +63,7 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """Counts over all generations, workers of this one."""
-        return read_stats(self.page, self.generation, time.monotonic_ns())
+        return read_stats(self.page, self.generation)
 
 
 def addresses(paths: GenerationPaths, size: int) -> tuple[WorkerAddress, ...]:

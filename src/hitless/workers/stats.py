@@ -63,19 +63,11 @@ EMPTY: Final = Histogram((0,) * BUCKETS, 0)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """One worker now. `busy_s` is how long it has been running its request, None if it is idle."""
+    """One worker now; `busy` while it runs a request."""
 
-    index: int
-    generation: int
     pid: int
-    started: int
     state: WorkerState
-    busy_s: float | None
-    restarts: int
-
-    @property
-    def busy(self) -> bool:
-        return self.busy_s is not None
+    busy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +115,16 @@ def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
     return Pulse(now_ns, work_ns, sum(page.column(SlotField.REQUESTS)), ended_us, len(begun))
 
 
-def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
-    """The page's present counts; `workers` are those that `generation` wants. `now_ns`: CLOCK_MONOTONIC."""
+def read_stats(page: StatsPage, generation: int) -> PoolStats:
+    """The page's present counts; `workers` are those that `generation` wants."""
     used = [index for index, number in enumerate(page.column(SlotField.GENERATION)) if number]
     slots = [page.slot(index).tolist() for index in used]
     total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)
     workers = []
     for index in range(page.size(generation)):
         fields = page.slot(page.slot_index(generation, index))
-        busy = fields[SlotField.BUSY_SINCE]
-        workers.append(
-            WorkerStats(
-                index=index,
-                generation=fields[SlotField.GENERATION],
-                pid=fields[SlotField.PID],
-                started=fields[SlotField.STARTED],
-                state=WorkerState(fields[SlotField.STATE]),
-                busy_s=max(now_ns - busy, 0) / 1e9 if busy else None,
-                restarts=fields[SlotField.RESTARTS],
-            )
-        )
+        state, busy = WorkerState(fields[SlotField.STATE]), fields[SlotField.BUSY_SINCE] > 0
+        workers.append(WorkerStats(fields[SlotField.PID], state, busy))
     return PoolStats(
         workers=tuple(workers),
         requests=total[SlotField.REQUESTS],
