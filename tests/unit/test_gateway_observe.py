@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hitless.gateway.observe import (
-    BackendLoad,
     by_key,
     by_release,
-    load_of,
     parse_info,
     parse_map,
     parse_servers,
@@ -67,14 +65,6 @@ def test_servers_have_their_admin_state_and_limit_without_the_inner_hop() -> Non
         ("p00", "w2.cccc"): ServerView(8, ServerMode.DRAIN),
         ("p00", "w3.dddd"): ServerView(8, ServerMode.MAINT),
     }
-
-
-def test_the_load_is_of_the_backend_or_of_one_server() -> None:
-    assert load_of(STAT) == BackendLoad(scur=1, qcur=3)
-    assert load_of(STAT, "w2.cccc").idle
-    assert not load_of(STAT).idle
-    with pytest.raises(KeyError):
-        load_of("\n")
 
 
 def test_info_is_names_and_values() -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 from hitless.clock import Clock
 from hitless.errors import EngineError
@@ -16,7 +15,6 @@ from hitless.gateway.observe import (
     ServerLoad,
     by_key,
     by_release,
-    load_of,
     parse_info,
     parse_map,
     parse_servers,
@@ -91,7 +89,8 @@ class Executor:
                     await asyncio.gather(*(self.drained(pool, drain_s) for pool in pools))
                     drained = True
                 case WaitFor.SERVER_IDLE:
-                    await self._idle(partial(self._server_load, command.target), drain_s)
+                    pool, _, key = command.target.partition("/")
+                    await self.servers_drained(pool, [key], drain_s)
                 case WaitFor.CLOSED:
                     await self._delete(command)
                     continue
@@ -139,7 +138,8 @@ class Executor:
 
         async def read() -> BackendLoad:
             rows = parse_stat(await self._runtime.ask(f"show stat {pool} {_SERVERS} -1"))
-            return BackendLoad(sum(int(row["scur"] or 0) for row in rows if row["svname"] in keys), 0)
+            own = [row for row in rows if row["svname"] in keys]
+            return BackendLoad(sum(int(row["scur"] or 0) for row in own), sum(int(row["qcur"] or 0) for row in own))
 
         return await self._idle(read, deadline_s)
 
@@ -181,13 +181,6 @@ class Executor:
                 return False
             before = now
             await self._clock.sleep(APART_S if now else _POLL_S)
-
-    async def _server_load(self, at: str) -> BackendLoad:
-        pool, _, key = at.partition("/")
-        try:
-            return load_of(await self._runtime.ask(f"show stat {pool} {_SERVERS} -1"), key)
-        except KeyError:
-            return BackendLoad(0, 0)
 
     async def _delete(self, command: Command) -> None:
         """Delete a server. HAProxy refuses while it has connections; after the drain, requests on them are cut off."""

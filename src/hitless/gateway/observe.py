@@ -107,11 +107,3 @@ def parse_stats(text: str) -> Iterator[Mapping[str, str]]:
 def parse_info(text: str) -> dict[str, str]:
     """`show info`: `Name: value` lines."""
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-
-
-def load_of(stat: str, svname: str = "BACKEND") -> BackendLoad:
-    """The load of the first row with that name; KeyError if it is missing."""
-    for row in parse_stat(stat):
-        if row["svname"] == svname:
-            return BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0))
-    raise KeyError(svname)
