@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hitless.errors import MachineError
-from hitless.gateway.binary import parse_version, require_version
+from hitless.gateway.binary import require_version
 from hitless.gateway.guardian import LONGEST_DELAY_S, restart_delay_s
 
 pytestmark = pytest.mark.unit
 
-SAMPLES = {
-    "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\nStatus: long-term supported": (2, 6, 12),
-    "HAProxy version 3.0.5-8e879a5 2024/09/19 - https://haproxy.org/": (3, 0, 5),
-    "HAProxy version 3.4-dev1 2025/12/01": (3, 4, 0),
-    "HA-Proxy version 1.8.8-1ubuntu0.11 2020/06/22\nCopyright 2000-2018 Willy Tarreau": (1, 8, 8),
-    "HA-Proxy version 2.0.33-0+deb10u2 2024/01/01 - https://haproxy.org/": (2, 0, 33),
+RECENT = (
+    "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\nStatus: long-term supported",
+    "HAProxy version 3.0.5-8e879a5 2024/09/19 - https://haproxy.org/",
+    "HAProxy version 3.4-dev1 2025/12/01",
+)
+OLD = {
+    "HAProxy version 2.5.9-1 2023/01/01": "2.5.9",
+    "HA-Proxy version 1.8.8-1ubuntu0.11 2020/06/22\nCopyright 2000-2018 Willy Tarreau": "1.8.8",
+    "HA-Proxy version 2.0.33-0+deb10u2 2024/01/01 - https://haproxy.org/": "2.0.33",
 }
 
 
-@pytest.mark.parametrize("text", SAMPLES)
-def test_versions_are_read_from_haproxys_output(text: str) -> None:
-    assert parse_version(text) == SAMPLES[text]
+@pytest.mark.parametrize("text", RECENT)
+def test_a_recent_haproxy_is_accepted(text: str) -> None:
+    require_version(text, "/x/haproxy")
 
 
-def test_an_old_haproxy_is_refused_with_an_install_hint() -> None:
-    with pytest.raises(MachineError, match=r"/x/haproxy is HAProxy 2\.5\.9; hitless needs 2\.6 or newer") as caught:
-        require_version("HAProxy version 2.5.9-1 2023/01/01", "/x/haproxy")
+@pytest.mark.parametrize("text", OLD)
+def test_an_old_haproxy_is_refused_with_an_install_hint(text: str) -> None:
+    message = re.escape(f"/x/haproxy is HAProxy {OLD[text]}; hitless needs 2.6 or newer")
+    with pytest.raises(MachineError, match=message) as caught:
+        require_version(text, "/x/haproxy")
     assert "apt install haproxy" in caught.value.hint
 
 

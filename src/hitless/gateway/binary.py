@@ -46,23 +46,15 @@ def version_text(path: str) -> str:
         raise MachineError(f"cannot run {path}: {error}", hint=INSTALL_HINT) from error
 
 
-def parse_version(text: str) -> tuple[int, int, int] | None:
-    """The version in the output of `haproxy -v`: `HAProxy version 2.6.12-1+deb12u4 …`, `HA-Proxy version 1.8.8 …`."""
-    found = re.search(r"^HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
-
-
-def require_version(text: str, path: str) -> tuple[int, int, int]:
-    """The version if it is new enough; else raises MachineError."""
-    version = parse_version(text)
-    if version is None:
+def require_version(text: str, path: str) -> None:
+    """The output of `haproxy -v` starts `HAProxy version 2.6.12-1+deb12u4 …`, or `HA-Proxy version 1.8.8 …`."""
+    found = re.search(r"^HA-?Proxy version ((\d+)\.(\d+)[.\d]*)", text, re.MULTILINE)
+    if found is None:
         raise MachineError(f"{path} does not look like HAProxy", hint=INSTALL_HINT)
-    if version[:2] < OLDEST:
+    if (int(found[2]), int(found[3])) < OLDEST:
         raise MachineError(
-            f"{path} is HAProxy {'.'.join(map(str, version))}; hitless needs {'.'.join(map(str, OLDEST))} or newer",
-            hint=INSTALL_HINT,
+            f"{path} is HAProxy {found[1]}; hitless needs {'.'.join(map(str, OLDEST))} or newer", hint=INSTALL_HINT
         )
-    return version
 
 
 def check_configuration(haproxy: str, configuration: Path, descriptors: Sequence[int]) -> None:
