@@ -31,13 +31,12 @@ class Span:
         return self.candidate["requests"] + self.live["requests"]
 
     @property
-    def got_percent(self) -> float | None:
-        """The candidate's share."""
-        return 100 * self.candidate["requests"] / self.requests if self.requests > 0 else None
-
-    @property
     def failed(self) -> int:
         return self.candidate["failed"] + self.live["failed"]
+
+    @property
+    def shielded(self) -> int:
+        return self.candidate["shielded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +72,18 @@ def plot(rollout: Mapping[str, Any]) -> Plot | None:
     if rollout["ended_at"]:
         end_s = max(end_s, seconds_between(start, rollout["ended_at"]))
     joined = list(spans(start, receipt["points"]))
-    most = max((max(span.failed, span.candidate["shielded"]) for span in joined), default=0)
+    most = max((max(span.failed, span.shielded) for span in joined), default=0)
+    shares = [(span, 100 * span.candidate["requests"] / span.requests) for span in joined if span.requests > 0]
     return Plot(
         asked=_asked(start, receipt["weights"], end_s),
-        got=tuple(_share(span, end_s) for span in joined if span.got_percent is not None),
-        failed=tuple(_count(span, end_s, span.failed, most, "failed") for span in joined if span.failed),
+        got=tuple(_bar(span, end_s, got, f"{got:.3g} % of {span.requests:,} requests") for span, got in shares),
+        failed=tuple(
+            _bar(span, end_s, 100 * span.failed / most, f"{span.failed:,} failed") for span in joined if span.failed
+        ),
         shielded=tuple(
-            _count(span, end_s, span.candidate["shielded"], most, "shielded")
+            _bar(span, end_s, 100 * span.shielded / most, f"{span.shielded:,} shielded")
             for span in joined
-            if span.candidate["shielded"]
+            if span.shielded
         ),
         most_failed=most,
         ticks=_ticks(end_s),
@@ -113,23 +115,10 @@ def _asked(start: str, weights: Sequence[Mapping[str, Any]], end_s: float) -> st
     return "".join([*path, "H100"])
 
 
-def _share(span: Span, end_s: float) -> Bar:
-    share = span.got_percent or 0.0
-    title = f"{_at(span)}: {share:.3g} % of {span.requests:,} requests"
-    return _bar(span, end_s, share, title)
-
-
-def _count(span: Span, end_s: float, number: int, most: int, what: str) -> Bar:
-    return _bar(span, end_s, 100 * number / most, f"{_at(span)}: {number:,} {what}")
-
-
-def _bar(span: Span, end_s: float, height: float, title: str) -> Bar:
+def _bar(span: Span, end_s: float, height: float, said: str) -> Bar:
     left, right = _x(span.start_s, end_s), _x(span.end_s, end_s)
+    title = f"{span.start_s:.1f} s to {span.end_s:.1f} s: {said}"
     return Bar(round(left, 2), round(max(right - left, 0.4), 2), round(100 - height, 2), round(height, 2), title)
-
-
-def _at(span: Span) -> str:
-    return f"{span.start_s:.1f} s to {span.end_s:.1f} s"
 
 
 def _x(at_s: float, end_s: float) -> float:

@@ -23,12 +23,9 @@ BESIDE_WHY = 96
 def table(releases: Sequence[Document]) -> str:
     """One line a release, newest first."""
     rows = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
-    for name in ("", "release", "outcome", "failed", "of", "shielded", "took"):
+    for name in ("", "release", "outcome", "failed", "of", "shielded", "took", "shipped", "commit", "why"):
         right = name in ("release", "failed", "of", "shielded", "took")
         rows.add_column(name, justify="right" if right else "left", no_wrap=True)
-    rows.add_column("shipped", no_wrap=True)
-    rows.add_column("commit", no_wrap=True)
-    rows.add_column("why", no_wrap=True)
     for each in releases:
         rows.add_row(*_row(each), Text(_cut(_why(each), _width() - BESIDE_WHY)))
     return _drawn(rows)
