@@ -121,7 +121,7 @@ class FakeHooks:
         except asyncio.CancelledError:
             self.diary.append(f"{hook} r{release.number} is cut off")
             raise
-        return HookResult(hook, hook not in self.fails, f"{hook} hook {function} answered")
+        return HookResult(hook not in self.fails, f"{hook} hook {function} answered")
 
 
 @dataclass

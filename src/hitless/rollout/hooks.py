@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from hitless.errors import CandidateFailedError
 from hitless.rollout.hook_endpoint import Execution, serve_hook
-from hitless.rollout.release import Release, pool_spec
+from hitless.rollout.release import Release, RolloutArtifacts, pool_spec
 from hitless.service.model import Function
 from hitless.worker.spec import PoolSpec
 from hitless.workers.invoke import InvokeResult, invoke_once
@@ -32,7 +32,6 @@ class Hook(StrEnum):
 class HookResult:
     """A hook's verdict on the candidate, with a sentence for people."""
 
-    hook: Hook
     succeeded: bool
     sentence: str
 
@@ -55,16 +54,10 @@ _CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|s
 _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
-class HookArtifacts(Protocol):
-    """Where unpacked artifacts come from."""
-
-    def unpack(self, digest: str) -> Path: ...
-
-
 class LifecycleHooks:
     """Runs each hook in a process of its own. Hooks of several stages may run at once."""
 
-    def __init__(self, artifacts: HookArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
+    def __init__(self, artifacts: RolloutArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
         """`scratch`: a folder of the engine's own for the files of invocations."""
         self._artifacts, self._logs, self._scratch, self._python = artifacts, logs, scratch, python
 
@@ -95,7 +88,7 @@ class LifecycleHooks:
             result = await self._call(spec, execution.event)
         took_s = time.monotonic() - began
         sentence = f"the {hook} hook {function} of release {release.number} {_told(execution, result)} ({took_s:.1f} s)"
-        return HookResult(hook, execution.answer == "Succeeded", sentence)
+        return HookResult(execution.answer == "Succeeded", sentence)
 
     def _spec(self, release: Release, function: Function) -> PoolSpec:
         return pool_spec(

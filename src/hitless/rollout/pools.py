@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -31,11 +30,10 @@ from hitless.release.receipt import SavedCounts
 from hitless.rollout import servers
 from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
-from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
+from hitless.rollout.release import Release, RolloutArtifacts, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, Route, StageSettings
 from hitless.store.store import PoolRow, Store
-from hitless.worker.spec import PoolSpec
 from hitless.workers.pool import Pool
 from hitless.workers.stats import EMPTY, Histogram
 
@@ -48,34 +46,16 @@ FIRST_DEPTH = 4
 """The greatest depth of a new pool. It gives four fifths of the throughput of depth 16 (measured)."""
 
 
-class PoolsFleet(servers.ServersFleet, Protocol):
-    """The fleet as a rollout uses it."""
-
-    async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
-    async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
-
-
-class PoolsGateway(servers.ServersGateway, Protocol):
-    """The gateway as a rollout uses it."""
-
-    async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
-    @property
-    def reading(self) -> Mapping[str, int]: ...
-    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool: ...
-    async def counts(self) -> Mapping[str, PoolCounts]: ...
-
-
-class PoolsArtifacts(Protocol):
-    """The artifact store as a rollout uses it."""
-
-    def unpack(self, digest: str) -> Path: ...
-
-
 class ReleasePools:
     """The pools of an engine's releases. Rollouts of several stages may use it at once."""
 
     def __init__(
-        self, workers: PoolsFleet, gateway: PoolsGateway, artifacts: PoolsArtifacts, store: Store, logs: Path
+        self,
+        workers: servers.RolloutFleet,
+        gateway: servers.RolloutGateway,
+        artifacts: RolloutArtifacts,
+        store: Store,
+        logs: Path,
     ) -> None:
         self._workers, self._gateway, self._artifacts = workers, gateway, artifacts
         self._store, self._logs = store, logs

@@ -124,8 +124,6 @@ class Rollout(Recorded):
         self.save(only_if_old=True)
         return self.reading
 
-    # -- the steps ----------------------------------------------------------------------------------------------------
-
     async def _start(self) -> None:
         candidate = self.candidate
         ready_timeout_s = candidate.document.settings.ready_timeout_s
@@ -194,8 +192,6 @@ class Rollout(Recorded):
         counted = await self.pools.retire(self.candidate, drain=served)
         self.add_counts(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
         return await self.end(outcome, reason)
-
-    # -- its parts ----------------------------------------------------------------------------------------------------
 
     async def _shift_to(self, weight_percent: float) -> None:
         """Send that share of the stage's requests to the candidate, by one map entry at the gateway."""
