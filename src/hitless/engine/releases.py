@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from hitless.documents import to_plain
 from hitless.engine.engine import Engine
@@ -22,7 +22,6 @@ from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their cost says nothing about it."""
-_STEP = dict.fromkeys(("at", "state", "weight_percent", "note"))
 
 
 def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
@@ -30,10 +29,8 @@ def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
     rows = engine.store.releases(stage)
     if not rows:
         engine.turn_of(stage)  # raises the error if there is no such stage
-    return [
-        _release(engine, stage, row.release, engine.store.rollouts(stage, release=row.release))
-        for row in reversed(rows)
-    ]
+    shipped = [(row.release, engine.store.rollouts(stage, release=row.release)) for row in reversed(rows)]
+    return [to_plain(_release(engine, stage, number, rollouts)) for number, rollouts in shipped]
 
 
 def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
@@ -43,11 +40,14 @@ def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
     if row is None and not rollouts:
         engine.release(stage, number)  # raises the error
     functions = row.document["functions"] if row else []
-    return {
-        **_release(engine, stage, number, rollouts),
-        "functions": [{key: value for key, value in each.items() if key != "environment"} for each in functions],
-        "rollouts": [_rollout(engine, rollout) for rollout in rollouts],
-    }
+    shown: dict[str, Any] = to_plain(
+        {
+            **_release(engine, stage, number, rollouts),
+            "functions": [{key: value for key, value in each.items() if key != "environment"} for each in functions],
+            "rollouts": [_rollout(engine, rollout) for rollout in rollouts],
+        }
+    )
+    return shown
 
 
 def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> dict[str, Any]:
@@ -74,17 +74,15 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
         "duration_s": _figures(last, receipt)["duration_s"] if last else None,
-        "cost": to_plain(_total_cost(engine, shipped)) if shipped else None,
+        "cost": _total_cost(engine, shipped) if shipped else None,
     }
 
 
 def _total_cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
     """The cost of shipping a release: its rollout, and the return to the previous release if a guard rolled it back."""
-    own, back = cost(engine.store.receipt(rollout.rollout)), _guard_rollout_of(engine, rollout)
-    after = cost(engine.store.receipt(back.rollout)) if back else None
-    if own is None or after is None:
-        return own
-    return own.plus(after)
+    own, back = _cost(engine, rollout), _guard_rollout_of(engine, rollout)
+    after = _cost(engine, back) if back else None
+    return own.plus(after) if own and after else own
 
 
 def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
@@ -101,40 +99,28 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     return returns[-1] if returns else None
 
 
-def cost(receipt: ReceiptDocument | None) -> RolloutCost | None:
-    """The sums of a rollout's receipt."""
+def _cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
+    receipt = engine.store.receipt(rollout.rollout)
     return receipt.total if receipt else None
-
-
-def _return_document(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
-    back = _guard_rollout_of(engine, rollout)
-    if back is None:
-        return None
-    return {
-        "rollout": back.rollout,
-        "release": back.release,
-        "cost": to_plain(cost(engine.store.receipt(back.rollout))),
-    }
 
 
 def _figures(rollout: RolloutRow, receipt: ReceiptDocument | None) -> dict[str, Any]:
     """`duration_s`, `candidate` and `live`, from the result, or else from the receipt if the daemon died."""
     if rollout.result is not None:
-        result = to_plain(rollout.result)
-        return {name: result[name] for name in ("duration_s", "candidate", "live")}
+        return {name: getattr(rollout.result, name) for name in ("duration_s", "candidate", "live")}
     if receipt is None or rollout.ended_at is None:
         return dict.fromkeys(("duration_s", "candidate", "live"))
     lasted = datetime.fromisoformat(rollout.ended_at) - datetime.fromisoformat(rollout.started_at)
     candidate, live = receipt.candidate, receipt.live
     return {
         "duration_s": round(lasted.total_seconds(), 3),
-        "candidate": to_plain(SideCounts(candidate.requests, candidate.failed, candidate.shielded)),
-        "live": to_plain(SideCounts(live.requests, live.failed)) if live else None,
+        "candidate": SideCounts(candidate.requests, candidate.failed, candidate.shielded),
+        "live": SideCounts(live.requests, live.failed) if live else None,
     }
 
 
 def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
-    receipt = engine.store.receipt(rollout.rollout)
+    receipt, back = engine.store.receipt(rollout.rollout), _guard_rollout_of(engine, rollout)
     figures = _figures(rollout, receipt)
     return {
         "rollout": rollout.rollout,
@@ -147,10 +133,10 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
         "started_at": rollout.started_at,
         "ended_at": rollout.ended_at,
         "duration_s": figures["duration_s"],
-        "steps": [{**_STEP, **to_plain(step)} for step in engine.store.steps(rollout.rollout)],
+        "steps": [asdict(step) for step in engine.store.steps(rollout.rollout)],
         "candidate": figures["candidate"],
         "live": figures["live"],
         "was_live": rollout.outcome == Outcome.LIVE,
-        "taken_back": _return_document(engine, rollout),
-        "receipt": {**to_plain(replace(receipt, resume=UNSET)), "cost": to_plain(receipt.total)} if receipt else None,
+        "taken_back": {"rollout": back.rollout, "release": back.release, "cost": _cost(engine, back)} if back else None,
+        "receipt": {**to_plain(replace(receipt, resume=UNSET)), "cost": receipt.total} if receipt else None,
     }
