@@ -157,7 +157,7 @@ def _make_private(folder: Path) -> None:
 
 def _inaccessible(folder: Path) -> MachineError:
     """The error for a folder that this user cannot read: names the owner of the innermost visible folder."""
-    path = next(path for path in (folder, *folder.parents) if _is_visible(path))
+    path = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     uid = path.stat().st_uid
     try:
         owner = pwd.getpwuid(uid).pw_name
@@ -167,14 +167,6 @@ def _inaccessible(folder: Path) -> MachineError:
         f"{path} is not accessible: it belongs to {owner}",
         hint=f"run as {owner} (`sudo -u {owner} hitless …`), or choose another folder with --data-dir",
     )
-
-
-def _is_visible(path: Path) -> bool:
-    try:
-        path.stat()
-    except PermissionError:
-        return False
-    return True
 
 
 def _is_ours(folder: Path) -> bool:

@@ -37,15 +37,10 @@ class HookResult:
 
 
 class RolloutHooks(Protocol):
-    """Runs the hooks of rollouts."""
+    """`LifecycleHooks` as rollouts use it."""
 
-    def clear(self) -> None:
-        """Remove the files of hooks that an earlier engine left when it died."""
-        ...
-
-    async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
-        """Invoke that function of the candidate. Raises nothing for what the function does."""
-        ...
+    def clear(self) -> None: ...
+    async def run(self, hook: Hook, function: str, release: Release) -> HookResult: ...
 
 
 LOG_NAME = "hook.log"
