@@ -25,7 +25,7 @@ from typing import Any
 
 from hitless.clock import SystemClock
 from hitless.gateway.binary import find_haproxy
-from hitless.gateway.gateway import Gateway, GatewayEvent, GatewayEventKind
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.life import haproxy_is_alive
 from hitless.gateway.listeners import listen
 from hitless.gateway.state import GatewayState, RouteState, ServerState, release_key
@@ -252,12 +252,12 @@ async def until(probe: Callable[[], object], what: str, deadline_s: float = 10.0
         await asyncio.sleep(0.01)
 
 
-async def event_of(gateway: Gateway, kind: GatewayEventKind, deadline_s: float = 10.0) -> GatewayEvent:
-    """The next event of that kind; earlier ones are dropped."""
+async def event_of(gateway: Gateway, text: str, deadline_s: float = 10.0) -> str:
+    """The next event with that text; earlier ones are dropped."""
     async with asyncio.timeout(deadline_s):
         while True:
             event = await gateway.events.get()
-            if event.kind is kind:
+            if text in event:
                 return event
 
 

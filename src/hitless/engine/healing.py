@@ -12,7 +12,6 @@ from typing import Protocol
 
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
-from hitless.gateway.gateway import GatewayEvent
 from hitless.rollout.pools import RETIRE_GRACE_S
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool, PoolEvent, PoolEventKind
@@ -33,7 +32,7 @@ class GatewayEvents(Protocol):
     """The gateway's events."""
 
     @property
-    def events(self) -> asyncio.Queue[GatewayEvent]: ...
+    def events(self) -> asyncio.Queue[str]: ...
 
 
 async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
@@ -79,4 +78,4 @@ def _row(engine: Engine, key: str) -> PoolRow | None:
 
 async def report_gateway_events(engine: Engine, gateway: GatewayEvents) -> None:
     while True:
-        engine.say((await gateway.events.get()).sentence)
+        engine.say(await gateway.events.get())

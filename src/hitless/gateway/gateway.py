@@ -13,8 +13,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from hitless.clock import Clock
@@ -47,26 +45,6 @@ SPOOLER_CHECK_S = 0.5
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
 _CHECK_EVERY_S = 5.0
-
-
-class GatewayEventKind(StrEnum):
-    HAPROXY_DIED = "haproxy_died"
-    HAPROXY_RESTARTED = "haproxy_restarted"
-    HAPROXY_BACKING_OFF = "haproxy_backing_off"
-    GUARDIAN_DIED = "guardian_died"
-    GUARDIAN_REPLACED = "guardian_replaced"
-    SPOOLER_RESTARTED = "spooler_restarted"
-    REPAIRED = "repaired"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayEvent:
-    """An unrequested event; `sentence` is for people."""
-
-    kind: GatewayEventKind
-    sentence: str
-    pid: int | None = None
 
 
 class Gateway:
@@ -104,7 +82,8 @@ class Gateway:
         self._tally = GatewayTally()
         self._tally_saved_at = float("-inf")
         self._pid: int | None = None
-        self.events: asyncio.Queue[GatewayEvent] = asyncio.Queue()
+        self.events: asyncio.Queue[str] = asyncio.Queue()
+        """One sentence for each event that nobody asked for."""
 
     @property
     def state(self) -> GatewayState:
@@ -313,9 +292,9 @@ class Gateway:
             await self._clock.sleep(SPOOLER_CHECK_S)
             try:
                 if await self._spooling.ensure():
-                    self._tell(GatewayEventKind.SPOOLER_RESTARTED, "the spooler died and was restarted")
+                    self.events.put_nowait("the spooler died and was restarted")
             except (EngineError, OSError, subprocess.SubprocessError) as error:
-                self._tell(GatewayEventKind.FAILED, f"cannot start a spooler: {error}")
+                self.events.put_nowait(f"cannot start a spooler: {error}")
                 await self._clock.sleep(UP_WITHIN_S)
 
     async def _watch(self) -> None:
@@ -327,20 +306,19 @@ class Gateway:
             case "started":
                 self._pid = event.pid
                 self._uncertain.set()
-                self._tell(GatewayEventKind.HAPROXY_RESTARTED, f"HAProxy was restarted (pid {self._pid})", self._pid)
+                self.events.put_nowait(f"HAProxy was restarted (pid {self._pid})")
             case "died":
-                self._tell(GatewayEventKind.HAPROXY_DIED, f"HAProxy {self._pid} died: {event.reason}", self._pid)
+                self.events.put_nowait(f"HAProxy {self._pid} died: {event.reason}")
             case "backing_off":
                 again = f"next start in {event.seconds:g} s; its log: {self._log_tail()}"
-                sentence = f"HAProxy died {event.deaths} times in a row; {again}"
-                self._tell(GatewayEventKind.HAPROXY_BACKING_OFF, sentence)
+                self.events.put_nowait(f"HAProxy died {event.deaths} times in a row; {again}")
             case "guardian_died":
-                self._tell(GatewayEventKind.GUARDIAN_DIED, f"guardian {event.pid} died", event.pid)
+                self.events.put_nowait(f"guardian {event.pid} died")
             case "guardian_replaced":
                 self._uncertain.set()
-                self._tell(GatewayEventKind.GUARDIAN_REPLACED, f"guardian {event.pid} took over", event.pid)
+                self.events.put_nowait(f"guardian {event.pid} took over")
             case "guardian_failed":
-                self._tell(GatewayEventKind.FAILED, f"cannot start a guardian: {event.reason}")
+                self.events.put_nowait(f"cannot start a guardian: {event.reason}")
 
     async def _repair(self) -> None:
         """After a restart, a new guardian or a failed change, compare HAProxy with the state and correct differences.
@@ -356,19 +334,16 @@ class Gateway:
                 if not self._boot.is_complete():
                     with contextlib.suppress(MachineError):
                         await asyncio.to_thread(self._boot.write, self._state)
-                        self._tell(GatewayEventKind.REPAIRED, "boot files were missing and were written again")
+                        self.events.put_nowait("boot files were missing and were written again")
                 if not self._uncertain.is_set():
                     continue
                 try:
                     if await self._converge(self._state, self._drain_s):
-                        self._tell(GatewayEventKind.REPAIRED, "HAProxy's state was corrected", self._pid)
+                        self.events.put_nowait("HAProxy's state was corrected")
                 except EngineError as error:
-                    self._tell(GatewayEventKind.FAILED, error.message)
+                    self.events.put_nowait(error.message)
             if self._uncertain.is_set():
                 await self._clock.sleep(1.0)
-
-    def _tell(self, kind: GatewayEventKind, sentence: str, pid: int | None = None) -> None:
-        self.events.put_nowait(GatewayEvent(kind, sentence, pid))
 
     async def _read_counts(self) -> dict[str, PoolCounts]:
         with contextlib.suppress(UnreachableError, KeyError, ValueError):
