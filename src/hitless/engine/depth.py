@@ -31,8 +31,6 @@ MINIMUM_REQUESTS = 200
 
 
 class MeasuredPool(Protocol):
-    """The figures of a pool that the decision needs."""
-
     def pulse(self) -> Pulse: ...
     def stats(self) -> PoolStats: ...
 

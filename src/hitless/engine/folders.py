@@ -32,8 +32,6 @@ PROBE_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The paths of one engine."""
-
     data: Path
     run: Path
 

@@ -20,8 +20,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class HealingFleet(Protocol):
-    """The part of the fleet that healing uses."""
-
     @property
     def events(self) -> asyncio.Queue[PoolEvent]: ...
     async def replace_zygote(self, key: str) -> Pool: ...
@@ -29,8 +27,6 @@ class HealingFleet(Protocol):
 
 
 class GatewayEvents(Protocol):
-    """The gateway's events."""
-
     @property
     def events(self) -> asyncio.Queue[str]: ...
 

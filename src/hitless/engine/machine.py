@@ -36,8 +36,6 @@ RESTART_PAUSE_S = 1.0
 
 
 class MachineFleet(HealingFleet, Protocol):
-    """The fleet as the machine drives it."""
-
     @property
     def root_pid(self) -> int: ...
     async def start(self) -> None: ...
@@ -46,8 +44,6 @@ class MachineFleet(HealingFleet, Protocol):
 
 
 class MachineGateway(StatusGateway, MetricsGateway, ReadersGateway, GatewayEvents, PreviewGateway, Protocol):
-    """The gateway as the machine drives it."""
-
     @property
     def haproxy_pid(self) -> int | None: ...
     @property

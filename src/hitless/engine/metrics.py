@@ -30,8 +30,6 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 
 
 class MetricsGateway(GatewayLoads, Protocol):
-    """The gateway's loads and the counts of its listeners."""
-
     async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
 
 

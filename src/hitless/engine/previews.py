@@ -32,8 +32,6 @@ BRANCH_VARIABLE = "HITLESS_PREVIEW"
 
 
 class PreviewGateway(Protocol):
-    """The gateway's state and addresses."""
-
     @property
     def state(self) -> GatewayState: ...
     @property

@@ -32,8 +32,6 @@ SAMPLES: Final = 80
 
 
 class ReadersGateway(Protocol):
-    """The gateway as this task uses it."""
-
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
     async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
 

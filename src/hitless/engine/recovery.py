@@ -60,7 +60,6 @@ async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
 
 
 async def finish_or_withdraw(engine: Engine, row: RolloutRow) -> None:
-    """Bring an interrupted rollout to its end."""
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
     live = engine.live_release(row.stage)

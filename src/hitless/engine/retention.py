@@ -22,8 +22,6 @@ RECENT = timedelta(hours=1)
 
 
 class PrunableArtifacts(Protocol):
-    """The artifact store."""
-
     def prune(self, keep: set[str]) -> list[str]: ...
 
 

@@ -39,14 +39,10 @@ from hitless.workers.stats import WorkerStats
 
 
 class GatewayLoads(Protocol):
-    """The gateway's present load."""
-
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
 
 
 class StatusGateway(GatewayLoads, Protocol):
-    """The gateway's loads, and the responses that clients are still reading."""
-
     @property
     def reading(self) -> Mapping[str, int]: ...
 

@@ -104,7 +104,6 @@ class View:
 
 
 def view_of(state: GatewayState) -> View:
-    """HAProxy's view of that state."""
     return View(
         plain={
             MapName.HOSTS: {stage.host: stage.stage for stage in state.stages if stage.host is not None},

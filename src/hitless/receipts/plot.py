@@ -27,7 +27,6 @@ class Span:
 
     @property
     def requests(self) -> int:
-        """Of both releases."""
         return self.candidate["requests"] + self.live["requests"]
 
     @property

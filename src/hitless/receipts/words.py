@@ -59,7 +59,6 @@ def taken_back(rollout: Document) -> str | None:
 
 
 def outcome(rollout: Document) -> str:
-    """How the rollout ended, or its state."""
     return str(rollout["outcome"] or rollout["state"]).replace("_", " ")
 
 
@@ -130,7 +129,6 @@ def interval(each: Document) -> str:
 
 
 def lasted_s(each: Document) -> float:
-    """Seconds between the two weights."""
     return seconds_between(each["from"], each["to"])
 
 

@@ -20,8 +20,6 @@ READINGS_KEPT: Final = 24
 
 
 class Side(StrEnum):
-    """The two releases of a rollout."""
-
     CANDIDATE = "candidate"
     LIVE = "live"
 
@@ -40,7 +38,6 @@ class RolloutCost(Sums, frozen=True):
     complete: bool
 
     def plus(self, other: Self) -> Self:
-        """Both together."""
         return type(self)(
             self.requests + other.requests,
             self.failed + other.failed,
@@ -105,8 +102,6 @@ class Weight(msgspec.Struct, frozen=True):
 
 
 class AlarmReading(msgspec.Struct, frozen=True):
-    """One reading of the alarms."""
-
     at: str
     verdict: str
     sentence: str
@@ -122,8 +117,6 @@ class AlarmHistory(msgspec.Struct, frozen=True):
 
 
 class HookEnd(msgspec.Struct, frozen=True):
-    """How a hook ended."""
-
     at: str
     hook: str
     status: str

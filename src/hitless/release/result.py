@@ -9,8 +9,6 @@ from msgspec import UNSET, UnsetType
 
 
 class Outcome(StrEnum):
-    """How a deploy, rollback or promotion ended."""
-
     LIVE = "live"
     ROLLED_BACK = "rolled_back"
     UNCHANGED = "unchanged"
@@ -41,8 +39,6 @@ class SideCounts(msgspec.Struct, frozen=True):
 
 
 class LastReading(msgspec.Struct, frozen=True):
-    """The last reading of the alarms."""
-
     verdict: str
     sentence: str
 

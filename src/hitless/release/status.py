@@ -53,8 +53,6 @@ class GuardStatus(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One worker process."""
-
     pid: int
     busy: bool
 

@@ -31,7 +31,6 @@ class Who:
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self:
-        """From the environment of the command."""
         found = cls(sudo_user=_name(environ.get("SUDO_USER")))
         for name, proof, actor, run in _CI:
             if environ.get(proof):

@@ -29,8 +29,6 @@ SLOW_PERCENT = 1.0
 
 
 class Verdict(StrEnum):
-    """An alarm's verdict on the candidate."""
-
     OK = "ok"
     ALARM = "alarm"
     NOT_ENOUGH_DATA = "not_enough_data"
@@ -198,7 +196,6 @@ class CandidateWatch:
         self._seen.append((self._clock.monotonic(), self._first))
 
     async def read(self, settings: AlarmSettings) -> Reading:
-        """Read the alarms once."""
         now, at_s = await self._look(), self._clock.monotonic()
         while len(self._seen) > 1 and self._seen[1][0] <= at_s - RECENT_S:
             self._seen.popleft()

@@ -56,7 +56,6 @@ class Execution:
 
     @property
     def event(self) -> dict[str, str]:
-        """The event that the hook gets."""
         return {"DeploymentId": self.deployment_id, "LifecycleEventHookExecutionId": self.execution_id}
 
     def put(self, body: dict[str, Any]) -> tuple[str, str] | None:

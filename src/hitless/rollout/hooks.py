@@ -22,8 +22,6 @@ from hitless.workers.invoke import InvokeResult, invoke_once
 
 
 class Hook(StrEnum):
-    """Which of a stage's hooks."""
-
     PRE_TRAFFIC = "pre_traffic"
     POST_TRAFFIC = "post_traffic"
 

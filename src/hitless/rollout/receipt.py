@@ -40,8 +40,6 @@ WORST_BY = ("error_rate_percent", "p99_ms")
 
 @dataclass(slots=True)
 class Receipt:
-    """The receipt of one rollout."""
-
     facts: ReceiptFacts = field(default_factory=ReceiptFacts)
     _base: dict[Side, Counted] = field(default_factory=dict)
     _now: dict[Side, Counted] = field(default_factory=dict)
@@ -72,7 +70,6 @@ class Receipt:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the counts before the first step are set."""
         return bool(self._base)
 
     def add_weight(self, percent: float, at: str) -> None:
@@ -114,7 +111,6 @@ class Receipt:
             del kept[READINGS_KEPT // 2]
 
     def add_hook(self, name: str, status: str, at: str) -> None:
-        """Add how a hook ended."""
         if len(self._hooks) < HOOKS_KEPT:
             self._hooks.append(HookEnd(at, name, status))
 
@@ -129,7 +125,6 @@ class Receipt:
         return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
 
     def document(self) -> ReceiptDocument:
-        """The whole receipt as it stands."""
         candidate, live = self.of(Side.CANDIDATE), self.of(Side.LIVE)
         missing = list(self._missing)
         if candidate.total.restarts + live.total.restarts:

@@ -24,8 +24,6 @@ from hitless.store.store import Store, StoreError
 
 
 class RolloutState(StrEnum):
-    """What a rollout is doing."""
-
     PREPARING = "preparing"
     TESTING = "testing"
     SHIFTING = "shifting"
@@ -37,8 +35,6 @@ class RolloutState(StrEnum):
 
 
 class RolloutVerb(StrEnum):
-    """Why there is a rollout."""
-
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
     GUARD = "guard"
@@ -88,7 +84,6 @@ class Recorded:
 
     @property
     def now(self) -> str:
-        """The present instant as a timestamp."""
         return timestamp(self.clock.now())
 
     async def enter(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
@@ -123,7 +118,6 @@ class Recorded:
         return candidate, live[0] if live else None
 
     def add_counts(self, candidate: Counted, live: Counted | None) -> None:
-        """Add the counts of both releases' present pools to the receipt."""
         self.receipt.add_counts(candidate, live, self.now)
 
     async def add_weight(self, weight_percent: float) -> None:

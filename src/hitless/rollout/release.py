@@ -16,15 +16,11 @@ from hitless.worker.spec import CorsSpec, PoolSpec, RouteSpec
 
 
 class RolloutArtifacts(Protocol):
-    """The artifact store as a rollout uses it."""
-
     def unpack(self, digest: str) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A registered release."""
-
     stage: str
     number: int
     document: ReleaseDocument
@@ -44,12 +40,10 @@ class Release:
 
 
 def release_of(row: ReleaseRow) -> Release:
-    """The release of a row of the state file."""
     return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
 
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:
-    """The specification of a pool for one function of a release."""
     document = release.document
     return PoolSpec(
         key=key,

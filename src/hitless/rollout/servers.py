@@ -23,8 +23,6 @@ READY_WITHIN_S = 10.0
 
 
 class RolloutFleet(Protocol):
-    """The fleet as rollouts and changes of a pool's size use it."""
-
     async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
     async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> Pool: ...
     def present(self, key: str) -> Pool: ...
@@ -32,8 +30,6 @@ class RolloutFleet(Protocol):
 
 
 class RolloutGateway(Protocol):
-    """The gateway as rollouts and changes of a pool's size use it."""
-
     @property
     def state(self) -> GatewayState: ...
     @property

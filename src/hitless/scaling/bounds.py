@@ -24,11 +24,9 @@ class Bounds:
 
     @property
     def fixed(self) -> bool:
-        """Whether the number never changes."""
         return self.least == self.most
 
     def clamp(self, workers: int) -> int:
-        """The nearest number within the limits."""
         return min(max(workers, self.least), self.most)
 
 

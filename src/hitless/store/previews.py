@@ -21,8 +21,6 @@ class PreviewRow:
 
 
 class PreviewRecords:
-    """The table of previews."""
-
     def __init__(self, store: Store) -> None:
         self._store = store
 

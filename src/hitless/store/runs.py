@@ -151,7 +151,6 @@ class RunRecords:
         started_at: str | None = None,
         duration_s: float | None = None,
     ) -> None:
-        """Record a step's present state."""
         text = json.dumps(detail) if detail is not None else None
         query = "INSERT OR REPLACE INTO pipeline_steps VALUES (?, ?, ?, ?, ?, ?)"
         self._store.write(query, (run, name, state, text, started_at, duration_s))

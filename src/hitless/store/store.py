@@ -134,7 +134,6 @@ class Store:
         new.replace(f"{self._path}{BACKUP}")
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
-        """The rows of a query."""
         with self._errors():
             return self._connection.execute(query, values).fetchall()
 

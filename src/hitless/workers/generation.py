@@ -73,7 +73,6 @@ def zygote_identity(paths: GenerationPaths) -> tuple[ProcessId, bool] | None:
 
 
 def zygote_is_alive(paths: GenerationPaths) -> bool:
-    """Whether the zygote runs, stopped or not."""
     identity = zygote_identity(paths)
     return identity is not None and identity[0].lives
 

@@ -67,7 +67,6 @@ class Pool:
 
 
 def addresses(paths: GenerationPaths, size: int) -> tuple[WorkerAddress, ...]:
-    """The sockets of a generation of that size."""
     return tuple(WorkerAddress(index, f"w{index}{_suffix(paths)}", paths.socket(index)) for index in range(size))
 
 
