@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from hitless.clock import Clock
 from hitless.errors import EngineError
@@ -151,12 +149,31 @@ class Executor:
             for row in parse_stats(await self._runtime.ask(asked))
         }
 
-    async def raise_limits(self, maxconns: Mapping[ServerKey, int], throttles: Mapping[str, int]) -> None:
-        """Set `maxconn` of these servers and the throttle of these pools at HAProxy only, not on disk. Ignores a server
-        that was just removed. Raises UnreachableError.
+    async def raise_limits(
+        self,
+        state: GatewayState,
+        reading: Mapping[ServerKey, int],
+        loads: Mapping[ServerKey, ServerLoad],
+        by_pool: Mapping[str, int],
+        before: Mapping[str, int],
+    ) -> None:
+        """Give each server its depth plus the responses being read, and a throttled pool as many more requests; at
+        HAProxy only, not on disk. Ignores a server that was just removed. Raises UnreachableError.
+
+        `by_pool` is `reading` added up, `before` the same of the last call. Sends only differences to `loads`.
         """
-        lines = [f"set maxconn server {pool}/{key} {number}" for (pool, key), number in maxconns.items()]
-        lines += [f"set map {self._maps}/{MapName.THROTTLES} {pool} {number}" for pool, number in throttles.items()]
+        depths = {(pool.name, server.key): server.maxconn for pool in state.pools for server in pool.servers}
+        wanted = {key: depths[key] + number for key, number in reading.items() if key in depths and key in loads}
+        lines = [
+            f"set maxconn server {pool}/{key} {number}"
+            for (pool, key), number in wanted.items()
+            if loads[pool, key].maxconn != number
+        ]
+        lines += [
+            f"set map {self._maps}/{MapName.THROTTLES} {pool.name} {pool.throttle + by_pool.get(pool.name, 0)}"
+            for pool in state.pools
+            if pool.throttle and (by_pool.get(pool.name) or before.get(pool.name))
+        ]
         for line in lines:
             with suppress(RejectedError):
                 await self._runtime.tell(line)
@@ -203,38 +220,3 @@ class Executor:
                 await self._clock.sleep(_POLL_S)
             else:
                 return True
-
-
-@dataclass(frozen=True, slots=True)
-class RaisedLimits:
-    """`pools`: pool → responses being read. `maxconns` and `throttles` are what HAProxy must be told."""
-
-    pools: Mapping[str, int] = field(default_factory=dict)
-    maxconns: Mapping[ServerKey, int] = field(default_factory=dict)
-    throttles: Mapping[str, int] = field(default_factory=dict)
-
-
-def raised_limits(
-    state: GatewayState,
-    reading: Mapping[ServerKey, int],
-    loads: Mapping[ServerKey, ServerLoad],
-    before: Mapping[str, int],
-) -> RaisedLimits:
-    """Each server gets its depth plus the responses being read; a throttled pool gets as many more requests. Pure.
-
-    `loads` is HAProxy's present state, so that only differences are sent; `before` are the pools of the last call.
-    """
-    pools: Counter[str] = Counter()
-    for (pool, _), number in reading.items():
-        pools[pool] += number
-    depths = {(pool.name, server.key): server.maxconn for pool in state.pools for server in pool.servers}
-    wanted = {key: depths[key] + number for key, number in reading.items() if key in depths and key in loads}
-    return RaisedLimits(
-        dict(pools),
-        {key: number for key, number in wanted.items() if loads[key].maxconn != number},
-        {
-            pool.name: pool.throttle + pools[pool.name]
-            for pool in state.pools
-            if pool.throttle and (pools[pool.name] or before.get(pool.name))
-        },
-    )

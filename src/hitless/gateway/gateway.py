@@ -12,6 +12,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, parse_counts, read_tally
-from hitless.gateway.executor import Executor, raised_limits
+from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.link import GuardianEvent
 from hitless.gateway.listeners import address_of
@@ -221,10 +222,12 @@ class Gateway:
         """Allow each server that many requests beyond its depth: responses that clients are still reading while the
         worker is free. `loads`: their load a moment ago, so that only differences are sent.
         """
-        found = raised_limits(self._state, reading, loads, self._reading)
-        self._reading = found.pools
+        by_pool: Counter[str] = Counter()
+        for (pool, _), number in reading.items():
+            by_pool[pool] += number
+        before, self._reading = self._reading, by_pool
         with contextlib.suppress(UnreachableError):
-            await self._executor.raise_limits(found.maxconns, found.throttles)
+            await self._executor.raise_limits(self._state, reading, loads, by_pool, before)
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
