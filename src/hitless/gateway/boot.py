@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
@@ -46,7 +45,7 @@ class BootFolder:
         """Make HAProxy start with that state from now on. Raises MachineError if the files cannot be written."""
         current = self._current()
         number = current + 1
-        target = self._generation(number)
+        target = self._layout.folder / f"boot.{number}"
         try:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(mode=0o700)
@@ -82,9 +81,6 @@ class BootFolder:
             return int(os.readlink(self._layout.boot).rpartition(".")[2])
         except (OSError, ValueError):
             return 0
-
-    def _generation(self, number: int) -> Path:
-        return self._layout.folder / f"boot.{number}"
 
     def _prune(self, keep: set[int]) -> None:
         for folder in self._layout.folder.glob("boot.*"):

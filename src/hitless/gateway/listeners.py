@@ -49,7 +49,8 @@ def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise MachineError(f"cannot listen on {where}: {_reason(error)}", hint=_hint(error, port)) from error
+        why = "another program listens there" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+        raise MachineError(f"cannot listen on {where}: {why}", hint=_hint(error, port)) from error
     return listener
 
 
@@ -57,10 +58,6 @@ def address_of(listener: socket.socket) -> tuple[str, int]:
     """The socket's host and port, also if port 0 was asked for."""
     name = listener.getsockname()
     return str(name[0]), int(name[1])
-
-
-def _reason(error: OSError) -> str:
-    return "another program listens there" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
 
 
 def _hint(error: OSError, port: int) -> str:

@@ -97,16 +97,13 @@ class Tuning:
 
     nbthread: int
     maxconn: int
+    longest_queue: int = 5000
+    """Requests that may wait for the workers of one pool."""
 
     @property
     def frontend_maxconn(self) -> int:
         """A tenth is kept for the inner hop, so that clients cannot starve it."""
         return max(1, self.maxconn * 9 // 10)
-
-    @property
-    def longest_queue(self) -> int:
-        """Requests that may wait for the workers of one pool."""
-        return 5000
 
 
 def tuning_for(cores: int, descriptors: int) -> Tuning:
