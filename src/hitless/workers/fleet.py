@@ -115,7 +115,7 @@ class Fleet:
                 ) from None
             if trouble is not None:
                 sentence = f"{pool.spec.title}: stays at {pool.size} workers; the system allows no more: {trouble}"
-                self.events.put_nowait(PoolEvent(key, PoolEventKind.NO_MORE, None, None, sentence, pool.generation))
+                self.events.put_nowait(PoolEvent(key, PoolEventKind.NO_MORE, None, None, sentence))
             return self.present(key)
 
     def present(self, key: str) -> Pool:
@@ -276,7 +276,7 @@ class Fleet:
                     answer.set_result(message.trouble)
             elif message.sentence is not None:
                 kind, worker, pid = PoolEventKind(message.kind), message.worker, message.pid
-                self.events.put_nowait(PoolEvent(pool.key, kind, worker, pid, message.sentence, pool.generation))
+                self.events.put_nowait(PoolEvent(pool.key, kind, worker, pid, message.sentence))
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
@@ -284,7 +284,7 @@ class Fleet:
 
     def _report_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
         sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) {what}"
-        self.events.put_nowait(PoolEvent(pool.key, kind, None, pool.zygote_pid, sentence, pool.generation))
+        self.events.put_nowait(PoolEvent(pool.key, kind, None, pool.zygote_pid, sentence))
 
     async def _end(self, generations: Iterable[GenerationPaths], key: str, grace_s: float) -> None:
         found = list(generations)

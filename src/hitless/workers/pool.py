@@ -103,4 +103,3 @@ class PoolEvent:
     worker: int | None
     pid: int | None
     sentence: str
-    generation: int = 0
