@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,8 @@ async def bring_up(
     """Start the generation in its prepared pool folder. Raises CandidateFailedError, EngineError."""
     end = asyncio.get_running_loop().time() + timeout_s
     if not fresh:
-        try:
+        with suppress(_Unsafe):
             return await _attempt(root, spec, paths, size, False, end, timeout_s, clock)
-        except _Unsafe:
-            pass
     return await _attempt(root, spec, paths, size, True, end, timeout_s, clock)
 
 
@@ -77,13 +76,13 @@ async def _attempt(
         zygote = ProcessId.of(await asyncio.shield(spawning))
         try:
             async with asyncio.timeout_at(end):
-                channel = await _connect(paths)
+                with suppress(OSError):
+                    channel = await Channel.connect(paths.control)
                 if channel is None or not await _until_ready(channel):
                     raise await _failure_reason(root, spec, paths, zygote, log, log_start)
                 left_s = end - asyncio.get_running_loop().time()
-                await _probe_all(
-                    spec, paths, size, left_s * 0.9
-                )  # so that a probe's own word comes before the deadline
+                # 0.9, so that a probe's own word comes before the deadline
+                await _probe_all(spec, paths, size, left_s * 0.9)
         except TimeoutError:
             if fresh:
                 raise _late_error(spec, timeout_s, own_log, _output(own_log, own_start)) from None
@@ -98,13 +97,6 @@ async def _attempt(
             await channel.close()
         await end_generation(paths, grace_s=0, clock=clock, zygote=zygote)
         raise
-
-
-async def _connect(paths: GenerationPaths) -> Channel | None:
-    try:
-        return await Channel.connect(paths.control)
-    except OSError:
-        return None
 
 
 async def _until_ready(channel: Channel) -> bool:
