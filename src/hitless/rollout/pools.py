@@ -32,7 +32,7 @@ from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, RolloutArtifacts, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, Route, StageSettings
+from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
 from hitless.workers.pool import Pool
 from hitless.workers.stats import EMPTY, Histogram
@@ -42,6 +42,7 @@ SLOW_CLIENT_S = 30.0
 """Added to the function's time-out, for a body that is still being sent when its release retires."""
 READERS_S = 300.0
 """How long clients may go on reading responses of a retired release, in the background. The spooler allows as long."""
+LOGGED_PER_S = {AccessLog.OFF: 0, AccessLog.SAMPLED: SAMPLED_PER_S, AccessLog.ALL: EVERY}
 FIRST_DEPTH = 4
 """The greatest depth of a new pool. It gives four fifths of the throughput of depth 16 (measured)."""
 
@@ -210,8 +211,11 @@ class ReleasePools:
 
     async def route_all_to(self, stage: str, release: int | None) -> None:
         """Send all traffic of the stage to one release. Its settings decide what the access log has."""
-        row = self._store.release(stage, release) if release is not None else None
-        access = access_of(release_of(row).document.settings) if row is not None else None
+        row, access = self._store.release(stage, release) if release is not None else None, None
+        if row is not None:
+            settings = release_of(row).document.settings
+            per_s = LOGGED_PER_S[settings.access_log]
+            access = Access(per_s, settings.access_log_query) if per_s else None
 
         def edit(state: GatewayState) -> GatewayState:
             return state.with_stage(stage, live=release, candidate=None, weight=0).with_access(stage, access)
@@ -294,17 +298,6 @@ class ReleasePools:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
         await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
         self._store.remove_pool(row.key)
-
-
-def access_of(settings: StageSettings) -> Access | None:
-    """The gateway's form of the stage's `access_log` settings; None if it logs nothing."""
-    match settings.access_log:
-        case AccessLog.OFF:
-            return None
-        case AccessLog.SAMPLED:
-            return Access(SAMPLED_PER_S, settings.access_log_query)
-        case AccessLog.ALL:
-            return Access(EVERY, settings.access_log_query)
 
 
 def _count_since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> SavedCounts:
