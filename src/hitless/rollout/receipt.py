@@ -57,8 +57,10 @@ class Receipt:
     def begin(self, live: Counted | None, candidate: Counted = _NONE) -> None:
         """Set the counts of both releases before the first step. `live` is None for a stage's first release.
 
-        The candidate has counts if it was live a moment ago.
+        The candidate has counts if it was live a moment ago. A receipt that has counts already keeps them.
         """
+        if self._base:
+            return
         if live is not None:
             self._base[Side.LIVE] = self._now[Side.LIVE] = live
         if candidate.pools:
@@ -67,10 +69,6 @@ class Receipt:
     def begin_after(self, other: Receipt) -> None:
         """Begin with the last counts of the rollout that this one rolls back, so that no request is missed."""
         self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, _NONE))
-
-    @property
-    def has_begun(self) -> bool:
-        return bool(self._base)
 
     def add_weight(self, percent: float, at: str) -> None:
         """Add the share that is asked for from now on. Add the counts just before."""

@@ -103,8 +103,7 @@ class Recorded:
     async def begin_to_count(self) -> None:
         """Take the counts of both releases as the start of the receipt."""
         candidate, live = await self._count_both()
-        if not self.receipt.has_begun:
-            self.receipt.begin(live, candidate)
+        self.receipt.begin(live, candidate)
 
     async def count(self) -> Counted:
         """Read the gateway's counts and add them to the receipt; returns the candidate's."""
