@@ -84,42 +84,33 @@ def status(
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
 
     def shown(stage: str, url: str | None, preview: PreviewStatus | UnsetType = UNSET) -> StageStatus:
-        return _stage(engine, stage, url, reason_of, at_gateway, preview)
+        live, turn = engine.store.live(stage), engine.turn_of(stage)
+        release = engine.release(stage, live[0]) if live else None
+        entry = StageStatus(
+            stage=stage,
+            url=url,
+            candidate=_candidate(turn.current, live[0] if live else None),
+            guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
+            preview=preview,
+        )
+        if live is None or release is None:
+            return entry
+        document = release.document
+        return msgspec.structs.replace(
+            entry,
+            strategy=str(document.settings.strategy),
+            live=LiveRelease(release.number, document.commit, document.digests, live[1]),
+            functions=_functions(engine, release, reason_of, at_gateway),
+        )
 
     return Status(
         service=engine.service,
         engine=processes,
         stages=tuple(shown(stage, urls.get(stage)) for stage in engine.stages),
-        previews=tuple(shown(row.stage, url, _preview(row)) for row, url in previews),
-    )
-
-
-def _preview(row: PreviewRow) -> PreviewStatus:
-    return PreviewStatus(row.branch, row.from_stage, row.created_at, row.expires_at, row.ending)
-
-
-def _stage(
-    engine: Engine,
-    stage: str,
-    url: str | None,
-    reason_of: Reason,
-    at_gateway: Mapping[str, GatewayFigures],
-    preview: PreviewStatus | UnsetType,
-) -> StageStatus:
-    live, turn = engine.store.live(stage), engine.turn_of(stage)
-    rollout, guard = turn.current, turn.guard
-    release = engine.release(stage, live[0]) if live else None
-    return StageStatus(
-        stage=stage,
-        url=url,
-        strategy=str(release.document.settings.strategy) if release else None,
-        live=LiveRelease(release.number, release.document.commit, release.document.digests, live[1])
-        if live and release
-        else None,
-        candidate=_candidate(rollout, live[0] if live else None),
-        guard=GuardStatus(guard.previous.number, round(guard.left_s, 1)) if guard else None,
-        functions=_functions(engine, release, reason_of, at_gateway) if release else (),
-        preview=preview,
+        previews=tuple(
+            shown(row.stage, url, PreviewStatus(row.branch, row.from_stage, row.created_at, row.expires_at, row.ending))
+            for row, url in previews
+        ),
     )
 
 
