@@ -69,10 +69,10 @@ def http_response(status: int, body: bytes, lines: str, *, head_only: bool = Fal
     return head if head_only else head + body
 
 
-def gateway_error(status: int, message: str, extra: str = "", *, head_only: bool = False) -> bytes:
+def gateway_error(status: int, message: str, extra: str = "") -> bytes:
     """A response of API Gateway's own: `{"message": …}`."""
     body = json.dumps({"message": message}).encode()
-    return http_response(status, body, f"content-type: application/json\r\n{extra}", head_only=head_only)
+    return http_response(status, body, f"content-type: application/json\r\n{extra}")
 
 
 def _status(value: Any) -> int:
