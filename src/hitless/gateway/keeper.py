@@ -33,9 +33,7 @@ class GuardianKeeper:
     """Owner of the listening sockets and of the link to the guardian of one folder."""
 
     def __init__(self, layout: Layout, haproxy: str, clock: Clock, take: TakeListeners = take_listeners) -> None:
-        self._layout = layout
-        self._folder = layout.folder
-        self._runtime_socket = layout.runtime_socket
+        self._layout, self._folder = layout, layout.folder
         self._haproxy, self._clock, self._take = haproxy, clock, take
         self._link: GuardianLink | None = None
         self.sockets: dict[str, socket.socket] = {}
@@ -122,7 +120,7 @@ class GuardianKeeper:
         self.sockets = {}
 
     async def _haproxy_pid(self) -> int | None:
-        return await asyncio.to_thread(life.haproxy_pid, str(self._runtime_socket))
+        return await asyncio.to_thread(life.haproxy_pid, str(self._layout.runtime_socket))
 
     async def _sockets_of_orphan(self) -> dict[str, socket.socket]:
         pid = await self._haproxy_pid()

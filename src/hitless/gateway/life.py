@@ -44,10 +44,10 @@ def haproxy_is_alive(folder: str) -> bool:
         os.close(reader)
 
 
-def haproxy_pid(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
+def haproxy_pid(runtime_socket: str) -> int | None:
     """The pid that HAProxy reports; None if it does not respond (yet)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
+        connection.settimeout(1.0)
         answer = b""
         try:
             connection.connect(runtime_socket)

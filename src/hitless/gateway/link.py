@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -91,11 +92,9 @@ class GuardianLink:
 
     async def stop(self, grace_s: float) -> None:
         """Ask the guardian to stop HAProxy and itself; `events` ends when it has."""
-        try:
-            request = json.dumps({"do": "stop", "grace_s": grace_s}).encode() + b"\n"
+        request = json.dumps({"do": "stop", "grace_s": grace_s}).encode() + b"\n"
+        with suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._connection, request)
-        except OSError:
-            pass
 
     def close(self) -> None:
         self._connection.close()
