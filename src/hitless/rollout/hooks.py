@@ -50,9 +50,9 @@ _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", 
 class LifecycleHooks:
     """Runs each hook in a process of its own. Hooks of several stages may run at once."""
 
-    def __init__(self, artifacts: RolloutArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
+    def __init__(self, artifacts: RolloutArtifacts, logs: Path, scratch: Path) -> None:
         """`scratch`: a folder of the engine's own for the files of invocations."""
-        self._artifacts, self._logs, self._scratch, self._python = artifacts, logs, scratch, python
+        self._artifacts, self._logs, self._scratch = artifacts, logs, scratch
 
     def clear(self) -> None:
         """Remove the files that invocations of an earlier engine left."""
@@ -94,7 +94,7 @@ class LifecycleHooks:
 
     async def _call(self, spec: PoolSpec, event: Any) -> InvokeResult:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        result = await invoke_once(spec, event, python=self._python, scratch=self._scratch)
+        result = await invoke_once(spec, event, scratch=self._scratch)
         _append(Path(spec.log_dir) / LOG_NAME, result.log)
         return result
 

@@ -65,10 +65,8 @@ class Channel:
 
     async def close(self) -> None:
         self._writer.close()
-        try:
+        with suppress(OSError):
             await self._writer.wait_closed()
-        except OSError:
-            pass
 
 
 async def responds(path: Path, within_s: float) -> bool:

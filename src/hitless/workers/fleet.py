@@ -39,6 +39,7 @@ LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""
 PING_S = 5.0
 """Between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
+_REPLACED_WITHIN_S = 30.0
 _RETRY_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 
 
@@ -149,7 +150,7 @@ class Fleet:
         channel.send({"op": "scale", "size": size, "number": self._asked})
         return self._asked
 
-    async def replace_zygote(self, key: str, *, ready_timeout_s: float = 30.0) -> Pool:
+    async def replace_zygote(self, key: str) -> Pool:
         """Start a new zygote and workers, on new sockets, for a pool whose zygote died. The old workers keep serving.
 
         Raises as start_pool does; then the pool stays as it was.
@@ -160,7 +161,9 @@ class Fleet:
             if any(number % 2 == paths.generation % 2 for number in pool.old_generations):
                 raise ConflictError(f"generation {paths.generation - 2} of {key} must be stopped first")
             shutil.rmtree(paths.folder, ignore_errors=True)
-            return await self._bring_up(pool.spec, paths, size=pool.size, fresh=pool.fresh, timeout_s=ready_timeout_s)
+            return await self._bring_up(
+                pool.spec, paths, size=pool.size, fresh=pool.fresh, timeout_s=_REPLACED_WITHIN_S
+            )
 
     async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None:
         """Stop the workers that replace_zygote left running. Idempotent."""
