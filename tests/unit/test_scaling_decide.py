@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.errors import MachineError
-from hitless.scaling.bounds import FIRST_GUESS_MB, Bounds, Taken, bounds_of, budget_mb, room_for, throttle_of
+from hitless.scaling.bounds import FIRST_GUESS_MB, Bounds, bounds_of, budget_mb, room_for, taken_mb, throttle_of
 from hitless.scaling.decide import Decision, LoadHistory, PoolLoad, ScaleInPace, decide
 from hitless.service.model import Function
 
@@ -200,10 +200,10 @@ def test_the_budget_is_the_setting_or_a_share_of_the_machine() -> None:
 
 
 def test_room_is_the_rest_of_the_budget_in_workers_of_that_size() -> None:
-    taken = [Taken(10, 20.0), Taken(2)]
+    taken = taken_mb(10, 20.0) + taken_mb(2)
     assert room_for(10.0, 332.0, taken) == (332 - 200 - 2 * FIRST_GUESS_MB) // 10
     assert room_for(10.0, 100.0, taken) == 0
-    assert room_for(0.0, 300.0, [Taken(100, 0.0)]) == 50
+    assert room_for(0.0, 300.0, taken_mb(100, 0.0)) == 50
     assert room_for(10.0, None, taken) is None
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from hitless.engine.engine import Engine
-from hitless.scaling.bounds import FIRST_GUESS_MB, Taken, budget_mb, room_for
+from hitless.scaling.bounds import FIRST_GUESS_MB, budget_mb, room_for, taken_mb
 from hitless.workers.pool import Pool
 from hitless.workers.usage import machine_mb, mean_share_mb
 
@@ -41,8 +41,8 @@ class EngineMemory:
             live = self._engine.pools.live_row(stage, function)
             each_mb = self._mean_mb.get(live.key if live else "") or FIRST_GUESS_MB
         living = self._engine.pools.living.items()
-        taken = (Taken(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living)
-        return room_for(each_mb, self._budget(), taken)
+        taken = (taken_mb(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living)
+        return room_for(each_mb, self._budget(), sum(taken))
 
     def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
         """How many of the `wanted` workers a new pool may start while `beside` others start; at least one."""

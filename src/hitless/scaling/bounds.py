@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,17 +61,9 @@ LEAST_MB: Final = 2.0
 """The least that a worker counts. Forks share nearly all memory at first; counting 0 would let thousands start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A pool's number of workers, and the mean share of one in MiB."""
-
-    workers: int
-    each_mb: float = FIRST_GUESS_MB
-
-    @property
-    def total_mb(self) -> float:
-        """The share of all workers of the pool."""
-        return self.workers * max(self.each_mb, LEAST_MB)
+def taken_mb(workers: int, each_mb: float = FIRST_GUESS_MB) -> float:
+    """The memory of that many workers with a mean share of `each_mb`."""
+    return workers * max(each_mb, LEAST_MB)
 
 
 def budget_mb(setting_mb: int | None, machine_mb: int | None) -> float | None:
@@ -82,9 +73,8 @@ def budget_mb(setting_mb: int | None, machine_mb: int | None) -> float | None:
     return None if machine_mb is None else machine_mb * SHARE_OF_MACHINE
 
 
-def room_for(each_mb: float, budget: float | None, taken: Iterable[Taken]) -> int | None:
-    """How many more workers of that size fit into the budget, at least 0; None without a limit."""
+def room_for(each_mb: float, budget: float | None, taken: float) -> int | None:
+    """How many more workers of that size fit beside the taken MiB, at least 0; None without a limit."""
     if budget is None:
         return None
-    left_mb = budget - sum(pool.total_mb for pool in taken)
-    return max(0, math.floor(left_mb / max(each_mb, LEAST_MB)))
+    return max(0, math.floor((budget - taken) / taken_mb(1, each_mb)))
