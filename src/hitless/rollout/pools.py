@@ -211,16 +211,12 @@ class ReleasePools:
 
     async def route_all_to(self, stage: str, release: int | None) -> None:
         """Send all traffic of the stage to one release. Its settings decide what the access log has."""
-        row, access = self._store.release(stage, release) if release is not None else None, None
-        if row is not None:
+        access = None
+        if release is not None and (row := self._store.release(stage, release)) is not None:
             settings = release_of(row).document.settings
             per_s = LOGGED_PER_S[settings.access_log]
             access = Access(per_s, settings.access_log_query) if per_s else None
-
-        def edit(state: GatewayState) -> GatewayState:
-            return state.with_stage(stage, live=release, candidate=None, weight=0).with_access(stage, access)
-
-        await self.change_gateway(edit)
+        await self.change_gateway(lambda state: state.with_stage(stage, live=release).with_access(stage, access))
 
     async def shift(self, candidate: Release, live: int | None, weight_percent: float) -> None:
         """Send that share of the stage's traffic to the candidate. Its settings decide on the shield and stickiness."""
