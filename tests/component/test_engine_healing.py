@@ -12,7 +12,7 @@ import pytest
 from hitless.engine.healing import heal_workers
 from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.state import GatewayState
-from hitless.workers.pool import PoolEvent, PoolEventKind
+from hitless.workers.pool import PoolEvent
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import FakePool, FakeWorker
 
@@ -53,7 +53,7 @@ async def zygote_dies(bench: Bench, fleet: FakeFleet) -> None:
     """Send the event and run the healing until the old generation is gone."""
     key = next(iter(bench.workers.running))
     healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
-    fleet.events.put_nowait(PoolEvent(key, PoolEventKind.ZYGOTE_DIED, None, 1, "the zygote died"))
+    fleet.events.put_nowait(PoolEvent(key, "the zygote died", zygote_died=True))
     await until(lambda: f"stop generation 1 of {key}" in bench.diary)
     healer.cancel()
     await asyncio.gather(healer, return_exceptions=True)
@@ -92,7 +92,7 @@ def test_events_of_an_unwanted_pool_change_nothing(tmp_path: Path) -> None:
         await bench.deploy()
         before, fleet = bench.gateway.state, FakeFleet(bench)
         healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
-        fleet.events.put_nowait(PoolEvent("gone-1", PoolEventKind.ZYGOTE_DIED, None, 1, "a zygote of the past died"))
+        fleet.events.put_nowait(PoolEvent("gone-1", "a zygote of the past died", zygote_died=True))
         await until(lambda: any("of the past" in event.sentence for event in bench.store.events()))
         healer.cancel()
         await asyncio.gather(healer, return_exceptions=True)
@@ -136,7 +136,7 @@ def test_replacing_a_zygote_of_a_retiring_release_leaves_no_servers(tmp_path: Pa
 
         bench.workers.stop_pool = stop_after_the_replacement  # type: ignore[method-assign]
         healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
-        fleet.events.put_nowait(PoolEvent(key, PoolEventKind.ZYGOTE_DIED, None, 1, "the zygote died"))
+        fleet.events.put_nowait(PoolEvent(key, "the zygote died", zygote_died=True))
         await until(lambda: f"replace the zygote of {key}" in bench.diary)
         assert (await bench.deploy(digest="sha256:2"))["outcome"] == "live"
         healer.cancel()

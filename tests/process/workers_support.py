@@ -19,7 +19,7 @@ from typing import Any
 from hitless.clock import SystemClock
 from hitless.worker.spec import PoolSpec, RouteSpec
 from hitless.workers.fleet import Fleet
-from hitless.workers.pool import Pool, PoolEvent, PoolEventKind
+from hitless.workers.pool import Pool, PoolEvent
 from tests.support import eventually, gone
 
 
@@ -109,12 +109,12 @@ class Nest:
         """A file's text."""
         return Path(path).read_text()
 
-    async def event(self, kind: PoolEventKind) -> PoolEvent:
-        """The next event of this kind; earlier ones are dropped."""
+    async def event(self, text: str) -> PoolEvent:
+        """The next event whose sentence has this text; earlier ones are dropped."""
         async with asyncio.timeout(15):
             while True:
                 event = await self.fleet.events.get()
-                if event.kind is kind:
+                if text in event.sentence:
                     return event
 
     async def restart_daemon(self) -> dict[str, Pool]:

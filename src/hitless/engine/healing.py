@@ -14,7 +14,7 @@ from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.rollout.pools import RETIRE_GRACE_S
 from hitless.store.store import PoolRow
-from hitless.workers.pool import Pool, PoolEvent, PoolEventKind
+from hitless.workers.pool import Pool, PoolEvent
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
@@ -38,7 +38,7 @@ async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
             event = await fleet.events.get()
             row = _row(engine, event.key)
             engine.say(event.sentence, row.stage if row else None)
-            if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
+            if event.zygote_died and row is not None:
                 replacements.create_task(_replace_zygote(engine, fleet, event.key))
 
 

@@ -20,8 +20,6 @@ class ZygoteMessage(msgspec.Struct, frozen=True):
 
     kind: str = ""
     ready: bool = False
-    worker: int | None = None
-    pid: int | None = None
     sentence: str | None = None
     number: int = 0
     trouble: str | None = None

@@ -32,7 +32,7 @@ from hitless.workers.generation import (
 )
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
-from hitless.workers.pool import Pool, PoolEvent, PoolEventKind, addresses, door_of
+from hitless.workers.pool import Pool, PoolEvent, addresses, door_of
 from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97
@@ -116,7 +116,7 @@ class Fleet:
                 ) from None
             if trouble is not None:
                 sentence = f"{pool.spec.title}: stays at {pool.size} workers; the system allows no more: {trouble}"
-                self.events.put_nowait(PoolEvent(key, PoolEventKind.NO_MORE, None, None, sentence))
+                self.events.put_nowait(PoolEvent(key, sentence))
             return self.present(key)
 
     def present(self, key: str) -> Pool:
@@ -230,7 +230,7 @@ class Fleet:
                 return
         identity = zygote_identity(paths)
         if identity is not None and identity[0].signal(signal.SIGKILL):
-            self._report_zygote(pool, PoolEventKind.ZYGOTE_STUCK, "does not respond and was killed")
+            self._report_zygote(pool, "does not respond and was killed")
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
@@ -278,16 +278,15 @@ class Fleet:
                 if answer is not None and not answer.done():
                     answer.set_result(message.trouble)
             elif message.sentence is not None:
-                kind, worker, pid = PoolEventKind(message.kind), message.worker, message.pid
-                self.events.put_nowait(PoolEvent(pool.key, kind, worker, pid, message.sentence))
+                self.events.put_nowait(PoolEvent(pool.key, message.sentence))
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
-        self._report_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers keep serving")
+        self._report_zygote(pool, "died; its workers keep serving", died=True)
 
-    def _report_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
+    def _report_zygote(self, pool: Pool, what: str, *, died: bool = False) -> None:
         sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) {what}"
-        self.events.put_nowait(PoolEvent(pool.key, kind, None, pool.zygote_pid, sentence))
+        self.events.put_nowait(PoolEvent(pool.key, sentence, died))
 
     async def _end(self, generations: Iterable[GenerationPaths], key: str, grace_s: float) -> None:
         found = list(generations)
@@ -344,7 +343,7 @@ class Fleet:
         if not self._root.alive:
             return
         sentence = f"the root zygote died and was restarted (pid {self._root.pid}); no pool was affected"
-        self.events.put_nowait(PoolEvent("", PoolEventKind.ROOT_RESTARTED, None, self._root.pid, sentence))
+        self.events.put_nowait(PoolEvent("", sentence))
 
     async def _restart_root(self) -> None:
         async with self._locks[""]:

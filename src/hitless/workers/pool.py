@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from hitless.worker.layout import SlotField, StatsPage
@@ -79,27 +78,10 @@ def _suffix(paths: GenerationPaths) -> str:
     return "" if paths.generation == 1 else f"g{paths.generation}"
 
 
-class PoolEventKind(StrEnum):
-    """The kinds; all except the last four come from a zygote."""
-
-    WORKER_DIED = "worker_died"
-    WORKER_RESTARTED = "worker_restarted"
-    BACKING_OFF = "backing_off"
-    BACKED_ON = "backed_on"
-    TIMED_OUT = "timed_out"
-    WOKEN = "woken"
-    NO_MORE = "no_more"
-    ZYGOTE_STUCK = "zygote_stuck"
-    ZYGOTE_DIED = "zygote_died"
-    ROOT_RESTARTED = "root_restarted"
-
-
 @dataclass(frozen=True, slots=True)
 class PoolEvent:
     """One event. `sentence` is for the operator; `key` is empty for the root zygote."""
 
     key: str
-    kind: PoolEventKind
-    worker: int | None
-    pid: int | None
     sentence: str
+    zygote_died: bool = False
