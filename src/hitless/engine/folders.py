@@ -131,16 +131,9 @@ class Folders:
 
     def remains(self) -> bool:
         """Whether any process of an engine is alive: its daemon, or one that outlives it."""
-        return (
-            self.engine_is_alive()
-            or any(is_locked(path) for path in self._locks())
-            or haproxy_is_alive(str(self.run / "gw"))
-        )
-
-    def _locks(self) -> Iterator[Path]:
-        """Every lock file of the runtime folder. Not by `rglob`, which fails if a folder disappears meanwhile."""
-        for base, _, names in os.walk(self.run):
-            yield from (Path(base, name) for name in names if name.endswith(".lock"))
+        # not by `rglob`, which fails if a folder disappears meanwhile
+        locks = (Path(base, name) for base, _, names in os.walk(self.run) for name in names if name.endswith(".lock"))
+        return self.engine_is_alive() or any(map(is_locked, locks)) or haproxy_is_alive(str(self.run / "gw"))
 
 
 def _make_private(folder: Path) -> None:
