@@ -54,7 +54,7 @@ def play(tmp_path: Path, story: Callable[[Bench], Coroutine[Any, Any, None]]) ->
 def test_new_workers_are_ready_before_the_gateway_gets_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
-        assert await bench.engine.pools.servers.scale(row, 4) == 4
+        await bench.engine.pools.servers.scale(row, 4)
         assert bench.diary == [f"scale {row.key} to 4", "p00 has 4 servers"]
         assert bench.engine.pools.living[row.key].size == 4
 
@@ -64,7 +64,8 @@ def test_new_workers_are_ready_before_the_gateway_gets_them(tmp_path: Path) -> N
 def test_workers_end_only_after_the_gateway_drained_and_removed_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
-        assert await bench.engine.pools.servers.scale(row, 1) == 1
+        await bench.engine.pools.servers.scale(row, 1)
+        assert bench.engine.pools.living[row.key].size == 1
         assert bench.diary == [
             "p00 has 4 servers",
             "drain 3 servers of p00",
@@ -85,7 +86,8 @@ def test_a_weight_change_does_not_wait_for_draining_servers(tmp_path: Path) -> N
         assert not leaving.done()
         assert bench.gateway.state.stage("dev").weight == 500
         bench.gateway.draining.set()
-        assert await leaving == 1
+        await leaving
+        assert bench.engine.pools.living[row.key].size == 1
         assert bench.gateway.state.stage("dev").weight == 500
 
     play(tmp_path, story)
@@ -98,8 +100,9 @@ def test_draining_workers_stay_if_they_are_needed_again(tmp_path: Path) -> None:
         leaving = asyncio.create_task(bench.engine.pools.servers.scale(row, 1))
         await until(lambda: "drain 3 servers of p00" in bench.diary)
         assert modes(bench, "p00").count(ServerMode.DRAIN) == 3
-        assert await bench.engine.pools.servers.scale(row, 6) == 6
-        assert await leaving == 4
+        await bench.engine.pools.servers.scale(row, 6)
+        await leaving
+        assert bench.engine.pools.living[row.key].size == 6
         assert modes(bench, "p00") == [ServerMode.READY] * 6
         assert f"scale {row.key} to 1" not in bench.diary
 
@@ -133,7 +136,7 @@ def test_a_pool_that_retires_while_it_grows_adds_no_servers(tmp_path: Path) -> N
         await growing.wait()
         bench.engine.pools.living.pop(row.key)
         await bench.engine.pools.change_gateway(lambda state: state.without_servers("p00"))
-        assert await moving == 0
+        await moving
         assert modes(bench, "p00") == []
         assert row.key not in bench.engine.pools.living
 
@@ -148,7 +151,7 @@ def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -
         (door,) = bench.gateway.state.pool("p00").servers
         assert (door.name, door.checked) == ("z0", False)
         workers.running[row.key] = FakePool.of(workers.running[row.key].spec, 1, workers.pulses)
-        assert await standing.reconcile(row) == 1
+        await standing.reconcile(row)
         (server,) = bench.gateway.state.pool("p00").servers
         assert (server.name, server.socket, server.checked) == ("w0", door.socket, True)
 

@@ -59,8 +59,8 @@ class PoolServers:
         """Whether the pool's change waits for servers to drain; then `scale` to a larger size does not wait for it."""
         return key in self._draining
 
-    async def scale(self, row: PoolRow, size: int) -> int:
-        """Give the pool that many workers; returns how many it has now. EngineError if workers do not start.
+    async def scale(self, row: PoolRow, size: int) -> None:
+        """Give the pool that many workers. EngineError if workers do not start.
 
         A pool that is being retired does not change. Draining workers stay if more are needed meanwhile.
         """
@@ -70,35 +70,34 @@ class PoolServers:
         async with self._locks[row.key]:
             pool = self._living.get(row.key)
             if pool is None:
-                return 0
+                return
             if size < len(pool.workers):
                 wanted = servers_of(replace(pool, workers=pool.workers[:size]))
                 await self._add(row, wanted)
                 if not await self._remove_drained(row, wanted):
-                    return len(pool.workers)
+                    return
             try:
                 scaled = await self._workers.scale(row.key, size, ready_timeout_s=READY_WITHIN_S)
             except EngineError:
                 await self._apply(row, self._workers.present(row.key))
                 raise
-            return await self._apply(row, scaled)
+            await self._apply(row, scaled)
 
-    async def reconcile(self, row: PoolRow) -> int:
+    async def reconcile(self, row: PoolRow) -> None:
         """Bring the gateway to the pool's present workers, after its zygote woke up or was replaced.
 
-        Returns how many there are. A pool that is being retired does not change: another may have its backend already.
+        A pool that is being retired does not change: another may have its backend already.
         """
         async with self._locks[row.key]:
-            return await self._apply(row, self._workers.present(row.key)) if row.key in self._living else 0
+            if row.key in self._living:
+                await self._apply(row, self._workers.present(row.key))
 
-    async def _apply(self, row: PoolRow, pool: Pool) -> int:
+    async def _apply(self, row: PoolRow, pool: Pool) -> None:
         wanted = servers_of(pool)
         await self._add(row, wanted)
-        if row.key not in self._living:
-            return 0
-        self._living[row.key] = pool
-        await self._remove_drained(row, wanted)
-        return len(pool.workers)
+        if row.key in self._living:
+            self._living[row.key] = pool
+            await self._remove_drained(row, wanted)
 
     async def _add(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> None:
         """Let these servers take requests, and drain all others of the backend."""
