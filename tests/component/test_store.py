@@ -15,6 +15,7 @@ from hitless.release.result import Outcome, Result, Step
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.runs import RunRecords
 from hitless.store.store import PoolRow, Store, StoreError
+from tests.fakes import release_document
 
 pytestmark = pytest.mark.component
 
@@ -22,8 +23,7 @@ AT = "2026-11-24T06:00:00.000Z"
 
 
 def add(store: Store, stage: str = "dev", digest: str = "sha256:1") -> int:
-    document = {"artifacts": {"api": {"digest": digest}}}
-    return store.add_release(stage, document, fingerprint=digest, commit=None, message=None, at=AT)
+    return store.add_release(stage, release_document(digest=digest), AT)
 
 
 def test_release_numbers_count_by_stage_and_are_never_reused(tmp_path: Path) -> None:

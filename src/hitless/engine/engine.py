@@ -73,19 +73,11 @@ class Engine:
                 hint="choose another data folder with --data-dir, or start another engine",
             )
         live = self.store.live(stage)
-        fingerprint = document.fingerprint()
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
-            if row and row.fingerprint == fingerprint and self.pools.runs(Release(stage, live[0], document)):
+            if row and row.fingerprint == document.fingerprint() and self.pools.runs(Release(stage, live[0], document)):
                 return _unchanged(stage, live[0], strategy or document.settings.strategy)
-        number = self.store.add_release(
-            stage,
-            document.to_json(),
-            fingerprint=fingerprint,
-            commit=document.commit,
-            message=document.message,
-            at=timestamp(self.clock.now()),
-        )
+        number = self.store.add_release(stage, document, timestamp(self.clock.now()))
         release = Release(stage, number, document)
         return self._start_rollout(release, verb, strategy or document.settings.strategy, who=who, why=document.message)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
+from hitless.release.document import ReleaseDocument
 from hitless.release.receipt import ReceiptDocument
 from hitless.release.result import Result, Step, whole
 from hitless.store.migrations import MIGRATIONS
@@ -172,25 +173,15 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError.of(error, self._path) from error
 
-    def add_release(
-        self,
-        stage: str,
-        document: Mapping[str, Any],
-        *,
-        fingerprint: str,
-        commit: str | None,
-        message: str | None,
-        at: str,
-    ) -> int:
+    def add_release(self, stage: str, document: ReleaseDocument, at: str) -> int:
         """Register a release. Returns its number: the stage's last number plus one, never used again."""
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (f"release.{stage}",)).fetchone()
             number = (last["value"] if last else 0) + 1
             db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (f"release.{stage}", number))
-            db.execute(
-                "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (stage, number, json.dumps(document, sort_keys=True), fingerprint, commit, message, at),
-            )
+            text = json.dumps(document.to_json(), sort_keys=True)
+            row = (stage, number, text, document.fingerprint(), document.commit, document.message, at)
+            db.execute("INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return number
 
     def release(self, stage: str, number: int) -> ReleaseRow | None:
