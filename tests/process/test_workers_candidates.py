@@ -40,6 +40,7 @@ async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: 
          "No module named 'nowhere_to_be_found'", "import nowhere_to_be_found"),
         ("def main(event, context)\n    pass\n", {}, "Runtime.UserCodeSyntaxError: Syntax error in module 'app'",
          "def main(event, context)"),
+        ("from collections import Mapping\n", {"runtime": "python3.10"}, "cannot import name 'Mapping'", "Mapping"),
         ("OTHER = 1\n", {}, "Runtime.HandlerNotFound: Handler 'main' missing on module 'app'", ""),
         (FINE, {"handler": "gone.main"}, "Unable to import module 'gone': No module named 'gone'", ""),
         (FINE, {"handler": "nodot"}, "Runtime.MalformedHandlerName: Bad handler 'nodot'", ""),
@@ -50,7 +51,7 @@ async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: 
         ("import os\nos.abort()\n", {}, "its process was killed by SIGABRT while the handler was imported", "app.py"),
         (FINE, {"task_root": "/nowhere/at/all"}, "its process exited with status 1", "/nowhere/at/all"),
     ],
-    ids=["import", "syntax", "attribute", "module", "name", "raises", "exits", "_exit", "aborts", "root"],
+    ids=["import", "syntax", "old_name", "attribute", "module", "name", "raises", "exits", "_exit", "aborts", "root"],
 )  # fmt: skip
 def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, Any], message: str, line: str) -> None:
     async def scenario(nest: Nest) -> None:
@@ -59,6 +60,15 @@ def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, 
         assert message in error.message
         assert "\n" not in error.message
         assert any(line in shown for shown in error.details["lines"])
+
+    in_a_nest(scenario)
+
+
+@pytest.mark.parametrize("runtime", ["python2.7", "python3.9"])
+def test_a_function_for_an_old_python_finds_abstract_classes_in_collections(runtime: str) -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool("from collections import Callable, Mapping, deque\n" + FINE, runtime=runtime)
+        assert pool.spec.runtime == runtime
 
     in_a_nest(scenario)
 

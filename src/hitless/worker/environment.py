@@ -7,11 +7,13 @@ would get on Lambda.
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import os
 import secrets
 import sys
 import time
+from collections import abc
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
@@ -72,7 +74,20 @@ def enter_environment(spec: PoolSpec, libraries: Mapping[str, str], own_paths: S
     sys.path[:] = [spec.task_root, *extra, *(entry for entry in sys.path if entry not in own_paths)]
     sys.meta_path.append(LibraryFinder(libraries))
     sys.argv[:] = [""]
+    restore_old_names(spec.runtime)
     hide(HIDDEN)
+
+
+def restore_old_names(runtime: str) -> None:
+    """Put the abstract classes back into `collections` if the function declares a Python that has them there.
+
+    Python 3.10 removed `collections.Mapping` and the like. Services of that time, and the versions of libraries that
+    they pin, still use them.
+    """
+    if runtime and int(runtime.rpartition(".")[2]) < 10:
+        for name in abc.__all__:
+            if not hasattr(collections, name):
+                setattr(collections, name, getattr(abc, name))
 
 
 def hide(names: Iterable[str]) -> list[ModuleType]:

@@ -45,7 +45,7 @@ class RouteSpec:
 class PoolSpec:
     """One function of one release. `key` names the pool forever; `environment` is the file's own, without Lambda's.
 
-    `workers` is the pool's maximum; its size, which changes, is how many run.
+    `workers` is the pool's maximum; its size, which changes, is how many run. `runtime` is the declared one.
     """
 
     key: str
@@ -64,6 +64,7 @@ class PoolSpec:
     log_dir: str
     release_header: bool
     commit: str
+    runtime: str = ""
 
     @property
     def function_name(self) -> str:
