@@ -15,7 +15,7 @@ import pytest
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.calls import ACCOUNT
-from tests.aws.iam.reasons import RECORDED
+from tests.aws.iam.reasons import NOT_RECORDED, RECORDED
 from tests.aws.iam.simulate import Question, Role, read_role, refused, verdicts
 from tests.aws.pipeline.deployed import definition_of, role_session
 from tests.aws.pipeline.driver import Driver, Run
@@ -30,28 +30,6 @@ REHEARSAL = "{beside_s: 1, shift_s: 1}"
 
 NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
 MAY_BE_REFUSED = {"logs:DeleteLogGroup": "osls tidies a log group that the stage never has; refused, it goes on"}
-NOT_RECORDED = {
-    "cloudformation:ContinueUpdateRollback": "a stack whose roll-back failed, which the emulator never has",
-    "cloudformation:DeleteStack": "a first release that never came up",
-    "cloudformation:RollbackStack": "a stack whose update failed and was left there",
-    "codedeploy:GetDeploymentTarget": "how a hook ended, where the stage has one",
-    "cloudwatch:DescribeAlarms": "where a stage names alarms of its own, and after AllAtOnce",
-    "codedeploy:GetDeploymentGroup": "where one of them rings already",
-    "lambda:GetFunction": "hitless aws repair, of an artifact that the bucket has lost",
-    "lambda:GetPolicy": "hitless aws status and repair: who may invoke an alias",
-    "lambda:DeleteProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
-    "lambda:GetProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
-    "lambda:PutProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
-    "lambda:GetAccountSettings": "where a function has provisionedConcurrency or reservedConcurrency",
-    "application-autoscaling:DeregisterScalableTarget": "where a function's provisionedConcurrency is scaled",
-    "application-autoscaling:PutScalingPolicy": "where a function's provisionedConcurrency is scaled",
-    "application-autoscaling:RegisterScalableTarget": "where a function's provisionedConcurrency is scaled",
-    "cloudwatch:DeleteAlarms": "where a function's provisionedConcurrency is scaled",
-    "cloudwatch:PutMetricAlarm": "where a function's provisionedConcurrency is scaled",
-    "iam:CreateServiceLinkedRole": "the first function of an account that is scaled",
-    "codedeploy:StopDeployment": "a release of which one function fails, or hitless aws abort",
-}
-"""What the deploy role may do without a call in this run, and when it is called. Stale reasons fail the test."""
 
 
 @dataclass(frozen=True)
@@ -156,32 +134,6 @@ def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_make
     assert releasing - NEEDS_NO_PERMISSION - pushed.deploy_role.allowed_actions() == set(MAY_BE_REFUSED)
     building = {call.action for call in calls if call.principal == pushed.role("deploy").arn} - NEEDS_NO_PERMISSION
     assert building == RECORDED["DeployBuildRole"]
-
-
-def test_what_no_call_was_recorded_of_is_granted_so_that_iam_allows_it(pushed: Pushed) -> None:
-    """An action that knows no resource in IAM is denied where it is granted on one."""
-    alarm = arn("cloudwatch", "alarm:TargetTracking-function:worldclock-dev-zones:1-AlarmHigh")
-    scaled = "lambda.application-autoscaling.amazonaws.com"
-    target = (
-        arn("application-autoscaling", "scalable-target/1"),
-        {"application-autoscaling:service-namespace": "lambda"},
-    )
-    linked = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/{scaled}/AWSServiceRoleForApplicationAutoScaling_Lambda"
-    granted_on: dict[str, tuple[str, dict[str, str]]] = {
-        "application-autoscaling:DeregisterScalableTarget": target,
-        "application-autoscaling:PutScalingPolicy": target,
-        "application-autoscaling:RegisterScalableTarget": target,
-        "cloudwatch:DeleteAlarms": (alarm, {}),
-        "cloudwatch:PutMetricAlarm": (alarm, {}),
-        "codedeploy:GetDeploymentGroup": (arn("codedeploy", "deploymentgroup:worldclock-dev/Zones"), {}),
-        "iam:CreateServiceLinkedRole": (linked, {"iam:AWSServiceName": scaled}),
-    }
-    asked = [
-        Question(action, *granted_on.get(action, ("*", {})))
-        for action in NOT_RECORDED
-        if not action.endswith("ProvisionedConcurrencyConfig")  # an alias' ARN is a version's: the simulator asks which
-    ]
-    assert refused(pushed.deploy_role, asked) == []
 
 
 def arn(service: str, rest: str) -> str:

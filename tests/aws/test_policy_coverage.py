@@ -7,10 +7,13 @@ import itertools
 import pytest
 
 from hitless.aws.template import load_template
+from hitless.cloud.transform.desired import desired
 from tests.aws.front.calls import ACCOUNT
-from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS, ELSEWHERE, REASONS, RECORDED
+from tests.aws.iam.minima import CODEDEPLOY, PROVIDERS, SERVICE_ROLES, Minimum
+from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS, ELSEWHERE, NOT_RECORDED, REASONS, RECORDED
 from tests.aws.iam.roles import REGION, properties_of, role_names, role_of
-from tests.aws.iam.simulate import Question, verdicts
+from tests.aws.iam.simulate import Question, refused, verdicts
+from tests.unit.release_support import packaged, release
 
 pytestmark = pytest.mark.aws
 
@@ -40,41 +43,40 @@ def test_the_deploy_role_reads_its_own_handlers_logs_and_nobody_elses() -> None:
     assert [found[one] for one in asked] == ["Allowed", "ImplicitlyDenied", "ImplicitlyDenied"]
 
 
+NEEDS = {**REASONS, "DeployRole": NOT_RECORDED}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_each_need_is_allowed_on_its_resource_and_denied_on_another_services(name: str) -> None:
+    template = next(template for template, role in ROLES if role == name)
+    needs = NEEDS[name]
+    own = [Question(action, need.resource, need.context) for action, need in needs.items()]
+    others = [Question(one.action, one.resource.replace("clock", "other"), one.context) for one in own]
+    role = role_of(template, name, **FULLEST)
+    assert refused(role, own) == []
+    found = verdicts(role, others)
+    assert [one.action for one in others if "clock" in needs[one.action].resource and found[one] == "Allowed"] == []
+
+
 BUILDS = {"TestRole": "test", "DeployBuildRole": "deploy", "PullRequestRole": "pull-request"}
 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_a_build_writes_its_own_log_and_no_other(name: str) -> None:
     """CodeBuild names a stream `StreamName/BUILD_ID`. Denied this, no build starts."""
-    group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:clock-pipeline-dev-buildlogs-1"
-    actions = ("logs:CreateLogStream", "logs:PutLogEvents")
+    group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/hitless/clock/dev/builds"
     asked = {
         (stream, action): Question(action, f"{group}:log-stream:{stream}/1a2b")
         for stream in BUILDS.values()
-        for action in actions
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents")
     }
     found = verdicts(role_of("pipeline", name, **FULLEST), list(asked.values()))
-    assert {one for one, question in asked.items() if found[question] == "Allowed"} == {
-        (BUILDS[name], action) for action in actions
-    }
-
-
-def test_the_pipeline_may_do_to_its_bucket_what_aws_documents_as_the_least() -> None:
-    """CodePipeline user guide, "CodePipeline service role policy"."""
-    bucket = "arn:aws:s3:::clock-pipeline-dev-pipelinebucket-1"
-    on_bucket = ("s3:GetBucketAcl", "s3:GetBucketLocation", "s3:GetBucketVersioning")
-    on_objects = ("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:PutObjectAcl")
-    asked = [
-        *(Question(action, bucket) for action in on_bucket),
-        *(Question(action, f"{bucket}/clock/Sources/1a2b") for action in on_objects),
-    ]
-    found = verdicts(role_of("pipeline", "PipelineRole", **FULLEST), asked)
-    assert [one.action for one in asked if found[one] != "Allowed"] == []
+    assert {stream for (stream, _), question in asked.items() if found[question] == "Allowed"} == {BUILDS[name]}
 
 
 def test_a_reason_says_something() -> None:
-    reasons = itertools.chain(BEYOND_THE_SCHEMAS.values(), *(one.values() for one in REASONS.values()))
-    assert all(len(reason) > 15 for reason in reasons)
+    needs = itertools.chain(*(one.values() for one in NEEDS.values()))
+    assert all(len(reason) > 15 for reason in [*BEYOND_THE_SCHEMAS.values(), *(need.reason for need in needs)])
 
 
 @pytest.mark.parametrize(("template", "name"), ROLES)
@@ -100,3 +102,44 @@ def test_every_policy_in_the_templates_is_one_of_a_role_that_is_looked_at() -> N
         if resource["Type"] == "AWS::IAM::ManagedPolicy"
     ]
     assert managed == ["ServiceBoundary"], "a boundary grants nothing"
+
+
+@pytest.mark.parametrize(
+    "minimum", [*PROVIDERS.values(), *SERVICE_ROLES], ids=lambda one: f"{one.who}-{one.source[:50]}"
+)
+def test_a_role_has_the_least_that_aws_documents_or_a_reason_why_not(minimum: Minimum) -> None:
+    template = next(template for template, role in ROLES if role == minimum.who)
+    found = verdicts(role_of(template, minimum.who, **FULLEST), minimum.asked)
+    denied = {one.action for one, verdict in found.items() if verdict != "Allowed"}
+    assert denied == set(minimum.left_out)
+
+
+def test_each_action_of_the_pipeline_has_its_documented_minimum_and_no_build_has_an_output() -> None:
+    """A build without output artifacts needs no s3:PutObject, without BatchEnabled no batch."""
+    stages = load_template("pipeline")["Resources"]["Pipeline"]["Properties"]["Stages"]
+    actions = [action for stage in stages for action in stage.get("Fn::If", ["", stage])[1]["Actions"]]
+    assert {one["ActionTypeId"]["Provider"] for one in actions} == set(PROVIDERS)
+    builds = [one for one in actions if one["ActionTypeId"]["Provider"] == "CodeBuild"]
+    assert len(builds) == 2
+    assert not [one for one in builds if "OutputArtifacts" in one or "BatchEnabled" in one["Configuration"]]
+
+
+def test_codedeploys_role_has_the_least_that_aws_documents_or_a_reason_why_not() -> None:
+    _, documented = CODEDEPLOY
+    role = desired(packaged().template, release())["Resources"]["CodeDeployRole"]["Properties"]
+    statements = [one for policy in role["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+    granted = {action for one in statements for action in one["Action"]}
+    assert {action for action in documented if action not in granted} == {one for one, why in documented.items() if why}
+
+
+def test_a_pull_request_uses_the_connection_for_its_own_repository_alone() -> None:
+    """IAM knows no repository for GetConnection and GetConnectionToken (service authorization reference)."""
+    role = role_of("pipeline", "PullRequestRole", **FULLEST)
+    for prefix in ("codeconnections", "codestar-connections"):
+        arn = f"arn:aws:{prefix}:{REGION}:{ACCOUNT}:connection/clock-pipeline-dev-github-1"
+        own, other = (
+            Question(f"{prefix}:UseConnection", arn, {f"{prefix}:FullRepositoryId": one})
+            for one in ("anna/clock", "anna/secrets")
+        )
+        found = verdicts(role, [own, other])
+        assert (found[own], found[other]) == ("Allowed", "ImplicitlyDenied")

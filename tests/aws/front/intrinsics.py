@@ -78,6 +78,8 @@ class Resolver:
                 return self.value(given[1] if self.condition(given[0]) else given[2])
             case "Fn::Sub":
                 return self._sub(given)
+            case "Fn::Split":
+                return str(self.value(given[1])).split(given[0])
             case "Fn::Join":
                 return given[0].join(map(str, self.value(given[1])))
             case "Fn::GetAtt":
