@@ -120,14 +120,14 @@ def test_an_empty_policy_protects_nothing(folder: Path) -> None:
     [
         ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs, schedule"),
         ("events: [websocket: $connect, alexaSkill]", "have websocket, alexaSkill"),
-        ("url: true", "have url"),
+        ("url: true\n  other:\n    handler: handlers.api\n    url: true", "have url"),
         ("timeout: 3", "have no event"),
     ],
 )
 def test_a_service_without_a_route_is_refused(folder: Path, function: str, have: str) -> None:
     error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
     assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
-    assert error.message.endswith(f"it serves http and httpApi events only, and the functions {have}")
+    assert error.message.endswith(f"it serves http and httpApi events or one function URL, and the functions {have}")
 
 
 def test_a_stage_on_aws_is_not_refused(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hitless.documents import decode, to_text
 from hitless.errors import ServiceFileError
 from hitless.service.closed import check_served
-from hitless.service.model import DEFAULT_PATH, Function, HttpApi, Route
+from hitless.service.model import DEFAULT_PATH, URL_PAYLOAD, Function, HttpApi, Route
 from tests.component.service_folder import HEAD, fault, folder, load
 
 __all__ = ["folder"]
@@ -85,6 +85,31 @@ def test_an_authorizer_closes_a_route_until_it_is_opened(folder: Path) -> None:
     with pytest.raises(ServiceFileError, match="needs an authorizer") as caught:
         check_served(service)
     assert "- '$default'" in caught.value.hint
+    check_served(load(folder, text + "custom: {hitless: {open: ['$default']}}\n"))
+
+
+URL = "functions:\n  api:\n    handler: handlers.api\n    url: {url}\n"
+
+
+def test_a_function_url_without_other_routes_is_the_default_route(folder: Path) -> None:
+    [read] = load(folder, HEAD + URL.format(url="true")).functions
+    assert read.http_api == HttpApi((Route("ANY", DEFAULT_PATH),), URL_PAYLOAD)
+    [read] = load(folder, HEAD + URL.format(url="{cors: {allowedOrigins: [https://a.example], maxAge: 5}}")).functions
+    assert read.http_api is not None and read.http_api.cors is not None
+    assert (read.http_api.cors.origins, read.http_api.cors.max_age_s) == (("https://a.example",), 5)
+
+
+def test_a_function_url_beside_other_routes_is_not_served(folder: Path) -> None:
+    service = load(folder, HEAD + URL.format(url="true") + "    events: [http: GET /x]\n")
+    assert service.functions[0].routes == (Route("GET", "/x"),)
+    assert any("functions.api.url: a function URL is served here only if" in notice for notice in service.notices)
+    assert not load(folder, HEAD + URL.format(url="false") + "    events: [http: GET /x]\n").notices
+
+
+def test_a_function_url_that_iam_protects_is_closed_until_it_is_opened(folder: Path) -> None:
+    text = HEAD + URL.format(url="{authorizer: aws_iam}")
+    with pytest.raises(ServiceFileError, match="needs an authorizer"):
+        check_served(load(folder, text))
     check_served(load(folder, text + "custom: {hitless: {open: ['$default']}}\n"))
 
 

@@ -119,12 +119,12 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_IMPLEMENTED: Final = (
-    Feature("function URLs are not implemented", ("function_url", "function_url_iam")),
     Feature("authorizers are not implemented", ("authorizers", "http_api_authorizers")),
-    Feature("IAM authorization is not implemented", ("iam",)),
+    Feature("IAM authorization is not implemented", ("iam", "function_url_iam")),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
     Feature("binary media types are not implemented", ("binary",)),
+    Feature("reserved concurrency is not enforced on one machine", ("function_url_stopped",)),
     Feature("compression is not implemented", ("compression",)),
     Feature("customized gateway responses are not implemented", ("gateway_responses",)),
     Feature("non-proxy integrations are not implemented", ("lambda_integration",)),

@@ -32,7 +32,7 @@ from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, RolloutArtifacts, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, Route
+from hitless.service.model import SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
 from hitless.workers.pool import Pool
 from hitless.workers.stats import EMPTY, Histogram
@@ -312,12 +312,15 @@ def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteStat
     found: dict[Route, RouteState] = {}
     served = [function for function in release.document.functions if function.name in backend]
     for function in served:
-        http_api = frozenset(function.http_api.routes if function.http_api is not None else ())
+        api = function.http_api
+        http_api = frozenset(api.routes if api is not None and api.payload != URL_PAYLOAD else ())
         for route in function.routes:
             found[route] = _route_state(release, route, backend[function.name], route in idempotent, route in http_api)
     for function in served:
         for route, payload, _ in preflights_of(function):
-            found.setdefault(route, _route_state(release, route, backend[function.name], False, bool(payload)))
+            found.setdefault(
+                route, _route_state(release, route, backend[function.name], False, payload not in ("", URL_PAYLOAD))
+            )
     return tuple(found.values())
 
 

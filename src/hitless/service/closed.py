@@ -19,6 +19,7 @@ _NEEDS = {
     "functions.*.events.*.http.authorizer": "needs an authorizer",
     "functions.*.events.*.http.private": "needs an API key",
     "functions.*.events.*.httpApi.authorizer": "needs an authorizer",
+    "functions.*.url.authorizer": "needs an authorizer",
     "provider.apiGateway.resourcePolicy": "is under a resource policy",
     "provider.resourcePolicy": "is under a resource policy",
 }
@@ -32,13 +33,13 @@ def check_served(service: Service | None) -> None:
 
 
 def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> ServiceFileError | None:
-    """The error with which the engine refuses the service, or None. `routes`: each http and httpApi event.
+    """The error with which the engine refuses the service, or None. `routes`: each event that the engine serves.
     `notices`: those of the file's keys; an entry of `custom.hitless.open` that changes nothing becomes one more.
     """
     if not routes:
         have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "no event"
         return (root.get("functions") or root).fault(
-            f"the engine would serve nothing: it serves http and httpApi events only, and the functions have {have}",
+            f"the engine would serve nothing: it serves http and httpApi events or one function URL, and the functions have {have}",
             "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
         )
     asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]

@@ -63,9 +63,13 @@ def _united(new: Cors, old: Cors | None) -> Cors:
     )
 
 
-def http_api_cors(provider: Value, events: Iterable[RouteEvent]) -> Cors | None:
-    """What the HTTP API says to pages of other origins; None if it says nothing."""
-    cors = provider.get("httpApi", "cors")
+def url_cors(url: Value) -> Value | None:
+    """The `cors` of a function URL, which has the keys of an HTTP API's."""
+    return url.get("cors") if isinstance(url.data, Mapping) else None
+
+
+def http_api_cors(cors: Value | None, events: Iterable[RouteEvent]) -> Cors | None:
+    """What the HTTP API or function URL says to pages of other origins; None if it says nothing."""
     if cors is None or cors.data is False:
         return None
     used = ("OPTIONS", *(event.route.method for event in events if event.http_api))

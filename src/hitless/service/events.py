@@ -1,6 +1,7 @@
 """`http` and `httpApi` events: the routes of a service's REST API and of its HTTP API (API Gateway v2).
 
 Routes are read as Serverless Framework reads them. An HTTP API's default route, `'*'`, takes what no other route takes.
+A function URL is read as such a default route.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ _HTTP_API_FORM = "write GET /path, '*' for the default route, or a map with meth
 
 @dataclass(frozen=True, slots=True)
 class RouteEvent:
-    """One event with its route. `at` is what stands under `http` or `httpApi`."""
+    """One event with its route. `at` is what stands under `http`, `httpApi` or `url`."""
 
     at: Value
     route: Route
     http_api: bool
+    url: bool = False
 
 
 def read_events(function: Value) -> tuple[RouteEvent, ...]:
@@ -39,6 +41,22 @@ def read_events(function: Value) -> tuple[RouteEvent, ...]:
         if (http_api := event.get("httpApi")) is not None:
             found.append(RouteEvent(http_api, _read_route(http_api, http_api=True), http_api=True))
     return tuple(found)
+
+
+def with_url(
+    events: Mapping[str, tuple[RouteEvent, ...]], functions: Mapping[str, Value], notices: Notices
+) -> Mapping[str, tuple[RouteEvent, ...]]:
+    """The events of each function, with the function URL if the service has one and no route.
+
+    On AWS each URL is a host of its own. A stage has one listener here, so a URL beside other routes is not served.
+    """
+    urls = {name: url for name, one in functions.items() if (url := one.get("url")) is not None and url.data}
+    if len(urls) == 1 and not any(events.values()):
+        [(name, url)] = urls.items()
+        return {**events, name: (RouteEvent(url, Route(ANY, DEFAULT_PATH), http_api=True, url=True),)}
+    for url in urls.values():
+        notices.add("functions.*.url", url, "a function URL is served here only if the service has no other route")
+    return events
 
 
 def read_payload(provider: Value, function: Value) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hitless.service.cors import http_api_cors, rest_cors
-from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, without_doubles
+from hitless.service.cors import http_api_cors, rest_cors, url_cors
+from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.keys import plugins_of
 from hitless.service.model import (
@@ -18,6 +18,7 @@ from hitless.service.model import (
     DEFAULT_TARGET_PERCENT,
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
+    URL_PAYLOAD,
     Cors,
     Function,
     HttpApi,
@@ -75,13 +76,14 @@ class FunctionReader:
             raise functions.fault(
                 "has no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
-        events = {name: read_events(entry) for name, entry in entries.items()}
+        events = with_url({name: read_events(entry) for name, entry in entries.items()}, entries, self.notices)
         every = [event for each in events.values() for event in each]
         check_conflicts(every)
         rest = [event.route for event in every if not event.http_api]
         own = {route.path for route in rest if route.method == "OPTIONS"}
         self.cors.update({path: cors for path, cors in rest_cors(every).items() if path not in own})
-        http_cors = http_api_cors(self.provider, every)
+        url = next((event.at for event in every if event.url), None)
+        http_cors = http_api_cors(self.provider.get("httpApi", "cors") if url is None else url_cors(url), every)
         read = tuple(
             self._function(name, entry, without_doubles(events[name], rest, self.notices), http_cors)
             for name, entry in entries.items()
@@ -109,6 +111,7 @@ class FunctionReader:
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
         scaled = self._scaled(name, ready)
         http_routes = tuple(event.route for event in events if event.http_api)
+        payload = URL_PAYLOAD if any(event.url for event in events) else read_payload(self.provider, entry)
         return Function(
             name=name,
             handler=self._handler(handler, module),
@@ -119,7 +122,7 @@ class FunctionReader:
             timeout_s=self._timeout(entry, limit_s),
             environment=self._environment(entry),
             routes=tuple(event.route for event in events),
-            http_api=HttpApi(http_routes, read_payload(self.provider, entry), http_cors) if http_routes else None,
+            http_api=HttpApi(http_routes, payload, http_cors) if http_routes else None,
             preflights=self._preflights(events),
             package_patterns=self._patterns(entry),
             workers=self.settings.workers.least,

@@ -130,7 +130,7 @@ KEYS: tuple[Key, ...] = (
     *_used(
         "functions.*.",
         "handler runtime memorySize timeout environment architecture events description package"
-        " provisionedConcurrency reservedConcurrency httpApi module",
+        " provisionedConcurrency reservedConcurrency httpApi module url",
     ),
     *_noticed(
         "functions.*.",
@@ -139,7 +139,6 @@ KEYS: tuple[Key, ...] = (
             "layers": _LAYERS,
             "vpc": _NETWORK,
             "tracing": _TRACING,
-            "url": "there is no function URL here; only http and httpApi routes are served",
             "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
             "fileSystemConfig": "no file system is mounted here",
             "ephemeralStorageSize": "/tmp is the machine's, of its size",
@@ -157,6 +156,14 @@ KEYS: tuple[Key, ...] = (
         " snapStart tags versionFunction recursiveLoop logRetentionInDays build alerts targetAlias",
     ),
     *_used("functions.*.httpApi.", "payload"),
+    *_used("functions.*.url.", "cors"),
+    *_noticed(
+        "functions.*.url.",
+        {
+            "authorizer": _AUTHORIZER,
+            "invokeMode": "responses are sent when they are complete; nothing is streamed here",
+        },
+    ),
     Key("functions.*.image", Here.REFUSED, "container images are not run here; write handler and runtime"),
     *_used("functions.*.package.", "patterns include exclude"),
     *_noticed(

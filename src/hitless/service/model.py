@@ -30,6 +30,8 @@ DEFAULT_PATH = "/{$default+}"
 
 DEFAULT_PAYLOAD = "2.0"
 """The payload format version of an HTTP API's events."""
+URL_PAYLOAD = "url"
+"""Stands for the events of a function URL, which are 2.0 with some differences."""
 
 DEFAULT_REGION = "us-east-1"
 DEFAULT_STAGE = "dev"
@@ -115,7 +117,10 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class HttpApi:
-    """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS."""
+    """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS.
+
+    The version of a function URL's events is `URL_PAYLOAD`.
+    """
 
     routes: tuple[Route, ...]
     payload: str = DEFAULT_PAYLOAD

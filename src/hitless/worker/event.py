@@ -50,9 +50,13 @@ Render = Callable[..., tuple[int, bytes]]
 
 
 class ApiFlavour(NamedTuple):
-    """How one kind of API tells its requests and failures: header names, responses of its own, what a result means."""
+    """How one kind of API tells its requests and failures: header names, responses of its own, what a result means.
+
+    `extended_ids`: its request ids have API Gateway's own form.
+    """
 
     id_header: str
+    extended_ids: bool
     trace_header: str
     unknown_status: int
     unknown_body: str
@@ -63,6 +67,7 @@ class ApiFlavour(NamedTuple):
 
 REST: Final = ApiFlavour(
     id_header="x-amzn-requestid",
+    extended_ids=False,
     trace_header="X-Amzn-Trace-Id",
     unknown_status=403,
     unknown_body='{"message": "Missing Authentication Token"}',

@@ -1,10 +1,12 @@
-"""HTTP APIs (API Gateway v2): turns requests into events of payload format 2.0 or 1.0, and results into responses.
+"""HTTP APIs (API Gateway v2) and function URLs: turns requests into events of payload format 2.0 or 1.0, and results
+into responses.
 
 An HTTP API differs from a REST API in this: the path is decoded in both formats, header names are in lower case, the
 content type alone decides whether a body is text, a failed handler gives a 500, and in format 2.0 a result
-without `statusCode` is used as the body.
+without `statusCode` is used as the body. A function URL has format 2.0 with the differences in `_as_url_event`.
 Sources: docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html; captures of the
-real service for the path (hotsock/voker#8) and for the content types of text (ministackorg/ministack#766).
+real service for the path (hotsock/voker#8) and for the content types of text (ministackorg/ministack#766);
+docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html and captures of function URLs (tests/conformance).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from hitless.worker.spec import PoolSpec, RouteSpec
 
 STAGE: Final = "$default"
 """The stage to which Serverless Framework deploys an HTTP API."""
+URL_PAYLOAD: Final = "url"
+"""Stands for a function URL's events in a route (`hitless.service.model`, which no worker imports)."""
 _TEXT: Final = frozenset({"application/json", "application/javascript", "application/xml"})
 _PLAIN: Final = "text/plain; charset=utf-8"
 
@@ -43,7 +47,7 @@ class HttpApiEventBuilder(CorsEventBuilder):
 
     def __init__(self, spec: PoolSpec) -> None:
         super().__init__(spec)
-        self._flavours = {"1.0": HTTP_1, "2.0": HTTP_2}
+        self._flavours = {"1.0": HTTP_1, "2.0": HTTP_2, URL_PAYLOAD: URL}
         self._origin: str | None = None
         self._cors = next((route.cors for route in spec.routes if route.payload and route.cors), None)
         if self._cors is not None:
@@ -92,7 +96,10 @@ class HttpApiEventBuilder(CorsEventBuilder):
         self.flavour = self._flavours[route.payload]
         if route.payload == "1.0":
             return {**self._event_1(request, route, decoded, query, headers, request_id, now_s), **common}
+        cookie = headers.get("cookie")
         event = self._event_2(request, route, decoded, query, headers, request_id, now_s)
+        if route.payload == URL_PAYLOAD:
+            _as_url_event(event, path, cookie, request_id)
         return event | {name: value for name, value in common.items() if value is not None}
 
     def _event_2(
@@ -174,6 +181,16 @@ class HttpApiEventBuilder(CorsEventBuilder):
         }
 
 
+def _as_url_event(event: Event, path: str, cookie: list[str] | None, request_id: str) -> None:
+    """Change an event of format 2.0 into a function URL's. The raw path stays encoded, and cookies are in the headers
+    as well.
+    """
+    event["rawPath"] = path
+    if cookie:
+        event["headers"]["cookie"] = "; ".join(cookie)
+    event["requestContext"].update(accountId="anonymous", requestId=request_id)
+
+
 def _is_cors(name: Any) -> bool:
     return isinstance(name, str) and name.lower().startswith("access-control-")
 
@@ -213,6 +230,19 @@ def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     return render({**known, "headers": headers, "multiValueHeaders": multi}, head_only=head_only, extra=extra)
 
 
+def render_url(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
+    """Like `render_2`, for a function URL: its bodies are JSON unless the handler says otherwise."""
+    if not isinstance(result, dict) or "statusCode" not in result:
+        result = {
+            "statusCode": 200,
+            "body": result if isinstance(result, str) else json.dumps(result, separators=(",", ":")),
+        }
+    headers = result.get("headers") or {}
+    if isinstance(headers, dict) and not any(str(name).lower() == "content-type" for name in headers):
+        result = {**result, "headers": {**headers, "content-type": "application/json"}}
+    return render_2(result, head_only=head_only, extra=extra)
+
+
 def render_1(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     """Like `render_2`, for payload format 1.0, in which a result without `statusCode` is malformed."""
     if isinstance(result, dict) and "statusCode" not in result:
@@ -222,6 +252,7 @@ def render_1(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
 
 HTTP_2: Final = ApiFlavour(
     id_header="apigw-requestid",
+    extended_ids=True,
     trace_header="x-amzn-trace-id",
     unknown_status=404,
     unknown_body='{"message":"Not Found"}',
@@ -230,3 +261,10 @@ HTTP_2: Final = ApiFlavour(
     render=render_2,
 )
 HTTP_1: Final = HTTP_2._replace(render=render_1)
+URL: Final = HTTP_2._replace(
+    id_header="x-amzn-requestid",
+    extended_ids=False,
+    failed_status=502,
+    failed_body="Internal Server Error",
+    render=render_url,
+)

@@ -17,7 +17,7 @@ from typing import Final
 
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
-from hitless.worker.event import REST, Event, extended_id
+from hitless.worker.event import Event, extended_id
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
 from hitless.worker.http_api import event_builder
@@ -86,7 +86,7 @@ class RequestRunner:
         fields = self._fields
         event = self._events.build(request, request_id, time.time())
         api = self._events.flavour
-        shown_id = request_id if api is REST else extended_id(request_id)
+        shown_id = extended_id(request_id) if api.extended_ids else request_id
         extra = f"{api.id_header}: {shown_id}\r\n{self._release}{end}"
         if event is None:
             send(self._events.respond(request, extra))
