@@ -14,6 +14,7 @@ import pytest
 from hitless.errors import ConflictError
 from hitless.pipeline.pushes import RefUpdate
 from hitless.service.model import Approval, RehearsalSettings
+from hitless.store.runs import NewRun
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
@@ -97,10 +98,10 @@ def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified(tmp_path: 
         bench.records.set_state(run, "running", None, None)
         bench.records.set_step(run, "deploy", "running")
         row = bench.pipeline.row(run)
-        bench.records.add(
-            stage="staging", branch="staging", commit=row.commit, message="", actor="ada", overridden=None,
-            options={}, verb="push", state="queued", at=row.started_at,
-        )  # fmt: skip
+        new = NewRun(
+            stage="staging", branch="staging", commit=row.commit, verb="push", actor="ada", message="", options={}
+        )
+        bench.records.add(new, state="queued", at=row.started_at)
 
     asyncio.run(until_killed())
 

@@ -13,7 +13,7 @@ import pytest
 from hitless.errors import EngineError, MachineError
 from hitless.release.result import Outcome, Result, Step
 from hitless.store.migrations import MIGRATIONS
-from hitless.store.runs import RunRecords
+from hitless.store.runs import NewRun, RunRecords
 from hitless.store.store import PoolRow, Store, StoreError
 from tests.fakes import release_document
 
@@ -145,10 +145,8 @@ def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) 
     runs = RunRecords(store)
 
     def run(options: dict[str, Any]) -> int:
-        return runs.add(
-            stage="prod", branch="prod", commit="1", verb="push", actor=None, message=None, overridden=None,
-            options=options, state="queued", at=AT,
-        ).run  # fmt: skip
+        new = NewRun(stage="prod", branch="prod", commit="1", verb="push", actor=None, message=None, options=options)
+        return runs.add(new, state="queued", at=AT).run
 
     built = run({})
     runs.set_step(built, "source", "succeeded", detail={"subject": "one"})

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hitless.clock import Clock, timestamp
-from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
@@ -17,11 +16,11 @@ from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.runs import PlannedRun, RunDocument, RunState
+from hitless.pipeline.runs import RunDocument, RunState
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, Notify, StageSettings
-from hitless.store.runs import PushRecords, RunRecords, RunRow
+from hitless.store.runs import NewRun, PushRecords, RunRecords, RunRow
 
 RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
 """Runs a run's tests; None if the commit has no buildspec of them. Raises StepFailed."""
@@ -52,20 +51,9 @@ class Parts:
     previews: Previews | None = None
     """None if the service has no previews."""
 
-    def record(self, planned: PlannedRun, verb: str, actor: str) -> RunRow:
+    def record(self, new: NewRun) -> RunRow:
         """Record a run without queueing it."""
-        return self.records.add(
-            stage=planned.stage,
-            branch=planned.branch,
-            commit=planned.commit,
-            message=planned.message,
-            overridden=planned.overridden,
-            options=to_plain(planned.options),
-            verb=verb,
-            actor=actor,
-            state=RunState.QUEUED,
-            at=timestamp(self.clock.now()),
-        )
+        return self.records.add(new, state=RunState.QUEUED, at=timestamp(self.clock.now()))
 
     async def holds(self, commit: str | None) -> bool:
         """Whether the repository has the commit."""

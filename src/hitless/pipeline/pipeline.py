@@ -29,7 +29,6 @@ from hitless.pipeline.pushes import Lineage, RefUpdate, plan_runs, refusals_of
 from hitless.pipeline.repository import hook_command
 from hitless.pipeline.runs import (
     RETRIABLE,
-    PlannedRun,
     RunDocument,
     RunOptions,
     RunState,
@@ -39,7 +38,7 @@ from hitless.pipeline.runs import (
     options_of,
 )
 from hitless.pipeline.turns import Turns, recover
-from hitless.store.runs import PushRow, RunRow
+from hitless.store.runs import NewRun, PushRow, RunRow
 
 FOLLOW_S = 0.05
 LOOK_S, LATE_PUSH_S = 30.0, 60.0
@@ -102,11 +101,11 @@ class Pipeline:
     async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[int | str]:
         """Start the runs of an accepted push. A sentence stands for each branch or tag that starts none."""
         started: list[int | str] = []
-        for planned in await plan_runs(self.parts, self._definition(), updates, options):
+        for planned in await plan_runs(self.parts, self._definition(), updates, options, actor):
             if isinstance(planned, str):
                 started.append(planned)
                 continue
-            row = self.parts.record(planned, "push", actor)
+            row = self.parts.record(planned)
             self._turns.enqueue(row)
             started.append(row.run)
         for update in updates:
@@ -139,8 +138,10 @@ class Pipeline:
         """A run that tests a fork's commit, once it is approved. UsageError if the repository does not have it."""
         if not await self.parts.holds(commit):
             raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
-        planned = PlannedRun(None, fork.branch, commit, fork.sentence, RunOptions(fork=fork))
-        row = self.parts.record(planned, "fork", actor)
+        options = to_plain(RunOptions(fork=fork))
+        row = self.parts.record(
+            NewRun(branch=fork.branch, commit=commit, message=fork.sentence, options=options, verb="fork", actor=actor)
+        )
         self._turns.enqueue(row)
         return row
 

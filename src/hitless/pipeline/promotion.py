@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
+from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.runs import PlannedRun, RunOptions, RunState, options_of
+from hitless.pipeline.runs import RunOptions, RunState, options_of
 from hitless.release.document import Origin
 from hitless.release.result import Outcome
 from hitless.service.model import Home
-from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow
+from hitless.store.runs import RUNS_KEPT, NewRun, RunRecords, RunRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,16 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
     )
     entry = definition.stage(order.target) if definition else None
     branch = entry.branch if entry else order.target
-    planned = PlannedRun(order.target, branch, origin.commit or "", origin.message, options)
-    row = parts.record(planned, "promote", actor)
+    new = NewRun(
+        stage=order.target,
+        branch=branch,
+        commit=origin.commit or "",
+        message=origin.message,
+        options=to_plain(options),
+        verb="promote",
+        actor=actor,
+    )
+    row = parts.record(new)
     if order.folder is not None and not await parts.holds(origin.commit):
         try:
             parts.workshop.create()

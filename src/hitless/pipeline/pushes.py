@@ -10,18 +10,20 @@ deleting the branch removes the preview.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
-from msgspec.structs import replace
 
+from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import was_live
 from hitless.pipeline.repository import CommitId
-from hitless.pipeline.runs import PlannedRun, RunOptions
+from hitless.pipeline.runs import RunOptions
 from hitless.service.model import StageSettings
+from hitless.store.runs import NewRun
 
 NOTHING = "0" * 40
 MAX_UPDATES = 1000
@@ -136,27 +138,27 @@ def untested_commits(old: str, new: str, lineage: Lineage, has_passed: Callable[
 
 
 async def plan_runs(
-    parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
-) -> list[PlannedRun | str]:
+    parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str], actor: str
+) -> list[NewRun | str]:
     """The runs that an accepted push starts; a sentence for a branch or tag that starts none."""
-    plans: list[PlannedRun | str] = []
+    plans: list[NewRun | str] = []
     for update in updates:
         if update.branch is None:
             plans.append(f"{update.ref} starts no run: only branches do")
         elif update.deletes:
             goes = parts.previews is not None and parts.previews.close(update.branch, "its branch was deleted")
             plans.append(f"the branch {update.branch} was deleted{', and its preview is removed' if goes else ''}")
-        elif sum(isinstance(plan, PlannedRun) for plan in plans) >= MAX_RUNS_A_PUSH:
+        elif sum(isinstance(plan, NewRun) for plan in plans) >= MAX_RUNS_A_PUSH:
             plans.append(f"{update.branch} starts no run: more than {MAX_RUNS_A_PUSH} in one push")
         else:
-            plans += await _runs_of(parts, definition, update, options)
+            plans += await _runs_of(parts, definition, update, options, actor)
             plans += _of_previews(parts, update.branch, definition, options)
     return plans
 
 
 def _of_previews(
     parts: Parts, branch: str, definition: Definition | None, options: Mapping[str, str]
-) -> list[PlannedRun | str]:
+) -> list[NewRun | str]:
     """Sentences on a preview that there will not be; removes one that is not wanted any more."""
     if "no-preview" in options:
         goes = parts.previews is not None and parts.previews.close(branch, "a push said no-preview")
@@ -171,24 +173,27 @@ def _of_previews(
 
 
 async def _runs_of(
-    parts: Parts, definition: Definition | None, update: RefUpdate, options: Mapping[str, str]
-) -> list[PlannedRun]:
+    parts: Parts, definition: Definition | None, update: RefUpdate, options: Mapping[str, str], actor: str
+) -> list[NewRun]:
     assert update.branch is not None
     info = await parts.repository.describe(update.new)
-    asked = RunOptions(
-        skip_rehearsal="skip-rehearsal" in options,
-        forced=not update.creates and not await parts.repository.is_ancestor(update.old, update.new),
-    )
     entries = definition.fed_by(update.branch) if definition else ()
+    possible = parts.previews is not None and "no-preview" not in options
+    wanted = "preview" in options or (parts.previews is not None and parts.previews.settings.automatic)
+    kept = to_plain(
+        RunOptions(
+            skip_rehearsal="skip-rehearsal" in options,
+            forced=not update.creates and not await parts.repository.is_ancestor(update.old, update.new),
+            preview=not entries and possible and wanted,
+        )
+    )
+    new = NewRun(branch=update.branch, commit=info.commit, message=info.subject, options=kept, verb="push", actor=actor)
     if not entries:
-        possible = parts.previews is not None and "no-preview" not in options
-        wanted = "preview" in options or (parts.previews is not None and parts.previews.settings.automatic)
-        asked = replace(asked, preview=possible and wanted)
-        return [PlannedRun(None, update.branch, info.commit, info.subject, asked)]
+        return [new]
     planned = []
     for entry in entries:
         guarded = definition is not None and (definition.guarded(entry) or entry.required_checks)
         override = options.get("override") if guarded else None
         message = info.subject + (f" (override: {override})" if override else "")
-        planned.append(PlannedRun(entry.name, update.branch, info.commit, message, asked, override))
+        planned.append(replace(new, stage=entry.name, message=message, overridden=override))
     return planned

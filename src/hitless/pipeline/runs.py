@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -112,18 +112,6 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sourc
     """The configuration of a promotion from a folder whose commit is not in the repository."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """A run to record. `stage` is None for a branch that feeds none, and for a fork."""
-
-    stage: str | None
-    branch: str
-    commit: str
-    message: str | None
-    options: RunOptions
-    overridden: str | None = None
-
-
 def options_of(row: RunRow) -> RunOptions:
     return convert(row.options, RunOptions, f"run {row.run}: options")
 
@@ -193,19 +181,9 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
         """One run; `full` with the details of its steps and its approval."""
         steps = sorted(records.steps(row.run), key=lambda step: _ORDER[step.name])
         return cls(
-            run=row.run,
-            stage=row.stage,
-            branch=row.branch,
+            **{key: value for key, value in asdict(row).items() if key in _OF_ROW},
             commit=row.commit or None,
             state=RunState(row.state),
-            release=row.release,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            reason=row.reason,
-            verb=row.verb,
-            message=row.message,
-            actor=row.actor,
-            overridden=row.overridden,
             preview=_preview(steps),
             fork=options_of(row).fork,
             steps=tuple(_step(step, full=full) for step in steps),
@@ -216,6 +194,9 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     def where(self) -> str:
         """Its stage, or its branch."""
         return self.stage or self.branch
+
+
+_OF_ROW = {field.name for field in fields(RunRow)} & set(RunDocument.__struct_fields__) - {"commit", "state"}
 
 
 def exit_code(records: RunRecords, row: RunRow) -> int:

@@ -13,19 +13,25 @@ from hitless.store.store import Store
 RUNS_KEPT = 500
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One run. `stage` is None for a branch without a stage; `options` are those of the push or the command."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to record. `stage` is None for a branch that feeds none, and for a fork; `options` as plain JSON."""
 
-    run: int
-    stage: str | None
+    stage: str | None = None
     branch: str
     commit: str
     verb: str
     actor: str | None
     message: str | None
-    overridden: str | None
+    overridden: str | None = None
     options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow(NewRun):
+    """A recorded run."""
+
+    run: int
     state: str
     reason: str | None
     release: int | None
@@ -66,25 +72,13 @@ class RunRecords:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(
-        self,
-        *,
-        stage: str | None,
-        branch: str,
-        commit: str,
-        verb: str,
-        actor: str | None,
-        message: str | None,
-        overridden: str | None,
-        options: Mapping[str, Any],
-        state: str,
-        at: str,
-    ) -> RunRow:
+    def add(self, new: NewRun, *, state: str, at: str) -> RunRow:
         """Record a run with the next number."""
+        told = (new.stage, new.branch, new.commit, new.verb, new.actor, new.message, new.overridden)
         cursor = self._store.write(
             "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
             " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (stage, branch, commit, verb, actor, message, overridden, json.dumps(options), state, at),
+            (*told, json.dumps(new.options), state, at),
         )
         found = self.run(int(cursor.lastrowid or 0))
         assert found is not None
