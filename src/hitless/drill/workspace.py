@@ -126,49 +126,31 @@ class Workspace:
         os.replace(temporary, path)
 
 
-_MAP = "tag:yaml.org,2002:map"
-_TEXT = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
-
-
 Setting = int | Sequence[object] | Mapping[str, int]
 
 
 def with_stage_setting(text: str, stage: str, key: str, value: Setting) -> str:
     """The file with `custom.hitless.stages.STAGE.KEY: VALUE`. Raises UsageError if a variable is in the way."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = node = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
         raise UsageError("serverless.yml is empty", hint="`hitless init` makes one to start from")
-    node = root
-    path = ("custom", "hitless", "stages", stage)
+    *above, last = path = ("custom", "hitless", "stages", stage, key)
     for depth, name in enumerate(path):
-        node = _child(node, name, ".".join(path[: depth + 1]))
-    _set(node, key, _node_of(value))
+        if not isinstance(node, yaml.MappingNode):
+            raise UsageError(
+                f"serverless.yml: {'.'.join(above[: depth + 1])} is not a plain map,"
+                " so a drill cannot change a setting in its copy",
+                hint="write it as a map in serverless.yml, or omit the scenario",
+            )
+        inner = next((old for known, old in node.value if known.value == name and old.tag != _NULL), None)
+        if inner is None or name is last:
+            nested: object = value
+            for outer in reversed(path[depth:]):
+                nested = {outer: nested}
+            added = yaml.compose(yaml.safe_dump(nested), Loader=yaml.SafeLoader)
+            assert isinstance(added, yaml.MappingNode)
+            node.value = [*(pair for pair in node.value if pair[0].value != name), *added.value]
+            break
+        node = inner
     return str(yaml.serialize(root))
-
-
-def _node_of(value: Setting) -> yaml.Node:
-    node = yaml.compose(yaml.safe_dump(value), Loader=yaml.SafeLoader)
-    assert node is not None
-    return node
-
-
-def _child(node: yaml.Node, name: str, where: str) -> yaml.Node:
-    value: yaml.Node
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(
-            f"serverless.yml: {where} is not a plain map, so a drill cannot change a setting in its copy",
-            hint="write it as a map in serverless.yml, or omit the scenario",
-        )
-    for key, value in node.value:
-        if key.value == name and not (isinstance(value, yaml.ScalarNode) and value.tag == _NULL):
-            return value
-    return _set(node, name, yaml.MappingNode(_MAP, []))
-
-
-def _set(node: yaml.Node, name: str, value: yaml.Node) -> yaml.Node:
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"serverless.yml: {name} is not inside a map", hint="write the stage's settings as a map")
-    node.value = [(key, old) for key, old in node.value if key.value != name]
-    node.value.append((yaml.ScalarNode(_TEXT, name), value))
-    return value
