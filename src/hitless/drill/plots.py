@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, points
 from hitless.drill.tally import FAILED, Slot
@@ -86,9 +87,8 @@ def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     marks = _plain_grid(axes, ticks)
     for release in sorted({release for column in columns for release in column.by_release}):
         roof = [base + column.by_release.get(release, 0.0) for base, column in zip(floor, columns, strict=True)]
-        for first, last in _runs([release in column.by_release for column in columns]):
-            part = slice(first, last + 1)
-            marks += _area(axes, columns[part], floor[part], roof[part], release, classes[release])
+        for served, part in groupby(zip(columns, floor, roof, strict=True), lambda each: each[1] < each[2]):
+            marks += _area(axes, [*part], release, classes[release]) if served else []
         floor = roof
     return axes.svg("Requests a second by release", [*marks, *_strip(axes, bands)])
 
@@ -179,29 +179,14 @@ def _plain_grid(axes: Axes, ticks: Sequence[float]) -> list[str]:
     return [*axes.grid(ticks, [f"{tick:g}" for tick in ticks]), *axes.times()]
 
 
-def _runs(flags: Sequence[bool]) -> Iterable[tuple[int, int]]:
-    """First and last index of each stretch of True."""
-    first: int | None = None
-    for index, flag in enumerate([*flags, False]):
-        if flag and first is None:
-            first = index
-        elif not flag and first is not None:
-            yield first, index - 1
-            first = None
-
-
-def _area(
-    axes: Axes, columns: Sequence[Column], floor: Sequence[float], roof: Sequence[float], release: int, colour: str
-) -> list[str]:
-    """One release's share as steps: a column is as wide as its time. Its number stands inside if there is room."""
-    upper, lower = (
-        axes.steps((column.at_s, column.end_s, value) for column, value in zip(columns, values, strict=True))
-        for values in (roof, floor)
-    )
+def _area(axes: Axes, columns: Sequence[tuple[Column, float, float]], release: int, colour: str) -> list[str]:
+    """One release's share, columns with their floor and roof. Its number stands inside if there is room."""
+    lower = axes.steps((column.at_s, column.end_s, floor) for column, floor, _ in columns)
+    upper = axes.steps((column.at_s, column.end_s, roof) for column, _, roof in columns)
     name = _UNNAMED.get(release, f"release {release}")
     marks = [element("polygon", title=name, class_=colour, points=points([*upper, *reversed(lower)]))]
-    left, right, middle = axes.x(columns[0].at_s), axes.x(columns[-1].end_s), (len(columns) - 1) // 2
-    top, bottom = axes.y(roof[middle]), axes.y(floor[middle])
+    left, right = axes.x(columns[0][0].at_s), axes.x(columns[-1][0].end_s)
+    bottom, top = map(axes.y, columns[(len(columns) - 1) // 2][1:])
     if release > 0 and right - left > 9 * len(str(release)) + 4 and bottom - top > 16:
         marks.append(element("text", str(release), class_="inside", x=(left + right) / 2, y=(top + bottom) / 2 + 4))
     return marks
