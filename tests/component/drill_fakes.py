@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hitless.drill.progress import Snapshot
-from hitless.drill.shipper import Shipped
+from hitless.drill.progress import Snapshot, TerminalProgress
+from hitless.drill.shipper import Shipped, Shipper
 
 
-class FakeEngine:
+class FakeEngine(Shipper):
     """Releases by number. `deploy` looks into the folder, as an engine would: an import that raises or hangs is turned
     away. `outcomes` overrides what a deploy (by its number) comes to.
     """
@@ -72,7 +72,7 @@ def _read(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-class Silent:
+class Silent(TerminalProgress):
     """Progress that is kept."""
 
     def __init__(self) -> None:

@@ -6,13 +6,12 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hitless.drill.faults import FAULTS, HANG_S, FaultContext, Recovered
-from hitless.drill.shipper import Shipped
+from hitless.drill.shipper import Shipper
 from hitless.errors import ConflictError
 
 pytestmark = pytest.mark.unit
@@ -27,7 +26,7 @@ def status_of(*, zygote: int | None = 20, workers: tuple[int, ...] = (21, 22), *
     }
 
 
-class World:
+class World(Shipper):
     """A shipper, a clock and signals that only take notes."""
 
     def __init__(self, status: Mapping[str, Any] | None = None) -> None:
@@ -39,15 +38,6 @@ class World:
 
     async def up(self) -> None:
         self.done.append("up")
-
-    async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
-        raise AssertionError
-
-    async def rollback(self, release: int | None) -> Shipped:
-        raise AssertionError
-
-    async def digests(self, folder: Path) -> Mapping[str, str]:
-        raise AssertionError
 
     async def sleep(self, seconds: float) -> None:
         self.done.append(seconds)

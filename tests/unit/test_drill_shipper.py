@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from hitless.drill.shipper import CommandShipper, Shipped, document_of, stage_of
+from hitless.drill.shipper import Shipped, Shipper, document_of, stage_of
 from hitless.drill.workspace import with_stage_setting
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
 
 pytestmark = pytest.mark.unit
 
 
-class Command(CommandShipper):
+class Command(Shipper):
     """A shipper whose command ends with this exit code and document."""
 
     def __init__(self, code: int, document: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ from hitless.drill.report import write_report
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke, read_requests, with_keys
 from hitless.drill.result import DrillResult
 from hitless.drill.run import run_drill
-from hitless.drill.shipper import CommandShipper, Shipper, stage_of
+from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
 from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageError
@@ -144,9 +144,9 @@ def _check_home(ctx: Context, plan: DrillPlan, home: StageHome | None) -> None:
         )
 
 
-def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | None) -> CommandShipper:
+def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | None) -> Shipper:
     """Ships by the plain verbs, which find the stage's home by themselves unless it is named."""
-    return CommandShipper(
+    return Shipper(
         service_dir=ctx.service_dir,
         data_dir=ctx.data_dir,
         stage=ctx.stage,

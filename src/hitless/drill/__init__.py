@@ -2,5 +2,5 @@
 
 `run.run_drill` runs a drill. Separate processes (`sender`) send the load, on a schedule that is fixed
 beforehand (`pace`); their records come back in binary (`wire`) and are added up in `tally`. Releases go out
-through the `Shipper` protocol, as a user would ship them. No module here knows how the service is run.
+by the `Shipper`, as a user would ship them. No module here knows how the service is run.
 """

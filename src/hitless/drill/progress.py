@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -22,13 +22,6 @@ class Snapshot:
     releases: int
     p99_ms: float | None
     doing: str
-
-
-class DrillProgress(Protocol):
-    """Where progress is shown."""
-
-    def say(self, line: str) -> None: ...
-    def tick(self, snapshot: Snapshot) -> None: ...
 
 
 class TerminalProgress:

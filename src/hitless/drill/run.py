@@ -18,9 +18,8 @@ from hitless.clock import Clock
 from hitless.drill.load import Load, senders_for
 from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
-from hitless.drill.progress import DrillProgress, Snapshot
+from hitless.drill.progress import Snapshot, TerminalProgress
 from hitless.drill.result import LATE_MS, DrillResult
-from hitless.drill.scenarios import Verb
 from hitless.drill.schedule import DrillSchedule
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
@@ -43,7 +42,7 @@ async def run_drill(
     shipper: Shipper | None,
     source: Source | None,
     data_dir: Path,
-    progress: DrillProgress,
+    progress: TerminalProgress,
     clock: Clock,
     stop: asyncio.Event,
     watched: bool = True,
@@ -123,7 +122,7 @@ async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[st
 
 @contextlib.asynccontextmanager
 async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> AsyncIterator[Workspace | None]:
-    if source is None or not any(scenario.verb is Verb.DEPLOY for scenario in plan.scenarios):
+    if source is None or all(scenario.rolls_back for scenario in plan.scenarios):
         yield None
         return
     workspace = await asyncio.to_thread(Workspace, source, data_dir=data_dir)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from urllib.parse import unquote
 
 from hitless.drill.requests import SAFE, DrillRequest
@@ -88,13 +87,6 @@ LONG_CANARY = "Canary10Percent30Seconds"
 """For failing releases: long enough for a verdict at a low request rate. An alarm ends it earlier."""
 
 
-class Verb(StrEnum):
-    """How a release is shipped."""
-
-    DEPLOY = "deploy"
-    ROLLBACK = "rollback"
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One kind of release, and how the copy of the service is changed before it is shipped.
@@ -107,7 +99,7 @@ class Scenario:
     name: str
     summary: str
     expected: Outcome = Outcome.LIVE
-    verb: Verb = Verb.DEPLOY
+    rolls_back: bool = False
     strategy: str | None = None
     code: str = ""
     wrapper: str = ""
@@ -142,7 +134,7 @@ SCENARIOS = {
         Scenario("good", "a healthy release"),
         Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
         Scenario("linear", "a healthy release, a quarter of the traffic at a time", strategy=LINEAR),
-        Scenario("rollback", "a rollback to the previous release", verb=Verb.ROLLBACK),
+        Scenario("rollback", "a rollback to the previous release", rolls_back=True),
         Scenario("import-crash", "its handlers' modules raise at import", Outcome.ROLLED_BACK, code=_CRASH),
         Scenario("never-ready", "its import hangs", Outcome.ROLLED_BACK, code=_HANG, settings=_IMPATIENT),
         _failing("raises-on-route", "one of its routes raises", _RAISE),

@@ -17,9 +17,9 @@ from hitless.clock import Clock
 from hitless.drill import faults
 from hitless.drill.document import FaultRow
 from hitless.drill.plan import DrillPlan
-from hitless.drill.progress import DrillProgress
+from hitless.drill.progress import TerminalProgress
 from hitless.drill.result import ShippedRelease
-from hitless.drill.scenarios import Scenario, Verb
+from hitless.drill.scenarios import Scenario
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
 from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline
 from hitless.drill.workspace import Workspace
@@ -40,7 +40,7 @@ class DrillSchedule:
     live_at_start: Mapping[str, Any]
     timeline: Timeline
     elapsed_us: Callable[[], int]
-    progress: DrillProgress
+    progress: TerminalProgress
     clock: Clock
     stop: asyncio.Event
     shipped: list[ShippedRelease] = field(default_factory=list)
@@ -85,7 +85,7 @@ class DrillSchedule:
         count = len(self.plan.scenarios)
         label = f"release {number} of {count} ({scenario.name})"
         shipping = self._deploy_or_roll_back(number, scenario)
-        one = await self._timed(label, scenario, shipping, new=scenario.verb is Verb.DEPLOY)
+        one = await self._timed(label, scenario, shipping, new=not scenario.rolls_back)
         if one.release is not None:
             one.window.label = f"release {one.release} ({scenario.name})"
         self.shipped.append(one)
@@ -124,7 +124,7 @@ class DrillSchedule:
 
     async def _deploy_or_roll_back(self, number: int, scenario: Scenario) -> Shipped:
         assert self.shipper is not None
-        if scenario.verb is Verb.ROLLBACK:
+        if scenario.rolls_back:
             return await self.shipper.rollback(None)
         assert self.workspace is not None
         self.workspace.reset()

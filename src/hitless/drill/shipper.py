@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.documents import convert
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
@@ -32,31 +32,7 @@ class Shipped:
     steps: Sequence[Mapping[str, Any]] = ()
 
 
-class Shipper(Protocol):
-    """What a drill needs from the home of a service, the engine or AWS."""
-
-    async def status(self) -> Mapping[str, Any]:
-        """The document of `hitless status --json`. Raises EngineNotRunningError."""
-        ...
-
-    async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
-        """Ship what is in `folder`, even if nothing has changed, and wait for the end."""
-        ...
-
-    async def rollback(self, release: int | None) -> Shipped:
-        """Ship an earlier release (None: the one before) and wait for the end."""
-        ...
-
-    async def digests(self, folder: Path) -> Mapping[str, str]:
-        """The artifact of each function that `folder` would ship."""
-        ...
-
-    async def up(self) -> None:
-        """Start the engine, which adopts worker processes that still run."""
-        ...
-
-
-class CommandShipper:
+class Shipper:
     """Runs `python -m hitless …` for one stage, each in its own session, because the drill handles Ctrl-C."""
 
     def __init__(
@@ -77,20 +53,25 @@ class CommandShipper:
         self._home = ["--home", home] if home else []
 
     async def status(self) -> Mapping[str, Any]:
+        """The document of `hitless status --json`. Raises EngineNotRunningError."""
         return await asyncio.to_thread(self._read_status)
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
+        """Ship what is in `folder`, even if nothing has changed, and wait for the end."""
         by = ["--strategy", strategy] if strategy else self._strategy
         return await self._ship("deploy", folder, "--force", "--message", message, *by)
 
     async def rollback(self, release: int | None) -> Shipped:
+        """Ship an earlier release (None: the one before) and wait for the end."""
         number = [] if release is None else [str(release)]
         return await self._ship("rollback", self._service_dir, *number)
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
+        """The artifact of each function that `folder` would ship."""
         return dict((await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
 
     async def up(self) -> None:
+        """Start the engine, which adopts worker processes that still run."""
         await self._run("up", self._service_dir, "--detach")
 
     async def _ship(self, verb: str, folder: Path, *arguments: str) -> Shipped:
