@@ -11,8 +11,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -92,34 +92,24 @@ class Course:
         return f"{what}, which feeds no stage: those are fed by {feeding}"
 
     async def _run_step(self, name: StepName, step: Step) -> None:
-        started, clock = timestamp(self.parts.clock.now()), self.parts.clock
-        since_s = clock.monotonic()
-        self._record(name, StepState.RUNNING, started_at=started)
+        clock = self.parts.clock
+        started, since_s = timestamp(clock.now()), clock.monotonic()
+        record = partial(self.parts.records.set_step, self.row.run, name, started_at=started)
+        record(StepState.RUNNING)
         self.say(f"== {name}")
         try:
             end = await step(self)
         except WaitsForApproval:
-            self._record(name, StepState.WAITING, started_at=started)
+            record(StepState.WAITING)
             raise
         except Exception as error:
             failed = StepFailed.of(error)
             detail = {**failed.detail, "reason": failed.reason, "exit_code": failed.exit_code}
-            self._record(name, StepState.FAILED, detail, started, clock.monotonic() - since_s)
+            record(StepState.FAILED, detail=detail, duration_s=round(clock.monotonic() - since_s, 3))
             raise StepFailed(f"{name}: {failed.reason}", exit_code=failed.exit_code) from error
-        self._record(name, end.state, end.detail, started, clock.monotonic() - since_s)
+        record(end.state, detail=end.detail, duration_s=round(clock.monotonic() - since_s, 3))
         if end.sentence:
             self.say(end.sentence)
-
-    def _record(
-        self,
-        name: StepName,
-        state: StepState,
-        detail: Mapping[str, Any] | None = None,
-        started_at: str | None = None,
-        duration_s: float | None = None,
-    ) -> None:
-        lasted = round(duration_s, 3) if duration_s is not None else None
-        self.parts.records.set_step(self.row.run, name, state, detail=detail, started_at=started_at, duration_s=lasted)
 
     @property
     def stage(self) -> str:
@@ -188,9 +178,12 @@ class Course:
 
     def end_unfinished(self, reason: str) -> None:
         """End a run as failed whose end could not be recorded. Raises what the disk or the state file raises."""
+        detail = {"reason": reason, "exit_code": 1}
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
-                self._record(StepName(step.name), StepState.FAILED, {"reason": reason, "exit_code": 1}, step.started_at)
+                self.parts.records.set_step(
+                    self.row.run, step.name, StepState.FAILED, detail=detail, started_at=step.started_at
+                )
         self.end(RunState.FAILED, reason)
 
     def apply_answer(self, answer: ApprovalRow) -> None:
