@@ -10,7 +10,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -36,18 +36,6 @@ MAX_WHY = 1000
 KEY_BYTES = 32
 
 
-class QuestionCommit(msgspec.Struct, frozen=True):
-    """A commit that a question is about."""
-
-    commit: str
-    subject: str
-    author: str
-
-    @classmethod
-    def of(cls, commits: Iterable[CommitInfo]) -> tuple[QuestionCommit, ...]:
-        return tuple(cls(one.commit, one.subject, one.author) for one in commits)
-
-
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a person is asked to approve, as `question.json` of the run."""
 
@@ -56,7 +44,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     fork: Fork | UnsetType = UNSET
     live_commit: str | UnsetType | None = UNSET
     commit: str
-    commits: tuple[QuestionCommit, ...]
+    commits: tuple[CommitInfo, ...]
     files: tuple[str, ...] | UnsetType | None = UNSET
     """Of a fork's commits; None if its base is not known here."""
     configuration: tuple[str, ...] = ()
@@ -80,7 +68,7 @@ async def question(
         stage=row.stage,
         live_commit=old,
         commit=row.commit,
-        commits=QuestionCommit.of(commits),
+        commits=commits,
         configuration=tuple(differences(live.to_json(), candidate.to_json())) if live else (),
         artifacts=candidate.digests,
         rehearsal=rehearsed[0] if rehearsed else None,

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -48,14 +47,12 @@ _CONFIG = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CommitInfo:
+class CommitInfo(msgspec.Struct, frozen=True):
     """A commit for people."""
 
     commit: str
     subject: str
     author: str
-    committed_at: str
 
 
 def hook_command(data: Path) -> list[str]:
@@ -109,6 +106,9 @@ class Repository:
     async def describe(self, commit: str) -> CommitInfo:
         (found,) = await self._log(commit, 1)
         return found
+
+    async def committed_at(self, commit: str) -> str:
+        return (await self._git("log", "-1", "--format=%cI", commit, "--")).strip()
 
     async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
         """The commits of `new` that `old` does not have, newest first; only `new` itself if `old` is missing."""
@@ -251,9 +251,9 @@ class Repository:
             raise MachineError(f"git {words[0]}: {why}", hint=f"inspect the repository {self.folder}")
 
     async def _log(self, what: str, most: int) -> tuple[CommitInfo, ...]:
-        out = await self._git("log", f"-{most}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
+        out = await self._git("log", f"-{most}", "--format=%H%x00%s%x00%an", what, "--")
         rows = (line.split("\0") for line in out.split("\n") if line)
-        return tuple(CommitInfo(full, _shown(what, 200), _shown(author, 100), at) for full, what, author, at in rows)
+        return tuple(CommitInfo(full, _shown(what, 200), _shown(author, 100)) for full, what, author in rows)
 
     async def _commit_at(self, ref: str) -> str | None:
         code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")

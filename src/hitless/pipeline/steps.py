@@ -10,7 +10,7 @@ from datetime import timedelta
 from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
-from hitless.pipeline.approvals import EXPIRES_DAYS, Question, QuestionCommit, question
+from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
@@ -34,9 +34,9 @@ async def source(course: Course) -> StepEnd:
         if course.options.document:
             return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
         raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
-    info = await repository.describe(course.row.commit)
+    info, committed_at = await repository.describe(course.row.commit), await repository.committed_at(course.row.commit)
     return StepEnd(
-        detail={"subject": info.subject, "author": info.author, "committed_at": info.committed_at},
+        detail={"subject": info.subject, "author": info.author, "committed_at": committed_at},
         sentence=f"{info.commit[:12]} {info.subject} ({info.author})",
     )
 
@@ -201,7 +201,7 @@ async def ask_maintainer(course: Course) -> StepEnd:
         stage=None,
         fork=fork,
         commit=row.commit,
-        commits=QuestionCommit.of(await parts.repository.commits_between(base, row.commit)),
+        commits=await parts.repository.commits_between(base, row.commit),
         files=tuple(await parts.repository.changed_files(base, row.commit, limit=MAX_FILES)) if base else None,
     )
     expires = ask_person(course, asked)
