@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from msgspec import structs
 
 from hitless.cloud import status as cloud_releases
 from hitless.cloud.status import stage_status
@@ -23,7 +24,7 @@ from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
 from hitless.pipeline.errands import AwsErrands, StagePlace
-from hitless.pipeline.packaging import PackageOrder, PackagingProcess
+from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
 from hitless.release.status import EngineStatus
@@ -184,7 +185,7 @@ def test_an_approval_ships_the_folder_as_it_was_at_the_promotion(tmp_path: Path)
         (folder / "node_modules").mkdir()
         (folder / "data").symlink_to(tmp_path)
         (folder / "serverless.yml").write_text("as it was")
-        order = Promotion("dev", "prod", document=on_aws(bench, "prod", Approval.MANUAL), folder=folder)
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod", Approval.MANUAL), folder=str(folder))
         run = (await bench.pipeline.promote(order, actor="ada")).run
         assert (await bench.end_of(run))["state"] == "waiting_for_approval"
         assert bench.on_aws.shipped == []
@@ -208,7 +209,7 @@ def test_a_queued_promotion_ships_the_folder_as_it_was_at_the_promotion(tmp_path
             pass
         (folder := tmp_path / "service").mkdir()
         (folder / "serverless.yml").write_text("one")
-        order = Promotion("dev", "prod", document=on_aws(bench, "prod"), folder=folder)
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"), folder=str(folder))
         bench.on_aws.hold = asyncio.Event()
         first = await bench.pipeline.promote(order, actor="ada")
         await until(lambda: "ship prod on AWS" in bench.diary)
@@ -220,7 +221,7 @@ def test_a_queued_promotion_ships_the_folder_as_it_was_at_the_promotion(tmp_path
         assert (await bench.end_of(second.run))["state"] == "succeeded"
         assert bench.on_aws.seen == [{"serverless.yml": "one"}, {"serverless.yml": "two"}]
         with pytest.raises(UsageError, match="cannot be copied"):
-            await bench.pipeline.promote(replace(order, folder=tmp_path / "gone"), actor="ada")
+            await bench.pipeline.promote(structs.replace(order, folder=str(tmp_path / "gone")), actor="ada")
         assert bench.pipeline.document(3).state == "failed"
 
     tell_story(tmp_path, story)
@@ -231,7 +232,7 @@ def test_a_promotion_from_aws_ships_its_zips_at_the_engine(tmp_path: Path) -> No
         commit = bench.commit("1")
         await bench.end_of(await bench.push())
         bench.on_aws.live_there["prod"] = there("prod", commit=commit)
-        order = Promotion("prod", "staging", source_home=Home.AWS, folder=tmp_path)
+        order = Promotion("prod", "staging", source_home=Home.AWS, folder=str(tmp_path))
         run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert (run["state"], run["release"]) == ("succeeded", 1)
         assert bench.diary.index("fetch release 7 of prod") < bench.diary.index("start api r1", 5)
@@ -256,7 +257,7 @@ def test_artifacts_for_another_platform_are_not_promoted_from_aws(tmp_path: Path
         settings = bench.packaging.settings["staging"]
         document = replace(made, functions=functions, artifacts={}, settings=settings).to_json()
         (folder := tmp_path / "service").mkdir()
-        order = Promotion("prod", "staging", Home.AWS, document, folder=folder)
+        order = Promotion("prod", "staging", Home.AWS, document, folder=str(folder))
         run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert (run["state"], run["exit_code"]) == ("failed", 2)
         assert run["reason"].startswith("build: the artifact of api does not run on this machine: the architecture is")
@@ -294,7 +295,7 @@ def test_each_home_gets_artifacts_for_its_platform(
 
     async def package(stage: str) -> bool:
         order = PackageOrder(folder, "", stage, "0" * 40, None, None)
-        made, _ = await PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log")
+        made, _ = await package_in_process(tmp_path / "artifacts", order, log=tmp_path / "log")
         return made.artifacts["api"].local
 
     assert (asyncio.run(package("dev")), asyncio.run(package("prod"))) == (True, False)
@@ -345,7 +346,7 @@ def test_a_candidate_for_aws_is_rehearsed_against_the_live_release_there(tmp_pat
 def test_an_impossible_promotion_starts_no_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with pytest.raises(ConflictError, match="prod has no live release"):
-            await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS, folder=tmp_path), actor="ada")
+            await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS, folder=str(tmp_path)), actor="ada")
         with pytest.raises(UsageError, match="no folder with its"):
             await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS), actor="ada")
         with pytest.raises(UsageError, match="no stage test"):

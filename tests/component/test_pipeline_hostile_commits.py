@@ -13,7 +13,7 @@ import pytest
 
 from hitless.errors import MachineError
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.packaging import PackageOrder, PackagingProcess
+from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
 from hitless.release.document import ReleaseDocument
@@ -184,7 +184,7 @@ def test_a_commit_cannot_move_root_s_uv_cache(tmp_path: Path, monkeypatch: pytes
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     order = PackageOrder(service, "", "dev", "0" * 40, None, None)
-    document, _ = asyncio.run(PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log"))
+    document, _ = asyncio.run(package_in_process(tmp_path / "artifacts", order, log=tmp_path / "log"))
     assert document.artifacts
     assert (tmp_path / "cache" / "uv").is_dir()
     assert not theirs.exists()

@@ -9,7 +9,7 @@ import pytest
 
 from hitless.cli.main import main
 from hitless.errors import ServiceFileError
-from hitless.pipeline.packaging import PackageOrder, PackagingProcess
+from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.pipeline.runs import StepFailed
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
@@ -162,7 +162,7 @@ def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it
     (folder / "serverless.yml").write_text(written("private: true"))
     order = PackageOrder(folder, "", "dev", "c0ffee", None, None)
     with pytest.raises(StepFailed, match=r"http.private: GET /admin \(and 1 more\)") as failed:
-        asyncio.run(PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log"))
+        asyncio.run(package_in_process(tmp_path / "artifacts", order, log=tmp_path / "log"))
     assert failed.value.exit_code == 2
     assert "      - 'GET /admin'" in (tmp_path / "log").read_text()
     assert not (tmp_path / "artifacts").exists()

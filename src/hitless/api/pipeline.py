@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hitless.api.requests import ClosePreviewRequest, ForkRequest, PromoteRequest, PushRequest, RunRequest
+from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest, RunRequest
 from hitless.api.server import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.errors import UsageError
@@ -106,16 +106,10 @@ class PipelineApi:
         return json_lines(one_line({"run": to_plain(self.pipeline.document(run))}))
 
     async def promote(self, request: Request) -> Response:
-        body = await read_body(request, PromoteRequest)
-        order = Promotion(
-            source=body.source,
-            target=request.path_params["stage"],
-            source_home=body.from_home,
-            document=ReleaseDocument.from_json(body.document).to_json() if body.document else None,
-            folder=Path(body.folder) if body.folder else None,
-            skip_rehearsal=body.skip_rehearsal,
-        )
-        row = await self.pipeline.promote(order, actor=_name(body.actor))
+        order = await read_body(request, Promotion)
+        document = ReleaseDocument.from_json(order.document).to_json() if order.document else None
+        order = replace(order, target=request.path_params["stage"], document=document)
+        row = await self.pipeline.promote(order, actor=_name(order.actor))
         return json_lines(self.pipeline.follow(row.run))
 
     def _resumed(self, request: Request, verb: Callable[[int], int]) -> Response:

@@ -9,7 +9,6 @@ import msgspec
 from hitless.forge.forge import Fork
 from hitless.pipeline.pushes import RefUpdate
 from hitless.pipeline.repository import CommitId
-from hitless.service.model import Home
 
 
 class DeployRequest(msgspec.Struct, frozen=True):
@@ -70,15 +69,3 @@ class RunRequest(msgspec.Struct, frozen=True):
 
     by: str = ""
     why: str | None = None
-
-
-class PromoteRequest(msgspec.Struct, frozen=True):
-    """Ship the live release of another stage. `document` is the configuration of the target in the service's folder."""
-
-    source: str = msgspec.field(name="from")
-    from_home: Home = Home.ENGINE
-    actor: str = ""
-    skip_rehearsal: bool = False
-    document: dict[str, Any] | None = None
-    """A `ReleaseDocument`."""
-    folder: str | None = None

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from hitless.api.requests import PromoteRequest
 from hitless.cli.common import Context, HomeOption, command
 from hitless.cli.following import conclude, follow_run, in_a_line, raise_unless_well, who
 from hitless.documents import to_plain
@@ -19,6 +18,7 @@ from hitless.errors import HitlessError, UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import candidate, configuration, folders_of
 from hitless.homes.home import MODULES
+from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef
 from hitless.release.result import Outcome
 from hitless.service.closed import check_served
@@ -74,9 +74,9 @@ def promote(
 def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:
     """Promote by a run of the engine's pipeline, and follow it."""
     client = client_of(ctx)
-    body = PromoteRequest(
+    body = Promotion(
         source=source,
-        from_home=homes[0],
+        source_home=homes[0],
         actor=who(),
         skip_rehearsal=skip_rehearsal,
         document=_configuration(ctx, client.call("GET", "/status"), source, target),

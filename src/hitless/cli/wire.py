@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, EngineSettings
@@ -25,10 +26,10 @@ from hitless.pipeline.builds import Builds, limits_of
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.notify import Notifier
-from hitless.pipeline.packaging import PackagingProcess
+from hitless.pipeline.packaging import package_in_process
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
-from hitless.pipeline.rehearsal.report import RehearsalCommand
+from hitless.pipeline.rehearsal.report import rehearse
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.hooks import LifecycleHooks
@@ -120,10 +121,10 @@ def build_pipeline(
         records=RunRecords(store),
         pushes=PushRecords(store),
         run_build=builds.run,
-        package=PackagingProcess(folders.artifacts),
+        package=partial(package_in_process, folders.artifacts),
         clock=clock,
         urls=urls,
-        rehearse=RehearsalCommand(folders.data),
+        rehearse=partial(rehearse, folders.data),
         notify=notifier.notify,
         previews=previews,
         on_aws=AwsErrands(folders.data),

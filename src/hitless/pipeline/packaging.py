@@ -38,21 +38,17 @@ class PackageOrder:
     artifacts: Mapping[str, ArtifactRef] | None
 
 
-@dataclass(frozen=True, slots=True)
-class PackagingProcess:
-    """Builds into an artifact store, in a process that ends with the task that awaits it."""
-
-    store: Path
-
-    async def __call__(self, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
-        """The candidate, and the stages of its commit. StepFailed if it cannot be built."""
-        plan = {**asdict(order), "store": self.store}
-        answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
-        error = answer.get("error") if answer else {"message": "the build's process failed"}
-        if error:
-            raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))
-        definition = convert(answer["definition"], Definition, "the pipeline's definition")
-        return ReleaseDocument.from_json(answer["document"]), definition
+async def package_in_process(store: Path, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
+    """The candidate, built into an artifact store in a process that ends with the task that awaits it, and the stages
+    of its commit. StepFailed if it cannot be built.
+    """
+    plan = {**asdict(order), "store": store}
+    answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
+    error = answer.get("error") if answer else {"message": "the build's process failed"}
+    if error:
+        raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))
+    definition = convert(answer["definition"], Definition, "the pipeline's definition")
+    return ReleaseDocument.from_json(answer["document"]), definition
 
 
 def package(plan: dict[str, Any]) -> dict[str, Any]:

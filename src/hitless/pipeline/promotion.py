@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hitless.clock import timestamp
 from hitless.documents import to_plain
@@ -22,18 +22,18 @@ from hitless.service.model import Home
 from hitless.store.runs import RUNS_KEPT, NewRun, RunRecords, RunRow
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """An order to promote. `document` is the target's configuration in the service's folder; the commit's own takes its
-    place if the repository holds the commit. `folder` has the serverless.yml of stages on AWS.
+class Promotion(msgspec.Struct, frozen=True, rename={"source": "from", "source_home": "from_home"}):
+    """An order to promote. `document` is the target's configuration in the service's folder, a `ReleaseDocument`; the
+    commit's own takes its place if the repository holds the commit. `folder` has the serverless.yml of stages on AWS.
     """
 
     source: str
-    target: str
+    target: str = ""
     source_home: Home = Home.ENGINE
-    document: Mapping[str, Any] | None = None
-    folder: Path | None = None
+    document: dict[str, Any] | None = None
+    folder: str | None = None
     skip_rehearsal: bool = False
+    actor: str = ""
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
@@ -68,7 +68,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
     if order.folder is not None and not await parts.holds(origin.commit):
         try:
             parts.workshop.create()
-            await asyncio.to_thread(parts.workshop.keep_service, row.run, order.folder)
+            await asyncio.to_thread(parts.workshop.keep_service, row.run, Path(order.folder))
         except HitlessError as error:
             parts.records.set_state(row.run, RunState.FAILED, error.message, timestamp(parts.clock.now()))
             raise
@@ -86,7 +86,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
             raise UsageError(
                 f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="give --service-dir"
             )
-        return await parts.on_aws.origin(StagePlace(order.folder, order.source))
+        return await parts.on_aws.origin(StagePlace(Path(order.folder), order.source))
     parts.engine.turn_of(order.source)
     live = parts.engine.live_release(order.source)
     if live is None:

@@ -22,15 +22,15 @@ SEED = 1
 UNSENT = -1
 
 
-class Driven:
-    """Load under way on one URL. `requests` were due; `failed` counts by the request's index, or as `UNSENT`."""
+class Driven(Load):
+    """Load on one URL. `requests` were due until `finish`; `failed` counts by the request's index, or as `UNSENT`."""
 
     def __init__(self, url: str, requests: Sequence[DrillRequest], rate_per_s: float) -> None:
         target = parse_target(url)
         self.requests = 0
         self.failed: Counter[int] = Counter()
         self.latencies_us: list[int] = []
-        self._load = Load(
+        super().__init__(
             SenderPlan(
                 host=target.host,
                 addresses=resolve(target),
@@ -44,21 +44,13 @@ class Driven:
             on_records=self._add,
         )
 
-    async def start(self) -> None:
-        """Send until `finish` is called. Raises MachineError."""
-        await self._load.start()
-
     async def finish(self) -> None:
         """Send no more requests; those under way are still counted."""
-        self._load.end(max(1, self._load.pace.count(self._load.elapsed_us() * 1000 + TAIL_NS)))
-        await self._load.wait()
-        self.requests += self._load.missing()
-        self.failed[UNSENT] += self._load.missing()
+        self.end(max(1, self.pace.count(self.elapsed_us() * 1000 + TAIL_NS)))
+        await self.wait()
+        self.requests += self.missing()
+        self.failed[UNSENT] += self.missing()
         self.latencies_us.sort()
-
-    async def stop(self) -> None:
-        """End it at once."""
-        await self._load.stop()
 
     def percentile_ms(self, percent: float) -> float | None:
         """Of whole responses, after `finish`."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -62,18 +59,12 @@ class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutReport | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RehearsalCommand:
-    """Rehearses with the artifacts of an engine's data folder."""
-
-    data: Path
-
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, log: Path) -> RehearsalReport:
-        """Raises StepFailed if the rehearsal itself failed."""
-        # On standard input, because the releases' environment may hold secrets.
-        plan = {"live": live.to_json(), "candidate": candidate.to_json()}
-        words = ("rehearse", "--json", "--plan", "--stage", candidate.settings.name, "--data-dir", str(self.data))
-        document: Mapping[str, Any] = await call_process("hitless", *words, plan=plan, log=log)
-        if "may_ship" not in document:
-            raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
-        return convert(document, RehearsalReport, "the rehearsal's report")
+async def rehearse(data: Path, live: ReleaseDocument, candidate: ReleaseDocument, log: Path) -> RehearsalReport:
+    """Rehearse with the artifacts of an engine's data folder. Raises StepFailed if the rehearsal itself failed."""
+    # On standard input, because the releases' environment may hold secrets.
+    plan = {"live": live.to_json(), "candidate": candidate.to_json()}
+    words = ("rehearse", "--json", "--plan", "--stage", candidate.settings.name, "--data-dir", str(data))
+    document = await call_process("hitless", *words, plan=plan, log=log)
+    if "may_ship" not in document:
+        raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
+    return convert(document, RehearsalReport, "the rehearsal's report")
