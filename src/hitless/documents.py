@@ -8,6 +8,9 @@ written as its text and read by calling it with that text.
 
 from __future__ import annotations
 
+import os
+import threading
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -45,6 +48,14 @@ def to_plain(document: object) -> Any:
 def to_text(document: object) -> str:
     """The document as one line of JSON."""
     return msgspec.json.encode(document, enc_hook=_text_of).decode()
+
+
+def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Write the file by one rename, so that others read the old content or the new one. Raises OSError."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
+    fresh.touch(mode=mode)
+    fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+    fresh.replace(file)
 
 
 def _text_of(value: object) -> str:

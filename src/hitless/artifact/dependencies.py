@@ -29,7 +29,7 @@ from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember, shown, why_unsafe
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
-from hitless.documents import decode, to_text
+from hitless.documents import decode, replace_file, to_text
 from hitless.errors import BuildError, EngineError
 
 FORMAT = 1
@@ -168,10 +168,7 @@ def compile_bytecode(dependencies: Dependencies, *, keep_open: Sequence[int] = (
         if compiled and (path := dependencies.files / compiled).exists():
             path.chmod(0o444)
             pairs.append((name, compiled))
-    listed = _bytecode_list(dependencies.folder)
-    half = listed.with_name(f"{listed.name}.{os.getpid()}")
-    half.write_text(json.dumps(pairs), "utf-8")
-    half.replace(listed)
+    replace_file(_bytecode_list(dependencies.folder), json.dumps(pairs))
 
 
 def bytecode_name(name: str) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from hitless.documents import decode, to_text
+from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
@@ -59,9 +58,7 @@ class EngineSettings:
             ) from error
 
     def write(self, folders: Folders) -> None:
-        temporary = folders.settings_file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(to_text(self))
-        temporary.replace(folders.settings_file)
+        replace_file(folders.settings_file, to_text(self))
 
     @property
     def stage_pools(self) -> int:

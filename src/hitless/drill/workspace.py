@@ -8,7 +8,6 @@ CloudFormation's tags and the variables stay as they are.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from hitless.documents import replace_file
 from hitless.errors import UsageError
 
 MARKER = "hitless_drill_marker.py"
@@ -121,9 +121,7 @@ class Workspace:
     def _write(self, path: Path, content: bytes) -> None:
         """Replace the file, so that links are not followed and a read-only file can be changed."""
         self._check(path)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        replace_file(path, content)
 
 
 _NULL = "tag:yaml.org,2002:null"

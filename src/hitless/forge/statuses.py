@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hitless.documents import decode, to_text
+from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError
 
 FILE = "owed-statuses.json"
@@ -48,12 +47,8 @@ class UndeliveredStatuses:
             return {}
 
     def add(self, run: int, repository: str) -> None:
-        self._write({**self.all(), run: repository})
+        replace_file(self._file, to_text({**self.all(), run: repository}))
 
     def done(self, run: int) -> None:
-        self._write({number: repository for number, repository in self.all().items() if number != run})
-
-    def _write(self, undelivered: dict[int, str]) -> None:
-        fresh = self._file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(to_text(undelivered))
-        fresh.replace(self._file)
+        left = {number: repository for number, repository in self.all().items() if number != run}
+        replace_file(self._file, to_text(left))

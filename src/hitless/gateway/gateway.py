@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hitless.clock import Clock
-from hitless.documents import to_text
+from hitless.documents import replace_file, to_text
 from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
@@ -357,11 +357,8 @@ class Gateway:
 
     def _save_tally(self) -> None:
         self._tally_saved_at = self._clock.monotonic()
-        target = self._layout.folder / _COUNTS
-        temporary = target.with_suffix(".new")
         with contextlib.suppress(OSError):
-            temporary.write_text(to_text(self._tally), encoding="utf-8")
-            temporary.rename(target)
+            replace_file(self._layout.folder / _COUNTS, to_text(self._tally))
 
     def _log_tail(self) -> str:
         try:

@@ -23,6 +23,7 @@ from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS
+from hitless.documents import replace_file
 from hitless.errors import UsageError
 from hitless.homes.home import Workplace
 from hitless.release.who import Who
@@ -147,7 +148,5 @@ def template_folder(place: Workplace) -> Path:
 def write_template(path: Path, template: Template) -> Path:
     """Write a template as indented JSON, by one rename."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(dump_template(template, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    replace_file(path, dump_template(template, indent=2) + "\n")
     return path

@@ -6,11 +6,10 @@ stricter until it has shipped; then its commit's settings replace those of the s
 
 from __future__ import annotations
 
-import os
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-from hitless.documents import decode, to_text
+from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError
 from hitless.service.model import Approval, BuildSettings, RehearsalSettings, StageSettings
 
@@ -38,10 +37,7 @@ class Definition:
 
     def write(self, file: Path) -> None:
         """Into a private file: `notify` may hold secrets."""
-        fresh = file.with_suffix(f".{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(to_text(self))
-        fresh.replace(file)
+        replace_file(file, to_text(self), mode=0o600)
 
     def joined_by(self, commits: Definition) -> Definition:
         """With a commit's limits of builds and its additional stages. Other stages stay, made at least as strict."""

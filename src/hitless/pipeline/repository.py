@@ -13,7 +13,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import IO, Annotated, Any
 
 import msgspec
 
+from hitless.documents import replace_file
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.children import End, run_child
@@ -87,10 +87,7 @@ class Repository:
         path, text = self.folder / "hooks" / name, f"#!/bin/sh\nexec {shlex.join([*hook, name])}\n"
         if path.is_file() and path.read_text() == text:
             return
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.chmod(0o700)
-        fresh.replace(path)  # git may be about to run it
+        replace_file(path, text, mode=0o700)  # git may be about to run it
 
     def exists(self) -> bool:
         return (self.folder / "HEAD").is_file()
@@ -232,10 +229,8 @@ class Repository:
         """Overrule a commit's attributes, by which `git archive` would leave out or rewrite files, unlike a clone."""
         file = self.folder / "info" / "attributes"
         if not file.exists():
-            fresh = file.with_name(f"{file.name}.{threading.get_ident()}")  # whole at once: others read it meanwhile
-            fresh.parent.mkdir(exist_ok=True)
-            fresh.write_text("* -export-ignore -export-subst\n")
-            fresh.replace(file)
+            file.parent.mkdir(exist_ok=True)
+            replace_file(file, "* -export-ignore -export-subst\n")  # others read it meanwhile
 
     def _command(self) -> list[str]:
         return ["git", "--git-dir", str(self.folder), "-c", "core.fsmonitor=false", "-c", "core.pager=cat"]

@@ -5,13 +5,13 @@ The templates escape all text of people and handlers. The page has no script and
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from hitless.documents import replace_file
 from hitless.errors import MachineError
 from hitless.receipts import words
 from hitless.receipts.plot import plot
@@ -32,9 +32,7 @@ def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
         if path.exists() and not path.is_file():
             path.write_text(text, "utf-8")
             return
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
+        replace_file(path, text)
     except OSError as error:
         raise MachineError(
             f"{path}: cannot be written: {error.strerror}", hint=f"name another with {option}"
