@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hitless.clock import SystemClock
-from hitless.documents import to_plain
+from hitless.documents import convert, to_plain
 from hitless.engine.engine import Engine
 from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
+from hitless.homes.errands import CopyLive, Errand, FetchArtifacts, RollBack, Ship, TellOrigin, Verify
 from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import AwsErrands, StagePlace
+from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -33,13 +35,13 @@ from hitless.pipeline.runs import RunDocument, StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
 from hitless.release.result import Verified
-from hitless.release.who import Who
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
 
+T = TypeVar("T")
 STAGES = ("dev", "staging", "prod")
 DEFINITION = Definition("shop", "", tuple(StageSettings(name, name) for name in STAGES))
 """As `hitless pipeline url` found it."""
@@ -141,42 +143,51 @@ class FakeErrands(AwsErrands):
     faults: tuple[str, ...] = ()
     superseded: bool = False
     outcome: str = "live"
-    shipped: list[tuple[StagePlace, ReleaseDocument, Who]] = field(default_factory=list)
+    shipped: list[Ship] = field(default_factory=list)
     seen: list[dict[str, str]] = field(default_factory=list)
     """The files in each folder that was shipped: name → content."""
 
-    async def origin(self, place: StagePlace, *, log: Path | None = None) -> Origin:
-        if place.stage not in self.live_there:
-            raise ConflictError(f"{place.stage} has no live release to promote")
-        return self.live_there[place.stage]
+    async def __call__(self, errand: Errand, answer: type[T], log: Path = Path()) -> T:
+        return convert(await self._done(errand, errand.stage), answer, "the errand")
 
-    async def fetch(self, place: StagePlace, origin: Origin, *, log: Path) -> int:
-        self.diary.append(f"fetch release {origin.release} of {place.stage}")
-        return len(origin.artifacts)
+    async def _done(self, errand: Errand, stage: str) -> object:
+        match errand:
+            case TellOrigin():
+                if stage not in self.live_there:
+                    raise ConflictError(f"{stage} has no live release to promote")
+                return to_plain(self.live_there[stage])
+            case FetchArtifacts(digests=digests):
+                self.diary.append(f"fetch release {self.live_there[stage].release} of {stage}")
+                return {"fetched": len(digests)}
+            case CopyLive():
+                why = f"{stage} has no live release on AWS to rehearse against"
+                copy = self.copies.get(stage)
+                return {"document": copy.to_json() if copy else None, "why": why}
+            case Ship():
+                return await self._ship(errand)
+            case Verify():
+                self.diary.append(f"verify {stage} on AWS")
+                return to_plain(Verified(self.faults, self.superseded))
+            case RollBack(why=why):
+                self.diary.append(f"roll {stage} back on AWS: {why}")
+                if len(self.shipped) < 2:
+                    raise ConflictError("no release was live before this one")
+                return {"release": len(self.shipped) - 1, "outcome": "live"}
+        raise AssertionError(errand)
 
-    async def live(self, place: StagePlace, *, log: Path) -> ReleaseDocument | str:
-        return self.copies.get(place.stage) or f"{place.stage} has no live release on AWS to rehearse against"
-
-    async def ship(self, place: StagePlace, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
-        self.diary.append(f"ship {place.stage} on AWS")
+    async def _ship(self, errand: Ship) -> dict[str, Any]:
+        self.diary.append(f"ship {errand.stage} on AWS")
         if self.hold is not None:
             await self.hold.wait()
-        self.shipped.append((place, document, who))
-        what = {one.name: one.read_text() if one.is_file() else "a link" for one in place.folder.iterdir()}
-        self.seen.append(what)
-        ended = {"stage": place.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
+        self.shipped.append(errand)
+        self.seen.append(_files(errand.folder))
+        ended = {"stage": errand.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
         nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": self.url}
         return {**ended, "reason": "an alarm" if self.outcome != "live" else None, **nothing}
 
-    async def verify(self, place: StagePlace, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
-        self.diary.append(f"verify {place.stage} on AWS")
-        return Verified(self.faults, self.superseded)
 
-    async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]:
-        self.diary.append(f"roll {place.stage} back on AWS: {why}")
-        if len(self.shipped) < 2:
-            raise ConflictError("no release was live before this one")
-        return {"release": len(self.shipped) - 1, "outcome": "live"}
+def _files(folder: str) -> dict[str, str]:
+    return {one.name: one.read_text() if one.is_file() else "a link" for one in Path(folder).iterdir()}
 
 
 def stage_settings(name: str, **options: Any) -> StageSettings:
@@ -297,6 +308,10 @@ class PipelineBench:
                 found = to_plain(self.pipeline.document(run, full=True))
                 return {**found, "states": {step["name"]: step["state"] for step in found["steps"]}}
         raise AssertionError("a run without an end")
+
+    def candidate_of(self, run: int) -> ReleaseDocument:
+        file = self.pipeline.parts.workshop.of_run(run) / "candidate.json"
+        return ReleaseDocument.from_json(json.loads(file.read_text()))
 
     def log(self, run: int) -> str:
         return self.pipeline.parts.workshop.log(run).read_text()

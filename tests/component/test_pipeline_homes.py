@@ -23,7 +23,8 @@ from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
-from hitless.pipeline.errands import AwsErrands, StagePlace
+from hitless.homes.errands import TellOrigin
+from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
@@ -60,10 +61,12 @@ def test_a_promotion_to_aws_ships_the_engine_s_live_artifacts(tmp_path: Path) ->
         assert (run["state"], run["release"]) == ("succeeded", 1)
         assert run["states"]["rehearse"] == "skipped"
         assert run["states"]["verify"] == "succeeded"
-        ((place, document, who),) = bench.on_aws.shipped
-        assert {name: one.digest for name, one in document.artifacts.items()} == {"api": "sha256:1"}
-        assert document.promoted_from == PromotedFrom(Home.ENGINE, "dev", 1)
-        assert (document.commit, place.stage, who.actor, who.run) == (commit, "prod", "ada", "2")
+        (errand,) = bench.on_aws.shipped
+        given, who = errand.given, errand.given.who
+        assert who is not None
+        assert given.digests == {"api": "sha256:1"}
+        assert given.promoted_from == PromotedFrom(Home.ENGINE, "dev", 1)
+        assert (given.commit, errand.stage, who.actor, who.run) == (commit, "prod", "ada", "2")
         assert bench.engine.store.releases("prod") == (), "the engine serves nothing of it"
         assert bench.diary[-2:] == ["ship prod on AWS", "verify prod on AWS"]
         assert await bench.repository.head_of("prod") == commit
@@ -78,8 +81,8 @@ def test_a_push_to_a_stage_on_aws_ships_its_build(tmp_path: Path) -> None:
         bench.commit("5")
         run = await bench.end_of(await bench.push("staging"))
         assert (run["state"], run["states"]["test"]) == ("succeeded", "succeeded")
-        ((_, document, _),) = bench.on_aws.shipped
-        assert (document.artifacts["api"].digest, document.promoted_from) == ("sha256:5", None)
+        (errand,) = bench.on_aws.shipped
+        assert (errand.given.digests, errand.given.promoted_from) == ({"api": "sha256:5"}, None)
 
     tell_story(tmp_path, story)
 
@@ -166,8 +169,8 @@ def test_a_release_on_aws_cut_off_by_the_daemon_s_death_is_continued(tmp_path: P
             run = await later.end_of(2)
             assert (run["state"], run["release"]) == ("succeeded", 1)
             assert "the engine stopped during deploy: the run goes on" in later.log(2)
-            ((_, document, _),) = later.on_aws.shipped
-            assert document.artifacts["api"].digest == "sha256:1"
+            (errand,) = later.on_aws.shipped
+            assert errand.given.digests == {"api": "sha256:1"}
             await later.pipeline.stop()
 
     asyncio.run(until_killed())
@@ -192,10 +195,10 @@ def test_an_approval_ships_the_folder_as_it_was_at_the_promotion(tmp_path: Path)
         (folder / "serverless.yml").write_text("something else")
         bench.pipeline.approve(run, by="eve", why=None)
         assert (await bench.end_of(run))["state"] == "succeeded"
-        ((place, shipped, _),) = bench.on_aws.shipped
+        (errand,) = bench.on_aws.shipped
         assert bench.on_aws.seen == [{"serverless.yml": "as it was", "node_modules": "a link"}], "no data, no .git"
-        assert not place.folder.exists(), "nobody will ask for it again"
-        assert shipped.artifacts["api"].digest == "sha256:1"
+        assert not bench.pipeline.parts.workshop.service_of(run).exists(), "nobody will ask for it again"
+        assert errand.given.digests == {"api": "sha256:1"}
 
     tell_story(tmp_path, story)
 
@@ -334,7 +337,7 @@ def test_a_candidate_for_aws_is_rehearsed_against_the_live_release_there(tmp_pat
         assert asked["question"]["configuration"] == ["settings.shield: False → True"]
         bench.pipeline.approve(run, by="eve", why=None)
         assert (await bench.end_of(run))["state"] == "succeeded"
-        bench.on_aws.copies["prod"] = bench.on_aws.shipped[0][1]
+        bench.on_aws.copies["prod"] = bench.candidate_of(run)
         again = (await bench.pipeline.promote(Promotion("dev", "prod", document=document), actor="ada")).run
         asked = await bench.end_of(again)
         assert asked["states"]["rehearse"] == "skipped"
@@ -377,7 +380,7 @@ def test_an_errand_without_credentials_says_whose_environment_it_has(
 ) -> None:
     clock_on_aws(tmp_path, monkeypatch)
     with pytest.raises(MachineError, match="AWS cannot be reached") as failed:
-        asyncio.run(AwsErrands(tmp_path).origin(StagePlace(tmp_path, "prod")))
+        asyncio.run(AwsErrands(tmp_path)(TellOrigin(stage="prod", folder=str(tmp_path)), Origin))
     assert "that of the shell that ran `hitless up`" in failed.value.hint
 
 
@@ -387,7 +390,7 @@ def test_cancelling_an_aws_errand_closes_its_connection(tmp_path: Path, monkeypa
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
         async def asked_and_left() -> None:
-            asking = asyncio.create_task(AwsErrands(tmp_path).origin(StagePlace(tmp_path, "prod")))
+            asking = asyncio.create_task(AwsErrands(tmp_path)(TellOrigin(stage="prod", folder=str(tmp_path)), Origin))
             connection, _ = await asyncio.to_thread(silent.accept)
             with connection:
                 connection.settimeout(60)

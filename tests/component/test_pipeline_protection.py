@@ -205,7 +205,7 @@ def test_a_stage_on_aws_obeys_all_known_protection(tmp_path: Path, known_on_aws:
         assert run["state"] == "waiting_for_approval"
         bench.pipeline.approve(run["run"], by="bo", why=None)
         assert (await bench.end_of(run["run"]))["state"] == "succeeded"
-        bench.on_aws.copies["prod"] = bench.on_aws.shipped[0][1]
+        bench.on_aws.copies["prod"] = bench.candidate_of(run["run"])
         run = await bench.end_of((await bench.pipeline.promote(Promotion("dev", "prod"), actor="ada")).run)
         assert run["state"] == "succeeded", "it was approved, and is what is known now"
 

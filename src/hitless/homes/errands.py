@@ -26,8 +26,8 @@ class GivenArtifacts(msgspec.Struct, frozen=True):
 class Errand(msgspec.Struct, frozen=True, kw_only=True, tag_field="act"):
     """`folder` has the serverless.yml of the stage, `data` is the engine's data folder."""
 
-    stage: str = ""
-    folder: str = ""
+    stage: str
+    folder: str
     data: str = ""
 
 

@@ -20,7 +20,6 @@ from hitless.clock import timestamp
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import RunDocument, RunState, StepEnd, StepFailed, StepName, StepState, options_of
 from hitless.release.document import ReleaseDocument
@@ -145,16 +144,16 @@ class Course:
             (root / ".git").mkdir(exist_ok=True)  # the repository's root, above which a service file reads nothing
         return service_folder(root, self.path)
 
-    async def service_place(self, stage: str) -> StagePlace:
-        """The folder with the serverless.yml of a stage on AWS: the commit's, else the copy that a promotion kept, so
+    async def folder_for_aws(self) -> str:
+        """The folder with the serverless.yml of stages on AWS: the commit's, else the copy that a promotion kept, so
         that what is approved is what ships. Raises StepFailed if there is neither.
         """
         if await self.parts.holds(self.row.commit):
-            return StagePlace(await self.checkout("service"), stage)
+            return str(await self.checkout("service"))
         kept = self.parts.workshop.service_of(self.row.run)
         if not kept.exists():
             raise StepFailed("neither the repository nor a folder has the stage's configuration: push its commit")
-        return StagePlace(kept, stage)
+        return str(kept)
 
     def live(self) -> ReleaseDocument | None:
         """The live release of the run's stage."""

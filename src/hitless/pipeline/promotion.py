@@ -12,8 +12,8 @@ from hitless.clock import timestamp
 from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
+from hitless.homes.errands import TellOrigin
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import RunOptions, RunState, options_of
 from hitless.release.document import Origin
@@ -86,7 +86,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
             raise UsageError(
                 f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="give --service-dir"
             )
-        return await parts.on_aws.origin(StagePlace(Path(order.folder), order.source))
+        return await parts.on_aws(TellOrigin(stage=order.source, folder=order.folder), Origin)
     parts.engine.turn_of(order.source)
     live = parts.engine.live_release(order.source)
     if live is None:

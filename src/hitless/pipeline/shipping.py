@@ -12,12 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hitless.errors import HitlessError
+from hitless.homes.errands import CopyLive, GivenArtifacts, RollBack, Ship, Verify
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
 from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome, Result
+from hitless.release.result import Outcome, Result, Verified
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Home, SmokeRequest, StageSettings
@@ -93,19 +94,25 @@ class AwsByErrands:
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         if course.copied is None:
-            place = await course.service_place(course.stage)
-            course.copied = await course.parts.on_aws.live(place, log=course.log)
+            errand = CopyLive(stage=course.stage, folder=await course.folder_for_aws())
+            found = await course.parts.on_aws(errand, dict[str, Any], course.log)
+            course.copied = ReleaseDocument.from_json(found["document"]) if found["document"] else str(found["why"])
         return course.copied
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
             raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine only, not for AWS")
-        place = await course.service_place(course.stage)
-        return await course.parts.on_aws.ship(place, course.candidate, who_of(course), log=course.log)
+        document = course.candidate
+        given = GivenArtifacts(
+            document.digests, document.commit, document.message, document.promoted_from, who_of(course)
+        )
+        errand = Ship(stage=course.stage, folder=await course.folder_for_aws(), given=given)
+        return await course.parts.on_aws(errand, dict[str, Any], course.log)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
-        place = await course.service_place(course.stage)
-        found = await course.parts.on_aws.verify(place, course.candidate, release, log=course.log)
+        folder, digests = await course.folder_for_aws(), course.candidate.digests
+        errand = Verify(stage=course.stage, folder=folder, release=release, digests=digests)
+        found = await course.parts.on_aws(errand, Verified, course.log)
         if found.superseded:
             return None
         return (*found.faults, *await self._failed_at_its_url(course))
@@ -113,8 +120,9 @@ class AwsByErrands:
     async def rollback(self, course: Course, why: str) -> str:
         course.say(f"rolling back: {why}")
         try:
-            place, said = await course.service_place(course.stage), f"run {course.row.run}: {why}"
-            result = await course.parts.on_aws.rollback(place, said, log=course.log)
+            folder, said = await course.folder_for_aws(), f"run {course.row.run}: {why}"
+            errand = RollBack(stage=course.stage, folder=folder, why=said)
+            result = await course.parts.on_aws(errand, dict[str, Any], course.log)
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"
         return f"rolled back to release {result['release']}"

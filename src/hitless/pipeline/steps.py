@@ -10,6 +10,7 @@ from datetime import timedelta
 from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
+from hitless.homes.errands import FetchArtifacts
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.files import remove
@@ -73,9 +74,10 @@ async def build(course: Course) -> StepEnd:
     """Make the candidate from the commit, or from the artifacts of the release that is promoted."""
     origin = origin_of(course.parts.engine, course.row, course.parts.definition())
     if origin and origin.home is Home.AWS:
-        place = await course.service_place(origin.stage)
-        fetched = await course.parts.on_aws.fetch(place, origin, log=course.log)
-        course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
+        digests = tuple(origin.artifacts.values())
+        errand = FetchArtifacts(stage=origin.stage, folder=await course.folder_for_aws(), digests=digests)
+        fetched = await course.parts.on_aws(errand, dict[str, int], course.log)
+        course.say(f"{fetched['fetched']} artifacts fetched from the bucket of {origin.stage}, their digests checked")
     if origin and not await course.parts.holds(course.row.commit):
         return _candidate_of_folder(course, origin)
     folder, row = await course.checkout("package"), course.row
