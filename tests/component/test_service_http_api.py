@@ -95,7 +95,8 @@ def test_a_function_url_without_other_routes_is_the_default_route(folder: Path) 
     [read] = load(folder, HEAD + URL.format(url="true")).functions
     assert read.http_api == HttpApi((Route("ANY", DEFAULT_PATH),), URL_PAYLOAD)
     [read] = load(folder, HEAD + URL.format(url="{cors: {allowedOrigins: [https://a.example], maxAge: 5}}")).functions
-    assert read.http_api is not None and read.http_api.cors is not None
+    assert read.http_api is not None
+    assert read.http_api.cors is not None
     assert (read.http_api.cors.origins, read.http_api.cors.max_age_s) == (("https://a.example",), 5)
 
 

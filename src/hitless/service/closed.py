@@ -39,7 +39,8 @@ def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> 
     if not routes:
         have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "no event"
         return (root.get("functions") or root).fault(
-            f"the engine would serve nothing: it serves http and httpApi events or one function URL, and the functions have {have}",
+            "the engine would serve nothing: it serves http and httpApi events or one function URL, "
+            f"and the functions have {have}",
             "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
         )
     asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]
