@@ -31,14 +31,14 @@ class Bench:
         self.artifacts = FakeArtifacts()
         self.clock = FakeClock()
         self.hooks = FakeHooks(self.diary)
-        release_pools = ReleasePools(cast(Any, self.workers), self.gateway, self.artifacts, self.store, folder / "logs")
+        workers, gateway, artifacts = cast(Any, self.workers), cast(Any, self.gateway), cast(Any, self.artifacts)
         self.engine = Engine(
             service="shop",
             stages=("dev", "prod"),
             store=self.store,
-            pools=release_pools,
-            retention=Retention(self.store, self.artifacts, folder / "logs", self.clock),
-            hooks=self.hooks,
+            pools=ReleasePools(workers, gateway, artifacts, self.store, folder / "logs"),
+            retention=Retention(self.store, artifacts, folder / "logs", self.clock),
+            hooks=cast(Any, self.hooks),
             clock=self.clock,
         )
 

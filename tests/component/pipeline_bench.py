@@ -215,15 +215,15 @@ class PipelineBench:
         self.told: list[tuple[str, int]] = []
         self.heard: list[tuple[tuple[Notify, ...], RunDocument]] = []
         """Each notification: its targets and the run."""
-        artifacts = FakeArtifacts()
-        pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
+        artifacts = cast(Any, FakeArtifacts())
+        pools = ReleasePools(cast(Any, self.workers), cast(Any, self.gateway), artifacts, self.store, folder / "logs")
         self.engine = Engine(
             service="shop",
             stages=STAGES,
             store=self.store,
             pools=pools,
             retention=Retention(self.store, artifacts, folder / "logs", self.clock),
-            hooks=FakeHooks(self.diary),
+            hooks=cast(Any, FakeHooks(self.diary)),
             clock=self.clock,
         )
         workshop = replace(Workshop.of(folder, os.environ), work=folder / "work", user=None)

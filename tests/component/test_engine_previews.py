@@ -51,7 +51,7 @@ class PreviewBench(Bench):
             self.gateway.state = GatewayState.initial(["dev", "prod"], pools, shared=True)
             self.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
         self.records = PreviewRecords(self.store)
-        self.previews = Previews(self.engine, self.records, self.gateway, SETTINGS, pools_kept=kept)
+        self.previews = Previews(self.engine, self.records, cast(Any, self.gateway), SETTINGS, pools_kept=kept)
 
     def again(self) -> PreviewBench:
         self.store.close()

@@ -187,7 +187,7 @@ class Watch:
 
     def __init__(self, bench: Bench, pace: ScaleInPace | None = None) -> None:
         self.bench = bench
-        self.scaler = Scaler(bench.engine, bench.gateway, bench.clock, pace or ScaleInPace(2.0, 0.2))
+        self.scaler = Scaler(bench.engine, cast(Any, bench.gateway), bench.clock, pace or ScaleInPace(2.0, 0.2))
 
     async def see(self, row: PoolRow, *, busy: int, waiting: int = 0, ended: int = 0, seconds: float = 0.05) -> None:
         """Let time pass with this many busy workers, then sample; moves are carried out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -24,7 +24,7 @@ SETTINGS = PreviewSettings("dev", most=1)
 def with_previews(bench: PipelineBench, settings: PreviewSettings = SETTINGS) -> None:
     bench.gateway.state = GatewayState.initial(STAGES, 9, shared=True)
     bench.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
-    previews = Previews(bench.engine, PreviewRecords(bench.store), bench.gateway, settings, pools_kept=0)
+    previews = Previews(bench.engine, PreviewRecords(bench.store), cast(Any, bench.gateway), settings, pools_kept=0)
     bench.pipeline.parts = replace(bench.pipeline.parts, previews=previews)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -114,7 +114,7 @@ class Shop:
         artifacts = {function.name: ArtifactRef("sha256:1", False) for function in functions}
         document = replace(release_document(), functions=functions, artifacts=artifacts)
         self.release = Release("dev", 3, document)
-        self.hooks = LifecycleHooks(self, folder / "logs", folder / "scratch")
+        self.hooks = LifecycleHooks(cast(Any, self), folder / "logs", folder / "scratch")
         self.hook = hook
 
     def unpack(self, digest: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,8 +63,12 @@ class FakePool:
         return PoolStats((), self.done.count, {}, 0, 0, 0, 0, self.done)
 
 
+def fake_pool(done: Histogram, busy: int = 0) -> Any:
+    return FakePool(done, busy)
+
+
 def test_an_idle_pool_keeps_its_depth_and_its_sample() -> None:
-    pool = FakePool(histogram())
+    pool = fake_pool(histogram())
     assert next_depth(pool, DepthSample(), 4) == (DepthSample(), 4)
     pool.done = histogram((300, 50))
     seen, _ = next_depth(pool, DepthSample(), 4)
@@ -71,18 +76,18 @@ def test_an_idle_pool_keeps_its_depth_and_its_sample() -> None:
 
 
 def test_the_first_busy_second_of_a_new_pool_decides() -> None:
-    assert next_depth(FakePool(histogram((300, 50))), DepthSample(), 1)[1] == DEEP
-    assert next_depth(FakePool(histogram((300, 5_000))), DepthSample(), 4)[1] == SHALLOW
+    assert next_depth(fake_pool(histogram((300, 50))), DepthSample(), 1)[1] == DEEP
+    assert next_depth(fake_pool(histogram((300, 5_000))), DepthSample(), 4)[1] == SHALLOW
 
 
 def test_few_requests_or_a_long_one_give_depth_1_without_reading_histograms() -> None:
-    few, stuck = FakePool(histogram((20, 50))), FakePool(histogram(), busy=1)
+    few, stuck = fake_pool(histogram((20, 50))), fake_pool(histogram(), busy=1)
     assert (next_depth(few, DepthSample(), DEEP)[1], next_depth(stuck, DepthSample(), DEEP)[1]) == (SHALLOW, SHALLOW)
     assert (few.asked, stuck.asked) == (0, 0)
 
 
 def test_only_the_last_second_counts_and_a_gap_changes_nothing() -> None:
-    pool = FakePool(histogram((300, 90_000)))
+    pool = fake_pool(histogram((300, 90_000)))
     seen, depth = next_depth(pool, DepthSample(), 1)
     pool.done = histogram((300, 90_000), (1_000, 50))
     assert (depth, next_depth(pool, seen, depth)[1]) == (SHALLOW, DEEP)

@@ -9,11 +9,11 @@ second's requests were quick, and 1 otherwise. The decision is pure and is taken
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
-from hitless.workers.stats import EMPTY, Histogram, PoolStats, Pulse
+from hitless.workers.pool import Pool
+from hitless.workers.stats import EMPTY, Histogram
 from hitless.workers.usage import NO_WAITS, ProcessorWaits, read_waits
 
 PERIOD_S = 1.0
@@ -28,11 +28,6 @@ machine would get depth 1, which costs it most processor time (measured there: 4
 """
 MINIMUM_REQUESTS = 200
 """With fewer requests a second, a greater depth gains nothing, and the figures are noise."""
-
-
-class MeasuredPool(Protocol):
-    def pulse(self) -> Pulse: ...
-    def stats(self) -> PoolStats: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ def decide_depth(last_second: Histogram, wait_us: float = 0.0) -> int:
     return DEEP if p999_us is not None and p999_us <= QUICK_P999_US + WAITS_IN_P999 * wait_us else SHALLOW
 
 
-def next_depth(pool: MeasuredPool, before: DepthSample, depth: int) -> tuple[DepthSample, int]:
+def next_depth(pool: Pool, before: DepthSample, depth: int) -> tuple[DepthSample, int]:
     """The new sample, and the depth that the pool should have instead of `depth`.
 
     The depth does not change if the pool had no requests, nor at the first sample after it was idle.

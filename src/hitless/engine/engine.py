@@ -21,7 +21,7 @@ from hitless.errors import ConflictError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome, Result
 from hitless.release.who import NOBODY, Who
-from hitless.rollout.hooks import RolloutHooks
+from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.record import RolloutVerb
 from hitless.rollout.release import Release, release_of
@@ -44,7 +44,7 @@ class Engine:
         store: Store,
         pools: ReleasePools,
         retention: Retention,
-        hooks: RolloutHooks,
+        hooks: LifecycleHooks,
         clock: Clock,
     ) -> None:
         self.service, self.stages = service, stages

@@ -8,30 +8,19 @@ old ones.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.gateway.gateway import Gateway
 from hitless.rollout.pools import RETIRE_GRACE_S
 from hitless.store.store import PoolRow
-from hitless.workers.pool import Pool, PoolEvent
+from hitless.workers.fleet import Fleet
+from hitless.workers.pool import Pool
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
-class HealingFleet(Protocol):
-    @property
-    def events(self) -> asyncio.Queue[PoolEvent]: ...
-    async def replace_zygote(self, key: str) -> Pool: ...
-    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None: ...
-
-
-class GatewayEvents(Protocol):
-    @property
-    def events(self) -> asyncio.Queue[str]: ...
-
-
-async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
+async def heal_workers(engine: Engine, fleet: Fleet) -> None:
     """Record the workers' events, forever, and replace each zygote that died."""
     async with asyncio.TaskGroup() as replacements:
         while True:
@@ -42,7 +31,7 @@ async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
                 replacements.create_task(_replace_zygote(engine, fleet, event.key))
 
 
-async def _replace_zygote(engine: Engine, fleet: HealingFleet, key: str) -> None:
+async def _replace_zygote(engine: Engine, fleet: Fleet, key: str) -> None:
     """Retry until the pool has a new zygote or is no longer wanted."""
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None
@@ -72,6 +61,6 @@ def _row(engine: Engine, key: str) -> PoolRow | None:
     return next((row for row in engine.store.pools() if row.key == key), None)
 
 
-async def report_gateway_events(engine: Engine, gateway: GatewayEvents) -> None:
+async def report_gateway_events(engine: Engine, gateway: Gateway) -> None:
     while True:
         engine.say(await gateway.events.get())

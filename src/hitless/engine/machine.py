@@ -13,44 +13,26 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 import hitless
 from hitless.clock import Clock, timestamp
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
-from hitless.engine.healing import GatewayEvents, HealingFleet, heal_workers, report_gateway_events
-from hitless.engine.metrics import MetricsGateway, exposition
-from hitless.engine.previews import PreviewGateway, Previews
-from hitless.engine.readers import ReadersGateway, watch_readers
+from hitless.engine.healing import heal_workers, report_gateway_events
+from hitless.engine.metrics import exposition
+from hitless.engine.previews import Previews
+from hitless.engine.readers import watch_readers
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
-from hitless.engine.status import StatusGateway, read_gateway, status
+from hitless.engine.status import read_gateway, status
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import SHARED
 from hitless.release.status import EngineStatus, Status
 from hitless.scaling.decide import ScaleInPace
-from hitless.workers.pool import Pool
+from hitless.workers.fleet import Fleet
 
 SHUTDOWN_DRAIN_S = 30.0
 RESTART_PAUSE_S = 1.0
-
-
-class MachineFleet(HealingFleet, Protocol):
-    @property
-    def root_pid(self) -> int: ...
-    async def start(self) -> None: ...
-    async def adopt(self) -> dict[str, Pool]: ...
-    async def stop(self, *, force: bool = False) -> None: ...
-
-
-class MachineGateway(StatusGateway, MetricsGateway, ReadersGateway, GatewayEvents, PreviewGateway, Protocol):
-    @property
-    def haproxy_pid(self) -> int | None: ...
-    @property
-    def guardian_pid(self) -> int | None: ...
-    async def adopt(self) -> bool: ...
-    async def start(self, sockets: Mapping[str, socket.socket]) -> None: ...
-    async def stop(self, *, grace_s: float) -> None: ...
 
 
 class Machine:
@@ -59,8 +41,8 @@ class Machine:
     def __init__(
         self,
         engine: Engine,
-        fleet: MachineFleet,
-        gateway: MachineGateway,
+        fleet: Fleet,
+        gateway: Gateway,
         *,
         clock: Clock,
         listen: Callable[[], Mapping[str, socket.socket]],

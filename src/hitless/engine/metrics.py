@@ -7,15 +7,16 @@ the past, read the receipts. https://prometheus.io/docs/instrumenting/exposition
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import hitless
 from hitless.engine.engine import Engine
-from hitless.engine.status import GatewayLoads, counted_pools
+from hitless.engine.status import counted_pools
 from hitless.gateway.counts import PoolCounts
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.observe import BackendLoad
 from hitless.release.receipt import SavedCounts
 from hitless.rollout.counted import NOTHING
@@ -29,11 +30,7 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 """0.26 ms to 34 s, doubling. The workers' own finer buckets end at these bounds, so the counts are exact."""
 
 
-class MetricsGateway(GatewayLoads, Protocol):
-    async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
-
-
-async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
+async def exposition(engine: Engine, gateway: Gateway) -> bytes:
     """All figures as text. While HAProxy is away, its figures are missing."""
     families = [*_engine_metrics(engine), *_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()

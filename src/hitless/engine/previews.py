@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
 
 from hitless.clock import timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
@@ -31,13 +31,6 @@ EXPIRY_CHECK_S = 10.0
 BRANCH_VARIABLE = "HITLESS_PREVIEW"
 
 
-class PreviewGateway(Protocol):
-    @property
-    def state(self) -> GatewayState: ...
-    @property
-    def addresses(self) -> Mapping[str, tuple[str, int]]: ...
-
-
 class Previews:
     """All previews of one engine."""
 
@@ -45,7 +38,7 @@ class Previews:
         self,
         engine: Engine,
         records: PreviewRecords,
-        gateway: PreviewGateway,
+        gateway: Gateway,
         settings: PreviewSettings,
         *,
         pools_kept: int,

@@ -12,12 +12,13 @@ little: a worker gets one request too many for an instant.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.observe import ServerLoad
 from hitless.gateway.view import ServerKey
 from hitless.rollout.servers import servers_of
@@ -29,11 +30,6 @@ ACTIVE_PERIOD_S: Final = 0.025
 PERIOD_S: Final = 0.1
 SAMPLES: Final = 80
 """Samples after a large response, before the pool is left alone."""
-
-
-class ReadersGateway(Protocol):
-    async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
-    async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -80,7 +76,7 @@ class SlowReaders:
         self.reading[key] = 2 * held if starved else held
 
 
-async def watch_readers(engine: Engine, gateway: ReadersGateway, clock: Clock) -> None:
+async def watch_readers(engine: Engine, gateway: Gateway, clock: Clock) -> None:
     """Watch every pool, forever."""
     watched: dict[str, ReadersPool] = {}
     readers = SlowReaders()
@@ -107,7 +103,7 @@ def _may_have_slow_readers(one: ReadersPool, pool: Pool) -> bool:
 
 
 async def _observe_servers(
-    active: list[tuple[ReadersPool, Pool]], readers: SlowReaders, gateway: ReadersGateway, living: Mapping[str, Pool]
+    active: list[tuple[ReadersPool, Pool]], readers: SlowReaders, gateway: Gateway, living: Mapping[str, Pool]
 ) -> None:
     workers: dict[ServerKey, tuple[ReadersPool, Pool, WorkerAddress]] = {
         (one.row.gateway_pool, server.key): (one, pool, worker)

@@ -9,8 +9,8 @@ import asyncio
 import shutil
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
+from hitless.artifact.store import ArtifactStore
 from hitless.clock import Clock, timestamp
 from hitless.store.store import Store
 
@@ -21,14 +21,10 @@ RECENT = timedelta(hours=1)
 """Releases that a rollout of the last hour shipped or replaced are kept for a rollback."""
 
 
-class PrunableArtifacts(Protocol):
-    def prune(self, keep: set[str]) -> list[str]: ...
-
-
 class Retention:
     """Forgets old releases of a stage, and removes the artifacts and logs that no release uses."""
 
-    def __init__(self, store: Store, artifacts: PrunableArtifacts, logs: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, artifacts: ArtifactStore, logs: Path, clock: Clock) -> None:
         self._store, self._artifacts, self._logs, self._clock = store, artifacts, logs, clock
 
     async def apply(self, stage: str) -> list[int]:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.engine.memory import EngineMemory
-from hitless.engine.status import GatewayLoads
 from hitless.errors import HitlessError
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.observe import BackendLoad
 from hitless.scaling.bounds import Bounds, bounds_of
 from hitless.scaling.decide import NEGLIGIBLE, Decision, LoadHistory, PoolLoad, ScaleInPace, decide
@@ -75,7 +75,7 @@ class ScaledPool:
 class Scaler:
     """Scales every living pool of an engine."""
 
-    def __init__(self, engine: Engine, gateway: GatewayLoads, clock: Clock, pace: ScaleInPace) -> None:
+    def __init__(self, engine: Engine, gateway: Gateway, clock: Clock, pace: ScaleInPace) -> None:
         self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
         self._memory = EngineMemory(engine)
         self._measuring: asyncio.Task[None] | None = None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from hitless.engine.engine import Engine
-from hitless.gateway.observe import BackendLoad
+from hitless.gateway.gateway import Gateway
 from hitless.release.receipt import SavedCounts, Side
 from hitless.release.result import whole
 from hitless.release.status import (
@@ -38,16 +37,7 @@ from hitless.workers.pool import Pool
 from hitless.workers.stats import WorkerStats
 
 
-class GatewayLoads(Protocol):
-    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
-
-
-class StatusGateway(GatewayLoads, Protocol):
-    @property
-    def reading(self) -> Mapping[str, int]: ...
-
-
-async def read_gateway(engine: Engine, gateway: StatusGateway) -> dict[str, GatewayFigures]:
+async def read_gateway(engine: Engine, gateway: Gateway) -> dict[str, GatewayFigures]:
     """Every pool's figures at the gateway, by the pool's key; pools that HAProxy does not report are missing."""
     rows = engine.store.pools()
     loads = await gateway.loads([row.gateway_pool for row in rows])

@@ -20,7 +20,7 @@ from hitless.release.receipt import ReceiptFacts
 from hitless.release.result import Outcome
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.alarms import Reading
-from hitless.rollout.hooks import RolloutHooks
+from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
 from hitless.rollout.record import RolloutState, RolloutVerb, Say
@@ -40,7 +40,7 @@ class EngineParts:
     store: Store
     pools: ReleasePools
     retention: Retention
-    hooks: RolloutHooks
+    hooks: LifecycleHooks
     clock: Clock
     say: Say
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from hitless.artifact.store import ArtifactStore
 from hitless.errors import CandidateFailedError
 from hitless.rollout.hook_endpoint import Execution, serve_hook
-from hitless.rollout.release import Release, RolloutArtifacts, pool_spec
+from hitless.rollout.release import Release, pool_spec
 from hitless.service.model import Function
 from hitless.worker.spec import PoolSpec
 from hitless.workers.invoke import InvokeResult, invoke_once
@@ -34,13 +35,6 @@ class HookResult:
     sentence: str
 
 
-class RolloutHooks(Protocol):
-    """`LifecycleHooks` as rollouts use it."""
-
-    def clear(self) -> None: ...
-    async def run(self, hook: Hook, function: str, release: Release) -> HookResult: ...
-
-
 LOG_NAME = "hook.log"
 
 _CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|sso_\w+|login_session)\s*=", re.M)
@@ -50,7 +44,7 @@ _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", 
 class LifecycleHooks:
     """Runs each hook in a process of its own. Hooks of several stages may run at once."""
 
-    def __init__(self, artifacts: RolloutArtifacts, logs: Path, scratch: Path) -> None:
+    def __init__(self, artifacts: ArtifactStore, logs: Path, scratch: Path) -> None:
         """`scratch`: a folder of the engine's own for the files of invocations."""
         self._artifacts, self._logs, self._scratch = artifacts, logs, scratch
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from hitless.artifact.store import ArtifactStore
 from hitless.errors import ConflictError
 from hitless.gateway.counts import PoolCounts, counts_from_flat, flat_counts
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
     EVERY,
@@ -30,10 +32,11 @@ from hitless.release.receipt import SavedCounts
 from hitless.rollout import servers
 from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
-from hitless.rollout.release import Release, RolloutArtifacts, pool_spec, preflights_of, release_of
+from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
+from hitless.workers.fleet import Fleet
 from hitless.workers.pool import Pool
 from hitless.workers.stats import EMPTY, Histogram
 
@@ -52,9 +55,9 @@ class ReleasePools:
 
     def __init__(
         self,
-        workers: servers.RolloutFleet,
-        gateway: servers.RolloutGateway,
-        artifacts: RolloutArtifacts,
+        workers: Fleet,
+        gateway: Gateway,
+        artifacts: ArtifactStore,
         store: Store,
         logs: Path,
     ) -> None:

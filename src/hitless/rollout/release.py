@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
@@ -13,10 +11,6 @@ from hitless.service.model import Cors, Function, Route
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import CorsSpec, PoolSpec, RouteSpec
-
-
-class RolloutArtifacts(Protocol):
-    def unpack(self, digest: str) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)

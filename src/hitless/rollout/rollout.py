@@ -17,7 +17,7 @@ from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.release.result import Outcome, Result
 from hitless.release.smoke import first_request
 from hitless.rollout.alarms import ALARM_PERIOD_S, CandidateWatch, Reading, ReleaseTraffic, TrafficWindow, Verdict
-from hitless.rollout.hooks import Hook, RolloutHooks
+from hitless.rollout.hooks import Hook, LifecycleHooks
 from hitless.rollout.record import Recorded, RolloutState, RolloutVerb
 from hitless.rollout.smoke import smoke_workers
 from hitless.service.model import SmokeRequest
@@ -39,7 +39,7 @@ class Rollout(Recorded):
     `cause`: why the engine itself began it. `committed`: nothing can stop it any more. `guarded`: a guard may follow.
     """
 
-    hooks: RolloutHooks
+    hooks: LifecycleHooks
     cause: str | None = None
     committed: bool = False
     guarded: bool = True

@@ -7,37 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.errors import EngineError
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import API_GATEWAY_LIMIT_MS, GatewayState, ServerMode, ServerState
 from hitless.store.store import PoolRow
-from hitless.worker.spec import PoolSpec
+from hitless.workers.fleet import Fleet
 from hitless.workers.pool import Pool
 
 READY_WITHIN_S = 10.0
 """A fork takes milliseconds, but a pool of fresh processes imports the handler in each of them."""
-
-
-class RolloutFleet(Protocol):
-    async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
-    async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> Pool: ...
-    def present(self, key: str) -> Pool: ...
-    async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
-
-
-class RolloutGateway(Protocol):
-    @property
-    def state(self) -> GatewayState: ...
-    @property
-    def reading(self) -> Mapping[str, int]: ...
-    async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
-    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool: ...
-    async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool: ...
-    async def counts(self) -> Mapping[str, PoolCounts]: ...
 
 
 GatewayChange = Callable[[Callable[[GatewayState], GatewayState]], Awaitable[None]]
@@ -48,7 +30,7 @@ class PoolServers:
     """The servers of living pools. Each pool has one change at a time."""
 
     def __init__(
-        self, workers: RolloutFleet, gateway: RolloutGateway, change: GatewayChange, living: MutableMapping[str, Pool]
+        self, workers: Fleet, gateway: Gateway, change: GatewayChange, living: MutableMapping[str, Pool]
     ) -> None:
         self._workers, self._gateway, self._change, self._living = workers, gateway, change, living
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
