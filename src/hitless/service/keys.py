@@ -34,18 +34,6 @@ class Key:
     effect: str = ""
 
 
-def _used(parent: str, keys: str) -> list[Key]:
-    return [Key(f"{parent}{key}", Here.USED) for key in keys.split()]
-
-
-def _aws(parent: str, keys: str) -> list[Key]:
-    return [Key(f"{parent}{key}", Here.AWS) for key in keys.split()]
-
-
-def _noticed(parent: str, effects: Mapping[str, str]) -> list[Key]:
-    return [Key(f"{parent}{key}", Here.NOTICED, effect) for keys, effect in effects.items() for key in keys.split()]
-
-
 _EVENT = "events of this kind do not arrive here; only http and httpApi routes do"
 _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
@@ -55,148 +43,116 @@ _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
 
-KEYS: tuple[Key, ...] = (
-    *_used("", "service provider functions package custom params stages useDotenv"),
-    *_noticed(
-        "",
-        {
-            "plugins": "plugins do not run here",
-            "resources": "no CloudFormation resource is made here; functions use existing resources by name",
-            "layers": _LAYERS,
-        },
-    ),
-    *_aws(
-        "",
+_EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
+    "": {
+        "service provider functions package custom params stages useDotenv": Here.USED,
+        "plugins": "plugins do not run here",
+        "resources": "no CloudFormation resource is made here; functions use existing resources by name",
+        "layers": _LAYERS,
         "frameworkVersion configValidationMode deprecationNotificationMode disabledDeprecations variablesResolutionMode"
         " unresolvedVariablesNotificationMode enableLocalInstallationFallback projectDir console org app tenant"
-        " licenseKey build outputs state dashboard",
-    ),
-    *_used("service.", "name"),
-    *_aws("service.", "awsKmsKeyArn"),
-    *_used("package.", "patterns include exclude individually"),
-    *_noticed("package.", {"artifact": _KEPT_OUT}),
-    *_aws("package.", "path excludeDevDependencies"),
-    *_used("provider.", "name runtime stage region memorySize timeout environment architecture apiGateway httpApi"),
-    *_noticed(
-        "provider.",
-        {
-            "vpc": _NETWORK,
-            "layers": _LAYERS,
-            "tracing": _TRACING,
-            "logDataProtectionPolicy": "log lines are not masked here",
-            "ecr": "container images are not run here",
-            "alb websocket": _EVENT,
-            "websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription": _EVENT,
-            "apiKeys usagePlan": _API_KEYS,
-            "resourcePolicy": _POLICY,
-            "cloudFront": "there is no CloudFront before this home",
-            "endpointType": "the listener is reachable as custom.hitless.stages.*.listen says",
-        },
-    ),
-    *_aws(
-        "provider.",
+        " licenseKey build outputs state dashboard": Here.AWS,
+    },
+    "service.": {"name": Here.USED, "awsKmsKeyArn": Here.AWS},
+    "package.": {
+        "patterns include exclude individually": Here.USED,
+        "artifact": _KEPT_OUT,
+        "path excludeDevDependencies": Here.AWS,
+    },
+    "provider.": {
+        "name runtime stage region memorySize timeout environment architecture apiGateway httpApi": Here.USED,
+        "vpc": _NETWORK,
+        "layers": _LAYERS,
+        "tracing": _TRACING,
+        "logDataProtectionPolicy": "log lines are not masked here",
+        "ecr": "container images are not run here",
+        "alb websocket": _EVENT,
+        "websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription": _EVENT,
+        "apiKeys usagePlan": _API_KEYS,
+        "resourcePolicy": _POLICY,
+        "cloudFront": "there is no CloudFront before this home",
+        "endpointType": "the listener is reachable as custom.hitless.stages.*.listen says",
         "profile stackName tags stackTags deploymentMethod notificationArns stackParameters disableRollback"
         " rollbackConfiguration runtimeManagement logRetentionInDays kmsKeyArn lambdaHashingVersion versionFunctions"
         " deploymentPrefix deploymentBucket apiName iam iamManagedPolicies iamRoleStatements role"
         " rolePermissionsBoundary cfnRole logs stackPolicy s3 eventBridge kinesis vpcEndpointIds build domain domains"
-        " observability resolver resolvers alerts",
-    ),
-    *_noticed(
-        "provider.apiGateway.",
-        {
-            "apiKeys usagePlan apiKeySourceType": _API_KEYS,
-            "resourcePolicy": _POLICY,
-            "binaryMediaTypes": "isBase64Encoded of a response decides here what is binary, not media types",
-            "minimumCompressionSize": "responses are not compressed here",
-            "request": "requests are not validated against models here",
-            "restApiId restApiRootResourceId restApiResources websocketApiId": "the API joins no other one here",
-            "timeoutInMillis": "the gateway's limit here is 29 s",
-            "stage": "stages here are those of custom.hitless.stages",
-        },
-    ),
-    *_aws("provider.apiGateway.", "description disableDefaultEndpoint metrics shouldStartNameWithService"),
-    *_used("provider.httpApi.", "payload cors"),
-    *_noticed(
-        "provider.httpApi.",
-        {
-            "authorizers": "authorizers are not asked here: a route is served only if custom.hitless.open names it",
-            "id": "the API joins no other one here",
-        },
-    ),
-    *_aws(
-        "provider.httpApi.",
-        "name metrics disableDefaultEndpoint shouldStartNameWithService useProviderTags timeout",
-    ),
-    *_used(
-        "functions.*.",
+        " observability resolver resolvers alerts": Here.AWS,
+    },
+    "provider.apiGateway.": {
+        "apiKeys usagePlan apiKeySourceType": _API_KEYS,
+        "resourcePolicy": _POLICY,
+        "binaryMediaTypes": "isBase64Encoded of a response decides here what is binary, not media types",
+        "minimumCompressionSize": "responses are not compressed here",
+        "request": "requests are not validated against models here",
+        "restApiId restApiRootResourceId restApiResources websocketApiId": "the API joins no other one here",
+        "timeoutInMillis": "the gateway's limit here is 29 s",
+        "stage": "stages here are those of custom.hitless.stages",
+        "description disableDefaultEndpoint metrics shouldStartNameWithService": Here.AWS,
+    },
+    "provider.httpApi.": {
+        "payload cors": Here.USED,
+        "authorizers": "authorizers are not asked here: a route is served only if custom.hitless.open names it",
+        "id": "the API joins no other one here",
+        "name metrics disableDefaultEndpoint shouldStartNameWithService useProviderTags timeout": Here.AWS,
+    },
+    "functions.*.": {
         "handler runtime memorySize timeout environment architecture events description package"
-        " provisionedConcurrency reservedConcurrency httpApi module url",
-    ),
-    *_noticed(
-        "functions.*.",
-        {
-            "name": "context.function_name is service-stage-function here",
-            "layers": _LAYERS,
-            "vpc": _NETWORK,
-            "tracing": _TRACING,
-            "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
-            "fileSystemConfig": "no file system is mounted here",
-            "ephemeralStorageSize": "/tmp is the machine's, of its size",
-            "logs": "log lines are as the handler writes them",
-            "logDataProtectionPolicy": "log lines are not masked here",
-            "disableLogs": "logs are kept here all the same",
-            "condition": "conditions are CloudFormation's; the function runs here in any case",
-            "durableConfig tenancyConfig capacityProvider": "not done here",
-        },
-    ),
-    *_aws(
-        "functions.*.",
+        " provisionedConcurrency reservedConcurrency httpApi module url": Here.USED,
+        "name": "context.function_name is service-stage-function here",
+        "layers": _LAYERS,
+        "vpc": _NETWORK,
+        "tracing": _TRACING,
+        "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
+        "fileSystemConfig": "no file system is mounted here",
+        "ephemeralStorageSize": "/tmp is the machine's, of its size",
+        "logs": "log lines are as the handler writes them",
+        "logDataProtectionPolicy": "log lines are not masked here",
+        "disableLogs": "logs are kept here all the same",
+        "condition": "conditions are CloudFormation's; the function runs here in any case",
+        "durableConfig tenancyConfig capacityProvider": "not done here",
         "awsKmsKeyArn kmsKeyArn dependsOn maximumEventAge maximumRetryAttempts role iam iamRoleStatements"
         " iamRoleStatementsInherit iamRoleStatementsName runtimeManagement"
-        " snapStart tags versionFunction recursiveLoop logRetentionInDays build alerts targetAlias",
-    ),
-    *_used("functions.*.httpApi.", "payload"),
-    *_used("functions.*.url.", "cors"),
-    *_noticed(
-        "functions.*.url.",
-        {
-            "authorizer": _AUTHORIZER,
-            "invokeMode": "responses are sent when they are complete; nothing is streamed here",
-        },
+        " snapStart tags versionFunction recursiveLoop logRetentionInDays build alerts targetAlias": Here.AWS,
+    },
+    "functions.*.httpApi.": {"payload": Here.USED},
+    "functions.*.url.": {
+        "cors": Here.USED,
+        "authorizer": _AUTHORIZER,
+        "invokeMode": "responses are sent when they are complete; nothing is streamed here",
+    },
+    "functions.*.package.": {
+        "patterns include exclude": Here.USED,
+        "artifact": _KEPT_OUT,
+        "individually": "set package.individually for the whole service: functions are packaged alike here",
+    },
+    "functions.*.events.*.": {
+        "http httpApi": Here.USED,
+        "activemq alb alexaSkill alexaSmartHome cloudFront cloudwatchEvent cloudwatchLog cognitoUserPool"
+        " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
+    },
+    "functions.*.events.*.http.": {
+        "method path cors": Here.USED,
+        "authorizer": _AUTHORIZER,
+        "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
+        "request": "parameters, models and templates are not checked here; the handler gets each request",
+        "response": "responses go out as the handler returns them",
+        "async": "the client waits for the response here",
+        "integration connectionId connectionType": "each route is a Lambda proxy integration here",
+        "timeoutInMillis": "the gateway's limit here is 29 s",
+        "operationId": Here.AWS,
+    },
+    "functions.*.events.*.httpApi.": {"method path": Here.USED, "authorizer": _AUTHORIZER},
+}
+"""Parent → its keys → what they do here; a sentence for a noticed key."""
+
+KEYS: tuple[Key, ...] = (
+    *(
+        Key(parent + key, effect) if isinstance(effect, Here) else Key(parent + key, Here.NOTICED, effect)
+        for parent, effects in _EFFECTS.items()
+        for keys, effect in effects.items()
+        for key in keys.split()
     ),
     Key("functions.*.image", Here.REFUSED, "container images are not run here; write handler and runtime"),
-    *_used("functions.*.package.", "patterns include exclude"),
-    *_noticed(
-        "functions.*.package.",
-        {
-            "artifact": _KEPT_OUT,
-            "individually": "set package.individually for the whole service: functions are packaged alike here",
-        },
-    ),
-    *_used("functions.*.events.*.", "http httpApi"),
-    *_noticed(
-        "functions.*.events.*.",
-        {
-            "activemq alb alexaSkill alexaSmartHome cloudFront cloudwatchEvent cloudwatchLog cognitoUserPool"
-            " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
-        },
-    ),
-    *_used("functions.*.events.*.http.", "method path cors"),
-    *_noticed(
-        "functions.*.events.*.http.",
-        {
-            "authorizer": _AUTHORIZER,
-            "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
-            "request": "parameters, models and templates are not checked here; the handler gets each request",
-            "response": "responses go out as the handler returns them",
-            "async": "the client waits for the response here",
-            "integration connectionId connectionType": "each route is a Lambda proxy integration here",
-            "timeoutInMillis": "the gateway's limit here is 29 s",
-        },
-    ),
-    *_aws("functions.*.events.*.http.", "operationId"),
-    *_used("functions.*.events.*.httpApi.", "method path"),
-    *_noticed("functions.*.events.*.httpApi.", {"authorizer": _AUTHORIZER}),
 )
 
 QUIET_PLUGINS = {
