@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hitless.errors import CandidateFailedError, EngineError
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.counts import Counts
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import GatewayState
 from hitless.release.document import ArtifactRef, ReleaseDocument
@@ -165,7 +165,7 @@ class FakeGateway:
 
     diary: list[str]
     state: GatewayState
-    requests: dict[str, PoolCounts] = field(default_factory=dict)
+    requests: dict[str, Counts] = field(default_factory=dict)
     on_apply: Callable[[GatewayState], None] | None = None
     draining: asyncio.Event | None = None
     load: dict[str, BackendLoad] = field(default_factory=dict)
@@ -204,7 +204,7 @@ class FakeGateway:
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
         return {pool: self.load.get(pool, BackendLoad(0, 0)) for pool in pools}
 
-    async def counts(self) -> Mapping[str, PoolCounts]:
+    async def counts(self) -> Mapping[str, Counts]:
         return self.requests
 
 

@@ -12,7 +12,6 @@ import pytest
 from hitless.engine.recovery import recover
 from hitless.engine.releases import releases
 from hitless.errors import ConflictError, EngineError
-from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import AlarmSettings
@@ -42,7 +41,7 @@ def guarded(number: int) -> Any:
 
 
 def fails(bench: Bench, pool: str = "p01") -> None:
-    bench.gateway.requests[pool] = PoolCounts(requests=100, by_class={"5xx": 30})
+    bench.gateway.requests[pool] = {"requests": 100, "5xx": 30}
 
 
 def releases_that_run(bench: Bench) -> set[int]:
@@ -183,7 +182,7 @@ def test_the_next_deploy_ends_the_guard_and_drains_the_previous_release(tmp_path
 def test_a_rollback_in_the_guard_starts_no_workers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
-        bench.gateway.requests["p00"] = PoolCounts(requests=500, by_class={"5xx": 3})
+        bench.gateway.requests["p00"] = {"requests": 500, "5xx": 3}
         bench.diary.clear()
         started = await bench.engine.rollback("dev", None)
         assert isinstance(started, Rollout)

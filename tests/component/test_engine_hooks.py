@@ -11,7 +11,6 @@ import pytest
 
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.errors import EngineError
-from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.release.result import Result
 from hitless.rollout.hooks import Hook
@@ -151,7 +150,7 @@ def test_an_alarm_during_the_post_traffic_hook_ends_the_hook(tmp_path: Path) -> 
         await until(lambda: "pre_traffic r2" in bench.diary)
         bench.hooks.hold = asyncio.Event()
         await until(lambda: "post_traffic r2" in bench.diary)
-        bench.gateway.requests["p01"] = PoolCounts(requests=50, by_class={"5xx": 50})
+        bench.gateway.requests["p01"] = {"requests": 50, "5xx": 50}
         result = await bench.end(started)
         assert (result["outcome"], "50 of 50 requests failed" in result["reason"]) == ("rolled_back", True)
         assert "post_traffic r2 is cut off" in bench.diary

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
-from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.release.smoke import first_request
 from hitless.service.model import Function, Route, SmokeRequest
@@ -246,11 +245,11 @@ def test_a_canary_bakes_and_then_takes_all_traffic(tmp_path: Path) -> None:
 def test_an_alarm_on_the_candidates_own_traffic_shifts_back(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
-        bench.gateway.requests["p01"] = PoolCounts(requests=1000, by_class={"5xx": 500})
+        bench.gateway.requests["p01"] = {"requests": 1000, "5xx": 500}
 
         def traffic(state: GatewayState) -> None:
             if state.stage("dev").weight:
-                bench.gateway.requests["p01"] = PoolCounts(requests=1100, by_class={"5xx": 503})
+                bench.gateway.requests["p01"] = {"requests": 1100, "5xx": 503}
 
         bench.gateway.on_apply = traffic
         result = await bench.deploy(digest="sha256:2", strategy="Canary10Percent5Minutes")

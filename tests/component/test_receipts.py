@@ -28,7 +28,7 @@ from hitless.api.server import PeerProtocol, user_of
 from hitless.engine.recovery import recover
 from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.counts import Counts
 from hitless.gateway.state import GatewayState
 from hitless.receipts.page import write_whole
 from hitless.receipts.words import headline
@@ -45,8 +45,8 @@ from tests.fakes import release_document
 pytestmark = pytest.mark.component
 
 
-def counts(requests: int, failed: int = 0, restarts: int = 0) -> PoolCounts:
-    return PoolCounts(requests=requests, by_class={"2xx": requests - failed, "5xx": failed}, restarts=restarts)
+def counts(requests: int, failed: int = 0, restarts: int = 0) -> Counts:
+    return {"requests": requests, "2xx": requests - failed, "5xx": failed, "restarts": restarts}
 
 
 def traffic_on(bench: Bench) -> None:
@@ -138,7 +138,7 @@ def test_every_request_of_a_guard_s_rollback_is_in_one_of_two_receipts(tmp_path:
     seen = {"p00": 0, "p01": 0}
 
     async def story(bench: Bench) -> None:
-        async def more_at_each_reading() -> dict[str, PoolCounts]:
+        async def more_at_each_reading() -> dict[str, Counts]:
             seen["p00"], seen["p01"] = seen["p00"] + 7, seen["p01"] + (10 if bench.store.pools("dev", 2) else 0)
             return {pool: counts(number, number // 2 if pool == "p01" else 0) for pool, number in seen.items()}
 

@@ -202,7 +202,7 @@ def test_invalid_requests_are_refused_and_reach_no_worker(request_bytes: bytes) 
         async with serving() as (gateway, _, address):
             answer = await asyncio.to_thread(raw, address, request_bytes)
             assert answer.split(b" ", 2)[1] in (b"400", b"422", b"501")
-            assert (await gateway.counts())["p00"].requests == 0
+            assert (await gateway.counts())["p00"]["requests"] == 0
 
     asyncio.run(scenario())
 
@@ -219,7 +219,7 @@ def test_a_length_beside_chunks_does_not_smuggle_a_second_request() -> None:
             answer = await asyncio.to_thread(raw, address, head + smuggled)
             assert answer.count(b"HTTP/1.1 ") == 1
             assert b"smuggled" not in answer
-            assert (await gateway.counts())["p00"].requests <= 1
+            assert (await gateway.counts())["p00"]["requests"] <= 1
 
     asyncio.run(scenario())
 
@@ -266,7 +266,7 @@ def test_a_request_whose_worker_died_is_retried_three_times() -> None:
         async with serving(count=5) as (gateway, workers, address):
             answer = ask(address, "/die", "POST", b"{}")
             assert answer.status == 502
-            assert (await gateway.counts())["p00"].retries == 3
+            assert (await gateway.counts())["p00"]["retries"] == 3
             await until(lambda: [p.poll() for p in workers.running.values()].count(None) == 1, "four workers' ends")
             assert ask(address, "/zones").status == 200
 

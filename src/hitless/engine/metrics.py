@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 import hitless
 from hitless.engine.engine import Engine
 from hitless.engine.status import counted_pools
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.counts import CLASSES, Counts
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.observe import BackendLoad
 from hitless.release.receipt import SavedCounts
@@ -66,7 +66,7 @@ def _engine_metrics(engine: Engine) -> Iterator[Metric]:
     yield from (info, live, weight)
 
 
-def _listener_metrics(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
+def _listener_metrics(stages: Mapping[str, Counts]) -> Iterator[Metric]:
     answers = CounterMetricFamily(
         "hitless_stage_answers",
         "Responses of a stage's listener by status class, including those without a pool (403, 413, 503).",
@@ -74,9 +74,9 @@ def _listener_metrics(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
     )
     restarts = CounterMetricFamily("hitless_gateway_restarts", "Restarts of HAProxy.")
     for stage, counts in stages.items():
-        for name, number in counts.by_class.items():
-            answers.add_metric((stage, name), number)
-    restarts.add_metric((), max((counts.restarts for counts in stages.values()), default=0))
+        for name in CLASSES:
+            answers.add_metric((stage, name), counts.get(name, 0))
+    restarts.add_metric((), max((counts["restarts"] for counts in stages.values()), default=0))
     yield from (answers, restarts)
 
 

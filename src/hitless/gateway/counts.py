@@ -8,7 +8,7 @@ later releases and its counts go on: take the difference between two readings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -17,51 +17,23 @@ from hitless.errors import EngineError
 from hitless.gateway.observe import is_pool, parse_info, parse_stat
 from hitless.gateway.state import LIVE_SERVER, shield_of, trial_of
 
-_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-_COLUMNS = {"requests": "stot", "retries": "wretr", **{name: f"hrsp_{name}" for name in _CLASSES}}
-_PLAIN = ("requests", "retries", "restarts", "tried_5xx", "shield_5xx")
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
+_COLUMNS = {"requests": "stot", "retries": "wretr", **{name: f"hrsp_{name}" for name in CLASSES}}
 
-_HANDED_OVER = "handed_over_"
+HANDED_OVER = "handed_over_"
 
 STAGE_PREFIX = "stage_"
 
 
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """The gateway's counts of one pool (or stage): requests, responses by status class (including the gateway's own
-    502, 503 and 504), and `retries`, requests that were sent a second time. `restarts`: restarts of HAProxy;
-    whatever it counted after its last reading is lost.
+Counts = Mapping[str, int]
+"""One pool's (or stage's) counts by name: `requests`, responses by class (`2xx` …, the gateway's own 502, 503 and 504
+too), and `retries`, requests that were sent a second time. `restarts`: of HAProxy; whatever it counted after its last
+reading is lost. Missing ones are 0.
 
-    `handed_over`: requests that went to the live release after this pool failed them, and its responses by class, as
-    `requests`, `2xx` …; they also count for the live release's pool. `tried_5xx`: the pool's 5xx responses that went to
-    its shield and not to a client; `shield_5xx`: the shield's own 5xx to clients.
-    """
-
-    requests: int = 0
-    by_class: Mapping[str, int] = field(default_factory=dict)
-    retries: int = 0
-    restarts: int = 0
-    tried_5xx: int = 0
-    shield_5xx: int = 0
-    handed_over: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def shielded(self) -> int:
-        """Requests that failed here and that the live release answered."""
-        return self.handed_over.get("requests", 0) - self.handed_over.get("5xx", 0)
-
-    @property
-    def failed(self) -> int:
-        """Requests that clients saw fail: 5xx responses, including the gateway's own. Not the pool's minus `shielded`:
-        a worker that dies on a connection in use gives its shield no response, and none is counted.
-        """
-        return self.by_class.get("5xx", 0) - self.tried_5xx + self.shield_5xx
-
-    def minus(self, earlier: PoolCounts) -> PoolCounts:
-        """The difference to an earlier reading."""
-        mine, before = flat_counts(self), flat_counts(earlier)
-        return counts_from_flat({name: value - before.get(name, 0) for name, value in mine.items()})
-
+`handed_over_requests`, `handed_over_2xx` …: requests that went to the live release after this pool failed them, and its
+responses; they also count for the live release's pool. `tried_5xx`: the pool's 5xx responses that went to its shield
+and not to a client; `shield_5xx`: the shield's own 5xx to clients.
+"""
 
 Numbers = dict[str, dict[str, int]]
 """Proxy (pool or `stage_…`) → name in _COLUMNS → number."""
@@ -94,10 +66,10 @@ class GatewayTally(msgspec.Struct, frozen=True):
         again = 1 if self.pid else 0  # the first reading of all is no restart
         return GatewayTally(_added(self.gone, self.last), sample.pid, sample.numbers, self.restarts + again)
 
-    def totals(self) -> dict[str, PoolCounts]:
+    def totals(self) -> dict[str, Counts]:
         """Proxy → counts since the gateway's first start."""
         total = _added(self.gone, self.last)
-        return {proxy: counts_from_flat({**numbers, "restarts": self.restarts}) for proxy, numbers in total.items()}
+        return {proxy: {**numbers, "restarts": self.restarts} for proxy, numbers in total.items()}
 
 
 def read_tally(text: bytes | str) -> GatewayTally:
@@ -136,8 +108,8 @@ def _read_shield(row: Mapping[str, str]) -> dict[str, int]:
         case "BACKEND":
             return {"shield_5xx": int(row["hrsp_5xx"] or 0)}
         case str(name) if name == LIVE_SERVER:
-            columns = {"requests": "stot", **{name: _COLUMNS[name] for name in _CLASSES}}
-            return {_HANDED_OVER + name: int(row[column] or 0) for name, column in columns.items()}
+            columns = {"requests": "stot", **{name: _COLUMNS[name] for name in CLASSES}}
+            return {HANDED_OVER + name: int(row[column] or 0) for name, column in columns.items()}
     return {}
 
 
@@ -148,17 +120,3 @@ def _added(one: Numbers, other: Numbers) -> Numbers:
         for name, value in numbers.items():
             mine[name] = mine.get(name, 0) + value
     return result
-
-
-def counts_from_flat(numbers: Mapping[str, int]) -> PoolCounts:
-    """Counts from numbers by name; missing ones are 0."""
-    plain = {name: value for name, value in numbers.items() if name in _PLAIN}
-    handed = {n.removeprefix(_HANDED_OVER): v for n, v in numbers.items() if n.startswith(_HANDED_OVER)}
-    return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, handed_over=handed, **plain)
-
-
-def flat_counts(counts: PoolCounts) -> dict[str, int]:
-    """Every number by its name, for storage; `counts_from_flat` reads it."""
-    plain = {name: int(getattr(counts, name)) for name in _PLAIN}
-    handed = {_HANDED_OVER + name: value for name, value in counts.handed_over.items()}
-    return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}, **handed}

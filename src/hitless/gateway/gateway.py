@@ -22,7 +22,7 @@ from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
-from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, parse_counts, read_tally
+from hitless.gateway.counts import STAGE_PREFIX, Counts, GatewayTally, parse_counts, read_tally
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.link import GuardianEvent
@@ -229,12 +229,12 @@ class Gateway:
         with contextlib.suppress(UnreachableError):
             await self._executor.raise_limits(self._state, reading, loads, by_pool, before)
 
-    async def counts(self) -> Mapping[str, PoolCounts]:
+    async def counts(self) -> Mapping[str, Counts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
         counted = await self._read_counts()
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
-    async def stage_counts(self) -> Mapping[str, PoolCounts]:
+    async def stage_counts(self) -> Mapping[str, Counts]:
         """Stage → counts of its listener: responses to clients, including 403 and 503 without a pool."""
         counted = await self._read_counts()
         return {
@@ -348,7 +348,7 @@ class Gateway:
             if self._uncertain.is_set():
                 await self._clock.sleep(1.0)
 
-    async def _read_counts(self) -> dict[str, PoolCounts]:
+    async def _read_counts(self) -> dict[str, Counts]:
         with contextlib.suppress(UnreachableError, KeyError, ValueError):
             self._tally = self._tally.after(parse_counts(await self._executor.ask("show info;show stat")))
         if self._clock.monotonic() - self._tally_saved_at >= _COUNTS_EVERY_S:

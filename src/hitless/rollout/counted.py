@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
 
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.counts import CLASSES, HANDED_OVER, Counts
 from hitless.release.receipt import ClassCounts, ReleaseCounts, SavedCounts, Sums
 
-CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 NOTHING: Final = SavedCounts(0, 0, 0, {}, 0)
 
 
@@ -70,17 +70,21 @@ class Counted:
         return cls.of({PoolId(name, key): part for name, pools in saved.items() for key, part in pools.items()})
 
 
-def pool_counts(counts: PoolCounts) -> SavedCounts:
-    """One pool's counts. Negative numbers (the gateway was restarted, or lost its record) count as none and as a
-    restart.
+def pool_counts(now: Counts, before: Counts = MappingProxyType({})) -> SavedCounts:
+    """One pool's counts between two readings of the gateway. Negative numbers (the gateway was restarted, or lost its
+    record) count as none and as a restart.
     """
+    since = Counter(now)
+    since.subtract(before)
+    handed_over = {name: since[HANDED_OVER + name] for name in ("requests", *CLASSES)}
     return SavedCounts(
-        max(0, counts.requests),
-        max(0, counts.failed),
-        max(0, counts.shielded),
-        {name: number for name in CLASSES if (number := counts.by_class.get(name, 0)) > 0},
-        max(0, counts.restarts, int(counts.requests < 0)),
-        {name: number for name, number in counts.handed_over.items() if number > 0},
+        max(0, since["requests"]),
+        # not the pool's minus the shielded: a worker that dies on a connection in use gives its shield no response
+        max(0, since["5xx"] - since["tried_5xx"] + since["shield_5xx"]),
+        max(0, handed_over["requests"] - handed_over["5xx"]),
+        {name: since[name] for name in CLASSES if since[name] > 0},
+        max(0, since["restarts"], int(since["requests"] < 0)),
+        {name: number for name, number in handed_over.items() if number > 0},
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from hitless.artifact.store import ArtifactStore
 from hitless.errors import ConflictError
-from hitless.gateway.counts import PoolCounts, counts_from_flat, flat_counts
+from hitless.gateway.counts import Counts
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
@@ -105,13 +105,13 @@ class ReleasePools:
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = backends.get(function.name) or free.pop(0)
-            before = counts.get(gateway_pool, PoolCounts())
+            before = counts.get(gateway_pool, {})
             self._store.add_pool(
                 PoolRow(
                     *(key, release.stage, release.number, function.name, gateway_pool),
-                    requests_before=before.requests,
-                    failed_before=before.by_class.get("5xx", 0),
-                    counts_before=json.dumps(flat_counts(before)),
+                    requests_before=before.get("requests", 0),
+                    failed_before=before.get("5xx", 0),
+                    counts_before=json.dumps(before),
                 )
             )
             size = self._wanted_size(release.stage, function)
@@ -299,13 +299,13 @@ class ReleasePools:
         self._store.remove_pool(row.key)
 
 
-def _count_since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> SavedCounts:
+def _count_since(row: PoolRow, counts: Mapping[str, Counts]) -> SavedCounts:
     """The requests at the pool's backend since the pool got it."""
-    now = counts.get(row.gateway_pool, PoolCounts())
+    now = counts.get(row.gateway_pool, {})
     if row.counts_before is not None:
-        return pool_counts(now.minus(counts_from_flat(json.loads(row.counts_before))))
-    early = PoolCounts(requests=row.requests_before, by_class={"5xx": row.failed_before}, restarts=now.restarts)
-    return msgspec.structs.replace(pool_counts(now.minus(early)), by_class={})
+        return pool_counts(now, json.loads(row.counts_before))
+    early = {"requests": row.requests_before, "5xx": row.failed_before, "restarts": now.get("restarts", 0)}
+    return msgspec.structs.replace(pool_counts(now, early), by_class={})
 
 
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:
