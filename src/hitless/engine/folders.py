@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
@@ -30,10 +29,14 @@ PROBE_S = 0.3
 """A command that checks whether an engine runs holds its lock for an instant; that must not look like an engine."""
 
 
-@dataclass(frozen=True, slots=True)
 class Folders:
-    data: Path
-    run: Path
+    """An engine's data folder and runtime folder, and what lies in them."""
+
+    def __init__(self, data: Path, run: Path) -> None:
+        self.data, self.run, self.api_socket = data, run, run / "api.sock"
+        self.state_file, self.artifacts, self.logs = data / "state.sqlite", data / "artifacts", data / "logs"
+        self.daemon_log, self.settings_file = data / "engine.log", data / "engine.json"
+        self.lock_file = data / "engine.lock"
 
     @classmethod
     def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
@@ -49,34 +52,6 @@ class Folders:
         # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
         writable = (base for base in ("/run", "/tmp") if os.access(base, os.W_OK))
         return cls(real, Path(environ.get("XDG_RUNTIME_DIR") or next(writable, tempfile.gettempdir())) / name)
-
-    @property
-    def state_file(self) -> Path:
-        return self.data / "state.sqlite"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.data / "artifacts"
-
-    @property
-    def logs(self) -> Path:
-        return self.data / "logs"
-
-    @property
-    def daemon_log(self) -> Path:
-        return self.data / "engine.log"
-
-    @property
-    def settings_file(self) -> Path:
-        return self.data / "engine.json"
-
-    @property
-    def lock_file(self) -> Path:
-        return self.data / "engine.lock"
-
-    @property
-    def api_socket(self) -> Path:
-        return self.run / "api.sock"
 
     def create(self) -> None:
         """Make both folders and the private ones in the data folder.
