@@ -10,11 +10,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hitless.artifact.model import Host, Platform
 from hitless.artifact.requirements import Requirements
+from hitless.artifact.uv import Uv
 from hitless.service.model import Function, Service
 
 RUNTIME = f"python3.{sys.version_info.minor}"
@@ -98,15 +98,17 @@ def _record_hash(content: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
 
 
-@dataclass
-class FakeInstaller:
+class FakeInstaller(Uv):
     """Installs the same files whatever is required, and counts. With `error`, targets that hold `refused` fail."""
 
-    files: Mapping[str, str] = field(default_factory=lambda: {"dep/__init__.py": "VALUE = 1\n"})
-    variables: dict[str, str] = field(default_factory=dict)
-    error: Exception | None = None
-    refused: str = ""
-    targets: list[Platform] = field(default_factory=list)
+    def __init__(
+        self, files: Mapping[str, str] | None = None, *, error: Exception | None = None, refused: str = ""
+    ) -> None:
+        super().__init__({})
+        self.files = files or {"dep/__init__.py": "VALUE = 1\n"}
+        self.error, self.refused = error, refused
+        self.variables: dict[str, str] = {}
+        self.targets: list[Platform] = []
 
     def settings(self) -> dict[str, str]:
         return self.variables

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import Artifact, ArtifactStore, BuiltArtifacts, archive, build
+from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember
-from hitless.artifact.model import Host, Platform
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import Requirements
+from hitless.artifact.store import ArtifactStore
 from hitless.errors import BuildError
 from hitless.service.model import Service, WsgiApp
 from tests.component.artifact_support import (

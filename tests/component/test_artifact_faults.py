@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import Artifact, ArtifactStore, build
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact
+from hitless.artifact.store import ArtifactStore
 from hitless.errors import MachineError
 from tests.component.artifact_support import (
     HERE,
@@ -32,7 +34,8 @@ BUILD = f"""
 import sys, os, time, json
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from hitless.artifact import ArtifactStore, build
+from hitless.artifact.build import build
+from hitless.artifact.store import ArtifactStore
 from tests.component.artifact_support import HERE, FakeInstaller, a_service
 
 class Waiting(FakeInstaller):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import ArtifactStore, BuiltArtifacts, build
-from hitless.artifact.model import Host
+from hitless.artifact.build import build
+from hitless.artifact.model import BuiltArtifacts, Host
+from hitless.artifact.store import ArtifactStore
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
 from hitless.service.model import Service

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import Artifact, ArtifactStore, archive, build, trees
+from hitless.artifact import archive, trees
 from hitless.artifact.archive import ZipMember
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact
+from hitless.artifact.store import ArtifactStore
 from hitless.errors import EngineError, HitlessError, UsageError
 from tests.component.artifact_support import HERE, FakeInstaller, a_service, files_below, write_files, zip_names
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.errors import ServiceFileError
+from hitless.service.files import Files
 from hitless.service.load import parse_yaml
 from hitless.service.resolve import Resolver, VariableContext
 from hitless.service.value import Notices, Unresolved, Value, from_plain
@@ -17,7 +18,7 @@ from hitless.service.value import Notices, Unresolved, Value, from_plain
 pytestmark = pytest.mark.unit
 
 
-class FakeFiles:
+class FakeFiles(Files):
     """Files by name, their text YAML."""
 
     def __init__(self, files: Mapping[str, str]) -> None:

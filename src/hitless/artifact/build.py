@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hitless.artifact import archive, dependencies, serverless_wsgi
 from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown
-from hitless.artifact.dependencies import Dependencies, Installer
+from hitless.artifact.dependencies import Dependencies
 from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
@@ -45,7 +45,7 @@ def build(
     store: ArtifactStore,
     *,
     say: Callable[[str], None],
-    installer: Installer | None = None,
+    installer: Uv | None = None,
     host: Host | None = None,
 ) -> BuiltArtifacts:
     """Build the artifacts of all functions of `service` into `store`.
@@ -102,7 +102,7 @@ class _Build:
     store: ArtifactStore
     say: Callable[[str], None]
     generated: Mapping[str, bytes]
-    installer: Installer
+    installer: Uv
     host: Host
     workspace: WorkFolder
     module: str

@@ -21,7 +21,6 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -29,6 +28,7 @@ from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember, shown, why_unsafe
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
+from hitless.artifact.uv import Uv
 from hitless.documents import decode, replace_file, to_text
 from hitless.errors import BuildError, EngineError
 
@@ -38,23 +38,6 @@ FORMAT = 1
 _TRACES = frozenset(
     {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws", "RECORD.p7s"}
 )
-
-
-class Installer(Protocol):
-    """Installs requirements into a folder."""
-
-    def settings(self) -> dict[str, str]:
-        """The settings in the environment that may change what is installed."""
-        ...
-
-    def install(
-        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, keep_open: Sequence[int] = ()
-    ) -> Sequence[str]:
-        """Install into the folder `into`, and return the names of the packages that were built from source.
-
-        The processes that it starts inherit the descriptors in `keep_open`.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +106,7 @@ def install(
     service: Path,
     requirements: Requirements,
     platform: Platform,
-    installer: Installer,
+    uv: Uv,
     into: Path,
     *,
     keep_open: Sequence[int],
@@ -131,7 +114,7 @@ def install(
     """Make an entry in the new folder `into`, which the store then moves into the cache."""
     files = into / "files"
     files.mkdir(parents=True)
-    built = installer.install(service, requirements, platform, files, keep_open=keep_open)
+    built = uv.install(service, requirements, platform, files, keep_open=keep_open)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = _Manifest(

@@ -19,7 +19,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from wcmatch import glob
 
@@ -39,10 +38,6 @@ _FLAGS = glob.GLOBSTAR | glob.EXTGLOB | glob.BRACE | glob.DOTGLOB | glob.FORCEUN
 _GROUP, _BRACKETS, _RANGE = re.compile(r"[@?*+]\("), re.compile(r"\[[^\]]+\]"), re.compile(r"(\w)-(\w)")
 _PLAIN_GROUP = re.compile(r"(?<![@?*+!\\])\(")
 _ANY_WITH_SUFFIX = re.compile(r"\*\*(\.\w+)")
-
-
-class _Matcher(Protocol):
-    def match(self, name: str) -> bool: ...
 
 
 class PackagePatterns:
@@ -71,7 +66,7 @@ class PackagePatterns:
         )
 
 
-def _compiled(pattern: str) -> _Matcher:
+def _compiled(pattern: str) -> glob.WcMatcher[str]:
     written = pattern.removeprefix("!").removeprefix("./")
     if not written or written.startswith("/") or ".." in written.split("/"):
         raise BuildError(

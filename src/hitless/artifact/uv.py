@@ -58,7 +58,7 @@ _NO_WHEEL = ("Failed to build", "no usable wheels", "building from source is dis
 _REASON_CHARACTERS = 700
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Uv:
     """Installs with uv. `environ` is the environment that its settings come from."""
 

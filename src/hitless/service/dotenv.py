@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from hitless.service.resolve import FileReader
+from hitless.service.files import Files
 from hitless.service.value import Value
 
 _LINE = re.compile(
@@ -23,7 +23,7 @@ _MAX_EXPANSIONS = 1000
 _MAX_CHARACTERS = 1 << 20
 
 
-def with_dotenv(stage: str, environ: Mapping[str, str], files: FileReader, at: Value) -> dict[str, str]:
+def with_dotenv(stage: str, environ: Mapping[str, str], files: Files, at: Value) -> dict[str, str]:
     """The environment with the variables of the stage's file, if there is one; ServiceFileError if it is unreadable."""
     found = files.read(f".env.{stage}", at) or files.read(".env", at)
     given = parse_dotenv(found.text()) if found is not None else {}

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from hitless.errors import ServiceFileError
+from hitless.service.files import Files
 from hitless.service.grammar import Literal, Template, Variable, VariableSource, VariableSyntaxError, parse
 from hitless.service.model import DEFAULT_REGION
 from hitless.service.value import Notices, Unresolved, Value, did_you_mean, scalar_text
@@ -37,14 +37,6 @@ _ELSEWHERE = {
 }
 
 
-class FileReader(Protocol):
-    """Reads files for `${file()}`."""
-
-    def read(self, written: str, at: Value) -> Value | None:
-        """The file's tree, or None if there is no such file."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class VariableContext:
     """The sources of variables: the stage, the command's options and `--param`s, the environment, files."""
@@ -52,7 +44,7 @@ class VariableContext:
     stage: str
     options: Mapping[str, str]
     environ: Mapping[str, str]
-    files: FileReader
+    files: Files
     params: Mapping[str, str] = field(default_factory=dict)
 
 
