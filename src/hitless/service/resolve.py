@@ -48,6 +48,10 @@ class VariableContext:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
+_Done = dict[int, tuple[Value, Value]]
+"""Id of a value → that value, which keeps its id, and its result."""
+
+
 class Resolver:
     """Resolves one tree. Use it once, in one thread."""
 
@@ -55,8 +59,8 @@ class Resolver:
         self._root = _for_stage(root, context.stage)
         self._context = context
         self._notices = notices
-        self._heads: dict[int, tuple[Value, Value]] = {}
-        self._whole: dict[int, tuple[Value, Value]] = {}
+        self._heads: _Done = {}
+        self._whole: _Done = {}
         self._looked_up: list[Value] = []
         self._brought: list[Value] = []
         self._out_of_bounds = False
@@ -83,18 +87,25 @@ class Resolver:
         head = self._head(value)
         if head is value or not isinstance(head.data, Mapping | tuple):
             return self._inside(head)
-        if id(value) not in self._whole:
-            self._enter(self._brought, value)
+        return self._once(self._whole, self._brought, value, lambda: self._brought_in(value, head))
+
+    def _brought_in(self, value: Value, head: Value) -> Value:
+        found = self._inside(head)
+        self._spend(value, values=sum(1 for _ in found.walk()))
+        return found.moved(value)
+
+    def _once(self, done: _Done, underway: list[Value], value: Value, work: Callable[[], Value]) -> Value:
+        """The result of the work, which is done once a value; an error becomes `Unresolved`."""
+        if id(value) not in done:
+            self._enter(underway, value)
             try:
-                found = self._inside(head)
-                self._spend(value, values=_count(found))
-                found = found.moved(value)
+                found = work()
             except ServiceFileError as error:
                 found = self._failed(value, error)
             finally:
-                self._brought.pop()
-            self._whole[id(value)] = (value, found)
-        return self._whole[id(value)][1]
+                underway.pop()
+            done[id(value)] = (value, found)
+        return done[id(value)][1]
 
     def _inside(self, value: Value) -> Value:
         match value.data:
@@ -109,18 +120,9 @@ class Resolver:
         """The value of its own variables: a final scalar, or an unresolved map or list of the file."""
         if not isinstance(value.data, str) or "${" not in value.data:
             return value
-        if id(value) not in self._heads:
-            self._enter(self._looked_up, value)
-            try:
-                found = self._resolved(replace(value, tag=""), value.data)
-            except ServiceFileError as error:
-                found = self._failed(value, error)
-            finally:
-                self._looked_up.pop()
-            if value.tag and not isinstance(found.data, Unresolved):
-                found = replace(found, tag=value.tag)
-            self._heads[id(value)] = (value, found)
-        return self._heads[id(value)][1]
+        text = value.data
+        found = self._once(self._heads, self._looked_up, value, lambda: self._resolved(replace(value, tag=""), text))
+        return replace(found, tag=value.tag) if value.tag and not isinstance(found.data, Unresolved) else found
 
     def _failed(self, value: Value, error: ServiceFileError) -> Value:
         if self._out_of_bounds:
@@ -348,13 +350,3 @@ def _for_stage(root: Value, stage: str) -> Value:
             kept = {name: entry for name, entry in value.data.items() if name in (stage, "default")}
             entries[key] = replace(value, data=kept)
     return replace(root, data=entries)
-
-
-def _count(value: Value) -> int:
-    match value.data:
-        case Mapping() as entries:
-            return 1 + sum(map(_count, entries.values()))
-        case tuple() as items:
-            return 1 + sum(map(_count, items))
-        case _:
-            return 1

@@ -26,7 +26,7 @@ from hitless.service.model import (
     StickyBy,
 )
 from hitless.service.routes import ANY, METHODS, normal_path
-from hitless.service.value import Value, check_known, did_you_mean, number, whole
+from hitless.service.value import Value, check_known, did_you_mean, number, struct, whole
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -94,11 +94,6 @@ ALSO_AT_MOST = 7
 URL = re.compile(r"https?://[!-~]+")
 
 
-def read_alarms(value: Value) -> AlarmSettings:
-    """`alarms` of a stage."""
-    return AlarmSettings(**value.fields(ALARMS))
-
-
 def _own_alarms(value: Value) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(item.text().strip() for item in value.items()))
     if len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names):
@@ -114,11 +109,11 @@ ALARMS: Mapping[str, Callable[[Value], Any]] = {
     "guard_s": whole(0, 3600),
     "also": _own_alarms,
 }
+read_alarms = struct(AlarmSettings, ALARMS)
+"""`alarms` of a stage."""
 
-
-def read_hooks(value: Value) -> Hooks:
-    """`hooks` of a stage: names of functions, which `check_references` looks up."""
-    return Hooks(**value.fields({"pre_traffic": Value.text, "post_traffic": Value.text}))
+read_hooks = struct(Hooks, {"pre_traffic": Value.text, "post_traffic": Value.text})
+"""`hooks` of a stage: names of functions, which `check_references` looks up."""
 
 
 def read_sticky(value: Value) -> Sticky | None:

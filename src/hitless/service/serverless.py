@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from hitless.service.closed import why_refused
@@ -38,7 +38,9 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
     read = reader.read(functions)
     check_references(root, read)
-    for value in _unresolved(root):
+    # stores of values that nobody referred to are left out
+    parts = (part for name, part in root.mapping().items() if name not in ("custom", "params", "stages"))
+    for value in (value for part in parts for value in part.walk() if isinstance(value.data, Unresolved)):
         assert isinstance(value.data, Unresolved)
         why = "is not available here" if value.data.error is None else "has no value; nothing here reads it"
         notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} {why}")
@@ -97,19 +99,3 @@ def _region(provider: Value, options: Mapping[str, str]) -> str:
     if not _REGION.fullmatch(region.text()):
         raise region.fault(f"{region.shown()} is not the name of an AWS region", "write one such as eu-central-1")
     return region.text()
-
-
-def _unresolved(value: Value) -> Iterator[Value]:
-    """What is left unresolved and did not matter; stores of values that nobody referred to are left out."""
-    match value.data:
-        case Unresolved():
-            yield value
-        case Mapping() as entries:
-            for name, entry in entries.items():
-                if value.path or name not in ("custom", "params", "stages"):
-                    yield from _unresolved(entry)
-        case tuple() as items:
-            for item in items:
-                yield from _unresolved(item)
-        case _:
-            pass

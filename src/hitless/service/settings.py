@@ -33,8 +33,8 @@ from hitless.service.rollouts import (
     read_sticky,
     with_steps,
 )
-from hitless.service.strategy import EXAMPLES, Strategy, parse
-from hitless.service.value import Value, check_known, did_you_mean, whole, word
+from hitless.service.strategy import EXAMPLES, parse
+from hitless.service.value import Value, check_known, did_you_mean, parsed, struct, whole, word
 
 MAX_WORKERS = 1000
 
@@ -160,10 +160,6 @@ def _default_nat(stage: str) -> Nat:
     return Nat.PER_AZ if stage == "prod" else Nat.SINGLE
 
 
-def _builds(value: Value) -> BuildSettings:
-    return BuildSettings(**value.fields(BUILDS))
-
-
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
     """Previews run code of any branch, so they cannot use the configuration of prod or of a stage with approval."""
     read = value.fields(PREVIEWS)
@@ -202,22 +198,6 @@ def _matching(pattern: re.Pattern[str], wanted: str) -> Callable[[Value], str]:
     return read
 
 
-def _listen(value: Value) -> tuple[str, int]:
-    try:
-        return parse_listen(value.text())
-    except ValueError as error:
-        message = str(error) if value.origin is None else "the value is not HOST:PORT"
-        raise value.fault(message, "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080") from error
-
-
-def _strategy(value: Value) -> Strategy:
-    try:
-        return parse(value.text())
-    except ValueError as error:
-        message = str(error) if value.origin is None else "the value is not a strategy"
-        raise value.fault(message, f"write one such as {EXAMPLES}") from error
-
-
 def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Value]) -> None:
     taken: dict[tuple[str, int], str] = {}
     for stage in stages:
@@ -227,13 +207,14 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
             raise named[stage.name].fault(f"listens on {address}, as {other} does", "give each stage its own listen")
 
 
+_LISTEN = parsed(parse_listen, "HOST:PORT", "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
 STAGE: Mapping[str, Callable[[Value], Any]] = {
     "branch": _matching(_BRANCH, "the name of a git branch"),
     "home": word(Home),
-    "listen": _listen,
-    "strategy": _strategy,
+    "listen": _LISTEN,
+    "strategy": parsed(parse, "a strategy", f"write one such as {EXAMPLES}"),
     "approval": word(Approval),
     "rehearsal": read_rehearsal,
     "steps": read_steps,
@@ -252,7 +233,7 @@ STAGE: Mapping[str, Callable[[Value], Any]] = {
     "ready_timeout_s": whole(1, 900),
 }
 PREVIEWS: Mapping[str, Callable[[Value], Any]] = {
-    "listen": _listen,
+    "listen": _LISTEN,
     "domain": _DOMAIN_NAME,
     "max": whole(1, MAX_PREVIEWS),
     "from_stage": Value.text,
@@ -260,8 +241,11 @@ PREVIEWS: Mapping[str, Callable[[Value], Any]] = {
     "workers": whole(1, MAX_WORKERS),
     "automatic": Value.flag,
 }
-BUILDS: Mapping[str, Callable[[Value], Any]] = {
-    "timeout_in_minutes": whole(1, LONGEST_BUILD_MINUTES),
-    "memory_mb": whole(64, 1 << 24),
-    "output_mb": whole(1, 1024),
-}
+_builds = struct(
+    BuildSettings,
+    {
+        "timeout_in_minutes": whole(1, LONGEST_BUILD_MINUTES),
+        "memory_mb": whole(64, 1 << 24),
+        "output_mb": whole(1, 1024),
+    },
+)

@@ -8,7 +8,7 @@ it was written. Data stays out of `repr` and, if it came from elsewhere, out of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -157,6 +157,13 @@ class Value:
             )
         return found
 
+    def walk(self) -> Iterator[Value]:
+        """This value and all values in it."""
+        yield self
+        entries = tuple(self.data.values()) if isinstance(self.data, Mapping) else self.data
+        for entry in entries if isinstance(entries, tuple) else ():
+            yield from entry.walk()
+
     def plain(self) -> Any:
         """The data without places, as JSON would hold it."""
         match self._known():
@@ -225,6 +232,24 @@ def number(low: float, high: float) -> Callable[[Value], float]:
 def word(words: type[Word]) -> Callable[[Value], Word]:
     """Reads a word of an enumeration."""
     return lambda value: words(value.choice(list(words)))
+
+
+def struct(kind: Callable[..., T], readers: Mapping[str, Callable[[Value], Any]]) -> Callable[[Value], T]:
+    """Reads the entries of a map as the fields of that class."""
+    return lambda value: kind(**value.fields(readers))
+
+
+def parsed(parse: Callable[[str], T], wanted: str, hint: str) -> Callable[[Value], T]:
+    """Reads a text by a function that raises ValueError."""
+
+    def read(value: Value) -> T:
+        try:
+            return parse(value.text())
+        except ValueError as error:
+            message = str(error) if value.origin is None else f"the value is not {wanted}"
+            raise value.fault(message, hint) from error
+
+    return read
 
 
 def child_path(parent: str, key: str) -> str:
