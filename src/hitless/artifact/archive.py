@@ -85,18 +85,15 @@ def _add(archive: zipfile.ZipFile, member: ZipMember) -> int:
     if isinstance(member.source, bytes):
         archive.writestr(info, member.source)
         return len(member.source)
-    with _opened(member.name, member.source) as source, archive.open(info, "w") as out:
-        return _copied(member.name, source, out)
-
-
-def _opened(name: str, path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        source = member.source.open("rb")
     except OSError as error:
         raise BuildError(
-            f"{name}: the file cannot be read: {error.strerror}",
+            f"{member.name}: the file cannot be read: {error.strerror}",
             hint="fix its permissions, or exclude it with package.patterns",
         ) from error
+    with source, archive.open(info, "w") as out:
+        return _copied(member.name, source, out)
 
 
 def _copied(name: str, source: BinaryIO, out: IO[bytes]) -> int:

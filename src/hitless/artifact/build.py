@@ -56,18 +56,23 @@ def build(
     """
     started = time.monotonic()
     files = wsgi_files(service.wsgi)
+    by_function: dict[str, Artifact] = {}
+    portable: dict[str, Artifact] = {}
+    warnings: list[str] = []
     with store.working() as workspace:
-        built = [
+        for module in dict.fromkeys(function.module for function in service.functions):
             _Build(
                 service, store, say, files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
-                module, read_requirements(service.folder / module),
-            ).run()
-            for module in dict.fromkeys(function.module for function in service.functions)
-        ]  # fmt: skip
-    result = _joined(service, built)
-    count = len({artifact.digest for artifact in result.by_function.values()})
+                module, read_requirements(service.folder / module), by_function, portable, warnings,
+            ).run()  # fmt: skip
+    count = len({artifact.digest for artifact in by_function.values()})
     say(f"built {count} artifact{'s' if count != 1 else ''} in {time.monotonic() - started:.2f} s")
-    return result
+    names = [function.name for function in service.functions]
+    return BuiltArtifacts(
+        {name: by_function[name] for name in names},
+        {name: portable[name] for name in names if name in portable},
+        tuple(warnings),
+    )
 
 
 def wsgi_files(wsgi: WsgiApp | None) -> Mapping[str, bytes]:
@@ -80,18 +85,6 @@ def wsgi_files(wsgi: WsgiApp | None) -> Mapping[str, bytes]:
         "serverless_wsgi.py": Path(serverless_wsgi.__file__).read_bytes(),
         serverless_wsgi.CONFIGURATION: json.dumps(configuration).encode(),
     }
-
-
-def _joined(service: Service, built: Iterable[BuiltArtifacts]) -> BuiltArtifacts:
-    """The artifacts of all modules as one result, in the order of the functions."""
-    by_function = {name: artifact for one in built for name, artifact in one.by_function.items()}
-    portable = {name: artifact for one in built for name, artifact in one.portable.items()}
-    names = [function.name for function in service.functions]
-    return BuiltArtifacts(
-        {name: by_function[name] for name in names},
-        {name: portable[name] for name in names if name in portable},
-        tuple(dict.fromkeys(warning for one in built for warning in one.warnings)),
-    )
 
 
 @dataclass(slots=True)
@@ -107,16 +100,16 @@ class _Build:
     workspace: WorkFolder
     module: str
     requirements: Requirements
-    warnings: list[str] = field(default_factory=list)
+    by_function: dict[str, Artifact]
+    portable: dict[str, Artifact]
+    warnings: list[str]
     code: dict[tuple[str, ...], dict[str, ZipMember]] = field(default_factory=dict)
     installed: dict[Platform, Dependencies] = field(default_factory=dict)
     made: dict[tuple[tuple[str, ...], Platform], Artifact] = field(default_factory=dict)
     unportable: dict[Platform, BuildError] = field(default_factory=dict)
 
-    def run(self) -> BuiltArtifacts:
+    def run(self) -> None:
         """Build all functions in the file's order; equal packages are built once."""
-        by_function: dict[str, Artifact] = {}
-        portable: dict[str, Artifact] = {}
         for function in [one for one in self.service.functions if one.module == self.module]:
             declared = Platform(function.runtime, function.architecture)
             patterns = (*self.service.package_patterns, *function.package_patterns)
@@ -126,13 +119,13 @@ class _Build:
                     " the same requirements, and is never promoted or sent to AWS"
                 )
                 if (made := self._portable(patterns, declared)) is not None:
-                    portable[function.name] = made
-                by_function[function.name] = self._artifact(patterns, self.host.platform, declared)
+                    self.portable[function.name] = made
+                self.by_function[function.name] = self._artifact(patterns, self.host.platform, declared)
             else:
-                by_function[function.name] = portable[function.name] = self._artifact(patterns, declared, declared)
+                made = self._artifact(patterns, declared, declared)
+                self.by_function[function.name] = self.portable[function.name] = made
             self._check_handler(function, patterns)
         self._warn_of_requirements()
-        return BuiltArtifacts(by_function, portable, tuple(self.warnings))
 
     def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
         """The artifact for a declared platform that is not this machine's. A promotion needs it."""

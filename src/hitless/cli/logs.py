@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -65,7 +65,9 @@ def events(
     past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
     after = past[-1]["event"] if past else 0
     coming = client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage) if follow else ()
-    ctx.show_each(chain(past, coming), _event, follow=follow)
+    ctx.show_each(
+        chain(past, coming), lambda one: f"{one['at']}  {one['stage'] or '-':<8} {one['sentence']}", follow=follow
+    )
 
 
 def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None) -> None:
@@ -83,7 +85,3 @@ def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None
         show_as_requests(ctx)
     else:
         show(ctx, limit=query.limit or LINES_AT_MOST, follow=query.follow, release=query.release)
-
-
-def _event(event: dict[str, Any]) -> str:
-    return f"{event['at']}  {event['stage'] or '-':<8} {event['sentence']}"

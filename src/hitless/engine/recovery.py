@@ -34,10 +34,11 @@ async def recover(engine: Engine) -> None:
         await finish_or_withdraw(engine, row)
     for stage in engine.all_stages:
         guarded, left_s = _guarded_rollout(engine, stage)
-        await _retire_others(engine, stage, keep=guarded.previous_release if guarded else None)
+        await _retire_others(engine, stage, keep=guarded.previous.number if guarded and guarded.previous else None)
         await _serve_live(engine, stage)
         if guarded:
-            _resume_guard(engine, guarded, left_s)
+            engine.say(f"guarding release {guarded.candidate.number} for another {left_s:.0f} s", stage)
+            engine.resume_guard(guarded, left_s)
 
 
 async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
@@ -103,7 +104,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
 
-def _guarded_rollout(engine: Engine, stage: str) -> tuple[RolloutRow | None, float]:
+def _guarded_rollout(engine: Engine, stage: str) -> tuple[Rollout | None, float]:
     """The stage's last rollout and the seconds left of its guard; None if none are, or one of its releases is gone."""
     row = next(iter(engine.store.rollouts(stage, limit=1)), None)
     if row is None or row.outcome != Outcome.LIVE or row.ended_at is None or row.previous_release is None:
@@ -112,18 +113,10 @@ def _guarded_rollout(engine: Engine, stage: str) -> tuple[RolloutRow | None, flo
     kept = engine.store.release(stage, row.previous_release)
     if live is None or live.number != row.release or kept is None or not engine.pools.runs(release_of(kept)):
         return None, 0.0
-    guard_s = _rollout(engine, row, live, release_of(kept), Receipt(), guarded=True).guard_s
-    left_s = guard_s - (engine.clock.now() - datetime.fromisoformat(row.ended_at)).total_seconds()
-    return (row, min(left_s, guard_s)) if left_s > 0 else (None, 0.0)
-
-
-def _resume_guard(engine: Engine, row: RolloutRow, left_s: float) -> None:
-    release, previous = (engine.release(row.stage, n) for n in (row.release, row.previous_release or 0))
-    receipt = _receipt(engine, row, gateway_is_new=False)
-    rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
+    rollout = _rollout(engine, row, live, release_of(kept), _receipt(engine, row, gateway_is_new=False), guarded=True)
     rollout.state, rollout.result = RolloutState.ENDED, row.result
-    engine.say(f"guarding release {row.release} for another {left_s:.0f} s", row.stage)
-    engine.resume_guard(rollout, left_s)
+    left_s = rollout.guard_s - (engine.clock.now() - datetime.fromisoformat(row.ended_at)).total_seconds()
+    return (rollout, min(left_s, rollout.guard_s)) if left_s > 0 else (None, 0.0)
 
 
 async def _retire_others(engine: Engine, stage: str, *, keep: int | None) -> None:

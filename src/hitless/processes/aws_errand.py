@@ -6,10 +6,10 @@ Started by `hitless.pipeline.errands`. A release that is cut off with its proces
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, assert_never
 
+from hitless.cli.common import say_on_stderr
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
 from hitless.homes.aws import AwsHome
@@ -22,7 +22,7 @@ def run_errand(order: dict[str, Any]) -> dict[str, Any]:
     """Do an errand; its document. Raises HitlessError."""
     errand: AnyErrand = convert(order, AnyErrand, "the errand")  # type: ignore[arg-type]
     place = Workplace(
-        stage=errand.stage, service_dir=Path(errand.folder), data_dir=Path(errand.data), say=_say_on_stderr
+        stage=errand.stage, service_dir=Path(errand.folder), data_dir=Path(errand.data), say=say_on_stderr
     )
     return dict(to_plain(_done(errand, AwsHome(place))))
 
@@ -46,11 +46,6 @@ def _done(errand: AnyErrand, home: AwsHome) -> object:
             return home.rolled_back(None, why)
         case _:
             assert_never(errand)
-
-
-def _say_on_stderr(message: str) -> None:
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":
