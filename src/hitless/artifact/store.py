@@ -21,10 +21,11 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -34,6 +35,7 @@ from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError, UsageError
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MIN_AGE_S = 900.0
 
@@ -114,7 +116,8 @@ class ArtifactStore:
                 used = dependencies.load(self._dependencies / note.dependencies) if note.dependencies else None
                 fresh = workspace.folder / "tree"
                 trees.unpack_into(fresh, packed, used, note.linked)
-                self._settle(fresh, tree, workspace, entries)
+                if not _settled(fresh, tree, workspace, lambda: trees.is_complete(tree, entries)):
+                    raise EngineError(f"{tree} cannot be written completely", hint="check its disk")
             tree.chmod(0o555)
             return tree
 
@@ -128,15 +131,12 @@ class ArtifactStore:
     def cache(self, fresh: Path, key: str, workspace: WorkFolder) -> Dependencies:
         """Move a finished entry from a work folder into the cache; if another build was faster, use its entry."""
         place = self._dependencies / key
-        for _ in range(3):
-            _rename(fresh, place)
-            entry = dependencies.load(place)
-            if entry is not None:
-                return entry
-            _move_away(place, workspace)
-        raise EngineError(
-            f"the cache of dependencies in {self.root} cannot be written completely", hint="check its disk"
-        )
+        found = _settled(fresh, place, workspace, lambda: dependencies.load(place))
+        if found is None:
+            raise EngineError(
+                f"the cache of dependencies in {self.root} cannot be written completely", hint="check its disk"
+            )
+        return found
 
     def prune(self, keep: set[str], *, min_age_s: float = MIN_AGE_S) -> list[str]:
         """Remove the artifacts that are not kept, with their trees, and cached dependencies that no artifact needs.
@@ -171,14 +171,6 @@ class ArtifactStore:
             if entry.name not in needed and _last_used(entry) < before:
                 trees.remove(entry)
         return removed
-
-    def _settle(self, fresh: Path, tree: Path, workspace: WorkFolder, entries: list[zipfile.ZipInfo]) -> None:
-        for _ in range(3):
-            if _rename(fresh, tree) or trees.is_complete(tree, entries):  # another process unpacked it meanwhile
-                return
-            tree.chmod(0o755)
-            _move_away(tree, workspace)
-        raise EngineError(f"{tree} cannot be written completely", hint="check its disk")
 
     @contextmanager
     def _opened(self, zipped: Path, digest: str) -> Iterator[zipfile.ZipFile]:
@@ -240,23 +232,23 @@ def _last_used(entry: Path) -> float:
         return 0.0
 
 
-def _rename(fresh: Path, place: Path) -> bool:
-    """Move the folder to its place; False if another is there."""
-    try:
-        fresh.rename(place)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
+def _settled(fresh: Path, place: Path, workspace: WorkFolder, complete: Callable[[], T]) -> T:
+    """Move a folder to its place, unless a complete one is there; what `complete` says of it in the end.
 
-
-def _move_away(place: Path, workspace: WorkFolder) -> None:
-    """Move an incomplete folder away; it is removed with the work folder."""
-    try:
-        place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")
-    except FileNotFoundError:
-        pass
+    An incomplete one goes to the work folder, which is removed.
+    """
+    for _ in range(3):
+        try:
+            fresh.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if found := complete():
+            return found
+        with suppress(FileNotFoundError):
+            place.chmod(0o755)
+            place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")
+    return complete()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -8,9 +8,8 @@ import shlex
 import signal
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,20 +35,6 @@ DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
 
 
-class Arrivals(StrEnum):
-    """How requests are spread over time."""
-
-    EVEN = "even"
-    POISSON = "poisson"
-
-
-class Protocol(StrEnum):
-    """The protocol of the requests."""
-
-    H1 = "h1"
-    H2 = "h2"
-
-
 app = typer.Typer()
 
 
@@ -61,11 +46,13 @@ def drill(
         str | None, typer.Option("--profile", help=f"A changing rate, instead of --rate: {PROFILE_EXAMPLES}.")
     ] = None,
     arrivals: Annotated[
-        Arrivals, typer.Option("--arrivals", help="Evenly spaced, or at random as from many clients.")
-    ] = Arrivals.EVEN,
+        Literal["even", "poisson"],
+        typer.Option("--arrivals", help="Evenly spaced, or at random as from many clients."),
+    ] = "even",
     protocol: Annotated[
-        Protocol, typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge).")
-    ] = Protocol.H1,
+        Literal["h1", "h2"],
+        typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge)."),
+    ] = "h1",
     duration: Annotated[float, typer.Option("--duration", help="Seconds; longer if the releases take longer.")] = 30,
     releases: Annotated[
         int | None,
@@ -113,8 +100,8 @@ def drill(
         requests=with_keys(wanted) if idempotency_key else wanted,
         profile=profile,
         pieces=_pieces(profile, rate, duration),
-        seed=secrets.randbits(31) if arrivals is Arrivals.POISSON else None,
-        http2=protocol is Protocol.H2,
+        seed=secrets.randbits(31) if arrivals == "poisson" else None,
+        http2=protocol == "h2",
         scenarios=drill_scenarios.choose(names, count),
         faults=drill_faults.choose(broken),
         report=_report(ctx, report, service),

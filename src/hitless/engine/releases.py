@@ -22,6 +22,8 @@ from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their cost says nothing about it."""
+SHOWN = ("rollout", "verb", "strategy", "state", "outcome", "reason", "previous_release", "started_at", "ended_at")
+"""The fields of a rollout's row that are shown as they are."""
 
 
 def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
@@ -64,10 +66,7 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "stage": stage,
         "live": live is not None and number == live[0],
         "kept": row is not None,
-        "outcome": last.outcome if last else None,
-        "reason": last.reason if last else None,
-        "verb": last.verb if last else None,
-        "strategy": last.strategy if last else None,
+        **{name: getattr(last, name, None) for name in ("outcome", "reason", "verb", "strategy")},
         "commit": row.commit if row else (receipt and receipt.commit) or None,
         "message": row.message if row else (receipt and receipt.why) or None,
         "artifacts": artifacts,
@@ -123,15 +122,7 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
     receipt, back = engine.store.receipt(rollout.rollout), _guard_rollout_of(engine, rollout)
     figures = _figures(rollout, receipt)
     return {
-        "rollout": rollout.rollout,
-        "verb": rollout.verb,
-        "strategy": rollout.strategy,
-        "state": rollout.state,
-        "outcome": rollout.outcome,
-        "reason": rollout.reason,
-        "previous_release": rollout.previous_release,
-        "started_at": rollout.started_at,
-        "ended_at": rollout.ended_at,
+        **{name: getattr(rollout, name) for name in SHOWN},
         "duration_s": figures["duration_s"],
         "steps": [asdict(step) for step in engine.store.steps(rollout.rollout)],
         "candidate": figures["candidate"],
