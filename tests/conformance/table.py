@@ -127,7 +127,7 @@ NOT_IMPLEMENTED: Final = (
     Feature("reserved concurrency is not enforced on one machine", ("function_url_stopped",)),
     Feature("compression is not implemented", ("compression",)),
     Feature("customized gateway responses are not implemented", ("gateway_responses",)),
-    Feature("non-proxy integrations are not implemented", ("lambda_integration",)),
+    Feature("mapping templates of one's own are not implemented", ("lambda_template",)),
     Feature("the JSON log format is not implemented", ("json_logs",)),
 )
 """The one place that says what is left out. Once a feature exists its line goes, and its cases are run."""

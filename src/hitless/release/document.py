@@ -83,7 +83,11 @@ class _OtherVersionError(UsageError):
 
 def _known(function: dict[str, Any]) -> dict[str, Any]:
     """Without what it does not have, so that a document of an earlier version equals one of the same release."""
-    return {key: value for key, value in function.items() if key not in ("http_api", "preflights", "module") or value}
+    return {
+        key: value
+        for key, value in function.items()
+        if key not in ("http_api", "preflights", "mapped", "module") or value
+    }
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

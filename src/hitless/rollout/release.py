@@ -71,7 +71,9 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
 
 
 def _route_spec(function: Function, route: Route) -> RouteSpec:
-    spec = RouteSpec(route.method, route.path, compile_route(route.path))
+    headers = next((one.headers for one in function.mapped if one.route == route), None)
+    mapped = None if headers is None else "".join(f"{name}: {value}\r\n" for name, value in headers)
+    spec = RouteSpec(route.method, route.path, compile_route(route.path), mapped=mapped)
     api = function.http_api
     return replace(spec, payload=api.payload, key=str(route)) if api is not None and route in api.routes else spec
 

@@ -1,4 +1,5 @@
-"""Refuses services that the engine must not serve: with routes that only API Gateway protects, or without routes.
+"""Refuses services that the engine must not serve: with routes that only API Gateway protects or maps, or without
+routes.
 
 The engine checks no authorizer, API key or resource policy, so it serves a route that has one only if
 `custom.hitless.open` names it. A stage on AWS is never refused.
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from hitless.errors import ServiceFileError
 from hitless.service.events import RouteEvent
+from hitless.service.integrations import integration_fault
 from hitless.service.model import Home, Service
 from hitless.service.rollouts import named_routes
 from hitless.service.value import Notices, Value
@@ -43,6 +45,8 @@ def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> 
             f"and the functions have {have}",
             "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
         )
+    if (fault := next(filter(None, map(integration_fault, routes)), None)) is not None:
+        return fault
     asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]
     guards = {each.route: one for each in routes for one in asked if _is_guarded(each, one[0].path)}
     opened = {route: item for item, route in named_routes(root, "open")}

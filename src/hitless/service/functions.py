@@ -12,6 +12,7 @@ from pathlib import Path
 from hitless.service.cors import http_api_cors, rest_cors, url_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
+from hitless.service.integrations import mapped_routes
 from hitless.service.keys import plugins_of
 from hitless.service.model import (
     DEFAULT_MEMORY_MB,
@@ -124,6 +125,7 @@ class FunctionReader:
             routes=tuple(event.route for event in events),
             http_api=HttpApi(http_routes, payload, http_cors) if http_routes else None,
             preflights=self._preflights(events),
+            mapped=mapped_routes(events),
             package_patterns=self._patterns(entry),
             workers=self.settings.workers.least,
             max_workers=self.settings.workers.most,

@@ -131,13 +131,11 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
     },
     "functions.*.events.*.http.": {
-        "method path cors": Here.USED,
+        "method path cors integration response": Here.USED,
         "authorizer": _AUTHORIZER,
         "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
         "request": "parameters, models and templates are not checked here; the handler gets each request",
-        "response": "responses go out as the handler returns them",
         "async": "the client waits for the response here",
-        "integration connectionId connectionType": "each route is a Lambda proxy integration here",
         "timeoutInMillis": "the gateway's limit here is 29 s",
         "operationId": Here.AWS,
     },
@@ -163,7 +161,6 @@ QUIET_PLUGINS = {
 """Plugins whose work needs no notice, and why."""
 
 QUIET_VALUES: dict[str, frozenset[str]] = {
-    "functions.*.events.*.http.integration": frozenset({"lambda-proxy", "lambda_proxy", "aws-proxy", "aws_proxy"}),
     "provider.endpointType": frozenset({"edge", "regional"}),
 }
 """Values of a noticed key that change nothing."""

@@ -116,6 +116,14 @@ class Preflight:
 
 
 @dataclass(frozen=True, slots=True)
+class MappedRoute:
+    """A route with `integration: lambda`, and the headers of its responses."""
+
+    route: Route
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApi:
     """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS.
 
@@ -154,6 +162,8 @@ class Function:
     http_api: HttpApi | None = None
     """None if all routes are a REST API's."""
     preflights: tuple[Preflight, ...] = ()
+    mapped: tuple[MappedRoute, ...] = ()
+    """REST routes that are no proxy integrations."""
     module: str = ""
     """The folder that is the root of its package, with requirements of its own; "" for the service's."""
 

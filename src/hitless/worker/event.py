@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.environment import ACCOUNT_ID
+from hitless.worker.handler import HandlerFailure
 from hitless.worker.request import Request
 from hitless.worker.response import INTERNAL_ERROR, http_response, render
 from hitless.worker.spec import PoolSpec, RouteSpec
@@ -52,7 +53,8 @@ Render = Callable[..., tuple[int, bytes]]
 class ApiFlavour(NamedTuple):
     """How one kind of API tells its requests and failures: header names, responses of its own, what a result means.
 
-    `extended_ids`: its request ids have API Gateway's own form.
+    `extended_ids`: its request ids have API Gateway's own form. `fail`: status, body and header lines for a handler's
+    failure, if they depend on it.
     """
 
     id_header: str
@@ -63,6 +65,7 @@ class ApiFlavour(NamedTuple):
     failed_status: int
     failed_body: str
     render: Render
+    fail: Callable[[HandlerFailure], tuple[int, str, str]] | None = None
 
 
 REST: Final = ApiFlavour(

@@ -19,7 +19,8 @@ from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.cors import CorsEventBuilder, allow_origin, header
 from hitless.worker.environment import ACCOUNT_ID
-from hitless.worker.event import REST, ApiFlavour, Event, EventBuilder, Render, extended_id
+from hitless.worker.event import ApiFlavour, Event, EventBuilder, Render, extended_id
+from hitless.worker.mapping import MappingEventBuilder
 from hitless.worker.request import Request
 from hitless.worker.response import MalformedResponse, render
 from hitless.worker.spec import PoolSpec, RouteSpec
@@ -33,16 +34,19 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 
 
 def event_builder(spec: PoolSpec) -> EventBuilder:
-    """The event builder for one function: for HTTP API routes, for REST routes with CORS, or for plain REST routes.
+    """The event builder for one function: for HTTP API routes, for REST routes with non-proxy integrations or CORS, or
+    for plain REST routes.
 
     For a function with HTTP API and REST routes, the HTTP API builder picks the kind for each request.
     """
     if any(route.payload for route in spec.routes):
         return HttpApiEventBuilder(spec)
+    if any(route.mapped is not None for route in spec.routes):
+        return MappingEventBuilder(spec)
     return CorsEventBuilder(spec) if any(route.cors for route in spec.routes) else EventBuilder(spec)
 
 
-class HttpApiEventBuilder(CorsEventBuilder):
+class HttpApiEventBuilder(MappingEventBuilder):
     """Builds the events of a function with HTTP API routes, including those of its REST routes if it has any."""
 
     def __init__(self, spec: PoolSpec) -> None:
@@ -81,7 +85,6 @@ class HttpApiEventBuilder(CorsEventBuilder):
             return None
         route, parameters = found
         if not route.payload:
-            self.flavour = REST
             return super().build(request, request_id, now_s)
         _, multi = self._headers(request, request_id, now_s)
         headers = {name.lower(): values for name, values in multi.items()}

@@ -119,7 +119,12 @@ class RequestRunner:
             if b"x-hl-smoke" in request.internal and not (isinstance(result, dict) and "statusCode" in result):
                 error_body = json.dumps({"no_response": str(error)})  # for the engine; clients cannot send this header
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its response and the worker lives on
-            self.log_lines(failure_of(error).log_text())
+            failure = failure_of(error)
+            self.log_lines(failure.log_text())
+            if api.fail is not None:
+                self._fields[SlotField.ERRORS] += 1
+                status, body, lines = api.fail(failure)
+                return status, http_response(status, body.encode(), lines + extra, head_only=head)
         self._fields[SlotField.ERRORS] += 1
         return api.failed_status, http_response(api.failed_status, error_body.encode(), _JSON + extra, head_only=head)
 

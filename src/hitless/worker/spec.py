@@ -30,7 +30,8 @@ class RouteSpec:
     parameter.
 
     `payload` is the payload format version of an HTTP API's route and `key` its route key. REST routes have neither.
-    A route with `cors` takes preflight requests alone, and no handler sees them.
+    A route with `cors` takes preflight requests alone, and no handler sees them. `mapped` is None for a proxy
+    integration; for another it is the header lines of its responses.
     """
 
     method: str
@@ -39,6 +40,7 @@ class RouteSpec:
     payload: str = ""
     key: str = ""
     cors: CorsSpec | None = None
+    mapped: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
