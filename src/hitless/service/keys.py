@@ -137,7 +137,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "request": "parameters, models and templates are not checked here; the handler gets each request",
         "async": "the client waits for the response here",
         "timeoutInMillis": "the gateway's limit here is 29 s",
-        "operationId": Here.AWS,
+        "operationId connectionId connectionType": Here.AWS,
     },
     "functions.*.events.*.httpApi.": {"method path": Here.USED, "authorizer": _AUTHORIZER},
 }
