@@ -199,7 +199,7 @@ def _handlers(event, context):
 
 
 def _large(event, context):
-    return {"statusCode": 200, "body": "x" * (6 * 1024 * 1024 + 1)}
+    return {"statusCode": 200, "body": "x" * (6 * 1024 * 1024 + 100)}
 
 
 def _almost_large(event, context):

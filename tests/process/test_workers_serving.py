@@ -97,7 +97,7 @@ def main(event, context):
         case "/exit": sys.exit(3)
         case "/object": return {"statusCode": 200, "body": {"a": 1}}
         case "/split": return {"statusCode": 200, "headers": {"location": "/a\\r\\nset-cookie: b=c"}}
-        case "/large": return {"statusCode": 200, "body": "x" * (6 * 1024 * 1024 + 1)}
+        case "/large": return {"statusCode": 200, "body": "x" * (6 * 1024 * 1024 + 100)}
         case "/interrupt": raise KeyboardInterrupt
     return {"statusCode": 200, "body": "fine"}
 """

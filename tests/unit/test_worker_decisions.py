@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,9 @@ from hitless.worker.crash import (
     backoff_after_death,
     log_lines,
     own_fault,
-    runtime_error,
 )
 from hitless.worker.environment import lambda_environment
+from hitless.worker.handler import HandlerFailure, MarshalError, failure_of, marshalled, runtime_error
 from hitless.worker.layout import BUCKETS, bucket_bounds, bucket_of
 from hitless.worker.paths import folder_name
 from hitless.workers.stats import EMPTY, Histogram
@@ -108,6 +109,47 @@ def test_only_sigkill_and_sigterm_count_as_from_outside() -> None:
     assert own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=True)
     assert own_fault(exited(0), timed_out=False, too_slow=False)
     assert own_fault(exited(1), timed_out=False, too_slow=False)
+
+
+def failure_with(error: BaseException) -> HandlerFailure:
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001 - as in a worker
+        return failure_of(caught)
+
+
+def test_an_exception_is_logged_as_lambdas_runtime_does() -> None:
+    """No colon without a message, the heading in any case, no-break spaces: awslambdaric's bootstrap.py."""
+    assert failure_with(ValueError()).log_text("7") == "[ERROR] ValueError\nTraceback (most recent call last):"
+    indented = HandlerFailure("ValueError", "bad", ('  File "app.py", line 1\n    raise\n',)).log_text("7").splitlines()
+    assert indented[0] == "[ERROR] ValueError: bad"
+    assert indented[2:] == ['\u00a0\u00a0File "app.py", line 1', "\u00a0\u00a0\u00a0\u00a0raise"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "printed"),
+    [
+        (SystemExit(), "Runtime exited without providing a reason", ()),
+        (SystemExit(3), "Runtime exited with error: exit status 3", ()),
+        (SystemExit("no data"), "Runtime exited with error: exit status 1", ("no data",)),
+        (KeyboardInterrupt(), "Runtime exited with error: exit status 1", ("KeyboardInterrupt\n",)),
+    ],
+)
+def test_an_exit_of_the_handler_is_the_end_of_the_runtime(
+    error: BaseException, message: str, printed: tuple[str, ...]
+) -> None:
+    failure = failure_with(error)
+    assert (failure.error_type, failure.message) == ("Runtime.ExitError", message)
+    assert failure.log_text("7").splitlines()[-2:] == [f"RequestId: 7 Error: {message}", "Runtime.ExitError"]
+    assert failure.trace[-1:] == printed
+    assert failure.to_json("7") == {"errorMessage": f"RequestId: 7 Error: {message}", "errorType": "Runtime.ExitError"}
+
+
+def test_a_result_is_marshalled_as_lambdas_runtime_does() -> None:
+    assert marshalled({"pi": Decimal("3.14"), "n": [Decimal(5)]}) == '{"pi": 3.14, "n": [5]}'
+    for wrong in (object(), {1, 2}, float("nan"), Decimal("NaN")):
+        with pytest.raises(MarshalError, match="Unable to marshal response: "):
+            marshalled(wrong)
 
 
 def test_a_crash_is_logged_in_lambdas_words() -> None:

@@ -117,11 +117,31 @@ def test_the_query_string_is_decoded_the_last_value_wins_and_all_are_listed() ->
     assert event["multiValueQueryStringParameters"] == {"a": ["1", "2"], "name": ["São Paulo"], "flag": [""]}
 
 
-def test_path_parameters_are_matched_before_they_are_decoded() -> None:
+def test_the_path_and_its_parameters_keep_their_percent_encoding() -> None:
     event = event_of("/zones/America/S%C3%A3o%2FPaulo")
     assert event["resource"] == "/zones/{area}/{city}"
-    assert event["pathParameters"] == {"area": "America", "city": "São/Paulo"}
-    assert event["path"] == "/zones/America/São/Paulo"
+    assert event["pathParameters"] == {"area": "America", "city": "S%C3%A3o%2FPaulo"}
+    assert event["path"] == event["requestContext"]["path"] == "/zones/America/S%C3%A3o%2FPaulo"
+
+
+def test_a_trailing_slash_is_not_part_of_a_greedy_parameter() -> None:
+    event = event_of("/files/a/b/")
+    assert event["pathParameters"] == {"proxy": "a/b"}
+    assert event["path"] == "/files/a/b/"
+    assert event_of("/files/a//b")["pathParameters"] == {"proxy": "a//b"}
+
+
+def test_the_context_has_the_path_as_sent_when_the_gateway_dropped_leading_slashes() -> None:
+    event = event_of("/zones", internal={b"x-hl-path": b"//zones"})
+    assert event["path"] == "/zones"
+    assert event["requestContext"]["path"] == "//zones"
+
+
+def test_headers_that_a_rest_api_drops_do_not_reach_the_handler() -> None:
+    dropped = (b"Content-MD5", b"Max-Forwards", b"Proxy-Authenticate", b"Server", b"WWW-Authenticate", b"TE")
+    event = event_of(headers=(*((name, b"x") for name in dropped), (b"Range", b"bytes=0-1")))
+    assert not {name.decode().lower() for name in dropped} & event["headers"].keys()
+    assert event["headers"]["range"] == "bytes=0-1"
 
 
 def test_a_greedy_parameter_takes_the_rest_for_any_method() -> None:
@@ -158,7 +178,7 @@ def test_the_request_context_is_complete() -> None:
         "resourceId": None, "resourcePath": "/zones", "httpMethod": "GET",
         "requestTime": "24/Nov/2026:07:50:26 +0000", "path": "/zones", "accountId": "000000000000",
         "protocol": "HTTP/1.1", "stage": "dev", "domainPrefix": "api", "requestTimeEpoch": 1795506626123,
-        "requestId": ID, "domainName": "api.example.org", "apiId": "worldclock-dev",
+        "requestId": ID, "domainName": "api.example.org", "deploymentId": "3", "apiId": "worldclock-dev",
     }  # fmt: skip
     assert (identity["sourceIp"], identity["userAgent"]) == ("203.0.113.9", "curl/8")
     assert sorted(identity) == [

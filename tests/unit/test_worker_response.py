@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from hitless.worker.response import LARGEST_RESPONSE_BYTES, MalformedResponse, render
+from hitless.worker.handler import LARGEST_RESULT_BYTES
+from hitless.worker.response import MalformedResponse, render
 
 pytestmark = pytest.mark.unit
 
@@ -31,6 +33,15 @@ def test_a_plain_response_is_json_by_default_and_has_its_length() -> None:
 def test_a_status_may_be_missing_or_a_string_of_digits() -> None:
     assert answer_of({"body": "x"})[0] == 200
     assert answer_of({"statusCode": "404"})[0] == 404
+
+
+def test_a_decimal_is_a_number_in_status_and_headers() -> None:
+    status, head, _ = answer_of({"statusCode": Decimal(202), "headers": {"Price": Decimal("1.50")}})
+    assert status == 202
+    assert "Price: 1.50" in head
+    for value in (Decimal("NaN"), Decimal("Infinity"), Decimal("200.5")):
+        with pytest.raises(MalformedResponse):
+            answer_of({"statusCode": value})
 
 
 def test_a_handlers_own_content_type_is_kept_whatever_its_case() -> None:
@@ -104,8 +115,8 @@ def test_head_and_204_and_304_have_no_body() -> None:
         {"statusCode": 200, "headers": {"location": "/x\0"}},
         {"statusCode": 200, "multiValueHeaders": {"location": ["/x\r\n\r\nbody"]}},
         {"statusCode": 200, "headers": {"a\r\nb": "c"}},
-        {"statusCode": 200, "body": "x" * (LARGEST_RESPONSE_BYTES + 1)},
-        {"statusCode": 200, "body": '"' * (LARGEST_RESPONSE_BYTES // 2 + 1)},
+        {"statusCode": 200, "body": "x" * (LARGEST_RESULT_BYTES + 1)},
+        {"statusCode": 200, "body": '"' * (LARGEST_RESULT_BYTES // 2 + 1)},
     ],
 )
 def test_results_that_api_gateway_rejects_are_malformed(result: Any) -> None:

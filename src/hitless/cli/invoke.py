@@ -66,7 +66,7 @@ def invoke(
             f"{called.name} has no route for {' '.join(asked)}",
             hint="its routes: " + (", ".join(map(str, called.routes)) or "none"),
         )
-    result = asyncio.run(invoke_once(spec, given, timeout_s=spec.timeout_s))
+    result = asyncio.run(invoke_once(spec, given))
     ctx.say(result.log.rstrip("\n"))
     ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
     if result.error:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.invocation import report_line
 from hitless.worker.spec import PoolSpec
-
-_NAMES = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGTERM": "terminated"}
 
 
 def own_fault(status: int, *, timed_out: bool, too_slow: bool) -> bool:
@@ -44,15 +43,6 @@ def death_cause(status: int, too_slow: bool = False) -> str:
     return _CLEAN.get(code) or f"exited with status {code}"
 
 
-def runtime_error(status: int) -> str:
-    """The error as Lambda words it, such as `Runtime exited with error: signal: killed`."""
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"Runtime exited with error: signal: {_NAMES.get(name, name)}"
-    code = os.WEXITSTATUS(status)
-    return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"
-
-
 @dataclass(frozen=True, slots=True)
 class Death:
     """A worker's death during a request. `start_logged`: the log has its START line."""
@@ -72,8 +62,8 @@ def log_lines(spec: PoolSpec, death: Death) -> list[str]:
         why = [f"{_instant()} {request_id} Task timed out after {spec.timeout_s:.2f} seconds"]
         how = "Status: timeout"
     else:
-        why = [f"RequestId: {request_id} Error: {runtime_error(death.status)}", "Runtime.ExitError"]
-        how = "Status: error\tError Type: Runtime.ExitError"
+        why = [f"RequestId: {request_id} Error: {runtime_error(death.status)}", EXIT_ERROR]
+        how = f"Status: error\tError Type: {EXIT_ERROR}"
     start = [] if death.start_logged else [f"START RequestId: {request_id} Version: {spec.release}"]
     return [*start, *why, f"END RequestId: {request_id}", f"{report}{how}"]
 

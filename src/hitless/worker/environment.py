@@ -45,6 +45,7 @@ def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str
         "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.function_name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream_name(spec),
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LAMBDA_TASK_ROOT": spec.task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "HITLESS_STAGE": spec.stage,

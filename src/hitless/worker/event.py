@@ -4,8 +4,8 @@ Header names: over HTTP/2, API Gateway lower-cases them, except for a few that i
 HTTP/1.1 it probably keeps the client's case. The gateway in front of the workers has lost that case, which is one of
 the documented differences to AWS. `x-hl-*` are the gateway's own headers and never reach a handler.
 
-Routes are matched on the path as sent, so an encoded slash divides nothing; `path` and the path parameters are decoded
-once, as API Gateway does.
+Routes are matched on the path as sent, so an encoded slash divides nothing, and `path` and the path parameters keep
+their percent-encoding. A trailing slash stays in `path` only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.handler import HandlerFailure
@@ -38,9 +38,11 @@ _CASED: Final = {
         "X-Amzn-Trace-Id",
     )
 }
-_HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {b"connection", b"expect", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
+_DROPPED: Final = HOP_BY_HOP | {b"content-md5", b"max-forwards", b"proxy-authenticate", b"server", b"www-authenticate"}
+"""Request headers that a REST API does not pass on (AWS's table of dropped and remapped headers)."""
 _INTERNAL: Final = b"x-hl-"
 _MOST_NAMES: Final = 1000
 _PARAMETER: Final = re.compile(r"\{([^{}+]+)\+?\}")
@@ -64,6 +66,8 @@ class ApiFlavour(NamedTuple):
     unknown_body: str
     failed_status: int
     failed_body: str
+    failed_lines: str
+    """The other header lines of a failure."""
     render: Render
     fail: Callable[[HandlerFailure], tuple[int, str, str]] | None = None
 
@@ -76,6 +80,7 @@ REST: Final = ApiFlavour(
     unknown_body='{"message": "Missing Authentication Token"}',
     failed_status=502,
     failed_body=INTERNAL_ERROR,
+    failed_lines="content-type: application/json\r\nx-amzn-errortype: InternalServerErrorException\r\n",
     render=render,
 )
 
@@ -88,14 +93,14 @@ class RouteTable:
         self._patterns: list[tuple[str, re.Pattern[str], RouteSpec, list[str]]] = []
         for route in routes:
             if "{" in route.resource:
-                pattern = re.compile(route.regex)
+                pattern = re.compile(route.regex if route.payload else _without_trailing_slash(route.regex))
                 names = _PARAMETER.findall(route.resource) if pattern.groups else []  # the default route has none
                 self._patterns.append((route.method, pattern, route, names))
             else:
                 self._literal.setdefault((route.method, route.resource), route)
 
     def match(self, method: str, path: str) -> tuple[RouteSpec, dict[str, str] | None] | None:
-        """Route and decoded path parameters (None if it has none); None without such a route."""
+        """Route and path parameters as sent (None if it has none); None without such a route."""
         found = self._match(method, path)
         if found is None and path.endswith("/") and len(path) > 1:
             found = self._match(method, path.rstrip("/") or "/")
@@ -109,8 +114,24 @@ class RouteTable:
         for route_method, pattern, route, names in self._patterns:
             if route_method in (method, "ANY") and (match := pattern.fullmatch(path)):
                 # Paired in order, because {zone-id} is not a valid group name in a regular expression.
-                return route, {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
+                return route, dict(zip(names, match.groups(), strict=True))
         return None
+
+
+class HeaderNames(dict[bytes, str | None]):
+    """Header name as received → the event's name for it, or None if the handler does not get the header."""
+
+    def __init__(self, dropped: frozenset[bytes]) -> None:
+        super().__init__()
+        self._dropped = dropped
+
+    def __missing__(self, raw: bytes) -> str | None:
+        lower = raw.lower()
+        hidden = lower.startswith(_INTERNAL) or lower in self._dropped
+        name = None if hidden else _CASED.get(lower) or lower.decode("latin-1")
+        if len(self) < _MOST_NAMES:
+            self[raw] = name
+        return name
 
 
 class EventBuilder:
@@ -122,7 +143,8 @@ class EventBuilder:
         self._api_id = f"{spec.service}-{spec.stage}"
         self._region = spec.region
         self._routes = RouteTable([route for route in spec.routes if route.cors is None])
-        self._names: dict[bytes, str | None] = {}
+        self._names = HeaderNames(_DROPPED)
+        self._deployment_id = str(spec.release)
         self._second = -1
         self._second_text = ""
 
@@ -136,13 +158,12 @@ class EventBuilder:
             return None
         route, parameters = found
         resource = route.resource
-        single, multi = self._headers(request, request_id, now_s)
+        single, multi = self._headers(request, request_id, now_s, self._names)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
-        path = unquote(raw_path) if "%" in raw_path else raw_path
         body, encoded = _body(request.body)
         return {
             "resource": resource,
-            "path": path,
+            "path": raw_path,
             "httpMethod": request.method,
             "headers": single,
             "multiValueHeaders": multi,
@@ -150,7 +171,7 @@ class EventBuilder:
             "multiValueQueryStringParameters": _grouped(pairs) if pairs else None,
             "pathParameters": parameters or None,
             "stageVariables": None,
-            "requestContext": self._context(request, resource, path, request_id, now_s, single),
+            "requestContext": self._context(request, resource, raw_path, request_id, now_s, single),
             "body": body,
             "isBase64Encoded": encoded,
         }
@@ -160,15 +181,13 @@ class EventBuilder:
         api, lines = self.flavour, "content-type: application/json\r\n" + extra
         return http_response(api.unknown_status, api.unknown_body.encode(), lines, head_only=request.method == "HEAD")
 
-    def _headers(self, request: Request, request_id: str, now_s: float) -> tuple[dict[str, str], dict[str, list[str]]]:
+    def _headers(
+        self, request: Request, request_id: str, now_s: float, names: HeaderNames
+    ) -> tuple[dict[str, str], dict[str, list[str]]]:
         single: dict[str, str] = {}
         multi: dict[str, list[str]] = {}
-        names = self._names
         for raw, raw_value in request.headers:
-            try:
-                name = names[raw]
-            except KeyError:
-                name = self._learn(raw)
+            name = names[raw]
             if name is None:
                 continue
             value = raw_value.decode("latin-1")
@@ -182,14 +201,6 @@ class EventBuilder:
             trace = trace_id(request_id, now_s)
             single["X-Amzn-Trace-Id"], multi["X-Amzn-Trace-Id"] = trace, [trace]
         return single, multi
-
-    def _learn(self, raw: bytes) -> str | None:
-        lower = raw.lower()
-        hidden = lower.startswith(_INTERNAL) or lower in _HOP_BY_HOP
-        name = None if hidden else _CASED.get(lower) or lower.decode("latin-1")
-        if len(self._names) < _MOST_NAMES:
-            self._names[raw] = name
-        return name
 
     @staticmethod
     def _forwarded(request: Request, single: dict[str, str], multi: dict[str, list[str]]) -> None:
@@ -206,13 +217,14 @@ class EventBuilder:
         self, request: Request, resource: str, path: str, request_id: str, now_s: float, headers: dict[str, str]
     ) -> dict[str, Any]:
         host = headers.get("Host", "")
+        sent = request.internal.get(b"x-hl-path")
         return {
             "resourceId": None,
             "resourcePath": resource,
             "httpMethod": request.method,
             "extendedRequestId": extended_id(request_id),
             "requestTime": self._request_time(now_s),
-            "path": path,
+            "path": sent.decode("latin-1") if sent else path,
             "accountId": ACCOUNT_ID,
             "protocol": "HTTP/1.1",
             "stage": self._stage,
@@ -234,6 +246,7 @@ class EventBuilder:
                 "user": None,
             },
             "domainName": host.partition(":")[0],
+            "deploymentId": self._deployment_id,
             "apiId": self._api_id,
         }
 
@@ -247,6 +260,11 @@ class EventBuilder:
                 f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
             )
         return self._second_text
+
+
+def _without_trailing_slash(regex: str) -> str:
+    """The route's expression, with a trailing slash left out of a greedy parameter."""
+    return f"{regex[:-1]}?)/?" if regex.endswith(".+)") else regex
 
 
 def extended_id(request_id: str) -> str:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import json
+import math
+import os
+import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from hitless.worker.context import LambdaContext
 
 Handler = Callable[[Any, LambdaContext], Any]
+
+LARGEST_RESULT_BYTES: Final = 6_291_556
+"""Lambda's limit for a result as JSON: 6 MB and 100 bytes."""
+
+EXIT_ERROR: Final = "Runtime.ExitError"
+_INDENT: Final = "\u00a0"
+"""Lambda's runtime indents a traceback's lines by no-break spaces, because CloudWatch removes plain ones."""
+_NAMES: Final = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGTERM": "terminated"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +34,20 @@ class HandlerFailure:
     message: str
     trace: tuple[str, ...] = ()
 
-    def log_text(self) -> str:
-        """`[ERROR] ValueError: …` and the traceback, as CloudWatch shows it."""
-        head = f"[ERROR] {self.error_type}: {self.message}"
-        if not self.trace:
-            return head
-        return "\n".join([head, "Traceback (most recent call last):", *(line.rstrip("\n") for line in self.trace)])
+    def log_text(self, request_id: str = "") -> str:
+        """`[ERROR] ValueError: …` and the traceback, as CloudWatch shows it; for the runtime's exit during a request
+        what the interpreter prints, then Lambda's two lines.
+        """
+        lines = [line for entry in self.trace for line in entry.splitlines()]
+        if self.error_type == EXIT_ERROR and request_id:
+            return "\n".join([*lines, f"RequestId: {request_id} Error: {self.message}", EXIT_ERROR])
+        head = f"[ERROR] {self.error_type}" + (f": {self.message}" if self.message else "")
+        return "\n".join([head, "Traceback (most recent call last):", *map(_indented, lines)])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, request_id: str = "") -> dict[str, Any]:
         """The result of Lambda's Invoke for a failed function."""
+        if self.error_type == EXIT_ERROR and request_id:
+            return {"errorMessage": f"RequestId: {request_id} Error: {self.message}", "errorType": EXIT_ERROR}
         return {"errorMessage": self.message, "errorType": self.error_type, "stackTrace": list(self.trace)}
 
 
@@ -68,11 +86,55 @@ def load_handler(handler: str) -> Handler:
     return function  # type: ignore[no-any-return]
 
 
+class MarshalError(Exception):
+    """The handler's result is not JSON; the message says why."""
+
+
+def marshalled(result: Any, *, compact: bool = False) -> str:
+    """A result as JSON, encoded as Lambda's runtime does: a Decimal is a number. Raises MarshalError."""
+    try:
+        return json.dumps(result, default=_number, allow_nan=False, separators=(",", ":") if compact else None)
+    except (TypeError, ValueError) as error:
+        raise MarshalError(f"Unable to marshal response: {error}") from error
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return math.nan if value.is_nan() else json.loads(str(value))
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def runtime_error(status: int) -> str:
+    """The error for a process's wait status as Lambda words it, such as `Runtime exited with error: signal: killed`."""
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return f"Runtime exited with error: signal: {_NAMES.get(name, name)}"
+    code = os.WEXITSTATUS(status)
+    return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"
+
+
 def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
-    """The failure for an exception of the handler, without our frame that called it."""
-    if trace is None:
-        trace = tuple(traceback.format_tb(error.__traceback__.tb_next if error.__traceback__ else None))
-    return HandlerFailure(type(error).__name__, str(error), trace)
+    """The failure for an exception of the handler, without our frame that called it. SystemExit and its like end the
+    runtime's process on Lambda.
+    """
+    if isinstance(error, MarshalError):
+        return HandlerFailure("Runtime.MarshalError", str(error))
+    called = error.__traceback__.tb_next if error.__traceback__ else None
+    if isinstance(error, Exception):
+        frames = tuple(traceback.format_tb(called)) if trace is None else trace
+        return HandlerFailure(type(error).__name__, str(error), frames)
+    code: object = 1
+    printed = tuple(traceback.format_exception(type(error), error, called))
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+        printed = () if isinstance(code, int) else (str(code),)
+    status = runtime_error((code & 0xFF if isinstance(code, int) else 1) << 8)
+    return HandlerFailure(EXIT_ERROR, status, printed if trace is None else trace)
+
+
+def _indented(line: str) -> str:
+    text = line.lstrip(" ")
+    return _INDENT * (len(line) - len(text)) + text
 
 
 def _own_frames(error: BaseException) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """HTTP APIs (API Gateway v2) and function URLs: turns requests into events of payload format 2.0 or 1.0, and results
 into responses.
 
-An HTTP API differs from a REST API in this: the path is decoded in both formats, header names are in lower case, the
-content type alone decides whether a body is text, a failed handler gives a 500, and in format 2.0 a result
-without `statusCode` is used as the body. A function URL has format 2.0 with the differences in `_as_url_event`.
+An HTTP API differs from a REST API in this: the path and its parameters are decoded in both formats, header names are
+in lower case, the content type alone decides whether a body is text, a failed handler gives a 500, and in format 2.0 a
+result without `statusCode` is used as the body. A function URL has format 2.0 with the differences in `_as_url_event`.
 Sources: docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html; captures of the
 real service for the path (hotsock/voker#8) and for the content types of text (ministackorg/ministack#766);
 docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html and captures of function URLs (tests/conformance).
@@ -12,14 +12,14 @@ docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html and captures of functi
 from __future__ import annotations
 
 import base64
-import json
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.cors import CorsEventBuilder, allow_origin, header
 from hitless.worker.environment import ACCOUNT_ID
-from hitless.worker.event import ApiFlavour, Event, EventBuilder, Render, extended_id
+from hitless.worker.event import HOP_BY_HOP, ApiFlavour, Event, EventBuilder, HeaderNames, Render, extended_id
+from hitless.worker.handler import marshalled
 from hitless.worker.mapping import MappingEventBuilder
 from hitless.worker.request import Request
 from hitless.worker.response import MalformedResponse, render
@@ -52,6 +52,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
     def __init__(self, spec: PoolSpec) -> None:
         super().__init__(spec)
         self._flavours = {"1.0": HTTP_1, "2.0": HTTP_2, URL_PAYLOAD: URL}
+        self._http_names = HeaderNames(HOP_BY_HOP)
         self._origin: str | None = None
         self._cors = next((route.cors for route in spec.routes if route.payload and route.cors), None)
         if self._cors is not None:
@@ -86,11 +87,11 @@ class HttpApiEventBuilder(MappingEventBuilder):
         route, parameters = found
         if not route.payload:
             return super().build(request, request_id, now_s)
-        _, multi = self._headers(request, request_id, now_s)
+        _, multi = self._headers(request, request_id, now_s, self._http_names)
         headers = {name.lower(): values for name, values in multi.items()}
         body, encoded = _body(request.body, headers.get("content-type", [""])[0])
         common = {
-            "pathParameters": parameters or None,
+            "pathParameters": {name: unquote(value) for name, value in parameters.items()} if parameters else None,
             "stageVariables": None,
             "body": body,
             "isBase64Encoded": encoded,
@@ -164,6 +165,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
         named = {"Host": headers.get("host", [""])[-1], "X-Forwarded-For": headers["x-forwarded-for"][-1]}
         context = self._context(request, route.resource, path, request_id, now_s, named)
         context["identity"]["userAgent"] = headers.get("user-agent", [None])[-1]
+        del context["deploymentId"]
         resource = STAGE if route.key == STAGE else route.resource
         return {
             "version": "1.0",
@@ -220,7 +222,7 @@ def _body(body: bytes, content_type: str) -> tuple[str | None, bool]:
 def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     """The status and the complete HTTP response for a result in payload format 2.0. Raises MalformedResponse."""
     if not isinstance(result, dict) or "statusCode" not in result:
-        body = result if isinstance(result, str) else json.dumps(result)
+        body = result if isinstance(result, str) else marshalled(result)
         inferred = {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": body}
         return render(inferred, head_only=head_only, extra=extra)
     cookies, headers = result.get("cookies") or [], result.get("headers") or {}
@@ -238,7 +240,7 @@ def render_url(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]
     if not isinstance(result, dict) or "statusCode" not in result:
         result = {
             "statusCode": 200,
-            "body": result if isinstance(result, str) else json.dumps(result, separators=(",", ":")),
+            "body": result if isinstance(result, str) else marshalled(result, compact=True),
         }
     headers = result.get("headers") or {}
     if isinstance(headers, dict) and not any(str(name).lower() == "content-type" for name in headers):
@@ -261,6 +263,7 @@ HTTP_2: Final = ApiFlavour(
     unknown_body='{"message":"Not Found"}',
     failed_status=500,
     failed_body='{"message":"Internal Server Error"}',
+    failed_lines="content-type: application/json\r\n",
     render=render_2,
 )
 HTTP_1: Final = HTTP_2._replace(render=render_1)

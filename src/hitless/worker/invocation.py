@@ -19,7 +19,7 @@ from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
 from hitless.worker.event import Event, extended_id
 from hitless.worker.guard import RetryGuard
-from hitless.worker.handler import Handler, failure_of
+from hitless.worker.handler import Handler, MarshalError, failure_of, marshalled
 from hitless.worker.http_api import event_builder
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
@@ -36,7 +36,6 @@ _BUSY_SINCE: Final = int(SlotField.BUSY_SINCE)
 _LARGE: Final = int(SlotField.LARGE)
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
-_JSON: Final = "content-type: application/json\r\n"
 
 
 class RequestRunner:
@@ -93,7 +92,7 @@ class RequestRunner:
         elif self._guard.refuses(entry, request):
             fields[SlotField.REFUSED] += 1
             self._count(api.failed_status, began_ns)
-            send(http_response(api.failed_status, api.failed_body.encode(), _JSON + extra, head_only=head))
+            send(http_response(api.failed_status, api.failed_body.encode(), api.failed_lines + extra, head_only=head))
         else:
             self._page.write_id(self._slot, entry)
             fields[_START_LOGGED] = 0
@@ -115,18 +114,19 @@ class RequestRunner:
             result = self._handler(event, self._contexts.context(request_id, began_ns))
             return api.render(result, head_only=head, extra=extra)
         except MalformedResponse as error:
-            self.log_lines(f"[ERROR] Malformed Lambda proxy response: {error}")
+            self.log_lines(_malformed(result, error))
             if b"x-hl-smoke" in request.internal and not (isinstance(result, dict) and "statusCode" in result):
                 error_body = json.dumps({"no_response": str(error)})  # for the engine; clients cannot send this header
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its response and the worker lives on
             failure = failure_of(error)
-            self.log_lines(failure.log_text())
+            self.log_lines(failure.log_text(request_id))
             if api.fail is not None:
                 self._fields[SlotField.ERRORS] += 1
                 status, body, lines = api.fail(failure)
                 return status, http_response(status, body.encode(), lines + extra, head_only=head)
         self._fields[SlotField.ERRORS] += 1
-        return api.failed_status, http_response(api.failed_status, error_body.encode(), _JSON + extra, head_only=head)
+        lines = api.failed_lines + extra
+        return api.failed_status, http_response(api.failed_status, error_body.encode(), lines, head_only=head)
 
     def log_lines(self, text: str) -> None:
         """Write log lines of the current request."""
@@ -156,6 +156,15 @@ class RequestRunner:
         init, self._init_text = self._init_text, ""
         report = report_line(request_id, took_ns / 1e6, self._spec.memory_mb, self._memory_mb)
         self._log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}{init}\n")
+
+
+def _malformed(result: object, error: MalformedResponse) -> str:
+    """The log lines for a result that is not a response: on Lambda one that is not JSON fails in the runtime."""
+    try:
+        marshalled(result)
+    except MarshalError as first:
+        return failure_of(first).log_text()
+    return f"[ERROR] Malformed Lambda proxy response: {error}"
 
 
 def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | None) -> str:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.cors import CorsEventBuilder, header
 from hitless.worker.event import REST, ApiFlavour, Event
+from hitless.worker.handler import marshalled
 from hitless.worker.request import Request
 from hitless.worker.response import http_response
 from hitless.worker.spec import PoolSpec
@@ -74,7 +75,7 @@ class MappingEventBuilder(CorsEventBuilder):
             "enhancedAuthContext": {},
             "headers": event["headers"],
             "query": event["queryStringParameters"] or {},
-            "path": event["pathParameters"] or {},
+            "path": {name: unquote(value) for name, value in (event["pathParameters"] or {}).items()},
             "identity": {name: value or "" for name, value in context["identity"].items()},
             "stageVariables": {},
             "requestPath": resource,
@@ -103,7 +104,7 @@ def _read_body(request: Request, body: str | None) -> Any:
 
 def _flavour(lines: str) -> ApiFlavour:
     def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-        return 200, http_response(200, json.dumps(result).encode(), lines + extra, head_only=head_only)
+        return 200, http_response(200, marshalled(result).encode(), lines + extra, head_only=head_only)
 
     return REST._replace(
         render=render, fail=lambda failure: (_status(failure.message), json.dumps(failure.to_json()), lines)

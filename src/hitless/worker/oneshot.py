@@ -9,25 +9,38 @@ import resource
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
 
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import enter_environment
-from hitless.worker.handler import HandlerFailure, HandlerImportError, failure_of, load_handler
+from hitless.worker.handler import (
+    LARGEST_RESULT_BYTES,
+    HandlerImportError,
+    failure_of,
+    load_handler,
+    marshalled,
+)
 from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
 from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
+from hitless.worker.process import PRIVATE
 from hitless.worker.spec import PoolSpec
+
+_TOO_LARGE: Final = f"Response payload size exceeded maximum allowed payload size ({LARGEST_RESULT_BYTES} bytes)."
 
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
-    """`argument` is a JSON file: spec, event, libraries, and the folder for `log` and `result`."""
+    """`argument` is a JSON file: spec, event, request id, libraries, and the folder for `log` and `result`.
+
+    Writes one byte to standard output once the handler is imported: from then on the function's timeout runs.
+    """
     _end_with_caller()
+    ready = os.dup(1)
+    PRIVATE.add(ready)
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
     os.unlink(argument)  # it has the function's environment, and the caller may die before it cleans up
     folder = Path(settings["folder"])
@@ -38,7 +51,7 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     streams = redirect_streams(log)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
     enter_environment(spec, settings["libraries"], own_paths)
-    outcome = _invoke(spec, settings["event"], log, streams)
+    outcome = _invoke(spec, settings["event"], settings["request_id"], ready, log, streams)
     temporary = folder / "result.part"
     temporary.write_text(json.dumps(outcome))
     temporary.replace(folder / "result")
@@ -62,25 +75,33 @@ def _end_with_caller() -> None:
     threading.Thread(target=wait, daemon=True, name="caller").start()
 
 
-def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStream]) -> dict[str, Any]:
-    request_id = str(uuid.uuid4())
+def _invoke(
+    spec: PoolSpec, event: Any, request_id: str, ready: int, log: LogFile, streams: Sequence[LogStream]
+) -> dict[str, Any]:
     began = time.monotonic_ns()
     try:
         handler = load_handler(spec.handler)
     except HandlerImportError as error:
         log.lines(error.failure.log_text())
-        return {"failure": {**error.failure.to_json(), "requestId": request_id}}
+        return {"failure": {**error.failure.to_json(request_id), "requestId": ""}}
+    os.write(ready, b".")
+    os.close(ready)
+    PRIVATE.discard(ready)
     init_ms = (time.monotonic_ns() - began) / 1e6
     log.start(f"START RequestId: {request_id} Version: {spec.release}", request_id)
     began = time.monotonic_ns()
     outcome: dict[str, Any]
     try:
         result = handler(event, ContextFactory(spec).context(request_id, began))
-        outcome = {"payload": json.loads(_marshalled(result))}
+        payload = marshalled(result)
+        if len(payload) > LARGEST_RESULT_BYTES:
+            outcome = {"failure": {"errorMessage": _TOO_LARGE, "errorType": "Function.ResponseSizeTooLarge"}}
+        else:
+            outcome = {"payload": json.loads(payload)}
     except BaseException as error:  # noqa: BLE001 - any exception of the handler is the result
-        failure = error.failure if isinstance(error, _NotJson) else failure_of(error)
-        log.lines(failure.log_text())
-        outcome = {"failure": {**failure.to_json(), "requestId": request_id}}
+        failure = failure_of(error)
+        log.lines(failure.log_text(request_id))
+        outcome = {"failure": {**failure.to_json(request_id), "requestId": request_id}}
     took_ms = (time.monotonic_ns() - began) / 1e6
     used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
     for stream in streams:
@@ -89,17 +110,3 @@ def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStrea
     report = report_line(request_id, took_ms, spec.memory_mb, used_mb)
     log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}Init Duration: {init_ms:.2f} ms\t\n")
     return {**outcome, "duration_ms": took_ms}
-
-
-class _NotJson(Exception):
-    def __init__(self, failure: HandlerFailure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-def _marshalled(result: Any) -> str:
-    try:
-        return json.dumps(result)
-    except (TypeError, ValueError) as error:
-        message = f"Unable to marshal response: {error}"
-        raise _NotJson(HandlerFailure("Runtime.MarshalError", message)) from error

@@ -13,16 +13,17 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, Final
 
-LARGEST_RESPONSE_BYTES: Final = 6 * 1024 * 1024
-"""Lambda's limit on a response's payload, as JSON."""
+from hitless.worker.handler import LARGEST_RESULT_BYTES, marshalled
+
 CLOSES_ABOVE_BYTES: Final = 100_000
 """A larger body ends its connection: the kernel may not take it at once, and the process that sends the rest must be
 able to close the connection without meeting the gateway's next request. Unix sockets buffer some 200 kB.
 """
-_SURELY_SMALL_CHARS: Final = LARGEST_RESPONSE_BYTES // 12
+_SURELY_SMALL_CHARS: Final = LARGEST_RESULT_BYTES // 12
 _KEYS: Final = frozenset({"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"})
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _OURS: Final = frozenset(
@@ -76,7 +77,7 @@ def gateway_error(status: int, message: str, extra: str = "") -> bytes:
 
 
 def _status(value: Any) -> int:
-    if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+    if isinstance(value, str | Decimal) and re.fullmatch(r"[0-9]{3}", str(value)):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
         raise MalformedResponse(f"statusCode {value!r} is not an HTTP status")
@@ -89,8 +90,8 @@ def _body(result: dict[Any, Any]) -> bytes:
         return b""
     if not isinstance(body, str):
         raise MalformedResponse(f"body is {type(body).__name__}, not a string")
-    if len(body) > _SURELY_SMALL_CHARS and len(json.dumps(result, default=str)) > LARGEST_RESPONSE_BYTES:
-        raise MalformedResponse(f"the response is larger than Lambda's limit of {LARGEST_RESPONSE_BYTES} bytes")
+    if len(body) > _SURELY_SMALL_CHARS and len(marshalled(result)) > LARGEST_RESULT_BYTES:
+        raise MalformedResponse(f"the response is larger than Lambda's limit of {LARGEST_RESULT_BYTES} bytes")
     if not result.get("isBase64Encoded"):
         return body.encode("utf-8", "replace")
     try:
@@ -149,7 +150,7 @@ def _is_ours(name: Any) -> bool:
 def _text_of(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return str(value)
     if not isinstance(value, str):
         raise MalformedResponse(f"header {name} has a value of type {type(value).__name__}, not a string")

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hitless.worker.crash import death_cause, runtime_error
+from hitless.worker.crash import Death, append, log_lines
+from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.http_api import event_builder
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
 from hitless.workers.libraries import base_python, inherited_environment, isolated_command, runtime_libraries
+
+INIT_LIMIT_S = 10.0
+"""Lambda gives the init phase 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,54 +55,64 @@ def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = No
 async def invoke_once(
     spec: PoolSpec,
     event: Any,
-    timeout_s: float | None = None,
     *,
     python: str | None = None,
     scratch: Path | None = None,
 ) -> InvokeResult:
-    """Call the function once with any JSON value; at most `timeout_s` (default: the function's own), import included.
+    """Call the function once with any JSON value. Its timeout runs from its import on, after 10 s in any case.
 
     The result has `failed` if the handler raises, cannot be imported, runs out of time or ends its process. Cancelling
     ends the process; it also ends when the caller's process dies. `scratch`: the folder for its temporary folder.
     """
-    limit_s = spec.timeout_s if timeout_s is None else timeout_s
     folder = Path(tempfile.mkdtemp(prefix="hitless-invoke-", dir=scratch))
     try:
-        settings = {"spec": spec.to_json(), "event": event, "libraries": runtime_libraries(), "folder": str(folder)}
-        (folder / "settings").write_text(json.dumps(settings))
-        began = time.monotonic()
-        status = await _run(folder / "settings", python or base_python(), limit_s)
-        return _result(spec, folder, status, limit_s, (time.monotonic() - began) * 1000)
+        request_id = str(uuid.uuid4())
+        settings = {"spec": spec.to_json(), "event": event, "request_id": request_id, "folder": str(folder)}
+        (folder / "settings").write_text(json.dumps(settings | {"libraries": runtime_libraries()}))
+        status, took_ms = await _run(folder / "settings", python or base_python(), spec.timeout_s)
+        return _result(spec, folder, request_id, status, took_ms)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(settings: Path, python: str, limit_s: float) -> int | None:
+async def _run(settings: Path, python: str, limit_s: float) -> tuple[int | None, float]:
+    """The exit code (None after a timeout), and the ms since the handler was imported."""
     process = await asyncio.create_subprocess_exec(
         *isolated_command(python, "oneshot", str(settings)),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
+    began = time.monotonic()
     try:
+        assert process.stdout is not None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.stdout.read(1), INIT_LIMIT_S)
+        began = time.monotonic()
         async with asyncio.timeout(limit_s):
-            return await process.wait()
+            status = await process.wait()
     except TimeoutError:
-        return None
+        return None, (time.monotonic() - began) * 1000
+    else:
+        return status, (time.monotonic() - began) * 1000
     finally:
         with suppress(ProcessLookupError, PermissionError):  # also the processes that the handler started
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
-def _result(spec: PoolSpec, folder: Path, status: int | None, limit_s: float, took_ms: float) -> InvokeResult:
-    log = (folder / "log").read_text(errors="replace") if (folder / "log").exists() else ""
+def _result(spec: PoolSpec, folder: Path, request_id: str, status: int | None, took_ms: float) -> InvokeResult:
+    path = folder / "log"
+    log = path.read_text(errors="replace") if path.exists() else ""
+    if status is not None and (folder / "result").exists():
+        outcome = json.loads((folder / "result").read_text())
+        failed = "failure" in outcome
+        payload = outcome["failure" if failed else "payload"]
+        return InvokeResult(payload, failed, log, outcome.get("duration_ms", took_ms))
+    wait_status = 0 if status is None else -status if status < 0 else status << 8
     if status is None:
-        message = f"{uuid.uuid4()} Task timed out after {limit_s:.2f} seconds"
-        return InvokeResult({"errorMessage": message}, True, f"{log}{message}\n", took_ms)
-    if not (folder / "result").exists():
-        wait_status = -status if status < 0 else status << 8
-        error = {"errorType": "Runtime.ExitError", "errorMessage": f"Error: {runtime_error(wait_status)}"}
-        return InvokeResult(error, True, f"{log}{spec.title} {death_cause(wait_status)}\n", took_ms)
-    outcome = json.loads((folder / "result").read_text())
-    failed = "failure" in outcome
-    return InvokeResult(outcome["failure" if failed else "payload"], failed, log, outcome.get("duration_ms", took_ms))
+        kind, message = "Sandbox.Timedout", f"Task timed out after {spec.timeout_s:.2f} seconds"
+    else:
+        kind, message = EXIT_ERROR, runtime_error(wait_status)
+    append(path, log_lines(spec, Death(wait_status, request_id, took_ms, status is None, request_id in log)))
+    payload = {"errorType": kind, "errorMessage": f"RequestId: {request_id} Error: {message}"}
+    return InvokeResult(payload, True, path.read_text(errors="replace"), took_ms)

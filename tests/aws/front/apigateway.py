@@ -67,7 +67,7 @@ class DeployedStage:
 
     def match(self, verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
         """The most specific method: a literal segment before {param} before {proxy+}; a verb of its own before ANY."""
-        wanted = [unquote(part) for part in path.split("/") if part]
+        wanted = [part for part in path.split("/") if part]
         found = [
             (rank, method, parameters)
             for method in self.methods
@@ -93,7 +93,7 @@ def _fits(segments: tuple[str, ...], wanted: list[str]) -> tuple[tuple[int, ...]
         if segment.startswith("{"):
             parameters[segment[1:-1]] = wanted[index]
             rank.append(1)
-        elif segment == wanted[index]:
+        elif segment == unquote(wanted[index]):
             rank.append(0)
         else:
             return None
@@ -189,7 +189,11 @@ class ApiRequests:
         self.executed[method.function, method.qualifier, version] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Invocations"] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Errors"] += failed
-        return message(502, "Internal server error") if failed else proxy_response(answer.content)
+        return (
+            message(502, "Internal server error", "InternalServerErrorException")
+            if failed
+            else proxy_response(answer.content)
+        )
 
     async def _fresh(self, key: tuple[str, ...], read: Callable[[Any], Awaitable[T]]) -> T:
         """`read(previous value)`, at most every 0.1 s and by one request at a time: AWS too takes a moment."""

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,13 +39,13 @@ def proxy_response(content: bytes) -> Response:
     """A handler's result as HTTP; one "of a different format" is 502."""
     document = json.loads(content)
     if not _is_well_formed(document):
-        return message(502, "Internal server error")
+        return message(502, "Internal server error", "InternalServerErrorException")
     try:
         status = int(document.get("statusCode", 200))
     except ValueError:
-        return message(502, "Internal server error")
+        return message(502, "Internal server error", "InternalServerErrorException")
     if not 100 <= status <= 599:
-        return message(502, "Internal server error")
+        return message(502, "Internal server error", "InternalServerErrorException")
     body = document.get("body") or ""
     data = base64.b64decode(body) if document.get("isBase64Encoded") else body.encode()
     answer = Response(data, status)
@@ -94,7 +94,7 @@ async def event_of(
     host = request.url.hostname or ""
     return {
         "resource": resource,
-        "path": unquote(path),
+        "path": path,
         "httpMethod": request.method,
         "headers": {name: values[-1] for name, values in headers.items()},
         "multiValueHeaders": headers,
