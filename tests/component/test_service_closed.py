@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,25 @@ def test_the_verbs_of_the_engine_refuse_it_before_they_begin(
     assert "serverless.yml:9: functions.api.events[1].http.private: GET /admin" in told
     assert "      - 'GET /admin'" in told
     assert not (folder / ".hitless" / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    events: [schedule: rate(1 hour)]\n",
+        written("private: true"),
+    ],
+)
+def test_invoke_runs_a_function_of_a_service_that_the_engine_does_not_serve(
+    folder: Path, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "serverless.yml").write_text(text)
+    (folder / "handlers.py").write_text("def api(event, context):\n    return {'got': event}\n")
+    with pytest.raises(SystemExit) as end:
+        main(("invoke", "api", "--json"))
+    told = capsys.readouterr()
+    assert (end.value.code, json.loads(told.out)) == (0, {"got": {}}), told.err
 
 
 def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it(folder: Path, tmp_path: Path) -> None:

@@ -52,8 +52,7 @@ def copy_of(service: str, into: Path, function: str | None = None) -> Path:
     if function is not None:
         file = folder / "serverless.yml"
         document = yaml.safe_load(file.read_text("utf-8"))
-        alone = {"events": [{"http": "GET /invoked"}], **document["functions"][function]}  # invoke wants an event
-        document["functions"] = {function: alone}
+        document["functions"] = {function: document["functions"][function]}
         document.pop("custom", None)
         file.write_text(yaml.safe_dump(document), "utf-8")
     return folder

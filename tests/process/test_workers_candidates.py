@@ -262,6 +262,15 @@ def test_an_invocation_returns_result_or_error_and_log(
     in_a_nest(scenario)
 
 
+def test_the_import_does_not_count_against_an_invocations_timeout() -> None:
+    async def scenario(nest: Nest) -> None:
+        source = "import time\ntime.sleep(1.2)\ndef main(e, c): return c.get_remaining_time_in_millis() > 500\n"
+        result = await invoke_once(nest.spec(source, timeout_s=1), {})
+        assert (result.error, result.payload) == (None, True)
+
+    in_a_nest(scenario)
+
+
 def test_an_invocation_out_of_time_is_ended_with_its_children() -> None:
     async def scenario(nest: Nest) -> None:
         source = (

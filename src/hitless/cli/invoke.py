@@ -41,7 +41,7 @@ def invoke(
     """Invoke a function once, outside HTTP, in a process of its own. Shows its result and its log."""
     if (event is not None and request is not None) or (body is not None and request is None):
         raise UsageError("--event and --request exclude each other, and --body needs --request", hint="drop one")
-    service = load(ctx)
+    service = load(ctx, served=False)
     called = service.function(function)
     if called is None:
         raise UsageError(

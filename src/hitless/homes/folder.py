@@ -30,18 +30,21 @@ def store_of(place: Workplace) -> ArtifactStore:
     return ArtifactStore(place.data_dir / "artifacts")
 
 
-def load(place: Workplace) -> Service:
+def load(place: Workplace, *, served: bool = True) -> Service:
     """The service of the folder for the engine, with its notices shown. ServiceFileError."""
     service = place.load()
-    tell_notices(place, service)
+    tell_notices(place, service, served=served)
     return service
 
 
-def tell_notices(place: Workplace, service: Service) -> None:
-    """Show the notices of the file. ServiceFileError if the engine cannot serve the service safely."""
+def tell_notices(place: Workplace, service: Service, *, served: bool = True) -> None:
+    """Show the notices of the file. ServiceFileError if the engine cannot serve the service safely, unless it is not
+    to be `served`.
+    """
     for notice in service.notices:
         place.say(f"note: {notice}")
-    check_served(service)
+    if served:
+        check_served(service)
 
 
 def build_document(place: Workplace, service: Service, *, message: str | None = None) -> ReleaseDocument:
