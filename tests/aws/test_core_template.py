@@ -194,16 +194,22 @@ SERVICE_STACK_TYPES = (
     "AWS::CodeDeploy::Application",
     "AWS::CodeDeploy::DeploymentConfig",
     "AWS::CodeDeploy::DeploymentGroup",
+    "AWS::Events::Rule",
     "AWS::IAM::Role",
     "AWS::Lambda::Alias",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Function",
     "AWS::Lambda::LayerVersion",
     "AWS::Lambda::Permission",
+    "AWS::Lambda::Url",
     "AWS::Lambda::Version",
     "AWS::Logs::LogGroup",
+    "AWS::Scheduler::Schedule",
 )
-"""What osls and the release layer make. A service's own `resources` bring their own policies (ExtraPolicyArns)."""
+"""What osls and the release layer make. Other types bring their own policies (ExtraPolicyArns)."""
+
+_BY_LIST = "asked for by the schema's list alone, which no update calls"
 
 NOT_GRANTED = {
     "codedeploy:": "Alias and group: CloudFormation shifts nothing here, the tool does (no UpdatePolicy)",
@@ -213,7 +219,11 @@ NOT_GRANTED = {
     "iam:ListRoles": "drift detection only",
     "kms:": "no customer key",
     "lambda:AssociateRuntimeAlias": "an internal action of AWS",
-    "lambda:ListLayerVersions": "asked for by the schema's list alone, which no update calls",
+    "events:ListRules": _BY_LIST,
+    "lambda:ListEventSourceMappings": _BY_LIST,
+    "lambda:ListFunctionUrlConfigs": _BY_LIST,
+    "lambda:ListLayerVersions": _BY_LIST,
+    "scheduler:ListSchedules": _BY_LIST,
     "lambda:GetCodeSigningConfig": "no code signing",
     "lambda:PassCapacityProvider": "no capacity provider",
     "lambda:PutFunctionCodeSigningConfig": "no code signing",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.permissions import StackPermissions
 from hitless.cloud.stage.stage import Cloud, Shield
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
@@ -102,6 +103,12 @@ class World:
     scaled: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """(function, version) → least, most and target in percent."""
 
+    also: Mapping[str, Any] = field(default_factory=dict)
+    """Resources of the service's own."""
+
+    granted: StackPermissions | None = None
+    """The policies of CloudFormation's role."""
+
     unrouted: frozenset[str] = frozenset()
     """Methods (logical ids) that the service does not have."""
 
@@ -151,13 +158,19 @@ class World:
             who={},
             clock=_Clock(),
             say=self.said.append,
+            permissions=self.granted,
         )
 
     def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
+        made = package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted)
+        if self.also:
+            own = copy.deepcopy({**made.packaged.template["Resources"], **self.also})
+            template = {**made.packaged.template, "Resources": own}
+            made = replace(made, packaged=replace(made.packaged, template=template))
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted),
+            made,
             strategy=shipped,
             commit=f"commit-{letter}",
             message=None,

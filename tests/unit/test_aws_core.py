@@ -135,10 +135,10 @@ def test_no_role_may_do_everything_and_a_star_as_resource_has_its_reason() -> No
             for found in itertools.chain.from_iterable(document["Statement"] for document in documents):
                 statement = found["Fn::If"][1] if "Fn::If" in found else found
                 actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-                assert not [action for action in actions if "*" in action], name
                 if statement["Effect"] == "Deny":
                     continue
-                assert statement["Resource"] != "*" or statement["Sid"] == "WithoutResource", name
+                assert not [action for action in actions if "*" in action], name
+                assert statement["Resource"] != "*" or statement["Sid"].startswith("WithoutResource"), name
 
 
 def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:

@@ -35,7 +35,7 @@ ROLE_ELSEWHERE = f"arn:aws:iam::{TOOLS}:role/clock-core-dev-DeployRole-1"
 
 def test_missing_options_are_kept_and_empty_ones_remove_the_value() -> None:
     assert set(core_parameters(IdentityOptions(), None).values()) == {None}
-    emptied = IdentityOptions(boundary="", trust="", external_id="", github=False)
+    emptied = IdentityOptions(boundary="", trust="", external_id="", github=False, assume="")
     assert set(core_parameters(emptied, None).values()) == {""}
 
 

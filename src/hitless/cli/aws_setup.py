@@ -107,6 +107,9 @@ def bootstrap(
     policies: Annotated[
         str | None, typer.Option("--policies", help="ARNs of policies that the service's own `resources` need.")
     ] = None,
+    assume: Annotated[
+        str | None, typer.Option("--assume", help="ARNs of roles that the service's functions may assume.")
+    ] = None,
     boundary: Boundary = None,
     trust: Trust = None,
     external_id: ExternalId = None,
@@ -126,7 +129,7 @@ def bootstrap(
     repository = repository or found.name
     tests = (ctx.service_dir / "buildspec-test.yml").is_file()
     told = PipelineOptions(repository, found.folder, package, notify, tests)
-    identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role)
+    identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume)
     options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository)
     service = ctx.load_for_aws(region)
     if dry:

@@ -81,7 +81,9 @@ def _would_ship(document: dict[str, Any]) -> str:
         for change in document["changes"]
     ]
     rows += [f"note: {note}" for note in document["notes"]]
-    return "\n".join([*rows, f"expand:   {document['expand_template']}", f"contract: {document['template']}"])
+    rows += [f"expand:   {document['expand_template']}", f"contract: {document['template']}"]
+    rows += [f"policy that `bootstrap --policies` must name: {document['policy']}"] if document["policy"] else []
+    return "\n".join(rows)
 
 
 def _aborted(result: dict[str, Any]) -> str:

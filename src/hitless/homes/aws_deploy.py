@@ -12,6 +12,7 @@ from hitless.aws.osls import find_osls
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage, package
 from hitless.cloud.stage.core_outputs import CoreOutputs, read_core_outputs
+from hitless.cloud.stage.permissions import granted_by_core, missing, policy_for
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState, changes
 from hitless.cloud.transition import plan
@@ -92,12 +93,14 @@ def _preview(place: Workplace, made: ServicePackage, live: LiveState, strategy: 
     transition.check()
     final = transition.contract({})
     folder = template_folder(place)
+    needed = missing(wanted, {}, granted_by_core(), f"{made.service.name}-{made.service.stage}-")
     return {
         "stage": made.service.stage,
         "dry_run": True,
         "template": str(write_template(folder / "template.json", final)),
         "hold_template": str(write_template(folder / "hold.json", transition.hold)) if transition.hold else None,
         "expand_template": str(write_template(folder / "expand.json", transition.expand or {})),
+        "policy": str(write_template(folder / "policy.json", policy_for(needed))) if needed else None,
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
         "changes": to_plain(changes(live.template, final)),
         "notes": list(transition.notes),

@@ -21,6 +21,7 @@ from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.permissions import StackPermissions
 from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS
 from hitless.documents import replace_file
@@ -103,6 +104,7 @@ def connected_stage(
             who=who.to_json(),
             clock=clock,
             say=place.say,
+            permissions=StackPermissions(aws.client("iam"), role) if (role := core.cloudformation_role_arn) else None,
         )
         yield AwsStage(service, core, cloud, aws, stacks)
 

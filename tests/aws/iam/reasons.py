@@ -146,6 +146,7 @@ REASONS: Final[Mapping[str, Mapping[str, Need]]] = {
 
 _STACK = f"arn:aws:cloudformation:{_HERE}:stack/clock-dev/1"
 _API = f"arn:aws:lambda:{_HERE}:function:clock-dev-api"
+_MORE = "a release with resources beyond a plain service's, before anything changes"
 _SCALED = "where a function's provisionedConcurrency is scaled"
 _READY = "where a function has provisionedConcurrency"
 _SCALING = "lambda.application-autoscaling.amazonaws.com"
@@ -157,6 +158,14 @@ NOT_RECORDED: Final[Mapping[str, Need]] = {
             "cloudformation:ContinueUpdateRollback": "a stack whose roll-back failed, which the emulator never has",
             "cloudformation:DeleteStack": "a first release that never came up",
             "cloudformation:RollbackStack": "a stack whose update failed and was left there",
+        },
+    ),
+    **_on(
+        f"arn:aws:iam::{ACCOUNT}:role/clock-core-dev-cloudformationrole-1",
+        {
+            "iam:GetRolePolicy": _MORE,
+            "iam:ListAttachedRolePolicies": _MORE,
+            "iam:ListRolePolicies": _MORE,
         },
     ),
     **_on(
@@ -218,7 +227,6 @@ BEYOND_THE_SCHEMAS: Final[Mapping[str, str]] = {
     "codedeploy:UpdateApplication": "the application's own update, which its schema leaves out",
     "lambda:GetFunctionConcurrency": "CloudFormation reads a function back once it has changed it",
     "lambda:InvokeFunction": "custom resources whose function is the service's own",
-    "lambda:ListTags": "CloudFormation reads a function back once it has changed it",
     "logs:DeleteLogDelivery": "API Gateway asks it of whoever turns a stage's access log off",
     "logs:GetLogDelivery": "API Gateway asks it of whoever turns a stage's access log on",
     "logs:ListLogDeliveries": "API Gateway asks it of whoever turns a stage's access log on",

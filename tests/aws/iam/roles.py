@@ -41,6 +41,14 @@ def role_of(template: str, name: str, **parameters: str) -> Role:
     return Role(arn, tuple(one["PolicyDocument"] for one in properties["Policies"]))
 
 
+def service_boundary(**parameters: str) -> dict[str, Any]:
+    """The policy document that bounds every role of the service's stack."""
+    whole = load_template("core")
+    resolver = _resolver(whole, "core", parameters)
+    found: dict[str, Any] = resolver.value(whole["Resources"]["ServiceBoundary"]["Properties"]["PolicyDocument"])
+    return found
+
+
 def _resolver(whole: Mapping[str, Any], template: str, parameters: Mapping[str, str]) -> Resolver:
     given = {"Service": SERVICE, "Stage": STAGE, "Branch": "main", "Repository": "anna/clock"} | dict(parameters)
     for name, one in whole["Parameters"].items():

@@ -26,6 +26,7 @@ from hitless.cloud.release.executor import (
 )
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
+from hitless.cloud.stage.permissions import Granted, check, missing
 from hitless.cloud.stage.stage import (
     Cloud,
     Observed,
@@ -45,7 +46,7 @@ from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.release.document import PromotedFrom
 from hitless.release.receipt import HookEnd
 from hitless.release.result import Outcome, Result
-from hitless.service.model import AlarmSettings
+from hitless.service.model import AlarmSettings, Service
 from hitless.service.strategy import AllAtOnce, Strategy, weights
 
 
@@ -96,6 +97,7 @@ class Deploy:
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         transition = plan(before.live, wanted)
         transition.check()
+        self._check_permissions(package.service, wanted, before)
         for note in transition.notes:
             self._cloud.say(f"note: {note}")
         alarms = package.service.settings.alarms
@@ -128,6 +130,18 @@ class Deploy:
         # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
         executor.keep_ready(run.targets, live)
         return self._end(run, Outcome.LIVE, None)
+
+    def _check_permissions(self, service: Service, wanted: Template, before: Observed) -> None:
+        """Raise ServiceFileError if CloudFormation's role may not make what the release adds or changes."""
+        prefix, permissions = f"{service.name}-{service.stage}-", self._cloud.permissions
+        live = before.live.resources
+        if permissions is None or not missing(wanted, live, Granted(()), prefix):
+            return
+        granted = permissions.read()
+        if granted is None:
+            self._cloud.say("whether CloudFormation's role may make all of it is unknown: it may not be read")
+        else:
+            check(missing(wanted, live, granted, prefix), service.stage)
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
         """If a deploy was cut off after its last update, finish it. `settle` has made this process its holder then."""

@@ -32,7 +32,8 @@ class IdentityOptions:
     """Options of `bootstrap`. None keeps the stack's value; an empty text (for `github` False) removes it.
 
     `trust` is account ids and role ARNs, comma-separated. `deploy_role` is another account's deploy role, for a
-    pipeline in an account of its own; `external_id` is then what that role requires.
+    pipeline in an account of its own; `external_id` is then what that role requires. `assume` is the ARNs of roles
+    that the service's functions may assume, comma-separated.
     """
 
     boundary: str | None = None
@@ -41,6 +42,7 @@ class IdentityOptions:
     github: bool | None = None
     environment: str | None = None
     deploy_role: str | None = None
+    assume: str | None = None
 
 
 AS_IT_IS = IdentityOptions()
@@ -63,6 +65,7 @@ def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[s
     accounts, roles = _trusted(told.trust) if told.trust is not None else (None, None)
     off = "" if told.github is False else None
     return {
+        "AssumableRoles": told.assume,
         "Boundary": told.boundary,
         "TrustedAccounts": _joined(accounts),
         "TrustedRoles": _joined(roles),
@@ -90,6 +93,9 @@ def check_identity(told: IdentityOptions) -> None:
             f"--boundary: {told.boundary} bounds nothing",
             hint="leave the option out: functions have a boundary by default",
         )
+    for arn in told.assume.split(",") if told.assume else ():
+        if not _ROLE_ARN.fullmatch(arn):
+            raise UsageError(f"--assume: {arn!r} is not a role's ARN", hint="name each role in full, without patterns")
     if told.trust:
         _trusted(told.trust)
     if told.external_id and not _EXTERNAL_ID.fullmatch(told.external_id):
@@ -110,7 +116,8 @@ def _check_deploy_role(told: IdentityOptions) -> None:
     if not _ROLE_ARN.fullmatch(told.deploy_role or ""):
         hint = "it is the output DeployRoleArn of the core stack in the other account"
         raise UsageError(f"--deploy-role: {told.deploy_role!r} is not a role's ARN", hint=hint)
-    for option, given in (("--trust", told.trust), ("--github-oidc", told.github or told.environment)):
+    elsewhere = {"--trust": told.trust, "--github-oidc": told.github or told.environment, "--assume": told.assume}
+    for option, given in elsewhere.items():
         if given:
             raise UsageError(
                 f"--deploy-role is of another account: {option} must be set there",

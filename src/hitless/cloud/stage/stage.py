@@ -34,6 +34,7 @@ from hitless.aws.traffic import Traffic
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.permissions import StackPermissions
 from hitless.cloud.transform.desired import fingerprint, functions_of
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
@@ -248,6 +249,8 @@ class Cloud:
     """Who runs the command, as far as it is known."""
     clock: Clock
     say: Callable[[str], None]
+    permissions: StackPermissions | None = None
+    """Of CloudFormation's role; None if the stack is updated with the caller's own."""
 
 
 def settle(cloud: Cloud, *, holder: str) -> Observed:

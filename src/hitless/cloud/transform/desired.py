@@ -52,6 +52,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     wrap_handlers(resources, functions, release)
     check_environment(resources, release)
     call_aliases(resources, functions)
+    _name_roles_of_schedules(resources, functions)
     hooks = [ids for ids, name in functions.items() if name in release.asked]
     for ids in functions:
         digest = _add_version(resources, ids, release)
@@ -175,6 +176,16 @@ def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, st
     for resource in resources.values():
         if resource["Type"] not in ("AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy"):
             resource["Properties"] = rewritten(resource.get("Properties", {}), alias_of)
+
+
+def _name_roles_of_schedules(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
+    """Let EventBridge Scheduler assume the role of the function that it calls: osls names the shared one."""
+    by_alias = {ids.alias: ids.role for ids in functions}
+    for schedule in of_type(resources, "AWS::Scheduler::Schedule").values():
+        target = schedule["Properties"]["Target"]
+        role = by_alias.get(str(target["Arn"].get("Ref")) if isinstance(target["Arn"], dict) else "")
+        if target.get("RoleArn") == {"Fn::GetAtt": [SHARED_ROLE, "Arn"]} and role in resources:
+            target["RoleArn"] = {"Fn::GetAtt": [role, "Arn"]}
 
 
 def outputs_of(template: Template, *, number: int, previous: int | None = None, domain: str = "") -> dict[str, Any]:

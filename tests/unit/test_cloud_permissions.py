@@ -1,0 +1,120 @@
+"""What CloudFormation's role may make, and that a release which needs more is refused before anything changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hitless.cloud.stage.permissions import (
+    Granted,
+    StackPermissions,
+    granted_by_core,
+    missing,
+    permissions_of_types,
+    policy_for,
+)
+from hitless.cloud.transform.desired import desired
+from hitless.errors import ServiceFileError
+from hitless.release.result import Outcome
+from tests.unit.cloud_fakes import World
+from tests.unit.cloudformation_schemas import permissions_of_schemas
+from tests.unit.release_support import packaged, release
+
+pytestmark = pytest.mark.unit
+
+ROLE = "arn:aws:iam::123456789012:role/core/clock-CloudFormationRole"
+POLICY_ARN = "arn:aws:iam::123456789012:policy/topics"
+TOPIC = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "things"}}
+
+
+class FakeIam:
+    """One role with an inline policy and attached ones; `denied` answers every question with AccessDenied."""
+
+    def __init__(self, *attached: str, denied: bool = False) -> None:
+        self._attached, self._denied = attached, denied
+
+    def list_role_policies(self, **asked: str) -> dict[str, Any]:
+        if self._denied:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListRolePolicies")
+        assert asked == {"RoleName": "clock-CloudFormationRole"}
+        return {"PolicyNames": ["service-stack"]}
+
+    def get_role_policy(self, **_: str) -> dict[str, Any]:
+        return {"PolicyDocument": _document("lambda:CreateFunction", "events:PutRule")}
+
+    def list_attached_role_policies(self, **_: str) -> dict[str, Any]:
+        return {"AttachedPolicies": [{"PolicyArn": POLICY_ARN}] if self._attached else []}
+
+    def get_policy(self, **_: str) -> dict[str, Any]:
+        return {"Policy": {"DefaultVersionId": "v2"}}
+
+    def get_policy_version(self, **asked: str) -> dict[str, Any]:
+        assert asked == {"PolicyArn": POLICY_ARN, "VersionId": "v2"}
+        return {"PolicyVersion": {"Document": _document(*self._attached)}}
+
+
+def _document(*actions: str) -> dict[str, Any]:
+    denied = {"Effect": "Deny", "Action": "sns:CreateTopic", "Resource": "*"}
+    return {"Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}, denied]}
+
+
+def test_the_copy_of_the_schemas_permissions_equals_that_of_the_installed_linter() -> None:
+    assert permissions_of_types() == permissions_of_schemas(), "cfn-lint was updated: run scripts/create-only"
+
+
+def test_core_grants_rules_schedules_mappings_and_urls_of_the_stages_own_name() -> None:
+    kinds = ("AWS::Events::Rule", "AWS::Scheduler::Schedule", "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Url")
+    own = {kind: {"Type": kind, "Properties": {"Name": "clock-dev-jobs-rule-1"}} for kind in kinds}
+    assert missing({"Resources": own}, {}, granted_by_core(), "clock-dev-") == {}
+    for kind in kinds:
+        ungranted = [one for one in permissions_of_types()[kind] if not granted_by_core().allows(one, by_name=False)]
+        assert not ungranted, kind
+    named = {"Mine": {"Type": "AWS::Events::Rule", "Properties": {"Name": "mine"}}}
+    assert list(missing({"Resources": named}, {}, granted_by_core(), "clock-dev-")) == ["AWS::Events::Rule"]
+
+
+def test_a_release_that_needs_more_is_refused_with_the_policy_before_anything_changes() -> None:
+    world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(), ROLE))
+    with pytest.raises(ServiceFileError, match=r"AWS::SNS::Topic \(sns:CreateTopic\)") as refused:
+        world.deploy("a", "AllAtOnce")
+    assert refused.value.hint
+    assert "--policies" in refused.value.hint
+    assert refused.value.details["policy"] == policy_for({"AWS::SNS::Topic": permissions_of_types()["AWS::SNS::Topic"]})
+    assert world.stack.log == []
+    assert not [name for name in world.documents if "releases/" in name]
+
+
+@pytest.mark.parametrize("granted", ["sns:*", "sns:CreateTopic", "*", "SNS:Create*"])
+def test_a_release_ships_with_what_policies_grant(granted: str) -> None:
+    world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(granted), ROLE))
+    assert world.deploy("a", "AllAtOnce").outcome is Outcome.LIVE
+
+
+def test_what_is_live_already_needs_no_new_permission_and_a_role_that_may_not_be_read_is_said() -> None:
+    world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(denied=True), ROLE))
+    assert world.deploy("a", "AllAtOnce").outcome is Outcome.LIVE
+    assert [one for one in world.said if "may not be read" in one]
+    world.granted = StackPermissions(FakeIam(), ROLE)
+    assert world.deploy("b", "AllAtOnce").outcome is Outcome.LIVE
+
+
+def test_only_what_makes_a_resource_decides() -> None:
+    resources = {"Table": {"Type": "AWS::DynamoDB::Table", "Properties": {}}}
+    assert missing({"Resources": resources}, {}, Granted((), ("dynamodb:CreateTable",)), "clock-dev-") == {}
+
+
+def test_a_schedule_of_scheduler_assumes_the_role_of_the_function_that_it_calls() -> None:
+    """osls names the role that all functions share, which no release has."""
+    compiled = json.loads(json.dumps(packaged().template))
+    shared, arn = "IamRoleLambdaExecution", {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}
+    target = {"Arn": arn, "RoleArn": {"Fn::GetAtt": [shared, "Arn"]}}
+    compiled["Resources"]["MetaSchedule1"] = {"Type": "AWS::Scheduler::Schedule", "Properties": {"Target": target}}
+    resources = desired(compiled, release())["Resources"]
+    assert shared not in resources
+    assert resources["MetaSchedule1"]["Properties"]["Target"] == {
+        "Arn": {"Ref": "MetaAliasLive"},
+        "RoleArn": {"Fn::GetAtt": ["MetaRole", "Arn"]},
+    }
