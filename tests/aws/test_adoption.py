@@ -41,7 +41,7 @@ def deploy_plainly(service: Worldclock, *words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_adopting_a_plain_stack_and_releasing_to_it_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     deploy_plainly(service)
     (before,) = service.stages()
@@ -74,7 +74,7 @@ def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: E
 
 
 @pytest.mark.parametrize("version", [None, "1"], ids=["no versions", "versions published"])
-def test_each_of_its_templates_passes_cfn_lint(version: str | None, tmp_path: Path) -> None:
+def test_each_template_of_an_adoption_passes_cfn_lint(version: str | None, tmp_path: Path) -> None:
     template = packaged().template
     stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
     running = {ids: Running(name, "a" * 64, 1000, version) for ids, name in functions_in(template).items()}

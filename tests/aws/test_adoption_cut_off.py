@@ -29,7 +29,7 @@ def kill_as_it_says(process: subprocess.Popen[str], word: str) -> None:
     assert process.returncode == -9, f"{word} was never said"
 
 
-def test_killed_at_each_step_it_is_repeated_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     service.edit("serverless.yml", "provider:\n", "provider:\n  versionFunctions: false\n")
     deploy_plainly(service)

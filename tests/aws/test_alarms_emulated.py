@@ -38,7 +38,7 @@ def demo(fast_aws: EmulatedAws, tmp_path: Path) -> Demo:
     return Demo.new(fast_aws, tmp_path)
 
 
-def test_a_version_that_fails_after_all_at_once_loses_all_traffic_again(demo: Demo) -> None:
+def test_a_version_that_fails_after_an_all_at_once_shift_is_rolled_back(demo: Demo) -> None:
     _goes_back(demo, FAILS, "AllAtOnce", "alarm demo-prod-AlphaAlarm", guard_s=3600)
 
 
@@ -54,7 +54,7 @@ def test_a_version_that_fails_after_all_at_once_loses_all_traffic_again(demo: De
     ],
     ids=["failing", "slow", "slower", "a metric alarm of one's own", "a composite one"],
 )
-def test_an_alarm_that_rings_in_the_bake_takes_the_release_back(
+def test_an_alarm_during_the_bake_rolls_back_the_release(
     demo: Demo, letter: str, alarms: dict[str, Any], named: str
 ) -> None:
     _goes_back(demo, letter, CANARY, named, **alarms)
@@ -62,7 +62,7 @@ def test_an_alarm_that_rings_in_the_bake_takes_the_release_back(
 
 @pytest.mark.long
 @pytest.mark.parametrize("alarm", ["disk", "all"])
-def test_an_alarm_of_ones_own_that_rings_after_all_at_once_does_so_too(demo: Demo, alarm: str) -> None:
+def test_a_users_own_alarm_after_an_all_at_once_shift_rolls_back_the_release(demo: Demo, alarm: str) -> None:
     _goes_back(demo, WELL, "AllAtOnce", f"alarm {alarm} rings", guard_s=3600, also=(alarm,))
 
 

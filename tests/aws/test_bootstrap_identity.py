@@ -55,7 +55,7 @@ def boundary_of_releases(aws: EmulatedAws) -> str:
     return str(found["PermissionsBoundaryArn"])
 
 
-def test_trust_is_set_kept_and_removed(aws: EmulatedAws, folder: Path) -> None:
+def test_bootstrap_sets_keeps_and_removes_trust(aws: EmulatedAws, folder: Path) -> None:
     def bootstrap(*options: str) -> None:
         aws.hitless("aws", "bootstrap", "--no-pipeline", *options, folder=folder)
 
@@ -93,7 +93,7 @@ def test_trust_is_set_kept_and_removed(aws: EmulatedAws, folder: Path) -> None:
     assert len(aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]) == 1
 
 
-def test_a_second_stage_uses_the_provider_that_the_account_has(aws: EmulatedAws, folder: Path) -> None:
+def test_a_second_stage_uses_the_accounts_existing_oidc_provider(aws: EmulatedAws, folder: Path) -> None:
     for stage in ("dev", "staging"):
         told = ("--no-pipeline", "--github-oidc", "--repository", "anna/clock", "--stage", stage)
         aws.hitless("aws", "bootstrap", *told, folder=folder)

@@ -30,7 +30,7 @@ def client(moto_url: str) -> Any:
 
 
 @pytest.mark.parametrize(("nat", "zones"), [(Nat.NONE, 0), (Nat.SINGLE, 1), (Nat.PER_AZ, 3)])
-def test_each_zone_reaches_the_internet_through_the_gateway_that_is_its_own_or_shared(
+def test_each_zone_reaches_the_internet_through_its_own_or_the_shared_nat_gateway(
     client: Any, nat: Nat, zones: int
 ) -> None:
     stage = f"net-{nat.value}"

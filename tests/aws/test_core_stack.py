@@ -45,7 +45,7 @@ def status(aws: EmulatedAws, name: str) -> str | None:
     return next((one["StackStatus"] for one in found if one["StackName"] == name), None)
 
 
-def test_core_is_made_repeated_changed_and_destroyed_and_leaves_nothing(aws: EmulatedAws, folder: Path) -> None:
+def test_the_core_stack_is_created_updated_and_destroyed_without_leftovers(aws: EmulatedAws, folder: Path) -> None:
     outputs = bootstrap(aws, folder)["stacks"][0]["outputs"]
     assert len(outputs["PrivateSubnetIds"].split(",")) == 3
     assert outputs["ApiDomainName"] == ""
@@ -77,7 +77,7 @@ def test_core_is_made_repeated_changed_and_destroyed_and_leaves_nothing(aws: Emu
     assert aws.hitless("aws", "destroy", "--yes", folder=folder)["deleted"] == []
 
 
-def test_the_artifact_bucket_stays_unless_data_is_named(aws: EmulatedAws, folder: Path) -> None:
+def test_destroy_keeps_the_artifact_bucket_unless_with_data_is_given(aws: EmulatedAws, folder: Path) -> None:
     bucket = bootstrap(aws, folder)["stacks"][0]["outputs"]["ArtifactBucketName"]
     aws.client("s3").put_object(Bucket=bucket, Key="artifacts/x.zip", Body=b"x")
     kept = aws.hitless("aws", "destroy", "--yes", folder=folder)["kept"]
@@ -85,7 +85,7 @@ def test_the_artifact_bucket_stays_unless_data_is_named(aws: EmulatedAws, folder
     assert aws.client("s3").head_object(Bucket=bucket, Key="artifacts/x.zip")["ContentLength"] == 1
 
 
-def test_new_addresses_would_replace_the_network_and_are_refused(aws: EmulatedAws, folder: Path) -> None:
+def test_a_new_cidr_that_would_replace_the_network_is_refused(aws: EmulatedAws, folder: Path) -> None:
     outputs = bootstrap(aws, folder)["stacks"][0]["outputs"]
     refused = bootstrap(aws, folder, "--cidr", "10.50.0.0/16", ok=(1,))
     assert refused["error"]["code"] == "conflict"
@@ -93,7 +93,7 @@ def test_new_addresses_would_replace_the_network_and_are_refused(aws: EmulatedAw
     assert bootstrap(aws, folder)["stacks"][0]["outputs"] == outputs
 
 
-def test_someone_elses_stack_of_that_name_is_left_alone(aws: EmulatedAws, folder: Path) -> None:
+def test_another_services_stack_with_the_same_name_is_not_changed(aws: EmulatedAws, folder: Path) -> None:
     body = '{"Resources": {"T": {"Type": "AWS::SNS::Topic"}}}'
     aws.client("cloudformation").create_stack(StackName="clock-core-dev", TemplateBody=body)
     assert "not this service's" in bootstrap(aws, folder, ok=(1,))["error"]["message"]
@@ -101,7 +101,7 @@ def test_someone_elses_stack_of_that_name_is_left_alone(aws: EmulatedAws, folder
     assert status(aws, "clock-core-dev") == "CREATE_COMPLETE"
 
 
-def test_a_run_that_was_cut_off_before_it_began_is_finished_by_the_next(aws: EmulatedAws, folder: Path) -> None:
+def test_a_bootstrap_interrupted_before_it_began_is_finished_by_the_next(aws: EmulatedAws, folder: Path) -> None:
     aws.client("cloudformation").create_change_set(
         StackName="clock-core-dev",
         ChangeSetName="left-behind",
@@ -113,7 +113,7 @@ def test_a_run_that_was_cut_off_before_it_began_is_finished_by_the_next(aws: Emu
     assert bootstrap(aws, folder)["stacks"][0]["status"] == "CREATE_COMPLETE"
 
 
-def test_a_domain_gets_its_certificate_and_records_and_outlives_a_destroy_that_does_not_name_it(
+def test_a_domain_gets_a_certificate_and_records_and_needs_its_name_to_be_destroyed(
     aws: EmulatedAws, folder: Path
 ) -> None:
     write(folder, more=", domain: api.example.com")
@@ -146,7 +146,9 @@ def test_a_domain_gets_its_certificate_and_records_and_outlives_a_destroy_that_d
     assert records() == []
 
 
-def test_a_protected_stage_is_protected_on_aws_and_destroyed_by_its_name_alone(aws: EmulatedAws, folder: Path) -> None:
+def test_a_protected_stage_has_termination_protection_and_needs_its_name_to_be_destroyed(
+    aws: EmulatedAws, folder: Path
+) -> None:
     bootstrap(aws, folder, "--stage", "prod")
     held = aws.client("cloudformation").describe_stacks(StackName="clock-core-prod")["Stacks"][0]
     assert held["EnableTerminationProtection"]
@@ -160,7 +162,7 @@ def test_a_protected_stage_is_protected_on_aws_and_destroyed_by_its_name_alone(a
     assert gone["deleted"] == ["clock-core-prod"]
 
 
-def test_a_service_stack_that_holds_data_is_left_alone_unless_data_is_named(aws: EmulatedAws, folder: Path) -> None:
+def test_destroy_keeps_a_service_stack_with_data_unless_with_data_is_given(aws: EmulatedAws, folder: Path) -> None:
     aws.client("cloudformation").create_stack(
         StackName="clock-dev",
         TemplateBody='{"Resources": {"Items": {"Type": "AWS::SQS::Queue"}}}',
@@ -176,7 +178,7 @@ def test_a_service_stack_that_holds_data_is_left_alone_unless_data_is_named(aws:
     ("missing", "words"),
     [({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, "no AWS credentials were found"), (set(), "is not a region")],
 )
-def test_without_credentials_or_in_no_region_it_says_so(
+def test_bootstrap_reports_missing_credentials_and_an_unknown_region(
     aws: EmulatedAws, folder: Path, missing: set[str], words: str
 ) -> None:
     environ = {name: value for name, value in aws.environ.items() if name not in missing}

@@ -94,7 +94,7 @@ def decided(template: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str,
 
 
 @pytest.mark.parametrize("name", ["core", "pipeline"])
-def test_a_template_passes_the_strict_linter_as_it_is_and_in_every_option(name: str, tmp_path: Path) -> None:
+def test_a_template_passes_the_strict_linter_with_every_option(name: str, tmp_path: Path) -> None:
     template = load_template(name)
     assert not [str(match) for match in lint(dump_template(template), regions=REGIONS)]
     variants = list(dict.fromkeys(dump_template(decided(template, chosen), indent=1) for chosen in options(name)))
@@ -160,14 +160,14 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str
     return found
 
 
-def test_the_security_scanner_finds_nothing_that_is_not_answered_for(
+def test_the_security_scanner_finds_nothing_that_is_not_suppressed(
     scanned: dict[str, set[tuple[str, str]]],
 ) -> None:
     assert scanned["core.json"] == scanned["pipeline.json"] == set()
 
 
 @pytest.mark.parametrize("name", ["core", "pipeline"])
-def test_every_suppression_is_of_something_that_is_found_and_has_its_reason(
+def test_every_suppression_matches_a_finding_and_has_a_reason(
     scanned: dict[str, set[tuple[str, str]]], name: str
 ) -> None:
     skipped = {
@@ -265,16 +265,16 @@ def excused(action: str) -> bool:
     return any(action == key or (key.endswith(":") and action.startswith(key)) for key in NOT_GRANTED)
 
 
-def test_cloudformation_may_do_what_its_own_schemas_ask_of_a_service_stack() -> None:
+def test_cloudformations_role_has_every_permission_that_the_resource_schemas_require() -> None:
     missing = sorted(action for action in wanted() - granted() if not excused(action))
     assert not missing, missing
 
 
-def test_no_excuse_is_left_over() -> None:
+def test_no_exception_to_the_required_permissions_is_unused() -> None:
     asked = wanted() - granted()
     idle = [key for key in NOT_GRANTED if not any(excused(action) and action.startswith(key) for action in asked)]
     assert not idle, idle
 
 
-def test_what_the_role_has_beyond_the_schemas_has_its_reason() -> None:
+def test_each_permission_beyond_the_schemas_has_a_reason() -> None:
     assert granted() - wanted() == set(BEYOND_THE_SCHEMAS)

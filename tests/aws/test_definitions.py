@@ -52,9 +52,7 @@ def compiled_by_osls(definition: Definition, place: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("definition", [RICH, BARE], ids=["rich", "bare"])
-def test_a_release_of_what_osls_compiles_is_the_release_of_what_the_tests_compile(
-    definition: Definition, tmp_path: Path
-) -> None:
+def test_osls_compiles_a_definition_to_the_same_release_as_the_tests(definition: Definition, tmp_path: Path) -> None:
     _is_as_osls_compiles_it(definition, tmp_path)
 
 
@@ -69,7 +67,9 @@ def _said() -> list[Definition]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("definition", _said(), ids=range(len(_said())))
-def test_every_named_transition_is_between_what_osls_compiles(definition: Definition, tmp_path: Path) -> None:
+def test_osls_compiles_both_ends_of_each_named_transition_as_the_tests_do(
+    definition: Definition, tmp_path: Path
+) -> None:
     _is_as_osls_compiles_it(definition, tmp_path)
 
 

@@ -43,7 +43,7 @@ SHIELDED, CONTROL = canary(gets=1400, failed=0, shielded=44), canary(gets=240, f
 WHOLE = Comparison(SHIELDED, CONTROL)
 
 
-def test_the_page_says_what_both_runs_cost_before_all_else_and_that_the_control_is_apart() -> None:
+def test_the_page_begins_with_the_failures_of_both_runs_and_counts_the_control_separately() -> None:
     page = WHOLE.on(render(drilled()))
     card = page[page.index(FIRST_CARD) : page.index("</section>")]
     assert "With the shield 0 GETs failed; without it 36 of 240 did (15.0 %): the canary's share." in card
@@ -56,7 +56,7 @@ def test_the_page_says_what_both_runs_cost_before_all_else_and_that_the_control_
     assert WHOLE.held
 
 
-def test_the_terminal_shows_both_as_well() -> None:
+def test_the_terminal_shows_the_failures_of_both_runs() -> None:
     title, shielded, control = WHOLE.in_words().splitlines()
     assert "every GET fails" in title
     assert "the shield on            0 of 1,400 GETs failed (0.0 %)" in shielded
@@ -73,7 +73,7 @@ def test_the_terminal_shows_both_as_well() -> None:
     ],
     ids=["control", "shield"],
 )
-def test_where_one_of_them_met_no_broken_canary_nothing_is_proved(
+def test_a_comparison_proves_nothing_if_one_run_met_no_broken_canary(
     shielded: BrokenCanary, control: BrokenCanary, why: str
 ) -> None:
     comparison = Comparison(shielded, control)
@@ -82,14 +82,14 @@ def test_where_one_of_them_met_no_broken_canary_nothing_is_proved(
     assert comparison.verdict in comparison.card()
 
 
-def test_a_shield_that_lets_one_fail_has_not_held() -> None:
+def test_a_shield_that_lets_one_request_fail_did_not_work() -> None:
     leaky = Comparison(replace(SHIELDED, failed=1), CONTROL)
     assert not leaky.held
     assert leaky.verdict.startswith("With the shield 1 GETs failed; without it 36 of 240 did")
 
 
 @pytest.mark.parametrize("shield", [True, False])
-def test_the_broken_release_has_no_smoke_requests_and_the_control_no_shield(tmp_path: Path, shield: bool) -> None:
+def test_the_broken_release_has_no_smoke_requests_and_the_control_has_no_shield(tmp_path: Path, shield: bool) -> None:
     folder = tmp_path / "worldclock"
     shutil.copytree(ROOT / "examples" / "worldclock", folder)
     file = folder / "serverless.yml"
@@ -99,7 +99,7 @@ def test_the_broken_release_has_no_smoke_requests_and_the_control_no_shield(tmp_
 
 
 @pytest.mark.long
-def test_the_whole_demo_loses_no_request_but_those_of_its_control(tmp_path: Path) -> None:
+def test_the_whole_demo_fails_only_requests_of_its_control(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     demo = [sys.executable, str(ROOT / "scripts" / "demo_aws.py"), "--report", str(report)]
     done = subprocess.run(demo, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.aws
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "aws_acceptance.py"
 
 
-def test_the_dry_run_states_the_cost_and_every_step_and_calls_nobody(aws: EmulatedAws) -> None:
+def test_the_dry_run_shows_the_cost_and_every_step_and_calls_no_api(aws: EmulatedAws) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--dry-run"], env=aws.environ, capture_output=True, text=True, check=False
     )
@@ -29,7 +29,7 @@ def test_the_dry_run_states_the_cost_and_every_step_and_calls_nobody(aws: Emulat
     assert aws.front.actions() == []
 
 
-def test_nothing_begins_without_the_name_of_the_service(aws: EmulatedAws) -> None:
+def test_the_acceptance_starts_only_after_the_services_name_is_typed(aws: EmulatedAws) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT)], env=aws.environ, input="yes\n", capture_output=True, text=True, check=False
     )

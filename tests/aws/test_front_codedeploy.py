@@ -83,7 +83,7 @@ def hook(aws: EmulatedAws, name: str, status: str) -> str:
     return name
 
 
-def test_a_group_with_an_active_deployment_takes_no_second_one(aws: EmulatedAws) -> None:
+def test_a_group_with_an_active_deployment_refuses_a_second_one(aws: EmulatedAws) -> None:
     two_versions(aws)
     with aws.front.codedeploy.held_bakes():
         start(aws)
@@ -91,7 +91,7 @@ def test_a_group_with_an_active_deployment_takes_no_second_one(aws: EmulatedAws)
             start(aws)
 
 
-def test_an_appspec_whose_current_version_is_not_live_fails_and_moves_nothing(aws: EmulatedAws) -> None:
+def test_an_appspec_whose_current_version_is_not_live_fails_without_moving_traffic(aws: EmulatedAws) -> None:
     two_versions(aws)
     info = ended(aws, start(aws, current="7"))
     assert (info["status"], live(aws)) == ("Failed", ("1", {}))
@@ -108,7 +108,7 @@ def test_a_hook_that_reports_failure_fails_the_deployment_before_any_traffic(aws
     assert live(aws) == ("2", {})
 
 
-def test_a_stop_with_roll_back_brings_all_traffic_back_by_a_deployment_of_its_own(aws: EmulatedAws) -> None:
+def test_a_stop_with_rollback_moves_all_traffic_back_in_a_deployment_of_its_own(aws: EmulatedAws) -> None:
     two_versions(aws)
     client = aws.session_client("codedeploy")
     with aws.front.codedeploy.held_bakes():
@@ -121,7 +121,7 @@ def test_a_stop_with_roll_back_brings_all_traffic_back_by_a_deployment_of_its_ow
     assert (back["creator"], back["status"], live(aws)) == ("codeDeployRollback", "Succeeded", ("1", {}))
 
 
-def test_an_alarm_in_mid_shift_stops_and_rolls_back(aws: EmulatedAws) -> None:
+def test_an_alarm_during_a_shift_stops_it_and_rolls_it_back(aws: EmulatedAws) -> None:
     two_versions(aws)
     alarms = aws.session_client("cloudwatch")
     alarms.put_metric_alarm(
@@ -149,7 +149,7 @@ def test_an_alarm_in_mid_shift_stops_and_rolls_back(aws: EmulatedAws) -> None:
     assert live(aws) == ("1", {})
 
 
-def test_metric_math_of_an_error_rate_counts_only_from_a_minimum_of_requests() -> None:
+def test_an_error_rate_in_metric_math_needs_minimum_traffic() -> None:
     rate = "IF(FILL(n,0)>=20,100*FILL(e,0)/n,0)"
     assert evaluate(rate, {"n": 19.0, "e": 19.0}) == 0
     assert evaluate(rate, {"n": 40.0, "e": 10.0}) == 25
@@ -158,6 +158,6 @@ def test_metric_math_of_an_error_rate_counts_only_from_a_minimum_of_requests() -
         evaluate("SEARCH(n)", {"n": 1.0})
 
 
-def test_the_documentation_shows_the_types_that_get_a_stand_in() -> None:
+def test_the_documentation_lists_the_types_that_are_emulated_by_a_stand_in() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "aws-emulation.md").read_text("utf-8")
     assert re.findall(r"^\| `(AWS::\w+::\w+)` \|", page, re.MULTILINE) == sorted(REFUSED)

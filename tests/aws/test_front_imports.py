@@ -78,7 +78,7 @@ def plain_with(**resources: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def test_a_stage_that_stands_fails_the_update_that_declares_it_and_serves_on(aws: EmulatedAws) -> None:
+def test_an_update_that_declares_an_existing_stage_fails_and_the_stage_keeps_serving(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     before = shop.stage()
     shop.cloudformation.update_stack(StackName="shop", TemplateBody=json.dumps(plain_with(Stage=KEPT_STAGE)))
@@ -93,7 +93,7 @@ def test_a_stage_that_stands_fails_the_update_that_declares_it_and_serves_on(aws
     assert shop.stage() == before
 
 
-def test_an_import_takes_the_stage_in_and_writes_nothing_to_it(aws: EmulatedAws) -> None:
+def test_an_import_adds_the_stage_to_the_stack_without_changing_it(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     before = shop.stage()
     template = plain_with(Stage=KEPT_STAGE)
@@ -117,7 +117,7 @@ def test_an_import_takes_the_stage_in_and_writes_nothing_to_it(aws: EmulatedAws)
     assert shop.stage()["stageName"] == "dev"
 
 
-def test_an_import_may_do_nothing_else(aws: EmulatedAws) -> None:
+def test_a_change_set_that_imports_cannot_change_anything_else(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     unprotected = {key: one for key, one in KEPT_STAGE.items() if key != "DeletionPolicy"}
     changed = plain_with(Stage=KEPT_STAGE)
@@ -141,7 +141,7 @@ def test_an_import_may_do_nothing_else(aws: EmulatedAws) -> None:
         shop.change_set(plain_with(Stage=KEPT_STAGE))
 
 
-def test_an_import_of_what_is_not_there_fails(aws: EmulatedAws) -> None:
+def test_an_import_of_a_missing_resource_fails(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     template = plain_with(Stage=KEPT_STAGE)
     template["Resources"]["Stage"]["Properties"]["StageName"] = "prod"

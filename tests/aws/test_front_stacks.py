@@ -139,7 +139,7 @@ def get(url: str) -> str:
         return str(answer.read().decode())
 
 
-def test_a_stack_with_refused_types_is_created_and_tells_their_real_types_and_names(aws: EmulatedAws) -> None:
+def test_a_stack_with_emulated_types_shows_their_real_types_and_names(aws: EmulatedAws) -> None:
     outputs = deploy(aws)
 
     assert outputs["Application"] == "shop-dev-app/api"

@@ -103,7 +103,7 @@ def both(aws: EmulatedAws, tmp_path: Path) -> Iterator[Both]:
     place.hitless("down", "--force")
 
 
-def test_what_is_live_here_goes_to_aws_and_back_byte_for_byte(both: Both) -> None:
+def test_a_live_release_is_promoted_to_aws_and_back_byte_for_byte(both: Both) -> None:
     url = both.stages()["dev"]["url"]
     with Client(url + "/version", every_s=0.05) as here:
         there = both.hitless("promote", "dev", "prod").json
@@ -134,7 +134,7 @@ def test_what_is_live_here_goes_to_aws_and_back_byte_for_byte(both: Both) -> Non
 
 
 @pytest.mark.long
-def test_a_day_at_both_homes_under_load(both: Both) -> None:
+def test_a_day_of_releases_at_both_homes_fails_no_request(both: Both) -> None:
     """Promotions by canary, a rollback, a deploy and a drill by the plain verbs, and from AWS to AWS."""
     assert both.hitless("promote", "dev", "prod").json["outcome"] == "live"
     first = both.lambda_digests()
@@ -199,7 +199,7 @@ def test_a_pushed_commit_is_released_on_aws_and_promoted_from_there(both: Both) 
 
 
 @pytest.mark.long
-def test_a_daemon_that_is_killed_while_it_ships_to_aws_carries_the_release_on(both: Both) -> None:
+def test_a_release_to_aws_continues_after_its_daemon_was_killed(both: Both) -> None:
     assert both.hitless("promote", "dev", "prod").json["outcome"] == "live"
     both.clock.mark("second")
     assert both.hitless("deploy").json["outcome"] == "live"

@@ -54,14 +54,14 @@ def releases(trust: dict[str, Any], *who: tuple[str, str, str]) -> list[bool]:
     return found
 
 
-def test_nobody_but_the_own_pipeline_becomes_the_deploy_role_unless_told() -> None:
+def test_only_the_stages_own_pipeline_may_assume_the_deploy_role_by_default() -> None:
     trust = trust_of(IdentityOptions())
     assert len(trust["Statement"]) == 1
     asking = [(ACCOUNT, BUILD, ""), (ACCOUNT, f"{BUILD}2", ""), (ACCOUNT, "clock-dev-api", ""), (TOOLS, BUILD, "")]
     assert releases(trust, *asking) == [True, False, False, False]
 
 
-def test_a_tools_accounts_pipeline_becomes_it_by_its_name_and_the_external_id() -> None:
+def test_a_trusted_pipeline_of_another_account_needs_its_role_name_and_the_external_id() -> None:
     trust = trust_of(IdentityOptions(trust=f"arn:aws:iam::{TOOLS}:role/{BUILD}", external_id="release-7"))
     assert releases(trust, (TOOLS, BUILD, "release-7"), (TOOLS, BUILD, "release-8")) == [True, False]
     assert releases(trust, (TOOLS, BUILD, ""), (TOOLS, f"{BUILD}2", "release-7")) == [False, False]
@@ -69,12 +69,12 @@ def test_a_tools_accounts_pipeline_becomes_it_by_its_name_and_the_external_id() 
     assert releases(trust, (ACCOUNT, BUILD, "")) == [True], "the own pipeline is asked for no external id"
 
 
-def test_a_role_is_trusted_without_an_external_id_where_none_is_set() -> None:
+def test_a_trusted_role_needs_no_external_id_if_none_is_set() -> None:
     trust = trust_of(IdentityOptions(trust=f"arn:aws:iam::{TOOLS}:role/anna"))
     assert releases(trust, (TOOLS, "anna", ""), (TOOLS, "bob", "")) == [True, False]
 
 
-def test_a_trusted_account_decides_itself_who_releases_and_no_other_account_does() -> None:
+def test_any_role_of_a_trusted_account_may_release_and_no_other_accounts_role() -> None:
     trust = trust_of(IdentityOptions(trust=f"{TOOLS},arn:aws:iam::{STRANGER}:role/anna", external_id="release-7"))
     assert releases(trust, (TOOLS, "anybody", "release-7"), (TOOLS, "anybody", "")) == [True, False]
     assert releases(trust, (STRANGER, "anna", "release-7"), (STRANGER, "anybody", "release-7")) == [True, False]
@@ -108,7 +108,7 @@ def make_deploy_role(iam: Emulator, trust: dict[str, Any]) -> str:
     return str(made["Role"]["Arn"])
 
 
-def test_another_accounts_credentials_become_the_deploy_role_with_what_the_pipeline_is_told(
+def test_another_accounts_credentials_assume_the_deploy_role_with_the_pipelines_variables(
     iam: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = make_deploy_role(iam, trust_of(IdentityOptions(trust=TOOLS, external_id="release-7")))
@@ -155,7 +155,7 @@ def token(issuer: str, subject: str, audience: str) -> str:
 
 
 @pytest.mark.parametrize(("environment", "trusted"), [(None, BRANCH), ("production", ENVIRONMENT)])
-def test_of_all_workflows_only_the_stages_branch_or_its_environment_releases(
+def test_only_workflows_of_the_stages_branch_or_environment_may_release(
     iam: Emulator, environment: str | None, trusted: str
 ) -> None:
     told = IdentityOptions(github=True, environment=environment)
@@ -165,7 +165,7 @@ def test_of_all_workflows_only_the_stages_branch_or_its_environment_releases(
     assert not shown(iam, role, trusted, issuer="https://gitlab.com")
 
 
-def test_without_the_option_no_token_of_github_is_worth_anything(iam: Emulator) -> None:
+def test_without_the_option_no_github_token_is_accepted(iam: Emulator) -> None:
     assert not shown(iam, make_deploy_role(iam, trust_of(IdentityOptions())), BRANCH)
 
 
@@ -209,7 +209,7 @@ def allowed(role: Role, questions: Sequence[Question]) -> list[Question]:
 
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("boundary", [SERVICE_BOUNDARY, ORGANISATION])
-def test_a_release_makes_roles_within_the_boundary_alone_whatever_else_it_may(boundary: str, everything: bool) -> None:
+def test_a_release_can_only_create_roles_with_the_boundary(boundary: str, everything: bool) -> None:
     role = cloudformation_role(boundary, everything=everything)
     within = [on_role(action, boundary) for action in ON_ROLES]
     others = (None, ADMINISTRATOR, f"{boundary}2", "arn:aws:iam::aws:policy/PowerUserAccess")
@@ -219,7 +219,7 @@ def test_a_release_makes_roles_within_the_boundary_alone_whatever_else_it_may(bo
     assert allowed(role, [*within, *outside, *itself, without]) == within
 
 
-def test_a_role_of_before_the_organisations_boundary_gets_it_with_its_next_release_and_never_loses_it() -> None:
+def test_an_older_role_gets_the_organisations_boundary_at_its_next_release_and_keeps_it() -> None:
     moves = on_role("iam:PutRolePermissionsBoundary", ORGANISATION)
     meanwhile = on_role("iam:PutRolePolicy", SERVICE_BOUNDARY)
     never = [on_role("iam:PutRolePermissionsBoundary", SERVICE_BOUNDARY), on_role("iam:CreateRole", SERVICE_BOUNDARY)]
@@ -227,7 +227,7 @@ def test_a_role_of_before_the_organisations_boundary_gets_it_with_its_next_relea
 
 
 @pytest.mark.parametrize("template", ["core", "pipeline"])
-def test_every_role_of_ours_has_the_organisations_boundary_and_none_without(template: str) -> None:
+def test_every_role_has_the_organisations_boundary_if_one_is_given(template: str) -> None:
     names = role_names(template)
     assert len(names) >= 3
     for name in names:

@@ -73,22 +73,22 @@ def rows() -> list[Row]:
     return listed(DOCUMENT.read_text("utf-8"))
 
 
-def test_what_differs_between_the_homes_is_listed_with_its_cause(found: list[Difference]) -> None:
+def test_every_difference_between_the_homes_is_listed(found: list[Difference]) -> None:
     unlisted = [str(one) for one in found if not any(row.covers(one) for row in rows())]
     assert not unlisted, "\n".join(unlisted)
 
 
-def test_what_is_listed_differs_still(found: list[Difference]) -> None:
+def test_every_listed_difference_still_exists(found: list[Difference]) -> None:
     idle = [f"{row.field} @ {row.request}" for row in rows() if not any(row.covers(one) for one in found)]
     assert not idle, "\n".join(idle)
 
 
-def test_an_emulators_fault_is_told_by_the_document_that_says_otherwise() -> None:
+def test_a_fault_of_the_emulator_names_the_aws_page_that_contradicts_it() -> None:
     undocumented = [row.field for row in rows() if row.cause == "emulator" and "docs.aws.amazon.com" not in row.why]
     assert not undocumented, undocumented
 
 
-def test_the_table_is_of_many_requests_and_the_observations_are_of_answers(homes: tuple[str, str]) -> None:
+def test_the_comparison_sends_many_requests_and_gets_the_expected_statuses(homes: tuple[str, str]) -> None:
     assert len(REQUESTS) >= 90
     assert not [name for name, count in Counter(asked.name for asked in REQUESTS).items() if count > 1]
     for home in homes:

@@ -98,7 +98,7 @@ def pushed(running_aws: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -
     return Pushed(aws, work, driver, run)
 
 
-def test_a_push_runs_the_generated_pipeline_and_the_pushed_commit_answers(pushed: Pushed) -> None:
+def test_a_push_runs_the_generated_pipeline_and_the_pushed_commit_goes_live(pushed: Pushed) -> None:
     run, aws = pushed.run, pushed.aws
     assert [step.stage for step in run.steps] == ["source", "test", "deploy"]
     assert run.commit == git(pushed.work, "rev-parse", "HEAD")
@@ -109,7 +109,7 @@ def test_a_push_runs_the_generated_pipeline_and_the_pushed_commit_answers(pushed
     assert pushed.driver.after_push() == [], "a branch that did not move starts nothing"
 
 
-def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_makes_it(pushed: Pushed) -> None:
+def test_each_role_is_allowed_every_call_that_it_makes_in_a_release_and_a_rollback(pushed: Pushed) -> None:
     build = pushed.driver.definition.projects["worldclock-dev-deploy"]
     environ = pushed.aws.environ | dict(pushed.driver.credentials(build.role_arn)) | dict(build.environment)
     as_build = replace(pushed.aws, environ=environ)
@@ -170,13 +170,13 @@ NEVER = (
 
 
 @pytest.mark.parametrize("who", ["test", "deploy", "deploy role"])
-def test_what_a_role_must_never_do_is_denied_to_it(pushed: Pushed, who: str) -> None:
+def test_forbidden_actions_are_denied_to_each_role(pushed: Pushed, who: str) -> None:
     role = pushed.deploy_role if who == "deploy role" else pushed.role(who)
     found = verdicts(role, NEVER)
     assert {one.action: verdict for one, verdict in found.items() if not verdict.endswith("Denied")} == {}
 
 
-def test_a_first_release_is_not_rehearsed_and_a_break_of_the_contract_ends_the_next_run_in_its_test(
+def test_a_first_release_is_not_rehearsed_and_a_breaking_change_fails_the_next_runs_test(
     pushed: Pushed,
 ) -> None:
     assert "not rehearsed: nothing is live in the stage" in pushed.run.log()
@@ -207,7 +207,7 @@ def test_a_first_release_is_not_rehearsed_and_a_break_of_the_contract_ends_the_n
     assert refused(role, [one for one in asked if one.action not in NEEDS_NO_PERMISSION]) == []
 
 
-def test_the_role_of_the_tests_reaches_nothing_but_its_logs_sources_and_what_is_live(pushed: Pushed) -> None:
+def test_the_test_role_can_only_use_its_logs_its_sources_and_the_live_release(pushed: Pushed) -> None:
     role, bucket = pushed.role("test"), "arn:aws:s3:::worldclock-core-dev-artifacts"
     asked = [
         Question("sts:AssumeRole", pushed.deploy_role.arn),
@@ -220,7 +220,7 @@ def test_the_role_of_the_tests_reaches_nothing_but_its_logs_sources_and_what_is_
     assert set(verdicts(role, asked).values()) == {"ImplicitlyDenied"}
 
 
-def test_an_action_that_is_taken_from_a_role_is_seen_to_be_missing(pushed: Pushed) -> None:
+def test_the_policy_check_detects_a_removed_action(pushed: Pushed) -> None:
     whole = pushed.deploy_role
     text = json.dumps(whole.policies).replace("lambda:UpdateAlias", "lambda:ListAliases")
     poorer = Role(whole.arn, tuple(json.loads(text)))

@@ -38,7 +38,7 @@ def pipeline_of(document: dict[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
-def test_nothing_of_the_pipeline_runs_before_the_connection_and_the_next_run_goes_on_from_there(
+def test_the_pipeline_is_created_by_the_next_bootstrap_after_the_connection_is_authorised(
     aws: EmulatedAws, folder: Path
 ) -> None:
     waiting = aws.hitless("aws", "bootstrap", *TOLD, "--wait", "0", folder=folder, ok=(1,))
@@ -53,23 +53,21 @@ def test_nothing_of_the_pipeline_runs_before_the_connection_and_the_next_run_goe
     assert aws.hitless("aws", "bootstrap", folder=folder) == done
 
 
-def test_a_second_stage_uses_the_connection_that_a_person_has_authorised_already(
-    aws: EmulatedAws, folder: Path
-) -> None:
+def test_a_second_stage_uses_the_connection_that_is_already_authorised(aws: EmulatedAws, folder: Path) -> None:
     first = aws.hitless("aws", "bootstrap", *TOLD, folder=folder)
     second = aws.hitless("aws", "bootstrap", *TOLD, "--stage", "staging", "--wait", "0", folder=folder)
     assert second["connection"]["arn"] == first["connection"]["arn"]
     assert "GitHub" not in resources(aws, "clock-pipeline-staging")
 
 
-def test_what_a_first_run_must_be_told_is_asked_for_before_anything_is_made(aws: EmulatedAws, folder: Path) -> None:
+def test_a_first_bootstrap_requires_its_options_before_it_creates_anything(aws: EmulatedAws, folder: Path) -> None:
     for told, words in ((TOLD[2:], "--repository"), (TOLD[:2], "--package")):
         refused = aws.hitless("aws", "bootstrap", *told, folder=folder, ok=(2,))
         assert words in refused["error"]["hint"]
     assert not [call for call in aws.front.calls if call.operation == "CreateChangeSet"]
 
 
-def test_destroying_takes_pipeline_before_core_and_sources_on_their_way_along(aws: EmulatedAws, folder: Path) -> None:
+def test_destroy_deletes_the_pipeline_with_its_sources_before_the_core_stack(aws: EmulatedAws, folder: Path) -> None:
     outputs = pipeline_of(aws.hitless("aws", "bootstrap", *TOLD, folder=folder))["outputs"]
     aws.client("s3").put_object(Bucket=outputs["PipelineBucketName"], Key="clock-dev/Sources/x", Body=b"x")
     gone = aws.hitless("aws", "destroy", "--yes", "--with-data", folder=folder)
@@ -77,7 +75,7 @@ def test_destroying_takes_pipeline_before_core_and_sources_on_their_way_along(aw
     assert not aws.client("cloudformation").describe_stacks()["Stacks"]
 
 
-def test_a_dry_run_needs_no_aws_and_writes_json_that_is_the_templates(folder: Path, aws: EmulatedAws) -> None:
+def test_a_dry_run_calls_no_aws_api_and_writes_the_templates_as_json(folder: Path, aws: EmulatedAws) -> None:
     aws.front.calls.clear()
     dry = aws.hitless("aws", "bootstrap", "--dry-run", folder=folder)
     assert [one["name"] for one in dry["stacks"]] == ["clock-core-dev", "clock-pipeline-dev"]

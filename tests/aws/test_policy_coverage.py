@@ -21,7 +21,7 @@ FULLEST = {"Rehearsal": "run", "Tests": "run", "Connection": "ready", "DomainNam
 ROLES = [(template, name) for template in ("core", "pipeline") for name in role_names(template)]
 
 
-def test_every_iam_role_has_written_reasons_or_is_tested_elsewhere() -> None:
+def test_every_iam_role_has_recorded_reasons_or_is_tested_elsewhere() -> None:
     assert {name for _, name in ROLES} == set(REASONS) | ELSEWHERE
 
 
@@ -32,7 +32,7 @@ def test_a_role_allows_only_actions_that_are_recorded_or_have_a_reason(template:
     assert not recorded & set(REASONS[name]), "what is recorded needs no reason"
 
 
-def test_the_deploy_role_reads_its_own_handlers_logs_and_nobody_elses() -> None:
+def test_the_deploy_role_reads_only_the_logs_of_its_own_handlers() -> None:
     role = role_of("core", "DeployRole")
     groups = ("clock-dev-api", "clock-prod-api", "another-dev-api")
     asked = [
@@ -62,7 +62,7 @@ BUILDS = {"TestRole": "test", "DeployBuildRole": "deploy", "PullRequestRole": "p
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_a_build_writes_its_own_log_and_no_other(name: str) -> None:
+def test_a_build_can_write_only_its_own_log(name: str) -> None:
     """CodeBuild names a stream `StreamName/BUILD_ID`. Denied this, no build starts."""
     group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/hitless/clock/dev/builds"
     asked = {
@@ -74,7 +74,7 @@ def test_a_build_writes_its_own_log_and_no_other(name: str) -> None:
     assert {stream for (stream, _), question in asked.items() if found[question] == "Allowed"} == {BUILDS[name]}
 
 
-def test_a_reason_says_something() -> None:
+def test_every_reason_has_more_than_a_few_letters() -> None:
     needs = itertools.chain(*(one.values() for one in NEEDS.values()))
     assert all(len(reason) > 15 for reason in [*BEYOND_THE_SCHEMAS.values(), *(need.reason for need in needs)])
 
@@ -86,7 +86,7 @@ def test_no_role_is_an_administrator(template: str, name: str) -> None:
     assert "ManagedPolicyArns" not in properties_of(template, name, **FULLEST)
 
 
-def test_every_policy_in_the_templates_is_one_of_a_role_that_is_looked_at() -> None:
+def test_every_policy_in_the_templates_belongs_to_a_checked_role() -> None:
     """A group's, a user's or a managed policy would be past the tests above."""
     kinds = {
         resource["Type"]
@@ -107,14 +107,14 @@ def test_every_policy_in_the_templates_is_one_of_a_role_that_is_looked_at() -> N
 @pytest.mark.parametrize(
     "minimum", [*PROVIDERS.values(), *SERVICE_ROLES], ids=lambda one: f"{one.who}-{one.source[:50]}"
 )
-def test_a_role_has_the_least_that_aws_documents_or_a_reason_why_not(minimum: Minimum) -> None:
+def test_a_role_has_the_documented_minimum_of_permissions_or_a_reason(minimum: Minimum) -> None:
     template = next(template for template, role in ROLES if role == minimum.who)
     found = verdicts(role_of(template, minimum.who, **FULLEST), minimum.asked)
     denied = {one.action for one, verdict in found.items() if verdict != "Allowed"}
     assert denied == set(minimum.left_out)
 
 
-def test_each_action_of_the_pipeline_has_its_documented_minimum_and_no_build_has_an_output() -> None:
+def test_each_pipeline_action_has_its_documented_permissions_and_no_build_has_an_output() -> None:
     """A build without output artifacts needs no s3:PutObject, without BatchEnabled no batch."""
     stages = load_template("pipeline")["Resources"]["Pipeline"]["Properties"]["Stages"]
     actions = [action for stage in stages for action in stage.get("Fn::If", ["", stage])[1]["Actions"]]
@@ -124,7 +124,7 @@ def test_each_action_of_the_pipeline_has_its_documented_minimum_and_no_build_has
     assert not [one for one in builds if "OutputArtifacts" in one or "BatchEnabled" in one["Configuration"]]
 
 
-def test_codedeploys_role_has_the_least_that_aws_documents_or_a_reason_why_not() -> None:
+def test_codedeploys_role_has_the_documented_minimum_of_permissions_or_a_reason() -> None:
     _, documented = CODEDEPLOY
     role = desired(packaged().template, release())["Resources"]["CodeDeployRole"]["Properties"]
     statements = [one for policy in role["Policies"] for one in policy["PolicyDocument"]["Statement"]]
@@ -132,7 +132,7 @@ def test_codedeploys_role_has_the_least_that_aws_documents_or_a_reason_why_not()
     assert {action for action in documented if action not in granted} == {one for one, why in documented.items() if why}
 
 
-def test_a_pull_request_uses_the_connection_for_its_own_repository_alone() -> None:
+def test_a_pull_request_can_use_the_connection_only_for_its_own_repository() -> None:
     """IAM knows no repository for GetConnection and GetConnectionToken (service authorization reference)."""
     role = role_of("pipeline", "PullRequestRole", **FULLEST)
     for prefix in ("codeconnections", "codestar-connections"):

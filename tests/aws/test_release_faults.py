@@ -58,9 +58,7 @@ def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[
             deploy.kill()
 
 
-def test_a_stage_lives_through_releases_that_fail_are_cut_off_or_meet_another_one(
-    aws: EmulatedAws, tmp_path: Path
-) -> None:
+def test_a_stage_survives_failed_interrupted_and_concurrent_releases(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
@@ -191,7 +189,7 @@ def _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service: Wo
     assert (none.code, none.json["error"]["code"]) == (1, "conflict")
 
 
-def test_a_stage_without_core_and_credentials_that_are_missing_are_named(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_a_missing_core_stack_and_missing_credentials_are_reported(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path, core=False)
     ended = service.run("status")
     assert (ended.code, ended.json["error"]["code"]) == (2, "usage")

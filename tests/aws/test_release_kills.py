@@ -129,7 +129,7 @@ class Sweep:
             self.asked += client.asked
 
 
-def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_same_command(tmp_path: Path) -> None:
+def test_a_deploy_killed_during_a_stack_update_is_finished_by_the_same_command(tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     with killed_world(tmp_path / "world", packages) as killed:
@@ -145,7 +145,7 @@ def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_s
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_deploy_that_is_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
+def test_a_deploy_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, shipped, repeated_after)
     sweep.run()
     assert len(sweep.reached) > 120
@@ -155,7 +155,7 @@ def test_a_deploy_that_is_killed_at_any_call_is_finished_by_the_same_command(tmp
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_deploy_that_is_killed_behind_any_change_is_mended_by_repair(tmp_path: Path) -> None:
+def test_a_deploy_killed_after_any_change_is_fixed_by_repair(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, shipped, mended_after, chosen=lambda point: point.after)
     sweep.run()
     assert len(sweep.reached) > 25
@@ -163,7 +163,7 @@ def test_a_deploy_that_is_killed_behind_any_change_is_mended_by_repair(tmp_path:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_rollback_that_is_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
+def test_a_rollback_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, shipped_twice, went_back_after)
     sweep.run()
     assert len(sweep.reached) > 30

@@ -56,7 +56,7 @@ def with_an_alarm_of_its_own_that_rings(aws: EmulatedAws) -> None:
     cloudwatch.set_alarm_state(AlarmName="disk", StateValue="ALARM", StateReason="a test")
 
 
-def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_canary_releases_and_a_rollback_fail_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     with_a_hook(service)
     with_an_alarm_of_its_own_that_rings(aws)

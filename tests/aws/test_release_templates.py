@@ -41,7 +41,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dry_run(place, "prod", "--core-outputs", str(core), "--strategy", "Canary5Percent90Seconds")
 
 
-def test_both_templates_and_the_list_of_changes_are_there(shown: dict[str, Any]) -> None:
+def test_a_dry_run_writes_both_templates_and_the_list_of_changes(shown: dict[str, Any]) -> None:
     final = json.loads(Path(shown["template"]).read_text())
     first = json.loads(Path(shown["expand_template"]).read_text())
     assert final["Resources"]["ZonesLambdaFunction"]["Properties"]["Code"]["S3Bucket"] == "worldclock-artifacts"
@@ -54,12 +54,12 @@ def test_both_templates_and_the_list_of_changes_are_there(shown: dict[str, Any])
 
 
 @pytest.mark.parametrize("which", ["template", "expand_template"])
-def test_the_linter_says_nothing(shown: dict[str, Any], which: str) -> None:
+def test_the_linter_accepts_both_templates(shown: dict[str, Any], which: str) -> None:
     done = subprocess.run([str(BIN / "cfn-lint"), shown[which]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_the_scanner_says_nothing(shown: dict[str, Any]) -> None:
+def test_the_security_scanner_accepts_the_template(shown: dict[str, Any]) -> None:
     checkov = BIN / "checkov"
     if not checkov.exists():
         pytest.skip("checkov is not installed: scripts/setup --dev")

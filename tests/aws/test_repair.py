@@ -40,7 +40,7 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
     return done.json
 
 
-def test_troubles_are_named_and_fixed_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_repair_finds_and_fixes_faults_without_failing_a_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
@@ -111,7 +111,9 @@ def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:
 
 
 @pytest.mark.long
-def test_a_deploy_that_still_runs_is_taken_over_and_ends_as_superseded(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_a_repair_during_a_deploy_takes_over_and_the_deploy_ends_as_superseded(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
     service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     assert service.run("deploy").code == 0
     service.mark("second")

@@ -36,7 +36,7 @@ NEVER_READY = """
 DOMAIN = "api.example.org"
 
 
-def test_a_stuck_roll_back_is_continued_once_its_cause_is_fixed_or_if_the_resource_is_skipped(
+def test_a_stuck_stack_rollback_continues_after_its_fix_or_if_the_resource_is_skipped(
     aws: EmulatedAws, tmp_path: Path
 ) -> None:
     service = Worldclock.new(aws, tmp_path)
@@ -88,7 +88,9 @@ def _get_stuck(service: Worldclock, whole: str) -> None:
     assert client.failed == 0, client.statuses
 
 
-def test_an_orphaned_deployment_a_dead_rollback_and_a_failed_update_are_fixed(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_repair_fixes_an_orphaned_deployment_an_interrupted_rollback_and_a_failed_update(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
     service = Worldclock.new(aws, tmp_path)
     for mark in ("first", "second"):
         service.mark(mark)
@@ -136,9 +138,7 @@ def _update_without_roll_back(aws: EmulatedAws) -> None:
     eventually(has_failed, deadline_s=60, what="an update that failed")
 
 
-def test_a_domain_that_leads_elsewhere_and_an_artifact_that_is_gone_are_put_right(
-    aws: EmulatedAws, tmp_path: Path
-) -> None:
+def test_repair_fixes_a_wrong_domain_mapping_and_a_missing_artifact(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path, core=False)
     _with_a_domain(service)
     assert service.run("deploy", "--strategy", "AllAtOnce").code == 0

@@ -129,7 +129,7 @@ def _named(*names: str) -> list[Transition]:
     return [one for one in TRANSITIONS if one.name in names]
 
 
-def test_the_manual_names_what_is_not_seen_here() -> None:
+def test_the_manual_lists_the_transitions_that_the_emulator_cannot_show() -> None:
     known = {one.name for one in TRANSITIONS}
     hidden = [name for names in NOT_SEEN.values() for name in names]
     assert len(set(hidden)) == len(hidden)
@@ -151,7 +151,7 @@ def test_a_transition_fails_no_request(demo: Demo, transition: Transition) -> No
     _transit(demo, transition)
 
 
-def test_responses_of_a_held_route_are_counted_as_the_live_releases(demo: Demo) -> None:
+def test_responses_of_a_held_route_count_for_the_live_release(demo: Demo) -> None:
     (moves,) = _named("a route moves to another function")
     assert demo.ship(moves.before).outcome is Outcome.LIVE
     assert demo.url is not None

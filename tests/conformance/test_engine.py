@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
 
 
 @pytest.mark.timeout(300)
-def test_the_engine_does_as_the_table_says(tmp_path: Path) -> None:
+def test_the_engine_responds_to_each_case_as_the_table_expects(tmp_path: Path) -> None:
     verdicts = run_on_engine(load_cases(), tmp_path)
     failed = [
         f"{verdict.case.id} ({verdict.case.title}): {'; '.join(verdict.differences)}"

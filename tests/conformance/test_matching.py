@@ -42,7 +42,7 @@ def differ(**fields: Any) -> list[str]:
         {"log": ["^START", r"^\[ERROR\]"], "no_log": ["REPORT"]},
     ],
 )
-def test_what_is_as_expected_makes_no_difference(fields: dict[str, Any]) -> None:
+def test_a_matching_response_has_no_differences(fields: dict[str, Any]) -> None:
     assert differ(**fields) == []
 
 
@@ -66,18 +66,18 @@ def test_what_is_as_expected_makes_no_difference(fields: dict[str, Any]) -> None
         ({"no_log": ["ERROR"]}, "matches"),
     ],
 )
-def test_what_is_not_as_expected_is_told(fields: dict[str, Any], words: str) -> None:
+def test_each_mismatch_is_described(fields: dict[str, Any], words: str) -> None:
     (found,) = differ(**fields)
     assert words in found
 
 
-def test_a_place_stands_for_its_value() -> None:
+def test_a_placeholder_is_replaced_by_its_value() -> None:
     observed = Observed(body=b'{"path": "/dev/x"}')
     assert differences(Expected(json={"path": "${base}/x"}), observed, Places({"base": "/dev"})) == []
     assert differences(Expected(json={"path": "${base}/x"}), observed, Places({"base": ""})) != []
 
 
-def test_no_response_is_a_difference_whatever_is_expected() -> None:
+def test_a_missing_response_is_always_a_difference() -> None:
     assert differences(Expected(), Observed(error="no response: reset"), Places()) == ["no response: reset"]
 
 
@@ -90,7 +90,9 @@ def test_no_response_is_a_difference_whatever_is_expected() -> None:
         (Deviation(Kind.DEFECT, "known"), 200, Result.FAILED),
     ],
 )
-def test_a_listed_deviation_has_to_deviate(deviation: Deviation | None, status: int, result: Result) -> None:
+def test_a_listed_deviation_fails_if_it_no_longer_deviates(
+    deviation: Deviation | None, status: int, result: Result
+) -> None:
     verdict = judge(case(deviation, Expected(status=200)), Observed(status=status), Places())
     assert verdict.result is result
 
@@ -99,7 +101,7 @@ def case(deviation: Deviation | None, expect: Expected) -> Case:
     return msgspec.structs.replace(load_cases()[0], deviation=deviation, expect=expect)
 
 
-def test_the_lines_of_a_log_are_those_from_start_to_report() -> None:
+def test_an_invocations_log_lines_run_from_start_to_report() -> None:
     stamp = "2026-11-24T07:50:26.123Z\t"
     lines = [
         "START RequestId: a Version: 1",

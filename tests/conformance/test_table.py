@@ -32,7 +32,7 @@ def test_there_are_at_least_three_hundred_cases_of_every_flavour() -> None:
     assert {case.flavour for case in cases} == set(Flavour)
 
 
-def test_ids_are_unique_and_speak_for_themselves() -> None:
+def test_ids_are_unique_lower_case_words() -> None:
     ids = [case.id for case in load_cases()]
     assert not [name for name, count in Counter(ids).items() if count > 1]
     assert not [name for name in ids if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name)]
@@ -88,7 +88,7 @@ def test_every_service_has_cases_and_every_missing_feature_has_a_service() -> No
     assert {service for feature in NOT_IMPLEMENTED for service in feature.services} <= used
 
 
-def test_a_deviation_has_a_reason_and_a_missing_feature_is_named_in_one_place() -> None:
+def test_a_deviation_has_a_reason_and_each_missing_feature_is_listed_once() -> None:
     deviations = [case.deviation for case in load_cases() if case.deviation]
     reasons = {feature.reason for feature in NOT_IMPLEMENTED}
     assert {deviation.reason for deviation in deviations if deviation.kind is Kind.NOT_IMPLEMENTED} == reasons
@@ -106,7 +106,7 @@ def test_a_malformed_case_is_refused_with_its_file_and_id(tmp_path: Path) -> Non
         load_cases(tmp_path)
 
 
-def test_every_pattern_compiles_and_every_operator_is_one_of_the_known() -> None:
+def test_every_pattern_compiles_and_every_operator_is_known() -> None:
     for case in load_cases():
         for operator, operand in _operators(msgspec.to_builtins(case.expect)):
             assert operator in {"$regex", "$absent", "$any", "$not", "$keys"}, case.id
