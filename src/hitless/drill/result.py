@@ -206,15 +206,11 @@ class DrillResult:
         )
 
     def _failures(self) -> list[FailureRow]:
-        rows = []
-        for kind in FailureKind:
-            if seen := self.tally.failures.get(kind):
-                during = seen.during.label if seen.during else None
-                first_at = timestamp(self.started_at + timedelta(microseconds=seen.first_us))
-                rows.append(FailureRow(kind, seen.count, first_at, during))
-            else:
-                rows.append(FailureRow(kind, 0, None, None))
-        return rows
+        rows = {kind: FailureRow(kind, 0, None, None) for kind in FailureKind}
+        for kind, seen in self.tally.failures.items():
+            first_at = timestamp(self.started_at + timedelta(microseconds=seen.first_us))
+            rows[kind] = FailureRow(kind, seen.count, first_at, seen.during.label if seen.during else None)
+        return [*rows.values()]
 
     def failures_by_moment(self) -> list[MomentRow]:
         """Failures by kind and by what was done to the service when they were sent, most first."""
@@ -256,13 +252,13 @@ class DrillResult:
         return sums
 
     def _by_request(self) -> list[RequestRow]:
-        rows = []
-        for index, request in enumerate(self.plan.requests):
-            statuses = {
-                str(status): count for (of, status), count in sorted(self.tally.statuses.items()) if of == index
-            }
-            rows.append(RequestRow(request.name, self.tally.failed_by_request.get(index, 0), statuses))
-        return rows
+        statuses: list[dict[str, int]] = [{} for _ in self.plan.requests]
+        for (index, status), count in sorted(self.tally.statuses.items()):
+            statuses[index][str(status)] = count
+        return [
+            RequestRow(request.name, self.tally.failed_by_request.get(index, 0), statuses[index])
+            for index, request in enumerate(self.plan.requests)
+        ]
 
 
 def _lag_ms(tally: Tally, share: float) -> float:

@@ -34,31 +34,22 @@ class Commands:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._bytes = bytearray()
-        self._lines: list[bytes] = []
 
-    def wait(self) -> bytes:
-        """The next line. Raises BrokenPipeError when the coordinator is gone; so does `read`."""
-        while not self._lines:
-            self._lines = self.read()
-        return self._lines.pop(0)
-
-    def read(self) -> list[bytes]:
-        """The lines that are complete now."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            return lines
-        try:
-            data = os.read(self.fd, 65_536)
-        except BlockingIOError:
-            return []
-        if not data:
-            raise BrokenPipeError("the coordinator is gone")
-        self._bytes += data
-        if b"\n" not in data:
-            return []
-        *lines, rest = bytes(self._bytes).split(b"\n")
-        self._bytes = bytearray(rest)
-        return lines
+    def next(self) -> bytes:
+        """The next line; empty if the descriptor does not block and none is complete. BrokenPipeError at the end."""
+        seen = 0
+        while (end := self._bytes.find(b"\n", seen)) < 0:
+            seen = len(self._bytes)
+            try:
+                data = os.read(self.fd, 65_536)
+            except BlockingIOError:
+                return b""
+            if not data:
+                raise BrokenPipeError("the coordinator is gone")
+            self._bytes += data
+        line = bytes(self._bytes[:end])
+        del self._bytes[: end + 1]
+        return line
 
 
 class Output:
@@ -169,7 +160,7 @@ class Sender:
                 self._client.handle(key.data, mask)
 
     def _read_commands(self) -> None:
-        for line in self._commands.read():
+        while line := self._commands.next():
             word, _, value = line.partition(b" ")
             if word == b"end":
                 self._end = int(value)
@@ -198,10 +189,10 @@ def main(client_of: ClientOf) -> int:
     raise_priority()
     commands, output = Commands(0), Output(1)
     try:
-        plan = decode(commands.wait(), SenderPlan, "the plan")
+        plan = decode(commands.next(), SenderPlan, "the plan")
         output.note(Note(ready=True))
         output.flush()
-        _, _, start_ns = commands.wait().partition(b" ")
+        _, _, start_ns = commands.next().partition(b" ")
         sender = Sender(plan, commands, output, int(start_ns), client_of)
         gc.collect()
         gc.freeze()

@@ -91,7 +91,14 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     if path.endswith("notify"):
         return [f"{path}: changed"]
     if path.endswith(".environment"):
-        return [f"{path}.{name}: {what}" for name, what in _variables(dict(old or ()), dict(new or ()))]
+        before, now = dict(old or ()), dict(new or ())
+        added = [f"{path}.{name}: added" for name in now if name not in before]
+        removed = [f"{path}.{name}: removed" for name in before if name not in now]
+        return [
+            *added,
+            *removed,
+            *(f"{path}.{name}: changed" for name in before if now.get(name, before[name]) != before[name]),
+        ]
     return [f"{path}: {_shown(old)} → {_shown(new)}"]
 
 
@@ -126,12 +133,6 @@ def _shown(value: object) -> str:
         return str(value["name"])
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _variables(old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str, str]]:
-    added = [(name, "added") for name in new if name not in old]
-    removed = [(name, "removed") for name in old if name not in new]
-    return [*added, *removed, *((name, "changed") for name in old if name in new and old[name] != new[name])]
 
 
 def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -176,10 +176,7 @@ def withdraw(place: Path) -> None:
 def _forget_old(root: Path) -> None:
     """Remove all but the most recently used environments, except those that a build holds."""
     names = {entry.name.removesuffix(".lock").removesuffix(".made") for entry in root.iterdir()}
-    used = {root / name: _last_used(root / name) for name in names}
-    for index, place in enumerate(sorted(used, key=lambda one: used[one], reverse=True)):
-        if index < ENVIRONMENTS_KEPT and time.time() - used[place] < KEPT_S:
-            continue
+    for place in _expired({root / name: _mark_of(root / name) for name in names}, ENVIRONMENTS_KEPT):
         lock = _hold(_lock_of(place))
         if lock is None:  # a build works in it
             continue
@@ -191,11 +188,14 @@ def _forget_old(root: Path) -> None:
             os.close(lock)
 
 
-def _last_used(place: Path) -> float:
-    try:
-        return _mark_of(place).stat().st_mtime
-    except OSError:
-        return 0.0
+def _expired(marks: Mapping[Path, Path], most: int) -> list[Path]:
+    """The keys whose files say that they were used before `most` others, or too long ago."""
+    used = dict.fromkeys(marks, 0.0)
+    for one, mark in marks.items():
+        with suppress(OSError):  # another build has just moved it
+            used[one] = mark.stat().st_mtime
+    newest = sorted(used, key=lambda one: used[one], reverse=True)
+    return [one for index, one in enumerate(newest) if index >= most or time.time() - used[one] > KEPT_S]
 
 
 def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None) -> None:
@@ -210,7 +210,8 @@ def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User |
         if _tar(words, folder, user, input=names, stdout=archive):
             Path(archive.name).replace(kept)
     remove(Path(archive.name))
-    _forget_old_caches(kept.parent)
+    for one in _expired({one: one for one in kept.parent.iterdir()}, CACHES_KEPT):
+        remove(one)
 
 
 def restore_cache(kept: Path, folder: Path, user: User | None) -> None:
@@ -228,17 +229,6 @@ def _tar(words: list[str], folder: Path, user: User | None, **streams: Any) -> b
         words, cwd=folder, env=environ, stderr=subprocess.DEVNULL, check=False, **credentials(user), **streams
     )
     return done.returncode == 0
-
-
-def _forget_old_caches(caches: Path) -> None:
-    """Remove all but the most recently used caches."""
-    used = []
-    for one in caches.iterdir():
-        with suppress(FileNotFoundError):  # another build has just moved it
-            used.append((one.stat().st_mtime, one))
-    for index, (at, one) in enumerate(sorted(used, reverse=True)):
-        if index >= CACHES_KEPT or time.time() - at > KEPT_S:
-            remove(one)
 
 
 def _whole(pattern: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -240,9 +241,11 @@ class Pipeline:
         log = self.parts.workshop.log(run)
         while True:
             state = RunState(self.row(run).state)  # first, so that the log is read to its end
-            while log.exists() and (data := _read(log, offset)):
-                offset += len(data)
-                yield {"text": data.decode(errors="replace"), "of": run}
+            with suppress(FileNotFoundError), log.open("rb") as file:
+                file.seek(offset)
+                while data := file.read(65536):
+                    offset += len(data)
+                    yield {"text": data.decode(errors="replace"), "of": run}
             if state.has_ended or state is RunState.WAITING:
                 yield {"run": to_plain(self.document(run))}
                 return
@@ -277,10 +280,3 @@ class Pipeline:
             except (OSError, HitlessError) as error:
                 log.error("the pipeline's periodic checks failed; they go on", error=str(error))
             await self.parts.clock.sleep(LOOK_S)
-
-
-def _read(log: Any, offset: int) -> bytes:
-    with log.open("rb") as file:
-        file.seek(offset)
-        data: bytes = file.read(65536)
-        return data

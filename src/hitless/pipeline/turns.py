@@ -129,20 +129,17 @@ class Turns:
         """Record the ends that could not be recorded, as soon as the disk allows it."""
         try:
             while self._unrecorded:
-                self._try_to_record_ends()
+                for run, why in list(self._unrecorded.items()):
+                    try:
+                        row = self._parts.records.run(run)
+                        if row is not None and not RunState(row.state).has_ended:
+                            self._course(row).end_unfinished(why)
+                        del self._unrecorded[run]
+                    except (OSError, HitlessError) as error:
+                        log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
                 await self._parts.clock.sleep(TRY_AGAIN_S)
         finally:
             self._ends_later = None
-
-    def _try_to_record_ends(self) -> None:
-        for run, why in list(self._unrecorded.items()):
-            try:
-                row = self._parts.records.run(run)
-                if row is not None and not RunState(row.state).has_ended:
-                    self._course(row).end_unfinished(why)
-                del self._unrecorded[run]
-            except (OSError, HitlessError) as error:
-                log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
 
 
 def _steps_of(row: RunRow) -> Mapping[StepName, Step]:

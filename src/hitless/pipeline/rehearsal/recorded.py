@@ -53,14 +53,14 @@ class Routes:
         return (self._functions[route], str(route)) if route else (None, None)
 
     def function_of(self, request: DrillRequest) -> str | None:
-        return self.of(request.method, _path(request))[0]
+        return self.of(request.method, request.path)[0]
 
     def route_of(self, request: DrillRequest) -> str | None:
-        return self.of(request.method, _path(request))[1]
+        return self.of(request.method, request.path)[1]
 
     def name_of(self, request: DrillRequest) -> str:
         """`GET /zones/{zone+} (/zones/UTC)`, or the request alone if its path is the route's."""
-        route = _match(self._routes, request.method, _path(request))
+        route = _match(self._routes, request.method, request.path)
         if route is None or route.path == request.path:
             return request.name
         return f"{request.method} {route.path} ({request.path})"
@@ -70,7 +70,7 @@ class Routes:
 
         A handler under rehearsal reaches whatever its environment names, a real database as well.
         """
-        return request.method in SAFE or _match(self._idempotent, request.method, _path(request)) is not None
+        return request.method in SAFE or _match(self._idempotent, request.method, request.path) is not None
 
 
 def _compiled(routes: Iterable[Route]) -> list[tuple[Route, re.Pattern[str]]]:
@@ -78,11 +78,9 @@ def _compiled(routes: Iterable[Route]) -> list[tuple[Route, re.Pattern[str]]]:
 
 
 def _match(routes: list[tuple[Route, re.Pattern[str]]], method: str, path: str) -> Route | None:
+    """The route of the path, whose query does not count."""
+    path, _, _ = path.partition("?")
     return next((one for one, pattern in routes if one.method in (method, ANY) and pattern.fullmatch(path)), None)
-
-
-def _path(request: DrillRequest) -> str:
-    return request.path.partition("?")[0]
 
 
 def weighed(lines: Iterable[AccessLine], live: ReleaseDocument) -> list[Weighed]:
