@@ -28,6 +28,7 @@ from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
 from hitless.drill.timeline import Window, WorkerSample
 from hitless.drill.wire import FailureKind, FailureSample
+from hitless.release.result import whole
 
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
 SHORT_POINTS = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
@@ -134,11 +135,8 @@ class DrillResult:
         """Failures of a release: those whose response names it, and those without a name during its rollout."""
         return self._sum(self.tally.failed_answers, one) + one.window.failed_without_release
 
-    def answers_of(self, one: ShippedRelease) -> int:
-        """Responses that named the release, from this rollout of it until the next one of the same number."""
-        return self._sum(self.tally.answers, one)
-
     def _sum(self, counts: Mapping[tuple[int, int], int], one: ShippedRelease) -> int:
+        """Responses that named the release, from this rollout of it until the next one of the same number."""
         since = 0 if one.new else one.window.number
         again = [
             o.window.number
@@ -158,6 +156,9 @@ class DrillResult:
         """All that the drill found out."""
         tally = self.tally
         sent_s = max(1e-9, (tally.last_sent_us - (tally.first_sent_us or 0)) / 1e6)
+        statuses: Counter[int] = Counter()
+        for (_, status), count in tally.statuses.items():
+            statuses[status] += count
         both: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
         both.add(tally.steady)
         both.add(tally.releasing)
@@ -168,7 +169,7 @@ class DrillResult:
             failed=tally.failed,
             failures=self._failures(),
             failures_by_moment=self.failures_by_moment(),
-            rate_asked_per_s=_whole(self.plan.asked_per_s),
+            rate_asked_per_s=whole(self.plan.asked_per_s),
             profile=self.plan.profile,
             arrivals="even" if self.plan.seed is None else "poisson",
             protocol="h2" if self.plan.http2 else "h1",
@@ -183,7 +184,7 @@ class DrillResult:
             shielded=tally.shielded,
             report=str(self.plan.report),
             started_at=timestamp(self.started_at),
-            statuses=self._statuses(),
+            statuses={str(status): count for status, count in sorted(statuses.items())},
             unexpected_statuses=self.unexpected_statuses(),
             by_request=self._by_request(),
             left_out=self.left_out,
@@ -234,7 +235,7 @@ class DrillResult:
             reason=one.reason,
             at_s=round(one.window.start_us / 1e6, 3),
             duration_s=round(one.duration_s, 3),
-            requests=self.answers_of(one),
+            requests=self._sum(self.tally.answers, one),
             failed=self.failed_of(one),
             failed_meanwhile=one.window.failed,
             shielded=one.window.shielded,
@@ -244,12 +245,6 @@ class DrillResult:
                 for step in one.window.phases
             ],
         )
-
-    def _statuses(self) -> dict[str, int]:
-        sums: dict[str, int] = {}
-        for (_, status), count in sorted(self.tally.statuses.items(), key=lambda item: item[0][1]):
-            sums[str(status)] = sums.get(str(status), 0) + count
-        return sums
 
     def _by_request(self) -> list[RequestRow]:
         statuses: list[dict[str, int]] = [{} for _ in self.plan.requests]
@@ -270,7 +265,3 @@ def _lag_ms(tally: Tally, share: float) -> float:
         if seen >= wanted:
             return round((step + 1) * LAG_STEP_US / 1000, 2)
     return 0.0
-
-
-def _whole(number: float) -> int | float:
-    return int(number) if number == int(number) else number

@@ -94,11 +94,8 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         before, now = dict(old or ()), dict(new or ())
         added = [f"{path}.{name}: added" for name in now if name not in before]
         removed = [f"{path}.{name}: removed" for name in before if name not in now]
-        return [
-            *added,
-            *removed,
-            *(f"{path}.{name}: changed" for name in before if now.get(name, before[name]) != before[name]),
-        ]
+        changed = [f"{path}.{name}: changed" for name in before if now.get(name, before[name]) != before[name]]
+        return [*added, *removed, *changed]
     return [f"{path}: {_shown(old)} → {_shown(new)}"]
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ _PASSED_ON = re.compile(
 )
 _SECRET_NAME = re.compile(r"(?i).*(?:auth|token|passw|secret|credential|_key|userconfig|netrc).*")
 _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
+"""Of the URL of a registry or proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Builds:
                 log=str(self._workshop.log(order.run)),
                 environ=environ,
                 secrets=secrets,
-                masked=_passwords(environ),
+                masked=tuple(found[1] for value in environ.values() for found in _PASSWORD.finditer(value)),
                 limits=self._limits(),
                 user=user,
             )
@@ -248,8 +249,3 @@ def _why(result: BuildResult) -> str:
 def _may_be_secret(name: str, value: str) -> bool:
     """Whether the variable may have credentials of a registry or proxy, by its name or a URL."""
     return bool(_SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value))
-
-
-def _passwords(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Passwords in the URLs of registries and proxies."""
-    return tuple(match.group(1) for value in environ.values() for match in _PASSWORD.finditer(value))

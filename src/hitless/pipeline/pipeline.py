@@ -60,7 +60,11 @@ class Pipeline:
     async def start(self) -> None:
         """Resume or end each run that the end of a daemon cut off, and queue the waiting ones again."""
         await asyncio.to_thread(self.parts.workshop.clean_all)
-        await asyncio.to_thread(self._renew_hooks)
+        try:
+            command = hook_command(self.parts.workshop.data.parent)
+            await asyncio.to_thread(self.parts.repository.renew_hooks, command)
+        except OSError as error:
+            log.error("the repository's hooks could not be renewed", error=str(error))
         going_on = recover(self.parts)
         for row in going_on:
             self._turns.resume(row)
@@ -69,12 +73,6 @@ class Pipeline:
             if row.run not in resumed:
                 self._turns.enqueue(row)
         self._watch = asyncio.create_task(self._check_periodically())
-
-    def _renew_hooks(self) -> None:
-        try:
-            self.parts.repository.renew_hooks(hook_command(self.parts.workshop.data.parent))
-        except OSError as error:
-            log.error("the repository's hooks could not be renewed", error=str(error))
 
     async def stop(self) -> None:
         """Stop the runs in progress; the next start resumes or interrupts them."""

@@ -197,8 +197,10 @@ class Repository:
     def _extract(self, commit: str, folder: Path, user: User | None) -> None:
         self._overrule_attributes()
         words = [*self._command(), "archive", "--format=tar", commit]
+        # without the engine's owner's git configuration, because a commit's attributes could name one of its filters
+        environ = {**_environ(), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
         with (
-            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_own_environ()) as archive,
+            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ) as archive,
             subprocess.Popen(
                 ["head", "-c", str(self._max_bytes)], stdin=archive.stdout, stdout=subprocess.PIPE
             ) as bounded,
@@ -292,11 +294,6 @@ def _environ() -> Mapping[str, str]:
     """Without the variables that a hook's or a shell's git set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
-
-
-def _own_environ() -> Mapping[str, str]:
-    """Without the engine's owner's git configuration, because a commit's attributes could name one of its filters."""
-    return {**_environ(), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
 def _shown(text: str, longest: int) -> str:

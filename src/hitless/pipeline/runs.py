@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -14,7 +14,7 @@ from hitless.documents import convert
 from hitless.errors import HitlessError
 from hitless.forge.forge import Fork
 from hitless.release.document import Origin
-from hitless.store.runs import RunRecords, RunRow, StepRow
+from hitless.store.runs import RunRecords, RunRow
 
 
 class RunState(StrEnum):
@@ -180,13 +180,17 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, records: RunRecords, row: RunRow, *, full: bool = False) -> RunDocument:
         """One run; `full` with the details of its steps and its approval."""
         steps = sorted(records.steps(row.run), key=lambda step: _ORDER[step.name])
+        urls = ((step.detail or {}).get("url") for step in steps if step.name == StepName.PREVIEW)
         return cls(
             **{key: value for key, value in asdict(row).items() if key in _OF_ROW},
             commit=row.commit or None,
             state=RunState(row.state),
-            preview=_preview(steps),
+            preview=next((str(url) for url in urls if url), None),
             fork=options_of(row).fork,
-            steps=tuple(_step(step, full=full) for step in steps),
+            steps=tuple(
+                StepDocument(one.name, one.state, one.duration_s, *((one.started_at, one.detail) if full else ()))
+                for one in steps
+            ),
             approval=_approval(records, row.run) if full else UNSET,
         )
 
@@ -211,16 +215,6 @@ def exit_code(records: RunRecords, row: RunRow) -> int:
             return 1
         case _:
             return 0
-
-
-def _preview(steps: Iterable[StepRow]) -> str | None:
-    urls = ((step.detail or {}).get("url") for step in steps if step.name == StepName.PREVIEW)
-    return next((str(url) for url in urls if url), None)
-
-
-def _step(step: StepRow, *, full: bool) -> StepDocument:
-    short = StepDocument(step.name, step.state, step.duration_s)
-    return msgspec.structs.replace(short, started_at=step.started_at, detail=step.detail) if full else short
 
 
 def _approval(records: RunRecords, run: int) -> ApprovalDocument | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -183,7 +184,9 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
     if course.ended_well(StepName.DEPLOY):
         return True
     where = f"the engine stopped during {step.name}" if step else "the engine stopped between two steps"
-    touched = step is not None and step.name == StepName.DEPLOY and not _continues(course)
+    touched = step is not None and step.name == StepName.DEPLOY
+    with suppress(StepFailed):  # the candidate is gone
+        touched = touched and not home_of(course).continues
     after = [one.run for one in parts.records.runs(limit=RUNS_KEPT) if lane_of(one) == lane_of(row)]
     newest = max(after, default=row.run)
     if newest > row.run and not touched:
@@ -199,10 +202,3 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
     again = " again" if row.restarts and not touched else ""
     course.end(RunState.INTERRUPTED, f"{where}{again}: `hitless pipeline retry {row.run}`")
     return False
-
-
-def _continues(course: Course) -> bool:
-    try:
-        return home_of(course).continues
-    except StepFailed:  # the candidate is gone
-        return False

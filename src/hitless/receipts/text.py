@@ -27,7 +27,10 @@ def table(releases: Sequence[Document]) -> str:
         right = name in ("release", "failed", "of", "shielded", "took")
         rows.add_column(name, justify="right" if right else "left", no_wrap=True)
     for each in releases:
-        rows.add_row(*_row(each), Text(_cut(_why(each), _width() - BESIDE_WHY)))
+        said = (each["message"], f"[{each['reason']}]" if each["reason"] else None)
+        why = Text(_one_line(" ".join(filter(None, said))))
+        why.truncate(_width() - BESIDE_WHY, overflow="ellipsis")
+        rows.add_row(*_row(each), why)
     return _drawn(rows)
 
 
@@ -44,11 +47,6 @@ def _row(release: Document) -> tuple[RenderableType, ...]:
         Text(release["created_at"][:19].replace("T", " ")),
         Text((release["commit"] or "-")[:8]),
     )
-
-
-def _why(release: Document) -> str:
-    said = (release["message"], f"[{release['reason']}]" if release["reason"] else None)
-    return _one_line(" ".join(filter(None, said)))
 
 
 def in_full(release: Document) -> str:
@@ -135,10 +133,6 @@ def _outcome(outcome: str) -> Text:
 def _one_line(text: str) -> str:
     """Without control characters, so that text of others cannot move the terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: max(0, longest - 1)] + "…"
 
 
 def _width() -> int:
