@@ -61,16 +61,14 @@ class Stream(Response):
                 self.shielded = value == b"1"
 
 
-def _protocol() -> H2Connection:
-    return H2Connection(H2Configuration(client_side=True, header_encoding=None))
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class Http2Connection(SenderConnection):
     """A connection, the state of its protocol and the streams that are open on it."""
 
     own: bool  # for one request alone
-    protocol: H2Connection = field(default_factory=_protocol)
+    protocol: H2Connection = field(
+        default_factory=lambda: H2Connection(H2Configuration(client_side=True, header_encoding=None))
+    )
     streams: dict[int, Stream] = field(default_factory=dict)
     retired: bool = False  # takes no more requests: the server said so, or it was idle for too long
     carried: int = 0

@@ -194,7 +194,7 @@ def _area(axes: Axes, columns: Sequence[tuple[Column, float, float]], release: i
 
 def _bands(axes: Axes, bands: Sequence[Band]) -> list[str]:
     """Rollouts and faults as shades over the whole height."""
-    marks = [_span(axes, band, "band", axes.top, axes.floor) for band in bands]
+    marks = [axes.column(f"band {one.tone}", one.start_s, one.end_s, axes.least, axes.most, one.title) for one in bands]
     return [*marks, *_labels(axes, bands)]
 
 
@@ -202,18 +202,11 @@ def _strip(axes: Axes, bands: Sequence[Band]) -> list[str]:
     """Rollouts and faults as a strip above the chart, because a shade would change the colours of its areas."""
     marks = []
     for band in bands:
-        marks.append(_span(axes, band, "strip", axes.top - 6, axes.top - 1))
-        for x in (axes.x(band.start_s), axes.x(band.end_s)):
-            marks.append(element("line", class_="edge", x1=x, x2=x, y1=axes.top, y2=axes.floor))
+        left, right = axes.x(band.start_s), axes.x(band.end_s)
+        class_, width = f"strip {band.tone}", max(1.5, right - left)
+        marks.append(element("rect", title=band.title, class_=class_, x=left, y=axes.top - 6, width=width, height=5))
+        marks += [element("line", class_="edge", x1=x, x2=x, y1=axes.top, y2=axes.floor) for x in (left, right)]
     return [*marks, *_labels(axes, bands)]
-
-
-def _span(axes: Axes, band: Band, shape: str, top: int, bottom: int) -> str:
-    left = axes.x(band.start_s)
-    width = max(1.5, axes.x(band.end_s) - left)
-    return element(
-        "rect", title=band.title, class_=f"{shape} {band.tone}", x=left, y=top, width=width, height=bottom - top
-    )
 
 
 def _labels(axes: Axes, bands: Sequence[Band]) -> list[str]:

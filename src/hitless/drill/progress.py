@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -25,20 +24,19 @@ class Snapshot:
 
 
 class TerminalProgress:
-    """Progress on `stream` (stderr); the live line only if that is a terminal."""
+    """Progress on standard error; the live line only if that is a terminal."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream = stream or sys.stderr
+    def __init__(self) -> None:
         self._live: Progress | None = None
         self._task = TaskID(0)
-        if stream.isatty():
+        if sys.stderr.isatty():
             self._live = Progress(
                 TextColumn("{task.fields[clock]}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[sent]}"),
                 TextColumn("{task.fields[failed]}"),
                 TextColumn("[dim]{task.fields[rest]}"),
-                console=Console(file=stream),
+                console=Console(stderr=True),
                 transient=True,
             )
             self._task = self._live.add_task("", total=1.0, clock="", sent="", failed="", rest="")
@@ -56,8 +54,8 @@ class TerminalProgress:
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False)
         else:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     def tick(self, snapshot: Snapshot) -> None:
         if self._live is None:

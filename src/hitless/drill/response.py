@@ -137,11 +137,15 @@ class Http1Response(Response):
                 raise BadResponse(f"a header line is {line[:40]!r}")
             name = name.lower()
             if name == b"content-length":
-                length = self._length_of(value.strip(), length)
+                value = value.strip()
+                if not value.isdigit() or length not in (-1, int(value)):
+                    raise BadResponse(f"the content-length is {value[:40]!r}")
+                length = int(value)
             elif name == b"x-hitless-release":
                 self.release = value.strip()
             elif name == b"connection":
-                self.keep_alive = self._stays_open(value.lower())
+                value = value.lower()
+                self.keep_alive = b"close" not in value and (self.keep_alive or b"keep-alive" in value)
             elif name == b"transfer-encoding":
                 chunked = value.strip().lower().endswith(b"chunked")
             elif name == b"x-hitless-shielded":
@@ -154,17 +158,6 @@ class Http1Response(Response):
             self._framing, self._left = _LENGTH, length
         else:
             self._framing, self.keep_alive = _UNTIL_CLOSE, False
-
-    @staticmethod
-    def _length_of(value: bytes, before: int) -> int:
-        if not value.isdigit() or (before >= 0 and int(value) != before):
-            raise BadResponse(f"the content-length is {value[:40]!r}")
-        return int(value)
-
-    def _stays_open(self, value: bytes) -> bool:
-        if b"close" in value:
-            return False
-        return self.keep_alive or b"keep-alive" in value
 
     def _read_length(self, data: bytes) -> bool:
         size = len(data)

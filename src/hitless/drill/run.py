@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,18 @@ async def run_drill(
         started_at = clock.now()
         watch = WorkerWatch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
         beside = [_tick(schedule, tally), *([watch.run()] if watch is not None else [])]
-        async with _in_background(*beside):
-            try:
-                await schedule.run()
-                load.end(_last_request(plan, load, stopped=stop.is_set()))
-                await load.wait()
-            except BaseException:
-                await load.stop()
-                raise
+        tasks = [asyncio.create_task(one) for one in beside]
+        try:
+            await schedule.run()
+            load.end(_last_request(plan, load, stopped=stop.is_set()))
+            await load.wait()
+        except BaseException:
+            await load.stop()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     tally.add_unsent(load.elapsed_us(), load.missing())
     tally.finish()
     return DrillResult(
@@ -94,18 +98,6 @@ async def run_drill(
         notices=(*schedule.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], CPUS)),
         interrupted=stop.is_set(),
     )
-
-
-@contextlib.asynccontextmanager
-async def _in_background(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run the coroutines until the context ends."""
-    tasks = [asyncio.create_task(one) for one in beside]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[str, Any]:
