@@ -18,24 +18,14 @@ NAMES = ("requests", "failed", "shielded")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time between two readings, in seconds since the rollout's start, with its counts."""
+    """The time between two readings, in seconds since the rollout's start, with its counts. `got`: the candidate's."""
 
     start_s: float
     end_s: float
-    candidate: Mapping[str, int]
-    live: Mapping[str, int]
-
-    @property
-    def requests(self) -> int:
-        return self.candidate["requests"] + self.live["requests"]
-
-    @property
-    def failed(self) -> int:
-        return self.candidate["failed"] + self.live["failed"]
-
-    @property
-    def shielded(self) -> int:
-        return self.candidate["shielded"]
+    got: int
+    requests: int
+    failed: int
+    shielded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ def plot(rollout: Mapping[str, Any]) -> Plot | None:
         end_s = max(end_s, seconds_between(start, rollout["ended_at"]))
     joined = list(spans(start, receipt["points"]))
     most = max((max(span.failed, span.shielded) for span in joined), default=0)
-    shares = [(span, 100 * span.candidate["requests"] / span.requests) for span in joined if span.requests > 0]
+    shares = [(span, 100 * span.got / span.requests) for span in joined if span.requests > 0]
     return Plot(
         asked=_asked(start, receipt["weights"], end_s),
         got=tuple(_bar(span, end_s, got, f"{got:.3g} % of {span.requests:,} requests") for span, got in shares),
@@ -95,14 +85,15 @@ def spans(start: str, points: Sequence[Mapping[str, Any]]) -> Iterator[Span]:
     readings = [(seconds_between(start, p["at"]), p.get("candidate", nothing), p.get("live", nothing)) for p in points]
     since = readings[0]
     for _, reading in pairwise(readings):
-        span = Span(since[0], reading[0], _minus(reading[1], since[1]), _minus(reading[2], since[2]))
+        candidate, live = (
+            {name: max(0, now[name] - before[name]) for name in NAMES}
+            for now, before in zip(reading[1:], since[1:], strict=True)
+        )
+        requests, failed = (candidate[name] + live[name] for name in ("requests", "failed"))
+        span = Span(since[0], reading[0], candidate["requests"], requests, failed, candidate["shielded"])
         if span.requests >= FEWEST_REQUESTS or reading is readings[-1]:
             yield span
             since = reading
-
-
-def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    return {name: max(0, now[name] - before[name]) for name in NAMES}
 
 
 def _asked(start: str, weights: Sequence[Mapping[str, Any]], end_s: float) -> str:
