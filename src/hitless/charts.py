@@ -119,10 +119,10 @@ def log_ticks(least: float, most: float) -> tuple[float, ...]:
     return tuple(power for power in powers if low <= power <= max(high, low * 10))
 
 
-def time_step_s(span_s: float, count: int = 12) -> float:
-    """A round distance of the time axis's ticks, so that there are at most about `count`."""
+def time_step_s(span_s: float) -> float:
+    """A round distance of the time axis's ticks, so that there are at most about 12."""
     steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800)
-    return next((step for step in steps if span_s / step <= count), 21_600)
+    return next((step for step in steps if span_s / step <= 12), 21_600)
 
 
 def clock(at_s: float) -> str:

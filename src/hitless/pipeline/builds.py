@@ -142,7 +142,9 @@ class Builds:
         inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
         head, trigger = f"refs/heads/{order.branch}", f"branch/{order.branch}"
         if order.fork is not None:
-            inherited = {name: value for name, value in inherited.items() if not _may_be_secret(name, value)}
+            for name, value in list(inherited.items()):
+                if _SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value):  # of a registry or proxy
+                    del inherited[name]
             head, trigger = f"refs/pull/{order.fork}/head", f"pr/{order.fork}"
         path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         build = f"hitless-{StepName.TEST}:{order.run}"
@@ -244,8 +246,3 @@ def _why(result: BuildResult) -> str:
     failed = sum(report.failed or 0 for report in result.reports)
     named = f" ({failed} failed: {', '.join(failures[:3])}{', …' if failed > 3 else ''})" if failures else ""
     return f"{result.reason}{named}"
-
-
-def _may_be_secret(name: str, value: str) -> bool:
-    """Whether the variable may have credentials of a registry or proxy, by its name or a URL."""
-    return bool(_SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value))

@@ -28,16 +28,14 @@ PAUSES_S = (1.0, 5.0, None)
 NOTIFIED = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED, RunState.WAITING)
 """A superseded run is not, because the run that superseded it is."""
 
-Send = Callable[[str, bytes], None]
-"""Posts JSON to a URL. Blocking. Raises OSError."""
 Say = Callable[[str, str | None], None]
 
 
 class Notifier:
     """Sends notifications in the background; `close` gives up those not sent yet."""
 
-    def __init__(self, clock: Clock, say: Say, user: User | None, *, send: Send | None = None) -> None:
-        self._clock, self._say, self._user, self._send = clock, say, user, send or post
+    def __init__(self, clock: Clock, say: Say, user: User | None) -> None:
+        self._clock, self._say, self._user = clock, say, user
         self._tasks: set[asyncio.Task[None]] = set()
 
     def notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
@@ -69,10 +67,10 @@ class Notifier:
     async def _try(self, who: Notify, run: RunDocument) -> None:
         match who.by:
             case NotifyBy.SLACK:
-                await asyncio.to_thread(self._send, who.target, to_text({"text": sentence(run)}).encode())
+                await asyncio.to_thread(post, who.target, to_text({"text": sentence(run)}).encode())
             case NotifyBy.WEBHOOK:
                 body = {"event": f"run.{run.state}", "text": sentence(run), "run": run}
-                await asyncio.to_thread(self._send, who.target, to_text(body).encode())
+                await asyncio.to_thread(post, who.target, to_text(body).encode())
             case NotifyBy.COMMAND:
                 await self._command(who.target, run)
 

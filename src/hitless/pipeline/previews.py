@@ -29,7 +29,9 @@ async def preview(course: Course) -> StepEnd:
         return skipped(f"a person approves what ships to {known.name}: name another from_stage for previews")
     if why := previews.refusal(branch, 0):  # before a useless build
         return skipped(why)
-    document = await _package(course, previews.settings.from_stage)
+    folder, row = await course.checkout("package"), course.row
+    order = PackageOrder(folder, course.path, previews.settings.from_stage, row.commit, row.message, None)
+    document, _ = await course.parts.package(order, course.log)  # it ships to no stage of the commit's own list
     if why := previews.refusal(branch, sum(bool(function.routes) for function in document.functions)):
         return skipped(why)
     result = await _ship(course, previews, document)
@@ -46,14 +48,6 @@ async def preview(course: Course) -> StepEnd:
 async def _is_current(course: Course) -> bool:
     """Whether the branch is still at the run's commit, because nobody wants to see an older one."""
     return await course.parts.repository.head_of(course.row.branch) == course.row.commit
-
-
-async def _package(course: Course, stage: str) -> ReleaseDocument:
-    """Build with the stage's settings. The commit's own list of stages is not kept, as it does not ship to one."""
-    parts, row = course.parts, course.row
-    order = PackageOrder(await course.checkout("package"), course.path, stage, row.commit, row.message, None)
-    document, _ = await parts.package(order, course.log)
-    return document
 
 
 async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> Mapping[str, Any]:

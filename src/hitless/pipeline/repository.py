@@ -30,6 +30,7 @@ GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
 MAX_FILES_BYTES = 4 << 30
 """A few kilobytes of a push can name the same folder a million times."""
+MAX_COMMITS = 50
 MAX_OUTPUT_BYTES = 16 << 20
 """A commit's message or list of files can unfold to more than memory holds."""
 FETCH_LOCK = "hitless-fetch.lock"
@@ -107,10 +108,10 @@ class Repository:
     async def committed_at(self, commit: str) -> str:
         return (await self._git("log", "-1", "--format=%cI", commit, "--")).strip()
 
-    async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
+    async def commits_between(self, old: str | None, new: str) -> tuple[CommitInfo, ...]:
         """The commits of `new` that `old` does not have, newest first; only `new` itself if `old` is missing."""
         what = f"{old}..{new}" if old and await self.has(old) else f"{new}"
-        return await self._log(what, limit if old else 1)
+        return await self._log(what, MAX_COMMITS if old else 1)
 
     async def changed_files(self, old: str, new: str, *, limit: int) -> list[str]:
         """Paths that differ since `new` left `old`, sorted; git's quoting for unusual names."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hitless.artifact.trees import remove
-from hitless.pipeline.buildspec.processes import become_subreaper, end_all, input_ended
+from hitless.pipeline.buildspec.processes import become_subreaper, end_all, input_ended, reap
 from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK, hold
 
 LOOK_S = 0.05
@@ -30,23 +30,12 @@ def main() -> None:
     with suppress(OSError):  # the rehearsal may have gone already, and its folder with it
         hold(Path(folders[0]) / WARDEN_LOCK)
     while not input_ended(LOOK_S):
-        if daemon.pid in _reap():
+        if daemon.pid in reap():  # unreaped orphans would look alive to the engine
             break
     end_all(daemon.pid, os.getpid())
     for folder in folders:
         with suppress(OSError):  # the rehearsal also removes them
             remove(Path(folder))
-
-
-def _reap() -> set[int]:
-    """Reap ended children, the daemon or its orphans, because unreaped ones would look alive to the engine."""
-    found = set()
-    try:
-        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-            found.add(pid)
-    except ChildProcessError:
-        pass
-    return found
 
 
 if __name__ == "__main__":

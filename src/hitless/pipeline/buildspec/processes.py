@@ -39,6 +39,15 @@ def input_ended(wait_s: float = 0.0) -> bool:
     return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
 
 
+def reap() -> set[int]:
+    """Take leave of the children that have ended, orphans among them; their ids."""
+    found: set[int] = set()
+    with suppress(ChildProcessError):
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            found.add(pid)
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
     children: dict[int, list[int]] = {}

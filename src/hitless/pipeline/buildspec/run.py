@@ -23,7 +23,7 @@ import msgspec
 
 from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.output import BuildOutput, Mask
-from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes
+from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes, reap
 from hitless.pipeline.buildspec.reports import ReportDocument, read_reports
 from hitless.pipeline.buildspec.script import exported_of, phases_of, program
 from hitless.pipeline.buildspec.spec import Buildspec
@@ -117,7 +117,7 @@ def run(
         if plan.user:
             end_user(plan.user.uid)
         if subreaper:
-            _reap()
+            reap()
     _drain(shell.stdout, out)
     out.end(reason)
     phases = phases_of(spec, status)
@@ -204,9 +204,3 @@ def _drain(pipe: IO[bytes], out: BuildOutput) -> None:
         while left > 0 and select.select([pipe], [], [], 0)[0] and (data := os.read(pipe.fileno(), 65536)):
             out.feed(data)
             left -= len(data)
-
-
-def _reap() -> None:
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
