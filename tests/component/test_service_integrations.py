@@ -79,3 +79,13 @@ def test_the_engine_refuses_what_only_api_gateway_maps(folder: Path, more: str, 
         check_served(service)
     assert f"functions.api.events[0].http.{at}: " in caught.value.message
     check_served(load(folder, written(", " + more) + "custom: {hitless: {stages: {dev: {home: aws}}}}\n"))
+
+
+def test_binary_media_types_belong_to_functions_with_routes_of_the_rest_api(folder: Path) -> None:
+    head = HEAD.replace("name: aws", "name: aws, apiGateway: {binaryMediaTypes: [image/*, '*/*']}")
+    text = f"{head}functions:\n  api: {{handler: handlers.api, events: [http: GET /]}}\n"
+    service = load(folder, f"{text}  other: {{handler: handlers.other, events: [httpApi: GET /b]}}\n")
+    assert [function.binary_media_types for function in service.functions] == [("image/*", "*/*"), ()]
+    assert not service.notices
+    with pytest.raises(ServiceFileError, match="'images' is not a media type"):
+        load(folder, text.replace("image/*", "images"))

@@ -123,7 +123,6 @@ NOT_IMPLEMENTED: Final = (
     Feature("IAM authorization is not implemented", ("iam", "function_url_iam")),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
-    Feature("binary media types are not implemented", ("binary",)),
     Feature("reserved concurrency is not enforced on one machine", ("function_url_stopped",)),
     Feature("compression is not implemented", ("compression",)),
     Feature("customized gateway responses are not implemented", ("gateway_responses",)),

@@ -66,6 +66,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         log_dir=log_dir,
         release_header=document.settings.release_header,
         commit=document.commit or "",
+        binary_media_types=function.binary_media_types,
         runtime=function.runtime,
     )
 

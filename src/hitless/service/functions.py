@@ -44,6 +44,7 @@ WSGI_HANDLERS = ("wsgi_handler.handler", "wsgi.handler")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MEDIA_TYPE = re.compile(r"[^\s/;,]+/[^\s/;,]+")
 _UNUSUAL = re.compile(r"[,~()]|\+(?!})")
 
 _RESERVED = re.compile(
@@ -125,6 +126,7 @@ class FunctionReader:
             routes=tuple(event.route for event in events),
             http_api=HttpApi(http_routes, payload, http_cors) if http_routes else None,
             preflights=self._preflights(events),
+            binary_media_types=self._binary_media_types(events),
             mapped=mapped_routes(events),
             package_patterns=self._patterns(entry),
             workers=self.settings.workers.least,
@@ -152,6 +154,15 @@ class FunctionReader:
         if not os.path.isdir(folder) or not Path(folder).is_relative_to(os.path.realpath(self.folder)):
             raise value.fault(f"{value.shown()} is not a folder of the service", "name a folder beside serverless.yml")
         return "" if module == "." else module.removeprefix("./")
+
+    def _binary_media_types(self, events: tuple[RouteEvent, ...]) -> tuple[str, ...]:
+        value = self.provider.get("apiGateway", "binaryMediaTypes")
+        if value is None or value.data is None or all(event.http_api for event in events):
+            return ()
+        for item in value.items():
+            if not _MEDIA_TYPE.fullmatch(item.text()):
+                raise item.fault(f"{item.shown()} is not a media type", "write image/png, image/* or '*/*'")
+        return tuple(item.text() for item in value.items())
 
     def _preflights(self, events: tuple[RouteEvent, ...]) -> tuple[Preflight, ...]:
         """Those of the paths that no function before it has; a route for OPTIONS is the handler's to answer."""

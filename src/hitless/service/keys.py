@@ -81,7 +81,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     "provider.apiGateway.": {
         "apiKeys usagePlan apiKeySourceType": _API_KEYS,
         "resourcePolicy": _POLICY,
-        "binaryMediaTypes": "isBase64Encoded of a response decides here what is binary, not media types",
+        "binaryMediaTypes": Here.USED,
         "minimumCompressionSize": "responses are not compressed here",
         "request": "requests are not validated against models here",
         "restApiId restApiRootResourceId restApiResources websocketApiId": "the API joins no other one here",

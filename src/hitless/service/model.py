@@ -162,6 +162,8 @@ class Function:
     http_api: HttpApi | None = None
     """None if all routes are a REST API's."""
     preflights: tuple[Preflight, ...] = ()
+    binary_media_types: tuple[str, ...] = ()
+    """The REST API's; empty for a function without routes of that API."""
     mapped: tuple[MappedRoute, ...] = ()
     """REST routes that are no proxy integrations."""
     module: str = ""

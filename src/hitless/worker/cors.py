@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from hitless.worker.event import Event, EventBuilder, RouteTable
-from hitless.worker.request import Request
+from hitless.worker.request import Request, header
 from hitless.worker.response import http_response
 from hitless.worker.spec import CorsSpec, PoolSpec
 
@@ -58,8 +58,3 @@ def allow_origin(cors: CorsSpec, origin: str, lines: str) -> str:
 def allows(origins: Iterable[str], origin: str) -> bool:
     """Whether the origin is one of these, in which `*` stands for any characters."""
     return any(re.fullmatch(re.escape(one).replace(r"\*", ".+"), origin) for one in origins)
-
-
-def header(request: Request, name: bytes) -> str | None:
-    """The first value of a header, by its lower-case name."""
-    return next((value.decode("latin-1") for key, value in request.headers if key.lower() == name), None)

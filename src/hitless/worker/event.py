@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
+from hitless.worker.binary import BinaryMediaTypes, base64_body, render_text
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.handler import HandlerFailure
 from hitless.worker.request import Request
@@ -84,6 +85,8 @@ REST: Final = ApiFlavour(
     render=render,
 )
 
+_TEXT_REST: Final = REST._replace(render=render_text)
+
 
 class RouteTable:
     """Finds the route of a request. Routes come most specific first, as the service's model orders them."""
@@ -144,6 +147,7 @@ class EventBuilder:
         self._region = spec.region
         self._routes = RouteTable([route for route in spec.routes if route.cors is None])
         self._names = HeaderNames(_DROPPED)
+        self._binary = BinaryMediaTypes(spec.binary_media_types) if spec.binary_media_types else None
         self._deployment_id = str(spec.release)
         self._second = -1
         self._second_text = ""
@@ -160,7 +164,10 @@ class EventBuilder:
         resource = route.resource
         single, multi = self._headers(request, request_id, now_s, self._names)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
-        body, encoded = _body(request.body)
+        if self._binary is None:
+            body, encoded = _body(request.body)
+        else:
+            body, encoded = self._binary_body(request, self._binary)
         return {
             "resource": resource,
             "path": raw_path,
@@ -175,6 +182,10 @@ class EventBuilder:
             "body": body,
             "isBase64Encoded": encoded,
         }
+
+    def _binary_body(self, request: Request, types: BinaryMediaTypes) -> tuple[str | None, bool]:
+        self.flavour = REST if types.accepted(request) else _TEXT_REST
+        return base64_body(request.body) if types.takes(request) else _body(request.body)
 
     def respond(self, request: Request, extra: str) -> bytes:
         """The response to a request that became no event; `extra` is header lines of ours."""

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from hitless.worker.cors import CorsEventBuilder, allow_origin, header
+from hitless.worker.cors import CorsEventBuilder, allow_origin
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.event import HOP_BY_HOP, ApiFlavour, Event, EventBuilder, HeaderNames, Render, extended_id
 from hitless.worker.handler import marshalled
 from hitless.worker.mapping import MappingEventBuilder
-from hitless.worker.request import Request
+from hitless.worker.request import Request, header
 from hitless.worker.response import MalformedResponse, render
 from hitless.worker.spec import PoolSpec, RouteSpec
 

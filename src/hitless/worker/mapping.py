@@ -14,10 +14,10 @@ import re
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from hitless.worker.cors import CorsEventBuilder, header
+from hitless.worker.cors import CorsEventBuilder
 from hitless.worker.event import REST, ApiFlavour, Event
 from hitless.worker.handler import marshalled
-from hitless.worker.request import Request
+from hitless.worker.request import Request, header
 from hitless.worker.response import http_response
 from hitless.worker.spec import PoolSpec
 
@@ -58,7 +58,7 @@ class MappingEventBuilder(CorsEventBuilder):
         if flavour is None:
             return event
         try:
-            body = _read_body(request, event["body"])
+            body = _read_body(request)
         except _UnmappedBodyError as error:
             self.flavour = flavour._replace(
                 unknown_status=error.status, unknown_body=json.dumps({"message": str(error)})
@@ -90,10 +90,11 @@ class _UnmappedBodyError(Exception):
         self.status = status
 
 
-def _read_body(request: Request, body: str | None) -> Any:
+def _read_body(request: Request) -> Any:
+    body = request.body.decode("utf-8", "replace")
     content_type = (header(request, b"content-type") or _JSON_TYPE).partition(";")[0].strip().lower()
     if content_type == _FORM_TYPE:
-        return dict(parse_qsl(body or "", keep_blank_values=True))
+        return dict(parse_qsl(body, keep_blank_values=True))
     if content_type != _JSON_TYPE:
         raise _UnmappedBodyError(415, "Unsupported Media Type")
     try:

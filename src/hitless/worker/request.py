@@ -36,6 +36,11 @@ class Request:
         """The gateway's own headers, `x-hl-…`, by lower-case name."""
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """The first value of a header, by its lower-case name."""
+    return next((value.decode("latin-1") for key, value in request.headers if key.lower() == name), None)
+
+
 class RequestReader:
     """Feeds bytes to the parser and collects complete requests in `ready`."""
 

@@ -48,6 +48,7 @@ class PoolSpec:
     """One function of one release. `key` names the pool forever; `environment` is the file's own, without Lambda's.
 
     `workers` is the pool's maximum; its size, which changes, is how many run. `runtime` is the declared one.
+    `binary_media_types` are the REST API's.
     """
 
     key: str
@@ -67,6 +68,7 @@ class PoolSpec:
     release_header: bool
     commit: str
     runtime: str = ""
+    binary_media_types: tuple[str, ...] = ()
 
     @property
     def function_name(self) -> str:
@@ -96,6 +98,7 @@ class PoolSpec:
         try:
             fields: dict[str, Any] = json.loads(text)
             routes = tuple(_route(route) for route in fields.pop("routes"))
+            fields["binary_media_types"] = tuple(fields.get("binary_media_types", ()))
             return cls(routes=routes, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a pool's spec: {error}") from error
