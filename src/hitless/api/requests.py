@@ -1,4 +1,7 @@
-"""The bodies that the command line, the git hook and the receiver send to the daemon's API."""
+"""The bodies that the command line, the git hook and the receiver send to the daemon's API.
+
+That of a promotion is `hitless.pipeline.promotion.Promotion`.
+"""
 
 from __future__ import annotations
 
