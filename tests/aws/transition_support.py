@@ -33,6 +33,7 @@ from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS, short_hash
 from hitless.release.result import Result
+from hitless.release.who import NOBODY
 from hitless.service import model
 from hitless.service.strategy import parse
 from tests.aws.emulated import EmulatedAws
@@ -195,7 +196,7 @@ class Demo:
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
             autoscaling=Autoscaling(client("application-autoscaling")),
             api=ApiStages(client("apigateway")),
-            traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who={}, clock=clock, say=self.say,
+            traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who=NOBODY, clock=clock, say=self.say,
         )  # fmt: skip
 
     def _client(self, name: str) -> Any:

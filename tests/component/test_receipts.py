@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from hitless.api.client import EngineClient
 from hitless.api.server import PeerProtocol, user_of
+from hitless.documents import to_plain
 from hitless.engine.recovery import recover
 from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
@@ -74,7 +75,7 @@ def test_a_rollout_leaves_a_receipt_with_who_and_why_and_what_it_cost(tmp_path: 
         who = Who(user="ada", ci="GitHub Actions", actor="octocat", run="17")
         await bench.end(await bench.engine.deploy("dev", document, strategy=None, force=False, who=who))
         receipt = receipt_of(bench, 2)
-        assert receipt["who"] == who.to_json()
+        assert receipt["who"] == to_plain(who)
         assert receipt["artifacts"] == {"api": "sha256:2"}
         assert receipt["complete"]
         assert receipt["cost"]["requests"] == receipt["candidate"]["requests"] + receipt["live"]["requests"] > 0
@@ -294,11 +295,9 @@ def test_a_build_service_is_named_only_by_its_own_variables(environ: dict[str, s
 
 
 def test_a_caller_cannot_name_another_user() -> None:
-    sent = Who.from_json({"user": "root", "actor": 7, "run": "r" * 10_000})
+    sent = Who("root", actor="ada\n", run="r" * 10_000)
     assert sent.called_by("ada").user == "ada"
-    assert sent.called_by(None).user is None
-    assert sent.actor is None
-    assert len(sent.run or "") == 200
+    assert sent.called_by(None) == Who(actor="ada", run="r" * 200)
 
 
 def test_a_page_written_to_a_pipe_does_not_replace_it(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hitless.cloud.stage.stage import Cloud, Shield
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result
+from hitless.release.who import NOBODY
 from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
@@ -155,7 +156,7 @@ class World:
             api=FakeApiStages(self),
             traffic=FakeTraffic(self),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(self), _Clock()),
-            who={},
+            who=NOBODY,
             clock=_Clock(),
             say=self.said.append,
             permissions=self.granted,

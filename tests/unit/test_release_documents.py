@@ -131,8 +131,8 @@ def test_an_origin_of_the_engine_names_the_artifacts_that_cannot_be_promoted() -
 
 def test_who_asked_is_written_and_read_as_before() -> None:
     who = Who("ada", "grace", "GitHub Actions", "alan", "17")
-    same(who.to_json(), "who")
-    assert Who.from_json(recorded("who")) == who
+    same(to_plain(who), "who")
+    assert convert(recorded("who"), Who, "who") == who
 
 
 NOON = "2026-11-24T12:00:00.000Z"

@@ -25,7 +25,7 @@ from hitless.engine.metrics import CONTENT_TYPE
 from hitless.errors import HitlessError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
-from hitless.release.who import Who
+from hitless.release.who import NOBODY, Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import parse_option
 
@@ -134,4 +134,4 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _who(request: Request, body: DeployRequest | RollbackRequest) -> Who:
-    return Who.from_json(body.who).called_by(user_of(request))
+    return (body.who or NOBODY).called_by(user_of(request))

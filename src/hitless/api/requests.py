@@ -12,6 +12,7 @@ import msgspec
 from hitless.forge.forge import Fork
 from hitless.pipeline.pushes import RefUpdate
 from hitless.pipeline.repository import CommitId
+from hitless.release.who import Who
 
 
 class DeployRequest(msgspec.Struct, frozen=True):
@@ -22,8 +23,8 @@ class DeployRequest(msgspec.Struct, frozen=True):
     strategy: str | None = None
     force: bool = False
     wait: bool = True
-    who: dict[str, Any] | None = None
-    """A `Who`; the engine adds the user."""
+    who: Who | None = None
+    """The engine adds the user."""
 
 
 class RollbackRequest(msgspec.Struct, frozen=True):
@@ -32,7 +33,7 @@ class RollbackRequest(msgspec.Struct, frozen=True):
     release: int | None = None
     message: str | None = None
     wait: bool = True
-    who: dict[str, Any] | None = None
+    who: Who | None = None
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True):

@@ -67,7 +67,7 @@ class AwsHome:
             made = packaged(self.place, service, stage.core, artifacts)
             cloud = stage.cloud
             if given.who is not None:
-                cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name).to_json())
+                cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name))
             return Deploy(cloud, store.zip_path).run(
                 made,
                 strategy=chosen,

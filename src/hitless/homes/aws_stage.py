@@ -101,7 +101,7 @@ def connected_stage(
             api=api,
             traffic=traffic,
             rollouts=Rollouts(bucket, service.stage, traffic, clock),
-            who=who.to_json(),
+            who=who,
             clock=clock,
             say=place.say,
             permissions=StackPermissions(aws.client("iam"), role) if (role := core.cloudformation_role_arn) else None,

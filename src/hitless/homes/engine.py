@@ -45,10 +45,11 @@ class EngineHome:
         self, document: ReleaseDocument, *, strategy: str | None, force: bool = False, wait: bool = True
     ) -> Iterator[RolloutNews]:
         """Ship a release whose artifacts are in the engine's store."""
-        return self._rollout("deploy", DeployRequest(document.to_json(), strategy, force, wait, _caller()))
+        order = DeployRequest(document.to_json(), strategy, force, wait, Who.of_environment(os.environ))
+        return self._rollout("deploy", order)
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        return self._rollout("rollback", RollbackRequest(release, message, who=_caller()))
+        return self._rollout("rollback", RollbackRequest(release, message, who=Who.of_environment(os.environ)))
 
     def abort(self) -> Iterator[RolloutNews]:
         return self._rollout("abort", {})
@@ -109,11 +110,6 @@ def client_of(place: Workplace) -> EngineClient:
 def has_service_file(place: Workplace) -> bool:
     """Whether the folder has a serverless.yml."""
     return any((place.service_dir / name).exists() for name in NAMES)
-
-
-def _caller() -> dict[str, Any]:
-    """What the environment says about the caller; the engine adds the user, whom the kernel tells it."""
-    return Who.of_environment(os.environ).to_json()
 
 
 def _how_to_start(place: Workplace, folders: Folders) -> str:

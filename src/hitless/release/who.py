@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Self
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 LONGEST_NAME = 200
 _CI: Final = (
@@ -37,25 +37,14 @@ class Who:
                 return replace(found, ci=name, actor=_name(environ.get(actor)), run=_name(environ.get(run)))
         return found
 
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """From what another process sent; a value that is not a text counts as None."""
-        given = document if isinstance(document, Mapping) else {}
-        return cls(**{name: _name(given.get(name)) for name in ("user", "sudo_user", "ci", "actor", "run")})
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def called_by(self, user: str | None) -> Self:
-        """The same with the user that the kernel named, whatever was sent."""
-        return replace(self, user=user)
+        """The same with the user that the kernel named, whatever was sent, and all names as `_name` has them."""
+        return type(self)(*map(_name, (user, self.sudo_user, self.ci, self.actor, self.run)))
 
 
-def _name(text: object) -> str | None:
+def _name(text: str | None) -> str | None:
     """The name in one line, cut at `LONGEST_NAME`; None if nothing is left."""
-    if not isinstance(text, str):
-        return None
-    return "".join(c for c in text[:LONGEST_NAME] if c.isprintable()).strip() or None
+    return "".join(c for c in (text or "")[:LONGEST_NAME] if c.isprintable()).strip() or None
 
 
 NOBODY: Final = Who()

@@ -319,7 +319,7 @@ def _sums(counts: ReleaseCounts) -> SideCounts:
 
 def rollout_of(
     record: Record, wanted: Template, steps: ReleaseSteps, home: Mapping[str, str], *, ended: datetime,
-    who: Mapping[str, Any], why: str | None = None, alarms: AlarmSettings | None = None,
+    who: Who, why: str | None = None, alarms: AlarmSettings | None = None,
     hooks: Sequence[HookEnd] = (),
 ) -> CountedRollout:  # fmt: skip
     """What the receipt of a rollout is about. `home`: Lambda's name → the version that was live before.
@@ -338,7 +338,7 @@ def rollout_of(
         facts=ReceiptFacts(
             release=record.release,
             stage=record.stage,
-            who=Who.from_json(who),
+            who=who,
             why=why or record.message,
             commit=record.commit,
             artifacts=record.artifacts,

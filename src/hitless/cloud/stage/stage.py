@@ -53,6 +53,7 @@ from hitless.cloud.transform.model import (
 from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, removes_guarded
 from hitless.errors import CloudError, ConflictError
 from hitless.release.result import Outcome
+from hitless.release.who import Who
 
 
 class StillAtWorkError(CloudError):
@@ -245,7 +246,7 @@ class Cloud:
     api: ApiStages
     traffic: Traffic
     rollouts: Rollouts
-    who: Mapping[str, Any]
+    who: Who
     """Who runs the command, as far as it is known."""
     clock: Clock
     say: Callable[[str], None]
