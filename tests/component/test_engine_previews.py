@@ -110,7 +110,7 @@ def test_a_preview_ships_twice_and_is_removed_completely(tmp_path: Path) -> None
         ]
         assert bench.gateway.state == before
         assert bench.workers.running == {}
-        assert STAGE not in bench.engine.all_stages
+        assert STAGE not in bench.engine.turns
         for table in ("releases", "rollouts", "receipts", "stages", "pools", "previews"):
             assert bench.store.read(f"SELECT * FROM {table}") == []
         assert not (tmp_path / "logs" / STAGE).exists()
@@ -255,7 +255,7 @@ def test_a_preview_whose_stage_the_gateway_refuses_is_not_recorded(tmp_path: Pat
         with pytest.raises(EngineError):
             await bench.previews.ship("fix", release_document(), who=NOBODY)
         assert bench.records.all() == ()
-        assert STAGE not in bench.engine.all_stages
+        assert STAGE not in bench.engine.turns
 
     tell(tmp_path, story)
 

@@ -10,7 +10,7 @@ import pytest
 
 from hitless.cli.main import main
 from hitless.cli.settings import EngineSettings
-from hitless.homes.home import MODULES
+from hitless.homes.home import CLASSES
 from hitless.service.load import load_service
 from hitless.service.model import Home
 from tests.component.drill_faulty_server import FaultyServer
@@ -190,7 +190,7 @@ def test_an_option_of_the_other_home_is_refused(
 def test_a_drill_finds_the_url_of_a_stage_on_aws_and_seldom_asks_for_its_status(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MODULES, Home.AWS, "tests.component.fake_home")
+    monkeypatch.setitem(CLASSES, Home.AWS, "tests.component.fake_home:home")
     monkeypatch.setattr(HOME, "asked", 0)
     words = ("drill", "--stage", "prod", "--releases", "0", "--rate", "100", "--duration", "1")
     monkeypatch.setattr(HOME, "url", None)

@@ -42,11 +42,13 @@ app = typer.Typer()
 @command(app, "doctor", example="hitless doctor --json")
 def doctor(ctx: Context) -> None:
     """Check this machine, and name a fix for each problem. HAProxy, Python, limits, folders, ports, the file."""
+    version, git = f"{platform.python_implementation()} {platform.python_version()}", shutil.which("git")
+    python = f"{version} on {platform.system()} {platform.machine()}"
     findings = [
         _check("HAProxy", _haproxy),
-        _python(),
+        Finding("Python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer"),
         _check("uv", uv.find_uv_bin),
-        _git(),
+        Finding("git", git is not None, git or "is not on PATH; the pipeline needs it", "apt install git"),
         descriptors(),
         Finding("restart", True, _RESTART),
         *_places(ctx),
@@ -69,18 +71,6 @@ def _check(name: str, probe: Callable[[], str]) -> Finding:
 def _haproxy() -> str:
     path = find_haproxy(os.environ)
     return f"{version_text(path).splitlines()[0]} at {path}"
-
-
-def _python() -> Finding:
-    found = (
-        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
-    return Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
-
-
-def _git() -> Finding:
-    path = shutil.which("git")
-    return Finding("git", path is not None, path or "is not on PATH; the pipeline needs it", "apt install git")
 
 
 def _places(ctx: Context) -> list[Finding]:

@@ -5,7 +5,7 @@ Between two stages on AWS no engine is needed: then the command itself ships the
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from hitless.documents import to_plain
 from hitless.errors import HitlessError, UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import candidate, configuration, folders_of
-from hitless.homes.home import MODULES
+from hitless.homes.home import CLASSES
 from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef
 from hitless.release.result import Outcome
@@ -56,7 +56,7 @@ def promote(
     alone = ends == [Home.AWS, Home.AWS] and not folders_of(ctx).engine_is_alive()
     if home is Home.AWS or (home is None and alone):
         there = replace(ctx, stage=target)
-        aws = importlib.import_module(MODULES[Home.AWS]).home(there)
+        aws = pkgutil.resolve_name(CLASSES[Home.AWS])(there)
         conclude(there, to_plain(aws.promote(source, strategy=strategy, from_profile=from_profile)))
         return
     for given, option in ((strategy, "--strategy"), (from_profile, "--from-profile")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +13,7 @@ import typer
 from hitless.cli.common import Context, HomeOption, command
 from hitless.documents import convert
 from hitless.errors import EngineNotRunningError
-from hitless.homes.home import MODULES, home_at
+from hitless.homes.home import home_at
 from hitless.release.status import FunctionStatus, GatewayFigures, StageStatus, Status
 from hitless.service.model import Home, Service
 
@@ -55,9 +55,9 @@ def _entries(ctx: Context, services: Sequence[Service]) -> list[dict[str, Any]]:
     """Each stage on AWS as `status` shows it; all are asked at once."""
     if not services:
         return []
-    aws = importlib.import_module(MODULES[Home.AWS])
+    entry = pkgutil.resolve_name("hitless.homes.aws:entry_or_error")
     with ThreadPoolExecutor(max_workers=len(services)) as pool:
-        return list(pool.map(lambda service: aws.entry_or_error(ctx, service), services))
+        return list(pool.map(lambda service: entry(ctx, service), services))
 
 
 def _with(

@@ -29,6 +29,7 @@ from hitless.gateway.listeners import listen as listen_on
 from hitless.homes.engine import EngineHome
 from hitless.homes.folder import build_document, folders_of, load, recorded
 from hitless.pipeline.workshop import remove_build_folder
+from hitless.service.listen import parse_listen
 from hitless.service.model import Home, Service
 
 ANSWER_DEADLINE_S = 10.0
@@ -165,11 +166,11 @@ def _settings(service: Service, listen: str | None) -> EngineSettings:
     settings = EngineSettings.of(service)
     if listen is None:
         return settings
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    try:
+        address = Address(service.stage, *parse_listen(listen))
+    except ValueError as error:
         hint = "for example --listen 127.0.0.1:8080; port 0 takes a free port"
-        raise UsageError(f"--listen {listen}: not HOST:PORT", hint=hint)
-    address = Address(service.stage, host.strip("[]") or "0.0.0.0", int(port))
+        raise UsageError(f"--listen {listen}: not HOST:PORT", hint=hint) from error
     return replace(settings, addresses=tuple(address if a.stage == service.stage else a for a in settings.addresses))
 
 

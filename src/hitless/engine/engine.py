@@ -50,7 +50,8 @@ class Engine:
         self.service, self.stages = service, stages
         self.store, self.pools, self.clock = store, pools, clock
         self.parts = EngineParts(store, pools, retention, hooks, clock, self.say)
-        self._turns = {stage: Turn(stage, self.parts) for stage in stages}
+        self.turns = {stage: Turn(stage, self.parts) for stage in stages}
+        """Of `stages` and of previews."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self.event_happened = asyncio.Condition()
@@ -109,22 +110,13 @@ class Engine:
         turn = self.turn_of(rollout.candidate.stage)
         self._run_in_background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
 
-    @property
-    def all_stages(self) -> tuple[str, ...]:
-        """`stages` and the stages of previews."""
-        return tuple(self._turns)
-
-    @property
-    def turns(self) -> tuple[Turn, ...]:
-        return tuple(self._turns.values())
-
     def add_stage(self, stage: str) -> None:
         """Add a stage unless it exists. The caller adds it at the gateway."""
-        self._turns.setdefault(stage, Turn(stage, self.parts))
+        self.turns.setdefault(stage, Turn(stage, self.parts))
 
     def remove_stage(self, stage: str) -> None:
         """Remove a preview's stage, after all its releases are gone."""
-        del self._turns[stage]
+        del self.turns[stage]
 
     async def follow(self, rollout: Rollout | Result) -> AsyncIterator[dict[str, Any]]:
         """Yield each step of the rollout as it is taken, then `{"result": …}`."""
@@ -153,7 +145,7 @@ class Engine:
         if force:
             for task in self._tasks:
                 task.cancel()
-        for stage, turn in self._turns.items():
+        for stage, turn in self.turns.items():
             if turn.guard is not None:
                 turn.guard.end()
             if turn.current is not None:
@@ -197,8 +189,8 @@ class Engine:
 
     def turn_of(self, stage: str) -> Turn:
         """The stage's turn. UsageError if the engine has no such stage."""
-        if stage in self._turns:
-            return self._turns[stage]
+        if stage in self.turns:
+            return self.turns[stage]
         raise UsageError(
             f"this engine has no stage {stage} (it has {', '.join(self.stages)})",
             hint=did_you_mean(stage, self.stages)

@@ -57,7 +57,7 @@ def _engine_metrics(engine: Engine) -> Iterator[Metric]:
     weight = GaugeMetricFamily(
         "hitless_candidate_weight_percent", "Share of requests asked for the candidate.", labels=("stage", "release")
     )
-    for stage in engine.all_stages:
+    for stage in engine.turns:
         if known := engine.store.live(stage):
             live.add_metric((stage,), known[0])
         entry = engine.pools.gateway_stage(stage)

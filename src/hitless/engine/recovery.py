@@ -32,7 +32,7 @@ async def recover(engine: Engine) -> None:
     engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
         await finish_or_withdraw(engine, row)
-    for stage in engine.all_stages:
+    for stage in tuple(engine.turns):
         guarded, left_s = _guarded_rollout(engine, stage)
         await _retire_others(engine, stage, keep=guarded.previous.number if guarded and guarded.previous else None)
         await _serve_live(engine, stage)
@@ -46,7 +46,7 @@ async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
     pause_s = FIRST_PAUSE_S
     while True:
         await clock.sleep(pause_s)
-        for turn in engine.turns:
+        for turn in tuple(engine.turns.values()):
             try:
                 for number in sorted(turn.unfinished):
                     async with turn.lock:

@@ -184,11 +184,6 @@ class AwsHome:
         return connected_stage(self.place, self.place.load_for_aws(), profile=self.profile)
 
 
-def home(place: Workplace) -> AwsHome:
-    """The verbs on AWS for the stage."""
-    return AwsHome(place)
-
-
 def entry(place: Workplace, service: Service) -> dict[str, Any]:
     """The stage of the service in the document of `hitless status`."""
     with connected_stage(place, service, environ={ATTEMPTS_VARIABLE: STATUS_ATTEMPTS, **os.environ}) as stage:

@@ -94,11 +94,6 @@ class EngineHome:
         return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
 
 
-def home(place: Workplace) -> EngineHome:
-    """The engine's verbs for the stage."""
-    return EngineHome(place)
-
-
 def client_of(place: Workplace) -> EngineClient:
     """A client of the running engine. EngineNotRunningError if none runs."""
     folders = folders_of(place)

@@ -6,8 +6,8 @@ imported only if a stage lives there: a deploy on the engine and the daemon load
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,8 @@ from hitless.release.result import Step
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
-MODULES = {Home.ENGINE: "hitless.homes.engine", Home.AWS: "hitless.homes.aws"}
-"""Each has `home(place)`, which makes its StageHome."""
+CLASSES = {Home.ENGINE: "hitless.homes.engine:EngineHome", Home.AWS: "hitless.homes.aws:AwsHome"}
+"""Each is a StageHome, made of a Workplace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class StageHome(Protocol):
 
 def home_at(kind: Home, place: Workplace) -> StageHome:
     """The verbs at that home."""
-    made: StageHome = importlib.import_module(MODULES[kind]).home(place)
+    made: StageHome = pkgutil.resolve_name(CLASSES[kind])(place)
     return made
 
 
