@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.engine.folders import EngineLock, Folders
+from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import ConflictError, MachineError
 from hitless.worker.process import is_locked
 from tests.support import over_and_over
@@ -126,12 +126,12 @@ def test_checking_the_lock_does_not_look_like_an_engine(tmp_path: Path) -> None:
     assert not is_locked(path)
     leaves = threading.Timer(0.05, os.close, [looking])
     leaves.start()
-    lock = EngineLock(path)
+    lock = lock_engine(path)
     leaves.join()
     assert is_locked(path)
     with pytest.raises(ConflictError, match="another engine runs"):
-        EngineLock(path)
-    lock.release()
+        lock_engine(path)
+    os.close(lock)
     assert not is_locked(path)
 
 

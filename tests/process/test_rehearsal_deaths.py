@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hitless.engine.folders import Folders
+from hitless.engine.folders import Folders, hold
 from hitless.errors import EngineError
 from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.children import close_input
-from hitless.pipeline.rehearsal.leftovers import hold, leftovers, sweep
+from hitless.pipeline.rehearsal.leftovers import leftovers, sweep
 from hitless.store.store import Store
 from tests.process.conftest import Site
 from tests.support import eventually, gone

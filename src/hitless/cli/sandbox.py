@@ -16,9 +16,9 @@ from hitless.api.requests import DeployRequest, ShutdownRequest
 from hitless.artifact.trees import remove
 from hitless.cli.settings import Address, EngineSettings
 from hitless.cli.up import await_end, start_daemon
-from hitless.engine.folders import Folders
+from hitless.engine.folders import Folders, hold
 from hitless.errors import EngineError, HitlessError
-from hitless.pipeline.rehearsal.leftovers import PREFIX, REHEARSAL_LOCK, hold, sweep
+from hitless.pipeline.rehearsal.leftovers import PREFIX, REHEARSAL_LOCK, sweep
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE
 from hitless.pipeline.rehearsal.sandbox import stock
 from hitless.release.document import ReleaseDocument

@@ -22,7 +22,7 @@ from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.following import conclude, follow
 from hitless.cli.settings import Address, EngineSettings
-from hitless.engine.folders import Folders, exclusive_lock
+from hitless.engine.folders import Folders, hold
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
@@ -98,7 +98,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.fix}")
-    with exclusive_lock(folders.data / "up.lock"):  # a second `up` at the same time finds the engine of the first
+    with os.fdopen(hold(folders.data / "up.lock"), "rb"):  # a second `up` meanwhile finds the engine of the first
         return _bring_up(ctx, service, settings, folders)
 
 

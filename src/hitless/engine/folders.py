@@ -15,8 +15,8 @@ import pwd
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
@@ -143,38 +143,29 @@ def _is_ours(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
-@contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file; waits until it is free."""
+def hold(lock: Path) -> int:
+    """Wait for the lock, and hold it until this process ends or the descriptor is closed. No child inherits it."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def lock_engine(path: Path) -> int:
+    """Hold the lock of a data folder's only daemon, as `hold` does. ConflictError if another daemon holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-class EngineLock:
-    """The lock of a data folder's only daemon; held until the process ends."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ConflictError if another daemon holds it."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        end = time.monotonic() + PROBE_S
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() < end:
-                    time.sleep(0.01)
-                    continue
-                os.close(self._descriptor)
-                raise ConflictError(
-                    f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
-                ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        os.close(self._descriptor)
+    end = time.monotonic() + PROBE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if time.monotonic() < end:
+                time.sleep(0.01)
+                continue
+            os.close(descriptor)
+            raise ConflictError(
+                f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
+            ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor

@@ -26,7 +26,7 @@ from hitless.api.server import ApiServer, listen_for_owner
 from hitless.cli.daemon_log import keep_small
 from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
-from hitless.engine.folders import EngineLock, Folders
+from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal.leftovers import PREFIX, leftovers
 from hitless.store.store import Store
@@ -62,7 +62,7 @@ def main() -> None:
 async def serve(folders: Folders, ready_fd: int) -> None:
     """Start or adopt all, serve the API, until shut down or told by a signal to leave."""
     folders.create()
-    lock = EngineLock(folders.lock_file)
+    lock = lock_engine(folders.lock_file)
     folders.record_run_folder()
     settings = EngineSettings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
@@ -88,7 +88,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     folders.api_socket.unlink(missing_ok=True)
     folders.remove_run_folder()
     store.close()
-    lock.release()
+    os.close(lock)
 
 
 def _sweep_sandboxes(folders: Folders) -> None:

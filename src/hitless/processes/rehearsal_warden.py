@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from hitless.artifact.trees import remove
+from hitless.engine.folders import hold
 from hitless.pipeline.buildspec.processes import become_subreaper, end_all, input_ended, reap
-from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK, hold
+from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK
 
 LOOK_S = 0.05
 _MOST_DESCRIPTORS = 256

@@ -23,13 +23,6 @@ REHEARSAL_LOCK, WARDEN_LOCK = "rehearsal.lock", "warden.lock"
 YOUNG_S = 30.0
 
 
-def hold(lock: Path) -> int:
-    """Hold the lock as long as this process lives, or until the descriptor is closed. No child inherits it."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
-
-
 def leftovers(temporary: Path) -> list[Path]:
     """This user's left-over sandboxes in the temporary folder."""
     found = []
