@@ -21,16 +21,15 @@ from hitless.homes.aws_logs import DEFAULT_MINUTES, cloudwatch_lines
 from hitless.homes.home import LogQuery
 from hitless.service.model import Home
 
-verbs = typer.Typer()
 for _name, _verb, _words in (
     ("deploy", deploy, "deploy --home aws --stage prod --dry-run --json"),
     ("rollback", rollback, "rollback 11 --home aws --stage prod"),
     ("promote", promote, "promote staging prod --home aws"),
 ):
-    command(verbs, _name, example=f"hitless {_words}", hidden=True, home=Home.AWS)(_verb)
+    command(f"aws {_name}", example=f"hitless {_words}", hidden=True, home=Home.AWS)(_verb)
 
 
-@command(verbs, "abort", example="hitless abort --home aws --stage prod", hidden=True)
+@command("aws abort", example="hitless abort --home aws --stage prod", hidden=True)
 def abort(ctx: Context) -> None:
     """`hitless abort --home aws`."""
     document = AwsHome(ctx).aborted()
@@ -38,14 +37,14 @@ def abort(ctx: Context) -> None:
     ctx.show(document, lambda: f"aborted; release {live} serves" if live else "aborted; no release serves yet")
 
 
-@command(verbs, "status", example="hitless status --home aws --stage prod", hidden=True)
+@command("aws status", example="hitless status --home aws --stage prod", hidden=True)
 def status(ctx: Context) -> None:
     """The stage's stack: its versions and their weights, and its problems."""
     document = AwsHome(ctx).stack_status()
     ctx.show(document, lambda: _status(document))
 
 
-@command(verbs, "releases", example="hitless releases 4 --home aws --stage prod", hidden=True)
+@command("aws releases", example="hitless releases 4 --home aws --stage prod", hidden=True)
 def releases(ctx: Context, release: ShownRelease = None, html: HtmlOption = None) -> None:
     """`hitless releases --home aws`."""
     refuse_page_of_none(release, html)
@@ -56,7 +55,7 @@ def releases(ctx: Context, release: ShownRelease = None, html: HtmlOption = None
         show_one(ctx, AwsHome(ctx).recorded_release(release), html)
 
 
-@command(verbs, "logs", example="hitless logs zones --home aws --stage prod -f", hidden=True)
+@command("aws logs", example="hitless logs zones --home aws --stage prod -f", hidden=True)
 def logs(
     ctx: Context,
     function: FunctionArgument = None,

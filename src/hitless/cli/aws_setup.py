@@ -49,10 +49,7 @@ Region = Annotated[str | None, typer.Option("--region", help="Instead of provide
 WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Include the pipeline.")]
 
 
-verbs = typer.Typer()
-
-
-@command(verbs, "plan", example="hitless aws plan --stage prod --offline")
+@command("aws plan", example="hitless aws plan --stage prod --offline")
 def plan(
     ctx: Context,
     offline: Annotated[bool, typer.Option("--offline", help="Only the costs, without asking AWS.")] = False,
@@ -82,7 +79,7 @@ def plan(
         refuse_if_missing(found)
 
 
-@command(verbs, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
+@command("aws bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
 def bootstrap(
     ctx: Context,
     dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates without asking AWS.")] = False,
@@ -142,7 +139,7 @@ def bootstrap(
     ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
 
 
-@command(verbs, "destroy", example="hitless aws destroy --stage staging --confirm staging")
+@command("aws destroy", example="hitless aws destroy --stage staging --confirm staging")
 def destroy(
     ctx: Context,
     dry: Annotated[bool, typer.Option("--dry-run", help="List the stacks to delete; delete nothing.")] = False,

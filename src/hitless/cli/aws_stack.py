@@ -17,10 +17,8 @@ from hitless.homes.aws_deploy import packaged
 from hitless.homes.aws_stage import AwsStage, connected_stage, template_folder, write_template
 from hitless.homes.folder import store_of
 
-verbs = typer.Typer()
 
-
-@command(verbs, "adopt", example="hitless aws adopt --stage prod --dry-run")
+@command("aws adopt", example="hitless aws adopt --stage prod --dry-run")
 def adopt(
     ctx: Context,
     dry_run: Annotated[
@@ -50,7 +48,7 @@ def adopt(
     conclude(ctx, to_plain(result))
 
 
-@command(verbs, "repair", example="hitless aws repair --stage prod --dry-run")
+@command("aws repair", example="hitless aws repair --stage prod --dry-run")
 def repair(
     ctx: Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps; change nothing.")] = False,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.models import CommandInfo
 
 from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
 from hitless.homes.home import Workplace
@@ -29,6 +30,10 @@ Verb = TypeVar("Verb", bound=Callable[..., None])
 HomeOption = Annotated[
     Home | None, typer.Option("--home", help="Work at this home; default: the one of the stage in serverless.yml.")
 ]
+
+
+VERBS: dict[str, CommandInfo] = {}
+"""The verbs of the modules that are imported."""
 
 
 def say_on_stderr(message: str) -> None:
@@ -124,8 +129,9 @@ class Ended(Exception):
         self.exit_code, self.message, self.hint = exit_code, message, hint
 
 
-def command(app: typer.Typer, name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Verb], Verb]:
-    """Register a verb: `function(ctx, …)` gets the resolved common options first, its own options by name.
+def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Verb], Verb]:
+    """Register a verb by its name, with its group's before it. `function(ctx, …)` gets the resolved common options
+    first, its own options by name.
 
     `fixed` are values of the function's parameters that are no options of this verb. Errors become `error:` and `hint:`
     lines (with --json one document) and the contract's exit codes.
@@ -163,7 +169,8 @@ def command(app: typer.Typer, name: str, *, example: str, hidden: bool = False, 
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in everything]
         )
         guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
-        app.command(name, epilog=f"Example: {example}", hidden=hidden)(guarded)
+        word = name.rpartition(" ")[2]
+        VERBS[name] = CommandInfo(word, callback=guarded, epilog=f"Example: {example}", hidden=hidden)
         return function
 
     return register

@@ -13,10 +13,8 @@ from hitless.homes.home import DeployOrder, home_of, read_for
 from hitless.release.result import Outcome
 from hitless.service.strategy import EXAMPLES, parse_option
 
-app = typer.Typer()
 
-
-@command(app, "deploy", example="hitless deploy --strategy Canary10Percent30Seconds --message 'new search'")
+@command("deploy", example="hitless deploy --strategy Canary10Percent30Seconds --message 'new search'")
 def deploy(
     ctx: Context,
     strategy: Annotated[str | None, typer.Option("--strategy", help=f"For this rollout: {EXAMPLES}.")] = None,
@@ -54,7 +52,7 @@ def deploy(
     conclude(ctx, follow(ctx, chosen.deploy(service, order)))
 
 
-@command(app, "rollback", example="hitless rollback 3")
+@command("rollback", example="hitless rollback 3")
 def rollback(
     ctx: Context,
     release: Annotated[int | None, typer.Argument(help="The release; default: the one live before this one.")] = None,
@@ -65,7 +63,7 @@ def rollback(
     conclude(ctx, follow(ctx, home_of(ctx, home).rollback(release, message)))
 
 
-@command(app, "abort", example="hitless abort --stage prod")
+@command("abort", example="hitless abort --stage prod")
 def abort(ctx: Context, home: HomeOption = None) -> None:
     """Stop the rollout under way. The live release keeps all the traffic."""
     if (result := follow(ctx, home_of(ctx, home).abort())) is not None:

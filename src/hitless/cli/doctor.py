@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sized
 
 import msgspec
-import typer
 import uv
 
 from hitless.cli.common import Context, Ended, command
@@ -36,10 +35,7 @@ class Finding(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
     fix: str = ""
 
 
-app = typer.Typer()
-
-
-@command(app, "doctor", example="hitless doctor --json")
+@command("doctor", example="hitless doctor --json")
 def doctor(ctx: Context) -> None:
     """Check this machine, and name a fix for each problem. HAProxy, Python, limits, folders, ports, the file."""
     version, git = f"{platform.python_implementation()} {platform.python_version()}", shutil.which("git")

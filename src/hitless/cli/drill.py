@@ -35,10 +35,7 @@ DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
 
 
-app = typer.Typer()
-
-
-@command(app, "drill", example="hitless drill --rate 1500 --duration 60 --releases 30")
+@command("drill", example="hitless drill --rate 1500 --duration 60 --releases 30")
 def drill(
     ctx: Context,
     rate: Annotated[float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")] = None,

@@ -32,10 +32,7 @@ PLACEHOLDER = b"{{service}}"
 SHOWN = 5
 
 
-app = typer.Typer()
-
-
-@command(app, "init", example="hitless init hello && cd hello && hitless up --detach")
+@command("init", example="hitless init hello && cd hello && hitless up --detach")
 def init(
     ctx: Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create; the service gets its name.")],

@@ -19,10 +19,7 @@ from hitless.workers.invoke import invoke_once, rest_event
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 
 
-app = typer.Typer()
-
-
-@command(app, "invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
+@command("invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
 def invoke(
     ctx: Context,
     function: Annotated[str, typer.Argument(help="The function's name in serverless.yml.")],

@@ -22,10 +22,7 @@ ReleaseOption = Annotated[
 ]
 
 
-app = typer.Typer()
-
-
-@command(app, "logs", example="hitless logs zones -f")
+@command("logs", example="hitless logs zones -f")
 def logs(
     ctx: Context,
     function: FunctionArgument = None,
@@ -54,7 +51,7 @@ def logs(
     ctx.show_each(home_of(ctx, home).logs(query), str, follow=follow)
 
 
-@command(app, "events", example="hitless events -f")
+@command("events", example="hitless events -f")
 def events(
     ctx: Context,
     follow: FollowOption = False,

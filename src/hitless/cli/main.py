@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 import hitless
-from hitless.cli.common import fail
+from hitless.cli.common import VERBS, fail
 from hitless.errors import HitlessError, UsageError
 
 MODULES = {
@@ -42,7 +42,7 @@ MODULES = {
         f"aws {verb}" for verb in ("deploy", "status", "releases", "logs", "rollback", "abort", "promote")
     ),
 }
-"""Module of this package → its verbs: those in its `app`, and those of its group in its `verbs`."""
+"""Module of this package → its verbs, in the order of the help."""
 
 GROUPS = {
     "pipeline": (
@@ -74,11 +74,9 @@ def build(modules: Iterable[str] = MODULES) -> typer.Typer:
     app.callback()(_root)
     groups = {name: typer.Typer() for name in GROUPS}
     for module in modules:
-        found = importlib.import_module(f"hitless.cli.{module}")
-        if hasattr(found, "app"):
-            app.registered_commands += found.app.registered_commands
-        if hasattr(found, "verbs"):
-            groups[module.partition("_")[0]].registered_commands += found.verbs.registered_commands
+        importlib.import_module(f"hitless.cli.{module}")
+        for verb in MODULES[module]:
+            groups.get(verb.partition(" ")[0], app).registered_commands.append(VERBS[verb])
     for name, (told, example) in GROUPS.items():
         if groups[name].registered_commands:
             app.add_typer(groups[name], name=name, help=told, epilog=example, no_args_is_help=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from hitless.cli.common import Context, command
 from hitless.homes.engine import client_of
 
-app = typer.Typer()
 
-
-@command(app, "metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
+@command("metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
 def metrics(ctx: Context) -> None:
     """Print the engine's figures as Prometheus reads them. The engine opens no port for them."""
     text = client_of(ctx).text("/metrics")

@@ -27,10 +27,7 @@ RunArgument = Annotated[int, typer.Argument(help="The run's number.")]
 WaitingRun = Annotated[int | None, typer.Argument(help="The run; without it the waiting runs are listed.")]
 
 
-app, verbs = typer.Typer(), typer.Typer()
-
-
-@command(verbs, "url", example='git push "$(hitless pipeline url)" dev')
+@command("pipeline url", example='git push "$(hitless pipeline url)" dev')
 def url(ctx: Context) -> None:
     """Print the URL of the engine's git repository, which takes pushes. Creates it if it is missing.
 
@@ -50,7 +47,7 @@ def url(ctx: Context) -> None:
     ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
 
 
-@command(verbs, "runs", example="hitless pipeline runs --limit 5")
+@command("pipeline runs", example="hitless pipeline runs --limit 5")
 def runs(
     ctx: Context,
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Number of runs, from the newest on.")] = 20,
@@ -60,7 +57,7 @@ def runs(
     ctx.show(found, lambda: _table(found) if found else "no run yet: push a branch to `hitless pipeline url`")
 
 
-@command(verbs, "show", example="hitless pipeline show 7 --log")
+@command("pipeline show", example="hitless pipeline show 7 --log")
 def show(
     ctx: Context,
     run: RunArgument,
@@ -78,14 +75,14 @@ def show(
     ctx.show(document, lambda: in_full(document))
 
 
-@command(verbs, "retry", example="hitless pipeline retry 7")
+@command("pipeline retry", example="hitless pipeline retry 7")
 def retry(ctx: Context, run: RunArgument) -> None:
     """Continue an ended run at the step that failed or was interrupted. Follows it."""
     client = client_of(ctx)
     conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))
 
 
-@command(verbs, "stop", example="hitless pipeline stop 7 --why 'it hangs'")
+@command("pipeline stop", example="hitless pipeline stop 7 --why 'it hangs'")
 def stop(ctx: Context, run: RunArgument, why: WhyOption = None) -> None:
     """End a queued or running run before it ships. Its builds end with it.
 
@@ -95,13 +92,13 @@ def stop(ctx: Context, run: RunArgument, why: WhyOption = None) -> None:
     ctx.show(document, lambda: in_a_line(document))
 
 
-@command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
+@command("approve", example="hitless approve 7 --why 'seen in staging'")
 def approve(ctx: Context, run: WaitingRun = None, why: WhyOption = None, by: ByOption = None) -> None:
     """Approve a waiting run, and follow it to its end."""
     conclude_run(ctx, client_of(ctx), _answer(ctx, run, "approve", RunRequest(by or who(), why)))
 
 
-@command(app, "reject", example="hitless reject 7 --why 'not on a Friday'")
+@command("reject", example="hitless reject 7 --why 'not on a Friday'")
 def reject(ctx: Context, run: WaitingRun = None, why: WhyOption = None, by: ByOption = None) -> None:
     """Reject a waiting run. Its stage is not changed."""
     document = _answer(ctx, run, "reject", RunRequest(by or who(), why))

@@ -23,11 +23,9 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.service.listen import parse_listen
 
-verbs = typer.Typer()
-
 
 @command(
-    verbs, "receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key"
+    "pipeline receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key"
 )
 def receive(
     ctx: Context,

@@ -25,10 +25,8 @@ from hitless.service.closed import check_served
 from hitless.service.model import Home
 from hitless.service.strategy import EXAMPLES
 
-app = typer.Typer()
 
-
-@command(app, "promote", example="hitless promote dev staging")
+@command("promote", example="hitless promote dev staging")
 def promote(
     ctx: Context,
     source: Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")],

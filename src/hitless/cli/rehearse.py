@@ -32,10 +32,7 @@ COMMIT_VARIABLES = ("HITLESS_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")
 """Variables with the commit of a folder without .git, such as a build's. A handler may respond with the commit."""
 
 
-app = typer.Typer()
-
-
-@command(app, "rehearse", example="hitless rehearse --stage staging")
+@command("rehearse", example="hitless rehearse --stage staging")
 def rehearse(
     ctx: Context,
     against: Annotated[

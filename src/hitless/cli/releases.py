@@ -19,10 +19,7 @@ HtmlOption = Annotated[
 ]
 
 
-app = typer.Typer()
-
-
-@command(app, "releases", example="hitless releases 4 --html receipt.html")
+@command("releases", example="hitless releases 4 --html receipt.html")
 def releases(ctx: Context, release: ReleaseArgument = None, html: HtmlOption = None, home: HomeOption = None) -> None:
     """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
     refuse_page_of_none(release, html)

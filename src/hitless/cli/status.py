@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import typer
-
 from hitless.cli.common import Context, HomeOption, command
 from hitless.documents import convert
 from hitless.errors import EngineNotRunningError
@@ -17,10 +15,8 @@ from hitless.homes.home import home_at
 from hitless.release.status import FunctionStatus, GatewayFigures, StageStatus, Status
 from hitless.service.model import Home, Service
 
-app = typer.Typer()
 
-
-@command(app, "status", example="hitless status --json")
+@command("status", example="hitless status --json")
 def status(ctx: Context, home: HomeOption = None) -> None:
     """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
     document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)

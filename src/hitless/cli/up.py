@@ -36,10 +36,7 @@ ANSWER_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 60.0
 
 
-app = typer.Typer()
-
-
-@command(app, "up", example="hitless up --detach --listen 127.0.0.1:8080")
+@command("up", example="hitless up --detach --listen 127.0.0.1:8080")
 def up(
     ctx: Context,
     listen: Annotated[
@@ -64,7 +61,7 @@ def up(
     _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
 
 
-@command(app, "down", example="hitless down --force")
+@command("down", example="hitless down --force")
 def down(
     ctx: Context, force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False
 ) -> None:
