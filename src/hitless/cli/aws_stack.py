@@ -88,23 +88,19 @@ def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
 
 
 def _show(ctx: Context, plan: AdoptionPlan) -> None:
-    document = _document(ctx, plan)
-    ctx.show(document, lambda: _adoption_in_words(document))
-    if plan.refused:
-        raise Ended(1, f"the stack cannot be adopted: {plan.refused[0].what}", plan.refused[0].way)
-
-
-def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
     folder = template_folder(ctx)
     written = {
         step: str(write_template(folder / f"adopt-{step}.json", template)) for step, template in plan.templates.items()
     }
-    return {
+    document = {
         "phase": str(plan.phase),
         "steps": [{**step, "template": written.get(step["step"])} for step in steps_of(plan)],
-        "refused": [{"what": one.what, "way": one.way} for one in plan.refused],
+        "refused": to_plain(plan.refused),
         "notes": list(plan.notes),
     }
+    ctx.show(document, lambda: _adoption_in_words(document))
+    if plan.refused:
+        raise Ended(1, f"the stack cannot be adopted: {plan.refused[0].what}", plan.refused[0].way)
 
 
 def _adoption_in_words(document: dict[str, Any]) -> str:

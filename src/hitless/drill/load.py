@@ -66,7 +66,8 @@ class Load:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                f"hitless.processes.sender_http{2 if self._plan.http2 else 1}",
+                "hitless.processes.sender",
+                "http2:Http2Client" if self._plan.http2 else "http1:Http1Client",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
