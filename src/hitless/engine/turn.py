@@ -1,7 +1,8 @@
 """Runs a stage's rollouts one at a time; a newer one supersedes those before it.
 
-After a rollout, the guard watches the stage's alarms for some time, and rolls the release back if one fires. At the end
-of a turn all releases but the live one are retired.
+AllAtOnce has no bake, so its alarms can act only afterwards: after such a rollout, a guard watches them for some time
+while the previous release stays warm. If one fires, the previous release takes over again by one change of one map
+entry. The guard ends early when the stage ships again. At the end of a turn all releases but the live one are retired.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.clock import Clock, timestamp
-from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, HitlessError
 from hitless.release.receipt import ReceiptFacts
 from hitless.release.result import Outcome
 from hitless.release.who import NOBODY, Who
-from hitless.rollout.alarms import Reading
+from hitless.rollout.alarms import ALARM_PERIOD_S, Reading, Verdict
 from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
 from hitless.rollout.record import RolloutState, RolloutVerb, Say
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
+from hitless.rollout.servers import ends_before
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import Store, StoreError
 
@@ -104,6 +105,33 @@ class EngineParts:
         live = self.store.live(stage)
         row = self.store.release(stage, live[0]) if live else None
         return release_of(row) if row else None
+
+
+class Guard:
+    """Watches the candidate of a finished rollout, for `left_s` at most."""
+
+    def __init__(self, rollout: Rollout, previous: Release, clock: Clock, *, left_s: float) -> None:
+        self.rollout, self.previous = rollout, previous
+        self._clock = clock
+        self._ends_at_s = clock.monotonic() + left_s
+        self._ended = asyncio.Event()
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._ends_at_s - self._clock.monotonic())
+
+    def end(self) -> None:
+        """End the guard; the release stays live."""
+        self._ended.set()
+
+    async def wait_for_alarm(self) -> Reading | None:
+        """Watch until an alarm fires and return its reading; None if the time passed or the guard was ended."""
+        while not self._ended.is_set() and self.left_s > 0:
+            await ends_before(self._clock.sleep(min(ALARM_PERIOD_S, self.left_s)), self._ended)
+            reading = await self.rollout.read_alarms()
+            if reading.verdict is Verdict.ALARM and not self._ended.is_set():
+                return reading
+        return None
 
 
 @dataclass(slots=True)

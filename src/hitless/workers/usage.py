@@ -15,11 +15,8 @@ def share_mb(pid: int) -> float | None:
     """A process's PSS in MiB: its own pages, and its part of those that forks share. Takes the kernel a millisecond.
     None if the process is gone or the system does not say.
     """
-    try:
-        lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), None)
+    kib = _kib(_PROC / str(pid) / "smaps_rollup", "Pss:")
+    return None if kib is None else kib / 1024
 
 
 def mean_share_mb(pids: Iterable[int]) -> float | None:
@@ -30,16 +27,18 @@ def mean_share_mb(pids: Iterable[int]) -> float | None:
 
 def machine_mb() -> int | None:
     """The memory of this machine, or of its cgroup's limit, in MiB."""
-    found = [_total_mb(), *map(_limit_mb, _CGROUP_LIMITS)]
+    kib = _kib(_PROC / "meminfo", "MemTotal:")
+    found = [None if kib is None else kib // 1024, *map(_limit_mb, _CGROUP_LIMITS)]
     return min((each for each in found if each is not None), default=None)
 
 
-def _total_mb() -> int | None:
+def _kib(file: Path, name: str) -> int | None:
+    """The number behind that name; None if the file or the name is missing."""
     try:
-        lines = (_PROC / "meminfo").read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("MemTotal:")), None)
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def _limit_mb(path: str) -> int | None:
