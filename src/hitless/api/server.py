@@ -1,7 +1,6 @@
-"""Serves the daemon's API on its Unix socket: uvicorn, the user who calls, request bodies within a limit, streams.
+"""The daemon's API on its Unix socket: the user who calls, request bodies within a limit, streams.
 
-The kernel reports the user of the process at the other end (SO_PEERCRED, unix(7)). uvicorn's own signal handlers are
-not installed, because the daemon handles signals.
+The kernel reports the user of the process at the other end (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,38 +26,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 _KEY = "hitless.peer_uid"
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
-
-class ApiServer:
-    """uvicorn on a socket that the daemon opened. `leave` ends `run`."""
-
-    def __init__(self) -> None:
-        self._uvicorn: uvicorn.Server | None = None
-
-    def serve_app(self, app: object) -> None:
-        """Set the application that `run` will serve."""
-        config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            http=PeerProtocol,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-        )
-        config.load()
-        self._uvicorn = uvicorn.Server(config)
-        self._uvicorn.lifespan = config.lifespan_class(config)
-
-    async def run(self, listener: socket.socket) -> None:
-        """Serve until `leave` is called."""
-        assert self._uvicorn is not None
-        await self._uvicorn.startup(sockets=[listener])
-        await self._uvicorn.main_loop()
-        await self._uvicorn.shutdown(sockets=[listener])
-
-    def leave(self) -> None:
-        if self._uvicorn is not None:
-            self._uvicorn.should_exit = True
 
 
 def listen_for_owner(path: Path) -> socket.socket:

@@ -22,13 +22,14 @@ from setproctitle import setproctitle
 
 from hitless.api.app import Api, application
 from hitless.api.pipeline import PipelineApi
-from hitless.api.server import ApiServer, listen_for_owner
+from hitless.api.server import PeerProtocol, listen_for_owner
 from hitless.cli.daemon_log import keep_small
 from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal.leftovers import PREFIX, leftovers
+from hitless.rollout.hook_endpoint import served
 from hitless.store.store import Store
 
 log = structlog.get_logger()
@@ -67,21 +68,22 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     settings = EngineSettings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
     store = Store(folders.state_file)
-    server = ApiServer()
-    engine, machine, previews = build_machine(folders, settings, store, leave=server.leave)
+    leaving = asyncio.Event()
+    engine, machine, previews = build_machine(folders, settings, store, leave=leaving.set)
     pipeline = build_pipeline(folders, engine, store, machine.urls, previews)
     await machine.start()
     await pipeline.start()
     listener = listen_for_owner(folders.api_socket)
-    server.serve_app(application(Api(engine, machine, before_stop=pipeline.stop), PipelineApi(pipeline).routes()))
+    api = application(Api(engine, machine, before_stop=pipeline.stop), PipelineApi(pipeline).routes())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.leave)
+        loop.add_signal_handler(number, leaving.set)
     _report(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
-    await server.run(listener)
+    async with served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2):
+        await leaving.wait()
     logging.cancel()
     await sweeping
     await pipeline.stop()

@@ -89,18 +89,25 @@ async def serve_hook(execution: Execution, invoke: Invoke) -> AsyncIterator[str]
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        await server.startup(sockets=[listener])
-        serving = asyncio.create_task(server.main_loop())
-        try:
+        async with served(app, listener, timeout_graceful_shutdown=1):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/{key}"
-        finally:
-            server.should_exit = True
-            await serving
-            await server.shutdown(sockets=[listener])
+
+
+@asynccontextmanager
+async def served(app: Starlette, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    """Serve the application on that socket until the block ends. uvicorn handles no signals here."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", **options)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    serving = asyncio.create_task(server.main_loop())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        await server.shutdown(sockets=[listener])
 
 
 @dataclass(frozen=True, slots=True)
