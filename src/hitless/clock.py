@@ -13,15 +13,12 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back; comparable within one process."""
-        ...
 
     def now(self) -> datetime:
         """Wall time in UTC, for records that people read."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the calling task for that long."""
-        ...
 
 
 class SystemClock:

@@ -147,7 +147,7 @@ def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> C
             try:
                 function(ctx, **options, **fixed)
             except Ended as ended:
-                _complain(ended.message, ended.hint)
+                say_on_stderr(f"error: {ended.message}\nhint: {ended.hint}")
                 raise typer.Exit(ended.exit_code) from None
             except HitlessError as error:
                 fail(error, as_json=ctx.json, debug=ctx.debug)
@@ -182,13 +182,8 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
         traceback.print_exception(error)
     if as_json:
         sys.stdout.write(json.dumps({"error": error.to_json()}, ensure_ascii=False) + "\n")
-    _complain(error.message, error.hint)
+    say_on_stderr(f"error: {error.message}\nhint: {error.hint}")
     raise typer.Exit(error.exit_code)
-
-
-def _complain(message: str, hint: str) -> None:
-    sys.stderr.write(visible(f"error: {message}\nhint: {hint}\n"))
-    sys.stderr.flush()
 
 
 def positive(value: float, option: str) -> float:

@@ -73,12 +73,9 @@ class Forge(Protocol):
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Whether the webhook is signed with the shared secret."""
-        ...
 
     def read(self, headers: Mapping[str, str], body: bytes) -> BranchUpdate | None:
         """The message of a verified webhook; None if it is of no concern here. Raises UsageError if malformed."""
-        ...
 
     def set_status(self, repository: str, commit: str, status: CommitStatus) -> None:
         """Show the status at the commit; does nothing without a token. Blocking. Raises StatusRefused."""
-        ...

@@ -112,41 +112,32 @@ class StageHome(Protocol):
 
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         """Build the folder, and compare it with the live release; ships nothing."""
-        ...
 
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
         """Build the folder and ship it."""
-        ...
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
         """Ship an earlier release again; None is the one live before this one."""
-        ...
 
     def abort(self) -> Iterator[RolloutNews]:
         """Stop the rollout under way. ConflictError if there is none."""
-        ...
 
     def logs(self, query: LogQuery) -> Iterator[str]:
         """The handlers' lines, oldest first; endless if the query follows."""
-        ...
 
     def releases(self) -> list[dict[str, Any]]:
         """All releases, newest first."""
-        ...
 
     def release(self, number: int) -> dict[str, Any]:
         """One release with the receipts of its rollouts. UsageError if there is none of that number."""
-        ...
 
     def status(self) -> dict[str, Any]:
         """The document of `hitless status`, as far as this home knows it."""
-        ...
 
     def live(self) -> ReleaseDocument:
         """The live release, with its artifacts in the data folder's store. NothingLive, or ConflictError if no
         description of it was kept.
         """
-        ...
 
 
 def home_at(kind: Home, place: Workplace) -> StageHome:

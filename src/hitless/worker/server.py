@@ -44,7 +44,6 @@ class RequestHandler(Protocol):
 
     def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
         """Pass the whole response to `send`, once."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
