@@ -7,13 +7,11 @@ from typing import Any
 
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, StageHome, Workplace
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import Home, Service
+from hitless.service.model import Service
 
 
 class FakeHome:
     """Its stage `prod` answers at `url`, and has never shipped anything."""
-
-    kind = Home.AWS
 
     def __init__(self) -> None:
         self.url: str | None = None

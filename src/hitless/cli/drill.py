@@ -27,7 +27,7 @@ from hitless.drill.run import run_drill
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
-from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageError
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.home import StageHome, home_at
 from hitless.service.model import Home, Service
 
@@ -85,7 +85,7 @@ def drill(
     names, broken = _list(scenarios), _list(faults)
     count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
     by_engine = target is None or count > 0 or bool(broken)
-    service = _service(ctx, needed=by_engine)
+    service = ctx.load() if by_engine else ctx.try_load()
     kind = home or (service.settings.home if service else Home.ENGINE)
     shipped = home_at(kind, ctx) if by_engine else None
     shipper = _shipper(ctx, strategy, shipped, home) if shipped else None
@@ -107,9 +107,14 @@ def drill(
         connections=connections,
     )
     plan.check(yes=ctx.yes)
-    _check_home(ctx, plan, shipped)
+    if plan.faults and kind is Home.AWS and shipped:
+        raise UsageError(
+            f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
+            hint="leave --faults out: on AWS a drill sends load and ships releases only",
+        )
     try:
-        result = asyncio.run(_run(ctx, plan, target, shipper, service, shipped))
+        watched = shipped is not None and kind is Home.ENGINE
+        result = asyncio.run(_run(ctx, plan, target, shipper, service, watched))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if shipped is not None:
@@ -117,15 +122,6 @@ def drill(
     write_report(result, plan.report)
     ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
     _conclude(result)
-
-
-def _check_home(ctx: Context, plan: DrillPlan, home: StageHome | None) -> None:
-    """UsageError if faults are asked for at a home that has no processes."""
-    if plan.faults and home is not None and home.kind is Home.AWS:
-        raise UsageError(
-            f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
-            hint="leave --faults out: on AWS a drill sends load and ships releases only",
-        )
 
 
 def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | None) -> Shipper:
@@ -163,7 +159,7 @@ async def _run(
     target: str | None,
     shipper: Shipper | None,
     service: Service | None,
-    home: StageHome | None,
+    watched: bool,
 ) -> DrillResult:
     stop = _stop_on_signal(ctx)
     if target is None:
@@ -186,7 +182,7 @@ async def _run(
             progress=progress,
             clock=SystemClock(),
             stop=stop,
-            watched=home is not None and home.kind is Home.ENGINE,
+            watched=watched,
         )
 
 
@@ -212,16 +208,6 @@ def _conclude(result: DrillResult) -> None:
         raise Ended(6, result.headline, f"{result.loss}; the report shows when: {result.plan.report}")
     if result.exit_code:
         raise Ended(1, "; ".join(result.surprises), f"see the report: {result.plan.report}")
-
-
-def _service(ctx: Context, *, needed: bool) -> Service | None:
-    """The service of the folder; None if there is none and none is needed."""
-    try:
-        return ctx.load()
-    except ServiceFileError:
-        if needed:
-            raise
-        return None
 
 
 def _requests(file: Path | None, service: Service | None) -> tuple[DrillRequest, ...]:

@@ -30,7 +30,7 @@ from hitless.homes.folder import folders_of, store_of
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, Workplace
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Result, Verified
-from hitless.service.model import Home, Service
+from hitless.service.model import Service
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
 """The stage's artifact bucket, if it is given: a build's role may read the bucket, but no stack."""
@@ -46,7 +46,6 @@ class AwsHome:
 
     place: Workplace
     profile: str | None = None
-    kind: Home = Home.AWS
 
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         return dry_run_on_aws(self.place, service, order)

@@ -18,7 +18,7 @@ from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, 
 from hitless.release.document import ReleaseDocument
 from hitless.release.who import Who
 from hitless.service.load import NAMES
-from hitless.service.model import Home, Service
+from hitless.service.model import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,6 @@ class EngineHome:
     """The engine of the data folder."""
 
     place: Workplace
-    kind: Home = Home.ENGINE
 
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         _refuse_aws_options(order)

@@ -108,8 +108,6 @@ class NothingLive(ConflictError):
 class StageHome(Protocol):
     """The verbs for one stage. Each returns its document in the contract's shape, or raises HitlessError."""
 
-    kind: Home
-
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         """Build the folder, and compare it with the live release; ships nothing."""
 

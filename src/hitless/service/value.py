@@ -320,8 +320,6 @@ class Notices:
 
     def sentences(self) -> tuple[str, ...]:
         """`serverless.yml:12: functions.api.layers: …`, in the order of discovery."""
-        return tuple(line + _more(len(self.values[cause]) - 1) for cause, line in self._first.items())
-
-
-def _more(count: int) -> str:
-    return "" if count == 0 else " (and in one more place)" if count == 1 else f" (and in {count} more places)"
+        more = ((line, len(self.values[cause]) - 1) for cause, line in self._first.items())
+        places = {0: "", 1: " (and in one more place)"}
+        return tuple(line + places.get(count, f" (and in {count} more places)") for line, count in more)
