@@ -111,7 +111,9 @@ class Scaler:
                 load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
                 self._decide(watched, pool, load, now_s)
             if pool.size != watched.reported_size and now_s - watched.reported_at_s >= REPORT_EVERY_S:
-                self._report(watched, pool, now_s)
+                before, watched.reported_size, watched.reported_at_s = watched.reported_size, pool.size, now_s
+                sentence = f"{_title(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
+                self._engine.say(sentence, watched.row.stage)
         return any(pulse.busy or watched.memory.mean > NEGLIGIBLE for watched, _, pulse in seen)
 
     def reason_of(self, key: str) -> str | None:
@@ -211,11 +213,6 @@ class Scaler:
         watched.pause_s = min(max(2 * watched.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         watched.paused_until_s = self._clock.monotonic() + watched.pause_s
         self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
-
-    def _report(self, watched: ScaledPool, pool: Pool, now_s: float) -> None:
-        before, watched.reported_size, watched.reported_at_s = watched.reported_size, pool.size, now_s
-        sentence = f"{_title(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
-        self._engine.say(sentence, watched.row.stage)
 
 
 def _may_queue(watched: ScaledPool, pool: Pool, pulse: Pulse) -> bool:

@@ -34,7 +34,9 @@ def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     if function and not folders[0].is_dir() and not query.follow:
         known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
         raise UsageError(f"{function} has written nothing in {folder.name}", hint=f"functions with logs: {known}")
-    lines = list(heapq.merge(*(_stamped(path) for each in folders for path in _files(each))))
+    # a worker's rotated file comes before its present one
+    files = [path for each in folders for pattern in ("*.log.1", "*.log") for path in sorted(each.glob(pattern))]
+    lines = list(heapq.merge(*map(_stamped, files)))
     past = [line for _, _, line in lines[-(query.limit or 0) :]]
     if not query.follow:
         if not past:
@@ -58,11 +60,6 @@ def _live(place: Workplace) -> int:
     raise UsageError(
         f"{place.stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    """A worker's rotated file comes before its present one."""
-    return sorted(folder.glob("*.log.1")) + sorted(folder.glob("*.log"))
 
 
 def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:

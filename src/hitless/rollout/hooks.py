@@ -89,14 +89,11 @@ class LifecycleHooks:
     async def _call(self, spec: PoolSpec, event: Any) -> InvokeResult:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         result = await invoke_once(spec, event, scratch=self._scratch)
-        _append(Path(spec.log_dir) / LOG_NAME, result.log)
+        path = Path(spec.log_dir) / LOG_NAME
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(result.log)
         return result
-
-
-def _append(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as log:
-        log.write(text)
 
 
 def hook_environment(url: str, own: Mapping[str, str], home: str | None = None) -> dict[str, str]:
