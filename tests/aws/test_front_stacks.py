@@ -10,10 +10,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.tiny import API, STAGE
 from tests.support import eventually
+from tests.unit.transitions import table
 
 pytestmark = pytest.mark.aws
 
@@ -192,3 +194,28 @@ def test_requests_are_split_by_alias_weight_and_a_canary_moves_the_alias_step_by
     assert [percent for _, percent in aws.front.codedeploy.deployments[started].weights] == [10, 100]
     eventually(lambda: get(url) == "two", deadline_s=60)
     assert "codedeploy:CreateDeployment" in aws.front.actions()
+
+
+def test_an_update_that_changes_two_indexes_of_a_table_is_refused(aws: EmulatedAws) -> None:
+    cloudformation = aws.session_client("cloudformation")
+
+    def send(*indexes: str) -> None:
+        template = json.dumps({"Resources": {"Items": table(*indexes)}})
+        begin = cloudformation.update_stack if sent else cloudformation.create_stack
+        begin(StackName="tables", TemplateBody=template)
+        sent.append(template)
+
+        def status() -> bool:
+            (stack,) = cloudformation.describe_stacks(StackName="tables")["Stacks"]
+            return str(stack["StackStatus"]).endswith("_COMPLETE")
+
+        eventually(status)
+
+    sent: list[str] = []
+    send("time", "place")
+    with pytest.raises(ClientError, match="more than one GSI creation or deletion"):
+        send()
+    with pytest.raises(ClientError, match="more than one GSI creation or deletion"):
+        send("time", "kind")
+    send("time")
+    send()

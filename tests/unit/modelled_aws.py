@@ -74,6 +74,8 @@ class ModelledAws:
                     raise UpdateRefused(f"{name} would be replaced by {replaced_by}")
                 _check_place(name, one, old)
                 self.physical[name] = self._next()
+            elif one["Type"] == "AWS::DynamoDB::Table" and len(_indexes(old[name]) ^ _indexes(one)) > 1:
+                raise UpdateRefused("Cannot perform more than one GSI creation or deletion in a single update")
         for name, one in of_type(new, "AWS::Lambda::Version").items():
             if name not in self.versions or name not in old:
                 self._publish(name, new[one["Properties"]["FunctionName"]["Ref"]], one, new)
@@ -176,3 +178,13 @@ def _path(node: Any, resources: Mapping[str, Resource]) -> str:
         return ""
     properties = resources[node["Ref"]]["Properties"]
     return f"{_path(properties['ParentId'], resources)}/{properties['PathPart']}"
+
+
+def _indexes(table: Resource) -> set[str]:
+    """The names of a table's indexes. Attributes that no key uses are refused, as DynamoDB does."""
+    properties = table["Properties"]
+    indexes = properties.get("GlobalSecondaryIndexes", [])
+    keyed = {key["AttributeName"] for one in (properties, *indexes) for key in one["KeySchema"]}
+    if keyed != {one["AttributeName"] for one in properties["AttributeDefinitions"]}:
+        raise UpdateRefused("AttributeDefinitions is inconsistent with the KeySchema of the table and its indexes")
+    return {one["IndexName"] for one in indexes}

@@ -52,6 +52,34 @@ def test_a_transition_fails_no_request_or_is_refused_with_a_hint(transition: Tra
     walk.is_settled()
 
 
+@pytest.mark.parametrize(
+    "releases",
+    [
+        (("time", "place"), (), ()),
+        ((), ("time", "place", "kind"), ()),
+        (("time",), ("place",), ("kind",), ("other",)),
+        (("time", "place"), ("kind", "other"), ("time",), ("time",)),
+    ],
+    ids=["two are taken out", "three are added", "one is replaced again and again", "both are replaced"],
+)
+def test_a_table_changes_one_index_an_update(releases: tuple[tuple[str, ...], ...]) -> None:
+    """DynamoDB refuses two in one update ("AWS::DynamoDB::Table" in CloudFormation's template reference)."""
+    walk, sent, noted = Walk(), 0, 0
+    for indexes in releases:
+        shipped = replace(BASE, resources={"Items": table(*indexes)})
+        walk.ship(shipped)
+        more = len(walk.aws.log) - sent - walk.updates
+        sent = len(walk.aws.log)
+        note = f"so {more} more update{'s are' if more > 1 else ' is'} made"
+        assert bool([one for one in walk.said if note in one]) == (more > 0), walk.said
+        noted += more
+    assert noted
+    walk.ship(replace(BASE, resources={"Items": table()}), shifts=False)
+    walk.ship(other_bytes(shipped))
+    walk.ship(shipped)
+    walk.is_settled()
+
+
 def test_an_api_key_that_would_move_to_another_usage_plan_is_refused() -> None:
     walk, definition = Walk(), replace(TRANSITIONS[0].before, keys=(("first", None),))
     walk.ship(definition)

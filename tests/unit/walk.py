@@ -16,6 +16,7 @@ from typing import Any
 from hitless.cloud.transform.desired import desired, functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID
 from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, Template, of_type, references
+from hitless.cloud.transform.widening import one_index_each
 from hitless.cloud.transition import Transition, plan
 from tests.unit.definitions import Definition
 from tests.unit.modelled_aws import ModelledAws, picture
@@ -143,7 +144,8 @@ class Walk:
             for name, one in self.aws.resources.items()
             if name not in update["Resources"] and one["Type"] in _SERVING
         }
-        self.aws.update(update)
+        for each in one_index_each(self.aws.template, update):
+            self.aws.update(each)
         for name, one in gone.items():
             mine = self.live.get("Resources", {}).get(name)
             assert mine is None or _only_denies(mine) or _called_by_a_trigger(one), f"{name} of the live release went"

@@ -8,6 +8,7 @@ carries the updates out. docs/aws-releases.md lists the orders.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from hitless.cloud.transform.updates import (
     shifted,
     state_after,
 )
+from hitless.cloud.transform.widening import one_index_each
 from hitless.errors import ServiceFileError
 
 _BESIDE_HINT = (
@@ -123,7 +125,8 @@ def plan(live: LiveState, wanted: Template, *, back_to: Mapping[str, str] | None
     if not live.template:
         return made
     refusals = tuple(_refusals(live, wanted, made.live.resources))
-    return replace(made, refusals=refusals, notes=tuple(_notes(live, wanted, shifts=back_to is None)))
+    notes = (*_notes(live, wanted, shifts=back_to is None), *_index_updates(made))
+    return replace(made, refusals=refusals, notes=notes)
 
 
 def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
@@ -191,6 +194,17 @@ def _notes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
                 yield f"{domain} leads to the API until the release after this one"
             case "AWS::ApiGateway::Stage":
                 yield "the whole API is removed with the release after this one; its URL does not come back"
+
+
+def _index_updates(transition: Transition) -> Iterator[str]:
+    """The note on updates that the order of `one_index_each` adds."""
+    every = (transition.standing, *transition.updates, transition.contract({}))
+    more = sum(len(one_index_each(before, after)) - 1 for before, after in itertools.pairwise(every))
+    if more:
+        yield (
+            f"a table changes several indexes: DynamoDB changes one an update, so {more} more "
+            f"update{'s are' if more > 1 else ' is'} made"
+        )
 
 
 def _replaced(name: str, old: Resource, new: Resource) -> Iterator[Refusal]:

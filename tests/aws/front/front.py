@@ -32,6 +32,7 @@ from tests.aws.front.calls import ACCOUNT, Call, Operation, Request, call_of, im
 from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
 from tests.aws.front.faults import Death, Fault
+from tests.aws.front.indexes import too_many_indexes
 from tests.aws.front.intrinsics import Resolver
 from tests.aws.front.mappings import update_mapping
 from tests.aws.front.stacks import (
@@ -188,7 +189,10 @@ class Front:
             await self.codedeploy.alarms.settle(request.scope[1])
         body = request.body
         if operation and operation.service == "cloudformation" and operation.name in TEMPLATE_OPERATIONS:
-            body = await self._with_stand_ins(request, form_of(request.body))
+            sent = await self._with_stand_ins(request, form_of(request.body))
+            if isinstance(sent, Response):
+                return sent
+            body = sent
         answer = await self._pass_on(request, body)
         if operation and operation.name in _TELLS_OF_AN_END and b"_COMPLETE" in bytes(answer.body):
             await self.api.look()  # before whoever waits for that changes the API's draft again
@@ -197,8 +201,8 @@ class Front:
             answer = Response(shown, answer.status_code, headers={"content-type": "text/xml"})
         return answer
 
-    async def _with_stand_ins(self, request: Request, form: dict[str, str]) -> bytes:
-        """The request as the emulator gets it. A template that grew over the limit of a body goes by S3."""
+    async def _with_stand_ins(self, request: Request, form: dict[str, str]) -> bytes | Response:
+        """The request as the emulator gets it, or a refusal. A template over the limit of a body goes by S3."""
         region = request.scope[1] if request.scope else "us-east-1"
         original = form.get("TemplateBody", "")
         if "TemplateURL" in form:
@@ -212,6 +216,8 @@ class Front:
         def resolver(template: Mapping[str, Any]) -> Resolver:
             return Resolver(template, given, {}, {}, region=region, stack=name)
 
+        if name and (refusal := await too_many_indexes(self.backend, template_of(original), name, region)):
+            return refusal
         taken = {}
         if name and form.get("ChangeSetType") != "IMPORT":
             taken = await taken_stages(self.backend, template_of(original), name, region)

@@ -26,6 +26,7 @@ from hitless.cloud.stage.stage import Cloud, Observed, url_of
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import FunctionIds, Template, of_type
+from hitless.cloud.transform.widening import one_index_each
 from hitless.cloud.transition import Transition
 from hitless.errors import CloudError, ConflictError, ServiceFileError
 from hitless.release.receipt import HookEnd
@@ -62,9 +63,12 @@ class TransitionExecutor:
         self.apply(self._transition.contract({ids.alias: version for ids, version in versions.items()}))
 
     def apply(self, template: Template) -> None:
-        """Make one update of the stack. The errors are those of `ServiceStack.update`."""
-        self._cloud.stack.update(template, before=self._standing)
-        self._standing = template
+        """Update the stack to the template, one index of a table at a time. The errors are those of
+        `ServiceStack.update`.
+        """
+        for each in one_index_each(self._standing, template):
+            self._cloud.stack.update(each, before=self._standing)
+            self._standing = each
 
     def provision(self, targets: Mapping[FunctionIds, str], home: Mapping[str, str], *, awaited: bool = True) -> None:
         """Request provisioned concurrency for these versions. `home`: Lambda's name → the live version. With `awaited`

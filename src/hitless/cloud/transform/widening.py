@@ -13,11 +13,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hitless.cloud.transform.model import Resource
+from hitless.cloud.transform.model import Resource, Template, of_type
 
 BESIDE = "hitless:beside"
 NEXT_POLICY, PREVIOUS_POLICY = "next-release", "previous-release"
-ROLE = "AWS::IAM::Role"
+ROLE, TABLE = "AWS::IAM::Role", "AWS::DynamoDB::Table"
+INDEXES = "GlobalSecondaryIndexes"
 
 LISTS: Mapping[str, tuple[str, ...]] = {
     ROLE: ("ManagedPolicyArns", "AssumeRolePolicyDocument/Statement"),
@@ -30,14 +31,14 @@ LISTS: Mapping[str, tuple[str, ...]] = {
     "AWS::SecretsManager::ResourcePolicy": ("ResourcePolicy/Statement",),
     "AWS::KMS::Key": ("KeyPolicy/Statement",),
     "AWS::EC2::SecurityGroup": ("SecurityGroupIngress", "SecurityGroupEgress"),
-    "AWS::DynamoDB::Table": ("GlobalSecondaryIndexes", "AttributeDefinitions"),
+    TABLE: (INDEXES, "AttributeDefinitions"),
 }
 """Type → its lists of which a live version may use each item. A role's inline policies are handled apart."""
 
 _NEVER_LEFT_OUT = (ROLE, "AWS::IAM::ManagedPolicy", "AWS::KMS::Key")
 """Types that other resources may name, so that they stay even if they only deny."""
 
-_KEYS = {"GlobalSecondaryIndexes": "IndexName", "AttributeDefinitions": "AttributeName"}
+_KEYS = {INDEXES: "IndexName", "AttributeDefinitions": "AttributeName"}
 """Lists whose items have names: two of one name are one item."""
 
 
@@ -49,7 +50,7 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
     },
     ROLE: {"PermissionsBoundary": lambda live, wanted: wanted is not None and live != wanted},
     "AWS::KMS::Key": {"Enabled": lambda live, wanted: str(wanted).lower() == "false" != str(live).lower()},
-    "AWS::DynamoDB::Table": {"StreamSpecification": lambda live, wanted: live is not None and wanted is None},
+    TABLE: {"StreamSpecification": lambda live, wanted: live is not None and wanted is None},
     "AWS::ApiGateway::RestApi": {"EndpointConfiguration": operator.ne, "DisableExecuteApiEndpoint": operator.ne},
 }
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
@@ -105,6 +106,57 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
             counts[path] = len(kept)
     if kind == ROLE:
         _add_policy(made, PREVIOUS_POLICY, _statements(was), than=_statements(made))
+    return _marked(made, counts)
+
+
+def one_index_each(before: Template, after: Template) -> list[Template]:
+    """The updates from one template to the next: `after`, and others before it if a table changes several indexes.
+
+    DynamoDB creates or deletes one global secondary index an update ("AWS::DynamoDB::Table" in CloudFormation's
+    template reference). Indexes are deleted first, because a table has 20 at most. Only tables differ from `before`;
+    aliases are where `after` has them.
+    """
+    steps, standing = [], before
+    while moved := _tables_moved_on(standing, after):
+        standing = copy.deepcopy(standing)
+        standing["Resources"] |= moved
+        for name, alias in of_type(standing["Resources"], "AWS::Lambda::Alias").items():
+            at = after["Resources"].get(name, {}).get("Properties", {}).get("FunctionVersion")
+            if isinstance(at, str):
+                alias["Properties"]["FunctionVersion"] = at
+        steps.append(standing)
+    return [*steps, after]
+
+
+def _tables_moved_on(before: Template, after: Template) -> dict[str, Resource]:
+    """The tables that still have several indexes to change, each with one of them changed."""
+    moved = {}
+    for name, live in of_type(before.get("Resources", {}), TABLE).items():
+        wanted = after["Resources"].get(name, {"Type": ""})
+        if wanted["Type"] == TABLE and (made := _one_index_on(live, wanted)) is not None:
+            moved[name] = made
+    return moved
+
+
+def _one_index_on(live: Resource, wanted: Resource) -> Resource | None:
+    """The live table with one index deleted or added; None if at most one change is left, or it cannot be told."""
+    have, want = (_items(one, INDEXES) for one in (live, wanted))
+    if have is None or want is None:
+        return None
+    gone, new = _others(INDEXES, have, than=want), _others(INDEXES, want, than=have)
+    if len(gone) + len(new) < 2:
+        return None
+    indexes = [one for one in have if one != gone[0]] if gone else [*have, new[0]]
+    tables = live["Properties"], wanted["Properties"]
+    known = {one["AttributeName"]: one for table in tables[::-1] for one in table.get("AttributeDefinitions", [])}
+    keyed = [live["Properties"], *live["Properties"].get("LocalSecondaryIndexes", []), *indexes]
+    used = {key["AttributeName"] for one in keyed for key in one["KeySchema"]}
+    made, counts = _bare(live), {}
+    for path, items in ((INDEXES, indexes), ("AttributeDefinitions", [known[one] for one in known if one in used])):
+        own = [one for one in _items(made, path) or [] if one in items]
+        beside = [one for one in items if one not in own]
+        _set(made, path, [*own, *beside])
+        counts[path] = len(beside)
     return _marked(made, counts)
 
 
