@@ -1,4 +1,4 @@
-"""Lock files as requirements, in the forms of docs.astral.sh/uv and python-poetry.org."""
+"""Lock files as requirements, in the forms of docs.astral.sh/uv, python-poetry.org and pipenv.pypa.io."""
 
 from __future__ import annotations
 
@@ -73,6 +73,52 @@ version = "6.0"
 optional = false
 {dev}
 """
+POETRY_1_8 = """
+[[package]]
+name = "a"
+version = "1.0"
+[package.dependencies]
+B = ">=1"
+c = {version = "*", optional = true, markers = "extra == \\"fast\\""}
+slow = {version = "*", optional = true}
+win = [{version = "*", markers = "sys_platform == \\"win32\\""}]
+[package.extras]
+fast = ["C (>=1)"]
+all = ["C (>=1)", "slow"]
+[[package]]
+name = "b"
+version = "2.0"
+[package.dependencies]
+a = "*"
+[[package]]
+name = "c"
+version = "3.0"
+[[package]]
+name = "win"
+version = "4.0"
+[[package]]
+name = "slow"
+version = "5.0"
+[[package]]
+name = "tests-only"
+version = "6.0"
+"""
+PYPROJECT = """
+[tool.poetry.dependencies]
+python = "^3.11"
+A = {version = "^1", extras = ["fast"]}
+slow = {version = "*", optional = true}
+[tool.poetry.group.dev.dependencies]
+tests-only = "*"
+"""
+PIPFILE = """{
+"_meta": {"sources": [{"name": "pypi", "url": "https://index.example/simple"}]},
+"default": {
+  "flask": {"version": "==1.0", "hashes": ["sha256:00"], "index": "pypi"},
+  "win": {"version": "==4.0", "markers": "sys_platform == 'win32'"}
+},
+"develop": {"tests-only": {"version": "==6.0"}}
+}"""
 
 
 def test_a_uv_lock_lists_what_the_service_needs(tmp_path: Path) -> None:
@@ -87,6 +133,22 @@ def test_a_uv_lock_lists_what_the_service_needs(tmp_path: Path) -> None:
 def test_a_poetry_lock_lists_its_main_group(tmp_path: Path, main: str, dev: str) -> None:
     (tmp_path / "poetry.lock").write_text(POETRY.format(main=main, dev=dev))
     assert read_lock(tmp_path) == ("poetry.lock", "a==1.0\nwin==4.0 ; sys_platform == 'win32'\n")
+
+
+def test_a_poetry_lock_without_groups_lists_what_the_main_dependencies_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "poetry.lock").write_text(POETRY_1_8)
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    lines = 'a==1.0\nb==2.0\nc==3.0 ; (python_version >= "3")\nwin==4.0 ; (sys_platform == "win32")\n'
+    assert read_lock(tmp_path) == ("poetry.lock", lines)
+
+
+def test_a_pipfile_lock_lists_its_default_packages(tmp_path: Path) -> None:
+    (tmp_path / "Pipfile.lock").write_text(PIPFILE)
+    assert read_lock(tmp_path) == ("Pipfile.lock", "flask==1.0\nwin==4.0 ; sys_platform == 'win32'\n")
+    for elsewhere in ('"git": "https://git.example/flask"', '"path": ".", "editable": true'):
+        (tmp_path / "Pipfile.lock").write_text(PIPFILE.replace('"version": "==1.0"', elsewhere))
+        with pytest.raises(BuildError, match=r"Pipfile\.lock: flask does not come from a package index"):
+            read_lock(tmp_path)
 
 
 def test_a_lock_that_names_no_groups_is_not_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, Function, Service, WsgiApp
 
-_OTHER_LOCKS = (*LOCKS, "Pipfile.lock", "pdm.lock")
+_OTHER_LOCKS = (*LOCKS, "pdm.lock")
 _SHOWN_AT_MOST = 5
 
 _WSGI_HANDLER = """\
