@@ -126,7 +126,7 @@ def picture_or_none(aws: ModelledAws) -> Any:
 
 @pytest.mark.parametrize("published", [True, False], ids=["versions published", "no versions"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_plain_stack_becomes_a_release_and_four_more_follow(kind: str, published: bool) -> None:
+def test_a_plain_stack_is_adopted_and_four_releases_ship_after_it(kind: str, published: bool) -> None:
     definition = KINDS[kind]
     walk = Adopting(definition, published=published).walk()
     for letter in "bcde":
@@ -138,7 +138,7 @@ def test_a_plain_stack_becomes_a_release_and_four_more_follow(kind: str, publish
     assert len(of_type(now, "AWS::ApiGateway::Deployment")) <= 1
 
 
-def test_a_first_release_whose_shift_fails_leaves_the_adopted_one_serving() -> None:
+def test_if_the_first_shift_after_adoption_fails_the_adopted_release_keeps_serving() -> None:
     walk = Adopting(BASE).walk()
     changed = of(BASE, alpha=Function((ITEMS, ITEM), letter="b"))
     walk.ship(changed, shifts=False)
@@ -146,7 +146,7 @@ def test_a_first_release_whose_shift_fails_leaves_the_adopted_one_serving() -> N
     walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="c"), beta=None))
 
 
-def test_a_version_that_left_the_stack_is_named_by_its_number() -> None:
+def test_an_alias_refers_to_a_version_outside_the_stack_by_its_number() -> None:
     adopting = Adopting(BASE, published=False, past_the_stack=True)
     ids = FunctionIds("Alpha")
     assert adopting.expanded["Resources"][ids.alias]["Properties"]["FunctionVersion"] == "7"
@@ -158,14 +158,14 @@ def test_a_version_that_left_the_stack_is_named_by_its_number() -> None:
     assert not of_type(after["Resources"], "AWS::Lambda::Version")
 
 
-def test_the_release_has_no_version_but_those_that_its_aliases_follow() -> None:
+def test_the_adopted_release_has_only_the_versions_that_its_aliases_serve() -> None:
     adopting = Adopting(BASE)
     followed = set(version_ids(adopting.wanted).values())
     assert of_type(adopting.wanted["Resources"], "AWS::Lambda::Version").keys() == followed
     assert "AlphaLambdaVersionAbc" in adopting.expanded["Resources"], "the stack keeps what osls published"
 
 
-def test_callers_of_osls_alias_provisioned_call_the_alias_live() -> None:
+def test_callers_of_the_osls_alias_provisioned_call_the_alias_live_after_adoption() -> None:
     template = with_provisioned(packaged().template, "Meta", 2)
     stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
     running = {ids: Running(name, "a" * 64, 1000, "1") for ids, name in functions_in(template).items()}
@@ -184,13 +184,13 @@ def test_callers_of_osls_alias_provisioned_call_the_alias_live() -> None:
     assert "hitless:retired" in after["Resources"]["MetaProvConcLambdaAlias"]["Metadata"]
 
 
-def test_a_new_version_is_guarded_by_the_digest_that_was_observed() -> None:
+def test_a_new_version_is_published_only_of_code_with_the_observed_digest() -> None:
     adopting = Adopting(BASE, published=False)
     for version in of_type(adopting.expanded["Resources"], "AWS::Lambda::Version").values():
         assert version["Properties"]["CodeSha256"] == "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqo="
 
 
-def test_retained_resources_get_their_policy_one_update_before_they_leave() -> None:
+def test_resources_to_retain_get_their_deletion_policy_one_update_before_removal() -> None:
     adopting = Adopting(BASE)
     resources = adopting.expanded["Resources"]
     leaving = {name for name, one in resources.items() if one["Type"] in ("AWS::S3::Bucket", "AWS::S3::BucketPolicy")}
@@ -201,14 +201,14 @@ def test_retained_resources_get_their_policy_one_update_before_they_leave() -> N
     assert resources[old]["Properties"] == adopting.template["Resources"][old]["Properties"], "with its StageName"
 
 
-def test_the_old_permissions_stay_until_the_next_release() -> None:
+def test_the_old_invoke_permissions_stay_until_the_next_release() -> None:
     walk = Adopting(BASE).walk()
     assert "AlphaLambdaPermissionApiGateway" in walk.aws.resources
     walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="b")))
     assert "AlphaLambdaPermissionApiGateway" not in walk.aws.resources
 
 
-def test_the_stack_shows_its_phase() -> None:
+def test_the_phase_of_an_adoption_is_read_from_the_template() -> None:
     adopting = Adopting(BASE)
     live = LiveState(adopting.expanded, {each.alias: "1" for each in functions_in(adopting.template)})
     after = contracted(adopting.wanted, live)
@@ -217,7 +217,7 @@ def test_the_stack_shows_its_phase() -> None:
     assert [begun(one) for one in (adopting.template, adopting.expanded, after)] == [None, 1, None]
 
 
-def test_the_stage_is_written_as_it_is() -> None:
+def test_the_existing_stage_is_described_in_the_template_unchanged() -> None:
     stage = {
         "deploymentId": "d",
         "description": "theirs",
@@ -250,7 +250,7 @@ def test_the_stage_is_written_as_it_is() -> None:
     }
 
 
-def test_the_record_names_code_in_the_artifact_bucket() -> None:
+def test_the_adopted_releases_rollback_template_uses_code_in_the_artifact_bucket() -> None:
     adopting = Adopting(BASE)
     code = {name: Code("a" * 64, "artifacts/a.zip") for name in functions_in(adopting.template).values()}
     kept = rollback_template(adopting.wanted, code, "artifact-bucket")

@@ -106,7 +106,7 @@ REASONS: Mapping[str, tuple[Callable[[], PlainStack], str]] = {
 
 
 @pytest.mark.parametrize("what", REASONS)
-def test_a_reason_is_named_with_the_way_around(what: str) -> None:
+def test_each_obstacle_to_adoption_is_reported_with_a_fix(what: str) -> None:
     make, said = REASONS[what]
     found = list(reasons(make(), service="demo", stage="prod"))
     assert found, "nothing was said"
@@ -114,13 +114,13 @@ def test_a_reason_is_named_with_the_way_around(what: str) -> None:
     assert all(one.way for one in found)
 
 
-def test_a_plain_stack_has_no_reason_against_it() -> None:
+def test_a_plain_stack_passes_every_adoption_check() -> None:
     plain = seen()
     assert list(reasons(plain, service="demo", stage="prod")) == []
     assert list(remarks(plain, domain="")) == []
 
 
-def test_a_half_adopted_stack_is_not_refused_for_its_own_alias() -> None:
+def test_a_partly_adopted_stack_is_not_refused_because_of_changes_by_hitless() -> None:
     plain = seen()
     assert plain.stage is not None
     imported = replace(plain, template=with_stage(plain.template, plain.stage))
@@ -143,12 +143,12 @@ def test_adoption_is_refused_if_the_first_release_would_replace_a_function() -> 
     assert _later(of(BASE, beta=Function((OTHER,), letter="b"))) == []
 
 
-def test_a_changed_endpoint_is_named_beforehand() -> None:
+def test_an_endpoint_that_will_change_is_reported_before_adoption() -> None:
     (found,) = _later(replace(BASE, api={"EndpointConfiguration": {"Types": ["REGIONAL"]}}))
     assert found.way == "keep `provider.endpointType: EDGE`"
 
 
-def test_replacements_are_named_before_the_adoption() -> None:
+def test_resources_that_will_be_replaced_are_reported_before_adoption() -> None:
     def subscribe(resources: dict[str, Resource]) -> None:
         resources["Subscription"] = {
             "Type": "AWS::SNS::Subscription",
@@ -158,14 +158,14 @@ def test_replacements_are_named_before_the_adoption() -> None:
     assert [one.what.split()[0] for one in _later(BASE, subscribe)] == ["Subscription"]
 
 
-def test_adoption_reports_other_domains_and_refuses_a_taken_domain_of_the_stage() -> None:
+def test_adoption_reports_other_domains_and_refuses_if_the_stages_domain_is_taken() -> None:
     plain = seen(mappings=(("api.example.com", "(none)"), ("old.example.com", "v1")))
     refused, said = list(remarks(plain, domain="api.example.com"))
     assert isinstance(refused, Refusal)
     assert said == "old.example.com (v1) leads to the API by a mapping outside the stack: it stays"
 
 
-def test_exports_that_a_release_would_remove_are_found() -> None:
+def test_stack_exports_that_a_release_would_remove_are_found() -> None:
     template = copy.deepcopy(BASE.compiled())
     template["Outputs"] = {
         "AlphaLambdaFunctionQualifiedArn": {"Value": "x", "Export": {"Name": "sls-alpha"}},

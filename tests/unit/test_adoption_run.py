@@ -129,7 +129,7 @@ def check_adopted(world: World) -> None:
     assert {name: state.version for name, state in world.aliases.items()} == dict.fromkeys(world.aliases, "1")
 
 
-def test_the_running_code_becomes_release_1() -> None:
+def test_adoption_makes_the_running_code_release_1() -> None:
     world = plain_world()
     result = adopt(world)
     assert (result.outcome, result.release) == (Outcome.LIVE, 1)
@@ -140,7 +140,7 @@ def test_the_running_code_becomes_release_1() -> None:
     check_adopted(world)
 
 
-def test_the_plan_has_a_template_for_each_step_that_is_left() -> None:
+def test_the_adoption_plan_has_a_template_for_each_remaining_step() -> None:
     world = plain_world()
     one = adoption(world)
     plan = one.decide(one.observe())
@@ -159,7 +159,7 @@ def moments() -> list[str]:
 
 
 @pytest.mark.parametrize("moment", range(1, len(moments()) + 1))
-def test_cut_off_at_any_call_the_next_try_ends_it(moment: int) -> None:
+def test_an_adoption_interrupted_at_any_call_is_finished_by_the_next_try(moment: int) -> None:
     world = plain_world()
 
     def at(number: int, name: str) -> None:
@@ -178,7 +178,7 @@ def test_cut_off_at_any_call_the_next_try_ends_it(moment: int) -> None:
         assert world.records.require(1).outcome == "live"
 
 
-def test_repeated_it_is_unchanged() -> None:
+def test_repeating_a_finished_adoption_changes_nothing() -> None:
     world = plain_world()
     adopt(world)
     before = len(world.stack.log)
@@ -187,7 +187,7 @@ def test_repeated_it_is_unchanged() -> None:
     assert len(world.stack.log) == before
 
 
-def test_a_plain_deploy_in_between_leads_to_a_new_plan() -> None:
+def test_a_plain_osls_deploy_during_an_interrupted_adoption_leads_to_a_new_plan() -> None:
     world = plain_world()
 
     def at(number: int, name: str) -> None:
@@ -211,7 +211,7 @@ def test_a_plain_deploy_in_between_leads_to_a_new_plan() -> None:
     check_adopted(world)
 
 
-def test_a_record_that_another_verb_has_ended_is_carried_on_all_the_same() -> None:
+def test_an_adoption_continues_even_if_another_command_ended_its_record() -> None:
     world = plain_world()
 
     def at(number: int, name: str) -> None:
@@ -230,7 +230,7 @@ def test_a_record_that_another_verb_has_ended_is_carried_on_all_the_same() -> No
     check_adopted(world)
 
 
-def test_nothing_is_changed_where_there_is_a_reason_against_it() -> None:
+def test_adoption_changes_nothing_if_a_check_fails() -> None:
     world = plain_world()
     world.stack.live.template["Resources"]["Own"] = {"Type": "Custom::Thing", "Properties": {"ServiceToken": "arn"}}
     world.status = "UPDATE_ROLLBACK_FAILED"
@@ -245,7 +245,7 @@ def test_nothing_is_changed_where_there_is_a_reason_against_it() -> None:
     assert (world.stack.live.template, world.documents) == (before, {})
 
 
-def test_the_services_file_is_checked_too() -> None:
+def test_adoption_checks_serverless_yml_too() -> None:
     world = plain_world()
     one = adoption(world)
 
@@ -257,7 +257,7 @@ def test_the_services_file_is_checked_too() -> None:
     assert [(each.what, each.way) for each in plan.refused] == [("provider.stackName: other", "take it out")]
 
 
-def test_a_rollback_to_it_is_refused_once_the_role_that_it_ran_under_is_gone() -> None:
+def test_a_rollback_to_the_adopted_release_is_refused_after_its_role_was_deleted() -> None:
     world = plain_world()
     adopt(world)
     for letter in "bc":
@@ -268,7 +268,7 @@ def test_a_rollback_to_it_is_refused_once_the_role_that_it_ran_under_is_gone() -
     assert world.serves() == "c"
 
 
-def test_without_a_stack_there_is_nothing_to_take_over() -> None:
+def test_adopting_a_missing_stack_is_an_error() -> None:
     with pytest.raises(UsageError, match="there is no stack worldclock-prod"):
         adoption(World()).observe()
 
@@ -293,7 +293,7 @@ def smoked(world: World, *failing: str, said: io.StringIO | None = None) -> Adop
     return one
 
 
-def test_traffic_does_not_move_to_a_version_that_fails_where_latest_succeeds() -> None:
+def test_traffic_does_not_move_if_only_the_new_version_fails_a_smoke_request() -> None:
     world = plain_world()
     one = smoked(world, "1")
     seen = one.observe()
@@ -302,7 +302,7 @@ def test_traffic_does_not_move_to_a_version_that_fails_where_latest_succeeds() -
     assert phase(world.stack.live.template) is AdoptionPhase.EXPANDED
 
 
-def test_a_smoke_request_that_fails_without_us_too_is_said_and_no_more() -> None:
+def test_a_smoke_request_that_fails_without_hitless_too_is_only_reported() -> None:
     world, said = plain_world(), io.StringIO()
     one = smoked(world, "1", LATEST, said=said)
     seen = one.observe()

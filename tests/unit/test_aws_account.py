@@ -67,31 +67,31 @@ def ensure(apigateway: FakeApiGateway, iam: FakeIam, pauses: list[float] | None 
     return ensure_log_role(apigateway, iam, partition="aws", sleep=(pauses if pauses is not None else []).append)
 
 
-def test_an_account_without_a_role_gets_one_that_may_write_logs() -> None:
+def test_an_account_without_a_log_role_gets_one() -> None:
     apigateway, iam = FakeApiGateway(), FakeIam()
     assert ensure(apigateway, iam) == f"arn:aws:iam::1:role/{ROLE_NAME}" == apigateway.role
     assert iam.roles[ROLE_NAME] == ["arn:aws:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"]
     assert ensure(apigateway, iam) is None, "a second run changes nothing"
 
 
-def test_a_role_that_somebody_else_set_stays() -> None:
+def test_an_existing_log_role_is_kept() -> None:
     apigateway, iam = FakeApiGateway("arn:aws:iam::1:role/theirs"), FakeIam()
     assert ensure(apigateway, iam) is None
     assert (apigateway.role, iam.roles) == ("arn:aws:iam::1:role/theirs", {})
 
 
-def test_a_role_that_iam_has_not_spread_yet_is_tried_again() -> None:
+def test_setting_a_role_is_retried_until_iam_has_propagated_it() -> None:
     pauses: list[float] = []
     assert ensure(FakeApiGateway(refusals=3), FakeIam(), pauses) is not None
     assert len(pauses) == 3
 
 
-def test_a_role_that_is_never_taken_is_a_clear_error() -> None:
+def test_a_role_that_api_gateway_never_accepts_is_a_clear_error() -> None:
     with pytest.raises(MachineError, match="role is not assumable"):
         ensure(FakeApiGateway(refusals=PROPAGATION_TRIES), FakeIam())
 
 
-def test_a_run_that_was_cut_off_after_the_role_was_made_is_finished() -> None:
+def test_a_run_interrupted_after_it_created_the_role_is_finished() -> None:
     apigateway, iam = FakeApiGateway(), FakeIam()
     iam.roles[ROLE_NAME] = []
     assert ensure(apigateway, iam) == apigateway.role

@@ -51,7 +51,7 @@ def test_a_stage_name_whose_stacks_would_clash_with_others_is_refused(stage: str
         names_of(make_service(stage))
 
 
-def test_a_name_that_iam_would_refuse_is_refused_before() -> None:
+def test_a_service_name_too_long_for_iam_is_refused() -> None:
     assert len(names_of(make_service(name="s" * 46)).core) < 128
     with pytest.raises(UsageError, match="65 characters"):
         names_of(make_service(name="s" * 48))
@@ -74,27 +74,27 @@ def test_a_malformed_policy_arn_is_refused_before_anything_is_created() -> None:
             core_stack(make_service(), cidr=None, zone_id=None, policies=wrong)
 
 
-def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
+def test_the_core_stack_gets_exactly_the_templates_parameters() -> None:
     for nat in Nat:
         spec = core_stack(make_service(nat=nat), cidr="10.0.0.0/16", zone_id=None)
         assert set(spec.parameters) == set(CORE["Parameters"])
         assert spec.parameters["Nat"] in CORE["Parameters"]["Nat"]["AllowedValues"]
 
 
-def test_the_stack_policy_names_resources_that_are_there() -> None:
+def test_the_stack_policy_names_only_existing_resources() -> None:
     denied = CORE_POLICY["Statement"][1]
     names = {name.removeprefix("LogicalResourceId/") for name in denied["Resource"]}
     assert names <= set(RESOURCES)
 
 
-def test_the_functions_group_lets_nothing_in_and_names_what_goes_out() -> None:
+def test_the_functions_security_group_allows_only_outgoing_https() -> None:
     group = RESOURCES["LambdaSecurityGroup"]["Properties"]
     assert "SecurityGroupIngress" not in group
     assert [(rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupEgress"]] == [(443, 443)]
     assert all(rule["Description"] for rule in group["SecurityGroupEgress"])
 
 
-def test_a_domains_records_carry_a_region_from_the_first_day() -> None:
+def test_a_domains_dns_records_are_regional() -> None:
     records = of_type("AWS::Route53::RecordSet").values()
     assert sorted(record["Properties"]["Type"] for record in records) == ["A", "AAAA"]
     for record in records:
@@ -104,7 +104,7 @@ def test_a_domains_records_carry_a_region_from_the_first_day() -> None:
     assert domain["SecurityPolicy"] == "TLS_1_2"
 
 
-def test_buckets_are_closed_encrypted_versioned_and_the_artifacts_outlive_the_stack() -> None:
+def test_buckets_are_private_encrypted_and_versioned_and_the_artifacts_outlive_the_stack() -> None:
     for template in (CORE, load_template("pipeline")):
         resources = template["Resources"]
         for name, bucket in resources.items():
@@ -125,7 +125,7 @@ def test_buckets_are_closed_encrypted_versioned_and_the_artifacts_outlive_the_st
     assert (artifacts["DeletionPolicy"], artifacts["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
 
 
-def test_no_role_may_do_everything_and_a_star_as_resource_has_its_reason() -> None:
+def test_no_role_may_do_everything_and_each_wildcard_resource_has_a_reason() -> None:
     for template in (CORE, load_template("pipeline")):
         for name, resource in template["Resources"].items():
             if resource["Type"] not in ("AWS::IAM::Role", "AWS::IAM::RolePolicy"):
@@ -141,7 +141,7 @@ def test_no_role_may_do_everything_and_a_star_as_resource_has_its_reason() -> No
                 assert statement["Resource"] != "*" or statement["Sid"].startswith("WithoutResource"), name
 
 
-def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:
+def test_no_role_of_a_service_stack_can_exist_without_the_boundary() -> None:
     (policy,) = RESOURCES["CloudFormationRole"]["Properties"]["Policies"]
     granting = {"iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"}
     allowing = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
@@ -154,7 +154,7 @@ def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:
     assert "iam:CreatePolicy" not in allowed
 
 
-def test_no_role_has_a_managed_policy_except_those_of_the_options() -> None:
+def test_only_the_policies_option_attaches_managed_policies() -> None:
     attached = {
         name: resource["Properties"]["ManagedPolicyArns"]
         for template in (CORE, load_template("pipeline"))
@@ -178,7 +178,7 @@ def test_inline_policies_stay_within_iams_limit_with_the_longest_names() -> None
             assert len(text) < 10_240, f"{name}: {len(text)} characters"
 
 
-def test_everything_that_can_be_named_by_a_tag_is_and_the_rest_gets_the_stacks_tags() -> None:
+def test_every_network_resource_has_a_name_tag() -> None:
     for kind in ("AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::RouteTable", "AWS::EC2::NatGateway", "AWS::EC2::EIP"):
         for name, resource in of_type(kind).items():
             assert resource["Properties"]["Tags"][0]["Key"] == "Name", name

@@ -32,7 +32,7 @@ def test_emptying_a_bucket_deletes_every_version_and_delete_marker() -> None:
     s3.assert_no_pending_responses()
 
 
-def test_an_object_that_s3_does_not_delete_is_named() -> None:
+def test_an_object_that_s3_does_not_delete_is_reported() -> None:
     errors = [{"Key": "kept.zip", "VersionId": "1", "Code": "AccessDenied", "Message": "Access Denied"}]
     with pytest.raises(CloudError, match=r"artifacts: S3 does not delete kept\.zip: AccessDenied") as caught:
         empty_bucket(bucket_whose_deletion_answers({"Errors": errors}).client, "artifacts")

@@ -39,7 +39,7 @@ def test_missing_options_are_kept_and_empty_ones_remove_the_value() -> None:
     assert set(core_parameters(emptied, None).values()) == {""}
 
 
-def test_accounts_and_roles_are_separated_and_a_roles_account_is_named_once() -> None:
+def test_trusted_accounts_and_roles_become_separate_parameters_without_duplicates() -> None:
     another = ROLE.replace("clock", "tea")
     found = core_parameters(IdentityOptions(trust=f"{ROLE},333333333333,{another},{ROLE}"), None)
     assert found["TrustedAccounts"] == "333333333333"
@@ -65,7 +65,7 @@ def test_accounts_and_roles_are_separated_and_a_roles_account_is_named_once() ->
         "٢١٠٩٨٧٦٥٤٣٢١",
     ],
 )
-def test_whom_to_trust_is_named_in_full_or_refused(trust: str) -> None:
+def test_an_incomplete_or_wildcard_trust_option_is_refused(trust: str) -> None:
     with pytest.raises(UsageError, match="--trust"):
         check_identity(IdentityOptions(trust=trust))
 
@@ -93,18 +93,18 @@ def test_malformed_or_contradictory_options_are_refused(told: IdentityOptions, w
 
 
 @pytest.mark.parametrize("repository", ["anna/*", "anna", "anna/clock:ref", "anna/clock/main", "*/clock"])
-def test_a_repository_that_is_a_pattern_or_none_is_never_trusted(repository: str) -> None:
+def test_a_missing_or_wildcard_repository_is_never_trusted(repository: str) -> None:
     with pytest.raises(UsageError, match="--repository"):
         core_parameters(IdentityOptions(github=True), GitHubTrust("arn", repository))
 
 
-def test_the_own_account_as_a_whole_is_not_trusted_with_its_functions_in_it() -> None:
+def test_trusting_the_whole_account_of_the_stage_is_refused() -> None:
     with pytest.raises(UsageError, match="this account"):
         check_kept(IdentityOptions(trust=f"{TOOLS},{OWN}"), {}, OWN)
     check_kept(IdentityOptions(trust=TOOLS), {}, OWN)
 
 
-def test_an_external_id_and_an_environment_need_a_trust() -> None:
+def test_an_external_id_or_environment_without_a_trust_is_refused() -> None:
     for told, words in (
         (IdentityOptions(external_id="abc"), "no account or role is trusted"),
         (IdentityOptions(external_id="abc", trust=""), "no account or role is trusted"),
@@ -141,7 +141,7 @@ def test_options_of_core_are_refused_with_another_accounts_deploy_role(changed: 
         check_parts(replace(APART, identity=IdentityOptions(deploy_role=ROLE_ELSEWHERE), **changed))
 
 
-def test_a_pipeline_apart_is_refused_for_a_stage_that_is_rehearsed() -> None:
+def test_a_pipeline_in_another_account_is_refused_for_a_stage_with_rehearsals() -> None:
     service = make_service()
     rehearsed = replace(service, stages=(replace(service.settings, rehearsal=RehearsalSettings()),))
     with pytest.raises(UsageError, match="is rehearsed"):
@@ -185,7 +185,7 @@ CALLER = Identity(OWN, f"arn:aws-cn:iam::{OWN}:user/anna")
 PROVIDER = f"arn:aws-cn:iam::{OWN}:oidc-provider/token.actions.githubusercontent.com"
 
 
-def test_the_accounts_provider_is_made_once_and_then_used() -> None:
+def test_the_accounts_oidc_provider_is_created_once_and_reused() -> None:
     iam = FakeIam()
     assert ensure_provider(iam, CALLER) == (PROVIDER, True)
     assert ensure_provider(iam, CALLER) == (PROVIDER, False)
@@ -193,7 +193,7 @@ def test_the_accounts_provider_is_made_once_and_then_used() -> None:
     assert ensure_provider(FakeIam(late=True), CALLER) == (PROVIDER, False)
 
 
-def test_a_provider_that_somebody_made_for_other_audiences_is_not_widened() -> None:
+def test_an_existing_oidc_provider_for_other_audiences_is_not_changed() -> None:
     iam = FakeIam(["https://github.com/anna"])
     with pytest.raises(ConflictError, match="does not accept tokens") as refused:
         ensure_provider(iam, CALLER)

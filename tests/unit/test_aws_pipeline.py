@@ -31,7 +31,7 @@ def parameters(options: PipelineOptions | None = None, **service: Any) -> dict[s
     return dict(spec.parameters)
 
 
-def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
+def test_the_pipeline_stack_gets_exactly_the_templates_parameters() -> None:
     for approval in Approval:
         given = parameters(approval=approval)
         assert set(given) == set(TEMPLATE["Parameters"])
@@ -39,7 +39,7 @@ def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
             assert given[name] in TEMPLATE["Parameters"][name]["AllowedValues"]
 
 
-def test_a_stage_listens_to_its_branch_and_arm_is_built_on_arm() -> None:
+def test_a_pipeline_follows_the_stages_branch_and_builds_arm_code_on_arm() -> None:
     given = parameters(branch="main", architecture="arm64")
     assert given["Branch"] == "main"
     assert given["BuildType"] == "ARM_CONTAINER"
@@ -47,7 +47,7 @@ def test_a_stage_listens_to_its_branch_and_arm_is_built_on_arm() -> None:
     assert parameters(PipelineOptions("a/b", tests=False))["Tests"] == "skip"
 
 
-def test_the_tests_read_what_is_live_only_where_the_stage_is_rehearsed() -> None:
+def test_the_test_step_reads_the_live_release_only_if_the_stage_has_rehearsals() -> None:
     assert [parameters(rehearsal=one)["Rehearsal"] for one in (None, RehearsalSettings())] == ["skip", "run"]
     assert TEMPLATE["Conditions"]["Rehearses"] == {
         "Fn::And": [{"Condition": "HasTests"}, {"Fn::Equals": [{"Ref": "Rehearsal"}, "run"]}]
@@ -65,7 +65,7 @@ def test_a_malformed_repository_is_refused(repository: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["git+https://token@github.com/a/b@v1", "git+ssh://git:secret@host/a/b@v1"])
-def test_a_package_url_with_a_secret_is_refused_and_not_repeated(package: str) -> None:
+def test_a_package_url_with_a_secret_is_refused_without_showing_it(package: str) -> None:
     with pytest.raises(UsageError, match="password or a token") as refused:
         parameters(PipelineOptions("a/b", "", package, ""))
     assert package not in str(refused.value.to_json())
@@ -78,7 +78,7 @@ def test_a_package_url_with_a_secret_is_refused_and_not_repeated(package: str) -
         assert parameters(PipelineOptions("a/b", "", plain, ""))["HitlessPackage"] == plain
 
 
-def test_the_steps_stand_in_order_and_approval_and_tests_only_where_asked_for() -> None:
+def test_the_pipelines_steps_are_in_order_and_tests_and_approval_are_optional() -> None:
     stages = RESOURCES["Pipeline"]["Properties"]["Stages"]
     flat = [(None, stage) if "Name" in stage else (stage["Fn::If"][0], stage["Fn::If"][1]) for stage in stages]
     assert [(condition, stage["Name"]) for condition, stage in flat] == [
@@ -89,7 +89,7 @@ def test_the_steps_stand_in_order_and_approval_and_tests_only_where_asked_for() 
     ]
 
 
-def test_a_push_starts_the_pipeline_and_only_on_the_branch() -> None:
+def test_only_a_push_to_the_branch_starts_the_pipeline() -> None:
     pipeline = RESOURCES["Pipeline"]["Properties"]
     assert (pipeline["PipelineType"], pipeline["ExecutionMode"]) == ("V2", "SUPERSEDED")
     (trigger,) = pipeline["Triggers"]
@@ -99,7 +99,7 @@ def test_a_push_starts_the_pipeline_and_only_on_the_branch() -> None:
     assert source["Configuration"]["DetectChanges"] == "false"
 
 
-def test_nothing_runs_before_the_connection_is_authorised() -> None:
+def test_nothing_runs_before_the_github_connection_is_authorised() -> None:
     gated = {
         name for name, resource in RESOURCES.items() if resource.get("Condition") in ("Connected", "TestsPullRequests")
     }
@@ -120,7 +120,7 @@ def test_only_the_deploy_project_may_become_the_deploy_role() -> None:
     assert trusted[0]["Condition"]["ArnEquals"]["aws:PrincipalArn"]["Fn::Sub"].endswith(f":role/hitless/{name}")
 
 
-def test_a_strangers_pull_request_runs_when_a_maintainer_says_so() -> None:
+def test_a_forks_pull_request_is_built_only_after_a_maintainers_comment() -> None:
     project = RESOURCES["PullRequestProject"]["Properties"]
     assert project["Triggers"]["PullRequestBuildPolicy"]["RequiresCommentApproval"] == "FORK_PULL_REQUESTS"
     assert project["Source"]["ReportBuildStatus"] is True
@@ -128,7 +128,7 @@ def test_a_strangers_pull_request_runs_when_a_maintainer_says_so() -> None:
     assert names == ["HITLESS_FOLDER"], "a stranger's code is told nothing else"
 
 
-def test_the_deploy_step_is_told_stage_package_role_and_commit() -> None:
+def test_the_deploy_step_gets_stage_package_role_and_commit() -> None:
     *always, asked = RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]
     names = [one["Name"] for one in always]
     assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
@@ -168,7 +168,7 @@ class FakeConnections:
         return {"Connections": found, **more}
 
 
-def test_the_services_connection_is_found_on_any_page() -> None:
+def test_the_services_connection_is_found_on_any_page_of_the_list() -> None:
     connections = GitHubConnections(FakeConnections(["other"], ["clock"]))
     found = connections.named("clock")
     assert found is not None
@@ -176,7 +176,7 @@ def test_the_services_connection_is_found_on_any_page() -> None:
     assert connections.named("clo") is None
 
 
-def test_all_stages_share_one_connection_whose_name_fits() -> None:
+def test_all_stages_share_one_connection_with_a_name_within_the_limit() -> None:
     assert connection_name(make_service("dev")) == connection_name(make_service("prod"))
     assert len(connection_name(make_service(name="s" * 40))) == 32
 
@@ -207,13 +207,13 @@ class FakeZones:
         ]
 
 
-def test_the_closest_public_zone_holds_the_domain() -> None:
+def test_the_closest_public_hosted_zone_is_used_for_a_domain() -> None:
     zones = FakeZones(("example.com", False), ("eu.example.com", False), ("api.eu.example.com", True), ("e.com", False))
     assert find_zone(zones, "api.eu.example.com") == "Z1"
     assert find_zone(zones, "example.com") == "Z0"
 
 
-def test_a_domain_without_zone_is_refused() -> None:
+def test_a_domain_without_a_public_hosted_zone_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no public hosted zone of this account holds notexample\.com"):
         find_zone(FakeZones(("example.com", False)), "notexample.com")
 
@@ -234,6 +234,6 @@ class FakeGroups:
         self.egress = []
 
 
-def test_the_default_group_is_closed_once() -> None:
+def test_the_rules_of_the_default_security_group_are_removed_once() -> None:
     groups = FakeGroups()
     assert [close_default_group(groups, "sg-1"), close_default_group(groups, "sg-1")] == [2, 0]

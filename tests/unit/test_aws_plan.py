@@ -34,7 +34,7 @@ def test_a_stage_without_pipeline_is_not_charged_for_one() -> None:
     assert not [line for line in without.lines if line.what == "pipeline"]
 
 
-def test_every_price_has_a_date_and_a_page() -> None:
+def test_every_price_has_a_date_and_a_source_page() -> None:
     prices = load_prices()
     assert prices["noted"]
     for name, item in prices["items"].items():

@@ -69,13 +69,13 @@ class FakeLambda:
         ({"3": {"State": "Inactive", "Description": "osls' own", "RuntimeVersionConfig": {}}}, "3"),
     ],
 )
-def test_the_newest_version_is_used_if_it_equals_latest(versions: Any, same: str | None) -> None:
+def test_a_function_runs_its_newest_version_if_that_equals_latest(versions: Any, same: str | None) -> None:
     found = Lambdas(FakeLambda(versions)).running("demo", alias="live")
     assert found is not None
     assert (found.version, found.sha256, found.zip_bytes, found.has_live_alias) == (same, SHA256, 5, True)
 
 
-def test_the_bytes_are_those_of_the_digest_or_nothing_goes_on(tmp_path: Path) -> None:
+def test_downloaded_code_with_another_digest_is_refused(tmp_path: Path) -> None:
     source, to = tmp_path / "source.zip", tmp_path / "to.zip"
     source.write_bytes(ZIP)
     code = Lambdas(FakeLambda({}, source.as_uri()))

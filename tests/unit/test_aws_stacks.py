@@ -29,7 +29,7 @@ def stacks(fake: FakeCloudFormation, said: list[str] | None = None, clock: FakeT
     return Stacks(fake, say=said.append, clock=clock or FakeTime(), timeout_s=600)
 
 
-def test_a_new_stack_is_made_and_its_policy_set_afterwards() -> None:
+def test_a_new_stacks_policy_is_set_after_its_creation() -> None:
     fake = FakeCloudFormation()
     made = stacks(fake).deploy(spec(policy={"Statement": []}, protected=True))
     assert made.status == "CREATE_COMPLETE"
@@ -37,7 +37,7 @@ def test_a_new_stack_is_made_and_its_policy_set_afterwards() -> None:
     assert fake.calls == ["create_change_set", "execute_change_set", "set_stack_policy", "protect True"]
 
 
-def test_an_update_has_its_policy_set_before_it_begins() -> None:
+def test_an_existing_stacks_policy_is_set_before_its_update() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     stacks(fake).deploy(spec(policy={"Statement": []}))
     assert fake.calls == ["create_change_set", "set_stack_policy", "execute_change_set"]
@@ -59,7 +59,7 @@ def test_an_unchanged_stack_is_not_updated(reason: str) -> None:
     assert said == ["core: nothing to change"]
 
 
-def test_a_change_set_that_is_refused_for_another_reason_is_an_error_and_leaves_no_shell() -> None:
+def test_a_failed_first_change_set_is_an_error_and_leaves_no_empty_stack() -> None:
     fake = FakeCloudFormation()
     fake.refusal = "Template error: instance of Fn::GetAtt references undefined resource"
     with pytest.raises(CloudError, match="undefined resource"):
@@ -67,7 +67,7 @@ def test_a_change_set_that_is_refused_for_another_reason_is_an_error_and_leaves_
     assert fake.calls[-1] == "delete_stack"
 
 
-def test_replacing_a_resource_that_serves_is_refused_and_the_change_set_deleted() -> None:
+def test_replacing_a_serving_resource_is_refused_and_the_change_set_is_deleted() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     fake.changes = [REPLACED_VPC]
     said: list[str] = []
@@ -78,7 +78,7 @@ def test_replacing_a_resource_that_serves_is_refused_and_the_change_set_deleted(
     assert "--force" in refused.value.hint
 
 
-def test_a_replacement_that_is_forced_is_carried_out() -> None:
+def test_a_forced_replacement_is_carried_out() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     fake.changes = [REPLACED_VPC]
     stacks(fake).deploy(spec(), force=True)
@@ -86,7 +86,7 @@ def test_a_replacement_that_is_forced_is_carried_out() -> None:
 
 
 @pytest.mark.parametrize("tags", [{}, {"hitless:service": "clock", "hitless:stage": "prod"}])
-def test_someone_elses_stack_of_that_name_is_never_touched(tags: dict[str, str]) -> None:
+def test_another_services_stack_with_the_same_name_is_never_changed(tags: dict[str, str]) -> None:
     fake = FakeCloudFormation(core=FakeStack(tags=tags, status="ROLLBACK_COMPLETE"))
     with pytest.raises(ConflictError, match="not this service's"):
         stacks(fake).deploy(spec())
@@ -96,13 +96,13 @@ def test_someone_elses_stack_of_that_name_is_never_touched(tags: dict[str, str])
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
-def test_a_stack_that_never_came_up_is_created_again(status: str) -> None:
+def test_a_stack_whose_creation_failed_is_created_again(status: str) -> None:
     fake = FakeCloudFormation(core=FakeStack(status))
     assert stacks(fake).deploy(spec()).status == "CREATE_COMPLETE"
     assert fake.calls == ["delete_stack", "create_change_set", "execute_change_set"]
 
 
-def test_a_stuck_roll_back_is_continued_before_the_update() -> None:
+def test_a_stuck_stack_rollback_is_continued_before_the_update() -> None:
     fake = FakeCloudFormation(core=FakeStack("UPDATE_ROLLBACK_FAILED"))
     stacks(fake).deploy(spec())
     assert fake.calls == ["continue_update_rollback", "create_change_set", "execute_change_set"]
@@ -114,7 +114,7 @@ def test_an_update_that_failed_without_rolling_back_is_rolled_back_first() -> No
     assert fake.calls == ["rollback_stack", "create_change_set", "execute_change_set"]
 
 
-def test_an_update_under_way_is_awaited() -> None:
+def test_a_running_update_is_awaited_before_the_next() -> None:
     fake = FakeCloudFormation(
         core=FakeStack("UPDATE_IN_PROGRESS", ahead=["UPDATE_IN_PROGRESS"] * 4 + ["UPDATE_COMPLETE"])
     )
@@ -124,13 +124,13 @@ def test_an_update_under_way_is_awaited() -> None:
     assert fake.told["ChangeSetType"] == "UPDATE"
 
 
-def test_the_shell_of_an_interrupted_run_is_used() -> None:
+def test_the_empty_stack_of_an_interrupted_run_is_reused() -> None:
     fake = FakeCloudFormation(core=FakeStack("REVIEW_IN_PROGRESS"))
     assert stacks(fake).deploy(spec()).status == "CREATE_COMPLETE"
     assert fake.told["ChangeSetType"] == "CREATE"
 
 
-def test_a_stack_that_never_rests_ends_in_an_error_not_in_a_loop() -> None:
+def test_a_stack_that_never_becomes_stable_is_an_error() -> None:
     class Stuck(FakeCloudFormation):
         def continue_update_rollback(self, StackName: str) -> None:  # noqa: N803
             self.calls.append("continue_update_rollback")
@@ -140,7 +140,7 @@ def test_a_stack_that_never_rests_ends_in_an_error_not_in_a_loop() -> None:
         stacks(Stuck(core=FakeStack("UPDATE_ROLLBACK_FAILED"))).deploy(spec())
 
 
-def test_a_failure_names_its_first_cause_and_not_the_consequences() -> None:
+def test_a_stack_failure_reports_only_its_first_cause() -> None:
     fake = FakeCloudFormation()
     fake.end = "ROLLBACK_COMPLETE"
     fake.failures = [
@@ -152,7 +152,7 @@ def test_a_failure_names_its_first_cause_and_not_the_consequences() -> None:
     assert failed.value.details == {"causes": ["NatGatewayA: no more addresses"]}
 
 
-def test_the_old_state_is_not_taken_for_the_end_of_an_update_that_begins_late() -> None:
+def test_an_update_that_begins_late_is_not_mistaken_for_a_finished_one() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     follower = stacks(fake)
     seen = follower.last_event("core")
@@ -161,7 +161,7 @@ def test_the_old_state_is_not_taken_for_the_end_of_an_update_that_begins_late() 
         follower.follow("core", since=seen)
 
 
-def test_a_stack_on_which_nothing_was_begun_is_believed_in_the_end() -> None:
+def test_following_a_stack_without_a_new_event_ends_with_its_current_state() -> None:
     fake = FakeCloudFormation(core=FakeStack())
     assert stacks(fake).follow("core", since=None).status == "CREATE_COMPLETE"
 
@@ -176,7 +176,7 @@ def test_waiting_for_a_stack_survives_lost_connections() -> None:
     assert sum("trying again" in line for line in said) == 3
 
 
-def test_waiting_has_an_end() -> None:
+def test_waiting_for_a_stack_has_a_time_limit() -> None:
     fake = FakeCloudFormation(core=FakeStack("UPDATE_IN_PROGRESS"))
     clock = FakeTime()
     with pytest.raises(CloudError, match="after 600 s"):

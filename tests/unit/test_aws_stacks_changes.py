@@ -20,7 +20,7 @@ def change(action: str, kind: str, replacement: str | None = None, *names: str) 
     return {"ResourceChange": found}
 
 
-def test_changes_are_described_with_the_dangerous_ones_first() -> None:
+def test_dangerous_changes_are_listed_first() -> None:
     page = {
         "Changes": [
             change("Add", "AWS::EC2::EIP"),
@@ -53,11 +53,11 @@ def test_changes_are_described_with_the_dangerous_ones_first() -> None:
         (change("Add", "AWS::EC2::VPC"), False),
     ],
 )
-def test_harmful_changes(found: dict[str, Any], harm: bool) -> None:
+def test_a_change_is_harmful_if_it_may_replace_or_remove_a_serving_resource(found: dict[str, Any], harm: bool) -> None:
     assert bool(harmful(read_changes([{"Changes": [found]}]))) is harm
 
 
-def test_a_change_in_json_has_the_contracts_keys() -> None:
+def test_a_change_in_json_has_the_documented_keys() -> None:
     (one,) = read_changes([{"Changes": [change("Modify", "AWS::EC2::VPC", "True", "CidrBlock")]}])
     assert one.action is Action.REPLACE
     assert one.to_json() == {
@@ -69,7 +69,7 @@ def test_a_change_in_json_has_the_contracts_keys() -> None:
     }
 
 
-def test_states_that_serve_are_never_recreated() -> None:
+def test_a_stack_in_a_serving_state_is_never_recreated() -> None:
     serving = ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED"]
     assert StackStep.RECREATE not in {next_step(status) for status in serving}
     assert next_step("SOMETHING_NEW_IN_PROGRESS") is StackStep.AWAIT

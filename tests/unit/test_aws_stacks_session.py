@@ -42,7 +42,7 @@ pytestmark = pytest.mark.unit
         (error("Strange", "what"), CloudError, "Operation: what", "it continues"),
     ],
 )
-def test_each_error_says_who_must_act(
+def test_each_aws_error_becomes_an_error_that_says_who_must_act(
     raised: BotoCoreError | ClientError, kind: type[HitlessError], words: str, hint: str
 ) -> None:
     explained = explain(raised)
@@ -51,11 +51,11 @@ def test_each_error_says_who_must_act(
     assert hint in explained.hint
 
 
-def test_an_expired_token_is_not_repeated() -> None:
+def test_an_error_about_an_expired_token_does_not_show_the_token() -> None:
     assert "AKIA123" not in str(explain(error("ExpiredToken", "the token AKIA123 is old")).to_json())
 
 
-def test_other_errors_pass_unchanged() -> None:
+def test_errors_of_our_own_pass_unchanged() -> None:
     with pytest.raises(KeyError), aws_errors():
         raise KeyError("ours")
 
@@ -65,7 +65,7 @@ def test_a_region_that_does_not_exist_is_refused_before_any_call() -> None:
         connect("eu-nowhere-1", {})
 
 
-def test_a_throttled_call_is_repeated_and_those_after_it_come_slower() -> None:
+def test_throttled_calls_are_retried_at_a_lower_rate() -> None:
     assert retries({}) == {"mode": "adaptive", "total_max_attempts": 8}
     assert retries({"AWS_MAX_ATTEMPTS": "2"}) == {"mode": "adaptive", "total_max_attempts": 2}
     with pytest.raises(UsageError, match="AWS_MAX_ATTEMPTS: 'often'"):
@@ -83,11 +83,11 @@ def test_a_throttled_call_is_repeated_and_those_after_it_come_slower() -> None:
         ("Resource handler returned message: no such bucket", False),
     ],
 )
-def test_an_update_that_meets_another_one_is_known_by_cloudformations_words(said: str, busy: bool) -> None:
+def test_a_concurrent_stack_update_is_recognised_by_cloudformations_message(said: str, busy: bool) -> None:
     assert is_busy(said) is busy
 
 
-def test_a_subprocess_uses_the_sessions_credentials() -> None:
+def test_a_subprocess_gets_the_sessions_credentials() -> None:
     session = boto3.Session(aws_access_key_id="A", aws_secret_access_key="B", region_name="us-east-1")
     shell = {"PATH": "/bin", "AWS_PROFILE": "other", "AWS_SESSION_TOKEN": "old", "HITLESS_DEPLOY_ROLE_ARN": "arn:r"}
     environ = Aws("us-east-1", session=session).subprocess_environ(shell)

@@ -15,7 +15,7 @@ from tests.unit.release_support import STATE, packaged
 pytestmark = pytest.mark.unit
 
 
-def test_a_recorded_state_gives_its_template_and_names() -> None:
+def test_the_template_and_names_are_read_from_serverless_state_json() -> None:
     found = packaged()
     assert (found.service, found.stage, found.region) == ("worldclock", "prod", "eu-central-1")
     assert found.stack_name == "worldclock-prod"
@@ -23,7 +23,7 @@ def test_a_recorded_state_gives_its_template_and_names() -> None:
     assert found.template["Resources"]["ApiGatewayRestApi"]["Type"] == "AWS::ApiGateway::RestApi"
 
 
-def test_a_shared_object_is_found_in_its_second_place() -> None:
+def test_an_object_referred_to_twice_is_read_in_both_places() -> None:
     recorded = decode(STATE.read_text("utf-8"))
     service = recorded["service"]
     assert service["initialServerlessConfig"]["provider"] is service["provider"]
@@ -38,17 +38,17 @@ def test_a_shared_object_is_found_in_its_second_place() -> None:
         ('{"schema": {"$ref": "#/definitions/a"}}', {"schema": {"$ref": "#/definitions/a"}}),
     ],
 )
-def test_references_of_json_cycle_are_followed_and_others_are_left(text: str, expected: Any) -> None:
+def test_only_references_of_json_cycle_are_resolved(text: str, expected: Any) -> None:
     assert decode(text) == expected
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"service": {"service": "a", "provider": {}}}'])
-def test_a_state_of_another_form_is_refused(text: str) -> None:
+def test_a_state_of_unknown_form_is_refused(text: str) -> None:
     with pytest.raises(CloudError, match="has an unknown form"):
         read(text)
 
 
-def test_the_state_that_goes_to_aws_names_no_function_and_no_variable() -> None:
+def test_the_state_given_to_osls_for_deploying_has_no_functions_and_no_variables() -> None:
     state = deployable(
         service="a", stage="prod", region="eu-central-1", bucket="b", template={"Resources": {}}, role="arn:role",
         directory="serverless/a/prod/1",
@@ -76,7 +76,7 @@ resources:
 """
 
 
-def test_the_overlay_takes_one_artifact_for_all_and_leaves_everything_else_as_written() -> None:
+def test_the_overlay_sets_one_artifact_for_all_functions_and_changes_nothing_else() -> None:
     text = overlay_text(SERVICE, "/empty.zip")
     assert "!Ref 'Table'" in text or "!Ref Table" in text
     assert "08:30" in text

@@ -11,7 +11,7 @@ from hitless.aws.template import dump_template, load_template, parse_template
 pytestmark = pytest.mark.unit
 
 
-def test_short_tags_are_written_out() -> None:
+def test_short_form_tags_become_their_long_form() -> None:
     template = parse_template(
         """
         Conditions: {Both: !And [!Condition A, !Not [!Equals [!Ref B, '']]]}
@@ -32,11 +32,11 @@ def test_short_tags_are_written_out() -> None:
     }
 
 
-def test_a_policys_version_stays_text() -> None:
+def test_a_policys_version_is_read_as_text_not_as_a_date() -> None:
     assert parse_template("{Resources: {R: {Version: 2012-10-17}}}")["Resources"]["R"]["Version"] == "2012-10-17"
 
 
-def test_json_is_a_template_too() -> None:
+def test_a_template_may_be_json() -> None:
     assert parse_template(dump_template(load_template("core"), indent=2)) == load_template("core")
 
 
@@ -49,7 +49,7 @@ def test_a_malformed_template_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["core", "pipeline"])
-def test_our_templates_are_the_same_bytes_each_time_and_fit_into_a_call(name: str) -> None:
+def test_our_templates_are_reproducible_and_fit_into_an_api_call(name: str) -> None:
     text = dump_template(load_template(name))
     assert text == dump_template(load_template(name))
     assert len(text.encode()) < 51_200

@@ -129,7 +129,7 @@ def test_responses_that_api_gateway_turns_into_5xx_are_counted_and_passed_on(
     assert counted(capsys) == metrics
 
 
-def test_an_exception_stays_an_error_of_lambda(wrapped: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_of_the_handler_is_raised_to_lambda(wrapped: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         wrapped(raises).handler(event(), Context())
     assert counted(capsys) == []
@@ -149,7 +149,7 @@ def test_a_candidates_failed_request_is_answered_by_the_live_version(
     assert counted(capsys) == ["Shielded"]
 
 
-def test_the_live_version_gets_the_request_as_it_came(wrapped: Any) -> None:
+def test_the_live_version_gets_the_request_without_the_handlers_changes(wrapped: Any) -> None:
     def spoils(given: dict[str, Any], _: Any) -> Any:
         given.clear()
         raise RuntimeError
@@ -159,7 +159,7 @@ def test_the_live_version_gets_the_request_as_it_came(wrapped: Any) -> None:
     assert json.loads(live.asked[0]["Payload"])["resource"] == "/items/{id}"
 
 
-def test_a_handler_that_hangs_is_cut_off_in_time(
+def test_a_hanging_handler_is_interrupted_in_time_for_the_live_version(
     wrapped: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hangs(_: Any, __: Any) -> Any:
@@ -209,7 +209,7 @@ def test_only_idempotent_requests_are_shielded(
     [None, {"theirs": "1"}, {"hitlessShieldApi": "7:9"}, {"hitlessShieldApi": "8:9"}, {"hitlessShieldOther": "7:8"}],
     ids=["no shift", "no shield", "another candidate", "this one is live", "another function"],
 )
-def test_the_live_version_is_invoked_only_while_this_one_is_the_candidate(wrapped: Any, variables: Any) -> None:
+def test_the_live_version_is_invoked_only_while_this_version_is_the_candidate(wrapped: Any, variables: Any) -> None:
     live = FakeLambda()
     answer = wrapped(answers({"statusCode": 500}), live).handler(event(variables=variables), Context())
     assert (answer, live.asked) == ({"statusCode": 500}, [])
@@ -223,7 +223,9 @@ def test_if_the_live_version_fails_too_the_client_gets_the_candidates_failure(
     assert (answer, counted(capsys)) == ({"statusCode": 500}, ["Failed"])
 
 
-def test_a_way_that_is_closed_is_not_tried_with_each_request(wrapped: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_if_lambda_cannot_be_reached_it_is_not_tried_for_each_request(
+    wrapped: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     live = FakeLambda(ConnectionError("no way to Lambda"))
     module = wrapped(answers({"statusCode": 500}), live)
     for _ in range(3):
@@ -239,7 +241,7 @@ def test_a_request_without_time_left_is_not_shielded(wrapped: Any) -> None:
     assert live.asked == []
 
 
-def test_requests_of_our_own_are_neither_counted_nor_handed_over(
+def test_requests_sent_by_hitless_are_neither_counted_nor_shielded(
     wrapped: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     live = FakeLambda()
@@ -248,7 +250,7 @@ def test_requests_of_our_own_are_neither_counted_nor_handed_over(
     assert (counted(capsys), live.asked) == ([], [])
 
 
-def test_the_handler_does_not_see_the_shields_variables(wrapped: Any) -> None:
+def test_the_handler_does_not_get_the_shields_stage_variables(wrapped: Any) -> None:
     seen: list[Any] = []
 
     def looks(given: Any, _: Any) -> Any:
@@ -262,12 +264,14 @@ def test_the_handler_does_not_see_the_shields_variables(wrapped: Any) -> None:
 
 
 @pytest.mark.parametrize("other", ["text", {"Records": []}, {"httpMethod": "GET"}])
-def test_other_events_pass_through(wrapped: Any, capsys: pytest.CaptureFixture[str], other: Any) -> None:
+def test_events_other_than_http_requests_pass_through(
+    wrapped: Any, capsys: pytest.CaptureFixture[str], other: Any
+) -> None:
     assert wrapped(lambda given, _: given).handler(other, Context()) == other
     assert counted(capsys) == []
 
 
-def test_importing_a_handler_is_tried_again(
+def test_a_failed_import_of_the_handler_is_retried(
     wrapped: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = FakeLambda()
@@ -281,7 +285,7 @@ def test_importing_a_handler_is_tried_again(
     assert len(live.asked) == 1
 
 
-def test_the_wrapper_needs_nothing_but_the_standard_library() -> None:
+def test_the_wrapper_imports_only_the_standard_library() -> None:
     text = Path(str(hitless_wrapper.__file__)).read_text()
     imported = [
         line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))

@@ -49,25 +49,25 @@ def ran(states: dict[str, str], *, outcome: str = "live") -> Ran:
 STEPS = {"preparing": "00.400", "testing": "00.550", "shifting": "00.600"}
 
 
-def test_parse_wrk_reads_the_rate_and_the_99th_percentile() -> None:
+def test_the_rate_and_p99_are_read_from_wrks_output() -> None:
     load = parse_wrk(WRK)
     assert (load.requests_per_s, load.requests, load.p99_ms) == (11426.26, 34331, 6.61)
 
 
 @pytest.mark.parametrize(("shown", "p99_ms"), [("812.00us", 0.812), ("1.20s", 1200.0), ("2.00m", 120_000.0)])
-def test_wrk_gives_times_in_several_units(shown: str, p99_ms: float) -> None:
+def test_wrks_times_are_read_in_every_unit(shown: str, p99_ms: float) -> None:
     assert parse_wrk(WRK.replace("99%    6.61ms", f"99%  {shown}")).p99_ms == pytest.approx(p99_ms)
 
 
 @pytest.mark.parametrize(
     "trouble", ["  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 7\n"]
 )
-def test_a_run_of_wrk_with_a_failed_request_is_no_measurement(trouble: str) -> None:
+def test_a_run_of_wrk_with_a_failed_request_is_an_error(trouble: str) -> None:
     with pytest.raises(BenchmarkError, match=r"read 3|responses: 7"):
         parse_wrk(WRK.replace("Requests/sec", f"{trouble}Requests/sec"))
 
 
-def test_h2load_is_read_by_its_rate() -> None:
+def test_the_rate_is_read_from_h2loads_output() -> None:
     assert parse_h2load(H2LOAD).requests_per_s == 22357.33
 
 
@@ -80,7 +80,7 @@ def test_h2load_is_read_by_its_rate() -> None:
         ("67072 succeeded", "0 succeeded"),
     ],
 )
-def test_a_run_of_h2load_with_a_failed_request_is_no_measurement(right: str, wrong: str) -> None:
+def test_a_run_of_h2load_with_a_failed_request_is_an_error(right: str, wrong: str) -> None:
     assert right in H2LOAD
     with pytest.raises(BenchmarkError):
         parse_h2load(H2LOAD.replace(right, wrong))
@@ -95,12 +95,12 @@ def test_the_parts_of_a_deploy_add_up_to_the_whole() -> None:
     assert timing["pools"] == pytest.approx(0.15)
 
 
-def test_a_deploy_that_did_not_go_live_is_no_measurement() -> None:
+def test_timing_a_deploy_that_did_not_go_live_is_an_error() -> None:
     with pytest.raises(BenchmarkError, match="rolled_back: why"):
         timing_of(ran(STEPS, outcome="rolled_back"))
 
 
-def test_a_deploy_without_a_step_that_is_measured_names_it() -> None:
+def test_timing_a_deploy_with_a_missing_step_is_an_error_that_names_it() -> None:
     with pytest.raises(BenchmarkError, match="no testing"):
         timing_of(ran({state: at for state, at in STEPS.items() if state != "testing"}))
 
@@ -124,7 +124,7 @@ PUSHED: dict[str, Any] = {
 }
 
 
-def test_a_push_is_timed_to_the_step_that_moves_the_traffic_and_its_tests_are_told_apart() -> None:
+def test_a_pushs_timing_ends_when_traffic_moves_and_shows_the_tests_separately() -> None:
     began_at = instant({"at": "2025-11-25T01:00:00.000Z"})
     timing = pushed(PUSHED, began_at, began_at + 9)
     whole = {"beyond_tests": 4.0, "to_live": 8.0, "tests": 4.0, "push_to_end": 9.0}
@@ -132,12 +132,12 @@ def test_a_push_is_timed_to_the_step_that_moves_the_traffic_and_its_tests_are_to
 
 
 @pytest.mark.parametrize("wrong", [{"state": "failed"}, {"log": "tests began 1.0\n"}, {"steps": PUSHED["steps"][:3]}])
-def test_a_push_that_did_not_go_live_is_no_measurement(wrong: dict[str, Any]) -> None:
+def test_timing_a_push_that_did_not_go_live_is_an_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(BenchmarkError, match="run 7"):
         pushed({**PUSHED, **wrong}, 0.0, 9.0)
 
 
-def test_a_ratio_is_taken_round_by_round() -> None:
+def test_a_ratio_is_computed_round_by_round() -> None:
     ratio = Spread.of_ratios([10, 30, 8], [10, 15, 10])
     assert ratio.rounds == (1.0, 2.0, 0.8)
     assert (ratio.median, ratio.least, ratio.greatest) == (1.0, 0.8, 2.0)
@@ -145,7 +145,7 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert Spread.of([1234.5]).text(0) == "1,234"
 
 
-def test_a_ratio_needs_as_many_rounds_on_both_sides_and_none_of_zero() -> None:
+def test_a_ratio_needs_equally_many_rounds_and_no_zero() -> None:
     with pytest.raises(ValueError, match="shorter"):
         Spread.of_ratios([1, 2], [1])
     with pytest.raises(ValueError, match="ratio of 0"):
@@ -168,7 +168,7 @@ def test_the_median_decides_whether_a_goal_is_met() -> None:
     assert document["a"]["rounds"] == [0.4, 0.6, 0.9]
 
 
-def test_descendants_are_found_over_generations_and_nobody_else() -> None:
+def test_all_descendants_of_a_process_and_no_others_are_found() -> None:
     assert set(descendants([10], {10: 1, 11: 10, 12: 11, 20: 1, 21: 20})) == {10, 11, 12}
 
 
@@ -177,12 +177,12 @@ def test_memory_and_cpu_time_are_parsed_from_proc_files() -> None:
     assert cpu_ticks("7 (a) b (c) S 1 7 7 0 -1 0 0 0 0 0 30 12 5 3 20 0") == 50
 
 
-def test_a_further_worker_costs_what_the_whole_grew_by() -> None:
+def test_a_further_workers_memory_is_the_average_growth_per_worker() -> None:
     few = [Process(1, "zygote", 10.0, 0)]
     many = [Process(1, "zygote", 4.0, 0), Process(2, "worker", 6.0 + 3.0 * (MANY - FEW), 0)]
     assert further_mib(many, few) == pytest.approx(3.0)
 
 
-def test_cpu_at_rest_counts_what_was_spent_between_the_readings() -> None:
+def test_idle_cpu_is_the_processor_time_between_two_readings() -> None:
     before, after = [Process(1, "a", 1, 5.0)], [Process(1, "a", 1, 5.1), Process(2, "b", 1, 0.2)]
     assert cpu_percent(before, after, 10.0) == pytest.approx({1: 1.0, 2: 2.0})

@@ -54,7 +54,7 @@ def test_a_bar_is_as_long_as_its_median_and_the_whisker_reaches_its_extremes() -
     assert room == pytest.approx((100 - 50) / 60, rel=0.01)
 
 
-def test_bars_that_differ_by_more_than_thirty_times_stand_on_a_logarithmic_axis_and_zero_stays_the_shortest() -> None:
+def test_bars_that_differ_by_a_factor_over_30_get_a_logarithmic_axis() -> None:
     svg = bars("Failed", [figure("none", 0), figure("few", 4), figure("many", 100_000)])
     none, few, many = widths(svg)
     assert none < few < many < few * 20
@@ -62,7 +62,7 @@ def test_bars_that_differ_by_more_than_thirty_times_stand_on_a_logarithmic_axis_
     assert "logarithmic" not in bars("Rates", [figure("a", 10), figure("b", 20)])
 
 
-def test_several_plots_in_one_file_do_not_overlap_and_bring_both_colour_schemes() -> None:
+def test_several_plots_in_one_file_do_not_overlap_and_have_both_colour_schemes() -> None:
     plots = [bars("Rates", [figure("a", 1), figure("b", 2)]), bars("More", [figure("c", 1)])]
     tree = ET.fromstring(stacked(plots))
     first, second = tree.findall(f"{SVG}svg")
@@ -71,19 +71,19 @@ def test_several_plots_in_one_file_do_not_overlap_and_bring_both_colour_schemes(
     assert "prefers-color-scheme: dark" in (tree.findtext(f"{SVG}style") or "")
 
 
-def test_the_first_line_says_what_hitless_lost_and_what_its_peers_did() -> None:
+def test_the_headline_counts_the_requests_lost_by_hitless_and_its_peers() -> None:
     counts = {one.key: 10 * place for place, one in enumerate(PEERS, start=1)}
     assert headline([charted({**counts, HITLESS.key: 3})]).startswith("3 requests lost by hitless")
     assert headline([charted({**counts, HITLESS.key: 0})]).endswith("10 to 40 by its peers")
 
 
-def test_without_the_comparison_the_first_line_counts_the_goals() -> None:
+def test_without_a_comparison_the_headline_counts_the_goals_met() -> None:
     goal = Goal(Bound.AT_MOST, 1)
     figures = tuple(Figure(str(n), str(n), "s", Spread.of([n]), goal=goal) for n in (0, 1, 2))
     assert headline([Section("deploy", "how", figures)]) == "2 of 3 goals met"
 
 
-def test_the_page_names_every_contender_with_its_way_and_takes_nothing_from_elsewhere() -> None:
+def test_the_page_describes_every_contender_and_loads_nothing() -> None:
     machine = {
         "cores_used": 2, "cores": 2, "load_average_1min": 0, "system": "x", "python": "3", "haproxy": "h", "nginx": "n",
         "peers": {"granian": "9.9"},

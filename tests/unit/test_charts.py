@@ -17,7 +17,7 @@ def test_an_element_escapes_its_text_title_and_attributes() -> None:
     assert element("line", x1=0.0) == '<line x1="0.0"/>'
 
 
-def test_the_axes_place_values_between_their_edges() -> None:
+def test_axes_place_values_between_their_edges() -> None:
     axes = Axes(span=10, most=100)
     assert (axes.x(0), axes.x(10), axes.x(11)) == (axes.left, axes.end, axes.end)
     assert (axes.y(0), axes.y(100)) == (axes.floor, axes.top)
@@ -39,18 +39,18 @@ def test_a_chart_is_well_formed_and_its_columns_are_at_least_two_pixels_wide() -
     assert [label.text for label in chart.iter("text")][:3] == ["0", "4", "0 s"]
 
 
-def test_steps_have_both_corners_of_each_column() -> None:
+def test_a_step_line_has_both_corners_of_each_column() -> None:
     axes = Axes(span=10, most=4)
     assert points(axes.steps([(0, 5, 4), (5, 10, 0)])) == "64.0,28.0 582.0,28.0 582.0,252.0 1100.0,252.0"
 
 
 @pytest.mark.parametrize(("least", "step"), [(1, 1), (1.1, 2), (0.03, 0.05), (7, 10), (400, 500)])
-def test_a_step_is_a_round_number(least: float, step: float) -> None:
+def test_an_axis_step_is_a_round_number(least: float, step: float) -> None:
     assert round_step(least) == pytest.approx(step)
 
 
 @pytest.mark.parametrize(("at_s", "said"), [(0.5, "0.5 s"), (119, "119 s"), (125, "2:05"), (3725, "1:02:05")])
-def test_the_clock_is_short(at_s: float, said: str) -> None:
+def test_times_on_an_axis_are_short(at_s: float, said: str) -> None:
     assert clock(at_s) == said
 
 

@@ -58,7 +58,7 @@ def world_of(**alarms: object) -> World:
 
 
 @pytest.mark.parametrize("nth", [1, 5])
-def test_an_alarm_of_the_new_version_takes_all_traffic_back_after_it_came_at_once(nth: int) -> None:
+def test_an_alarm_of_the_new_version_after_an_all_at_once_shift_rolls_back(nth: int) -> None:
     world = world_of(guard_s=60)
     alarm = own_alarm(world)
     world.at = Ringing(world, alarm, "look at alarms", nth)
@@ -68,7 +68,7 @@ def test_an_alarm_of_the_new_version_takes_all_traffic_back_after_it_came_at_onc
     assert [step.state for step in result.steps][-2:] == ["guard", "ended"]
 
 
-def test_an_alarm_of_ones_own_takes_it_back_as_well() -> None:
+def test_a_users_own_alarm_rolls_back_a_release() -> None:
     world = world_of(guard_s=1, also=("disk", "queue"))
     world.at = Ringing(world, "queue", "look at alarms")
     result = shipped(world)
@@ -76,14 +76,14 @@ def test_an_alarm_of_ones_own_takes_it_back_as_well() -> None:
     assert world.serves() == "a"
 
 
-def test_an_alarm_that_rings_before_the_shift_is_not_watched() -> None:
+def test_a_users_alarm_that_is_active_before_the_shift_is_ignored() -> None:
     world = world_of(guard_s=60, also=("disk",))
     world.ringing.add("disk")
     assert shipped(world).outcome is Outcome.LIVE
     assert world.serves() == "b"
 
 
-def test_the_guard_lasts_whole_minutes_and_the_api_follows_after_it() -> None:
+def test_the_guard_lasts_whole_minutes_and_the_final_stack_update_follows_it() -> None:
     assert [guard_seconds(seconds) for seconds in (0, 1, 30, 60, 61)] == [0, 60, 60, 60, 120]
     world = world_of(guard_s=90)
     moments: list[str] = []
@@ -96,13 +96,13 @@ def test_the_guard_lasts_whole_minutes_and_the_api_follows_after_it() -> None:
 
 
 @pytest.mark.parametrize(("guard_s", "strategy"), [(0, "AllAtOnce"), (60, "Canary10Percent5Minutes")])
-def test_there_is_no_guard_if_it_is_off_or_after_a_bake(guard_s: int, strategy: str) -> None:
+def test_a_release_has_no_guard_if_it_is_off_or_after_a_bake(guard_s: int, strategy: str) -> None:
     world = world_of(guard_s=guard_s)
     result = shipped(world, strategy)
     assert "guard" not in [step.state for step in result.steps]
 
 
-def test_a_release_that_is_aborted_while_it_is_watched_goes_back() -> None:
+def test_an_abort_during_the_guard_rolls_back_the_release() -> None:
     world = world_of(guard_s=60)
 
     def stop(_: int, moment: str) -> None:
@@ -117,7 +117,7 @@ def test_a_release_that_is_aborted_while_it_is_watched_goes_back() -> None:
     assert world.moments.count("look at alarms") == 1, "it does not wait for the minute's end"
 
 
-def test_a_composite_alarm_is_kept_from_codedeploy_and_ends_a_shift() -> None:
+def test_a_composite_alarm_is_not_given_to_codedeploy_but_ends_a_shift() -> None:
     world = world_of(also=("disk", "all"))
     world.composite.add("all")
     world.at = Ringing(world, "all", "look at a deployment")

@@ -81,7 +81,7 @@ def check_well(world: World, letter: str, release: int, met_at: str = "") -> Non
     [((), Killed()), (("a",), EndpointConnectionError(endpoint_url="https://aws")), (("a", "b"), Killed())],
     ids=["the first is killed", "the second loses the network", "the third is killed"],
 )
-def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
+def test_a_deploy_interrupted_at_any_call_is_finished_by_the_same_command(
     before: tuple[str, ...], error: BaseException
 ) -> None:
     calls = moments_of(lambda world: world.deploy("c"), *before)
@@ -99,7 +99,7 @@ def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
         assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
 
 
-def test_only_the_live_version_is_provisioned_after_a_deploy_was_cut_off() -> None:
+def test_only_the_live_version_is_provisioned_after_an_interrupted_deploy() -> None:
     live = World(provisioned=3, max_provisioned=9)
     assert live.deploy("a").outcome is Outcome.LIVE
     live.moments.clear()
@@ -118,7 +118,7 @@ def test_only_the_live_version_is_provisioned_after_a_deploy_was_cut_off() -> No
         assert world.scaled == {meta: (3, 9, 70)}, f"cut off at {calls[moment - 1]}"
 
 
-def test_provisioned_concurrency_follows_a_rollback_that_was_cut_off() -> None:
+def test_provisioned_concurrency_matches_the_live_version_after_an_interrupted_rollback() -> None:
     live = World(provisioned=3, max_provisioned=9)
     assert [live.deploy(letter).outcome for letter in "ab"] == [Outcome.LIVE] * 2
     live.moments.clear()
@@ -135,7 +135,7 @@ def test_provisioned_concurrency_follows_a_rollback_that_was_cut_off() -> None:
         assert world.ready == {("worldclock-prod-meta", "1"): 3}, f"cut off at {calls[moment - 1]}"
 
 
-def test_a_deploy_that_was_cut_off_gives_way_to_another_one() -> None:
+def test_another_deploy_can_follow_an_interrupted_one() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     for moment in distinct(calls):
         world = live_world("a")
@@ -161,7 +161,7 @@ def meet(world: World, moment: int, act: Callable[[World], object]) -> list[obje
     return happened
 
 
-def test_of_two_deploys_at_once_the_newer_one_wins_and_the_older_one_ends_as_superseded() -> None:
+def test_the_newer_of_two_concurrent_deploys_wins_and_the_older_ends_as_superseded() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     ends = set()
     for moment in distinct(calls):
@@ -188,7 +188,7 @@ def test_of_two_deploys_at_once_the_newer_one_wins_and_the_older_one_ends_as_sup
     assert {Outcome.SUPERSEDED, Outcome.LIVE} <= ends
 
 
-def test_a_deploy_moves_no_traffic_once_a_newer_one_has_but_taken_its_number() -> None:
+def test_a_deploy_moves_no_traffic_once_a_newer_deploy_has_taken_a_number() -> None:
     world = live_world("a")
 
     def at(number: int, name: str) -> None:
@@ -203,7 +203,7 @@ def test_a_deploy_moves_no_traffic_once_a_newer_one_has_but_taken_its_number() -
     assert (world.serves(), world.deployments) == ("a", {})
 
 
-def test_one_of_two_deploys_of_the_same_content_continues() -> None:
+def test_one_of_two_concurrent_deploys_of_the_same_content_continues() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     for moment in distinct(calls):
         if calls[moment - 1] == "update the stack":
@@ -220,7 +220,7 @@ def test_one_of_two_deploys_of_the_same_content_continues() -> None:
         check_well(world, "b", second.release, calls[moment - 1])
 
 
-def test_a_deploy_whose_release_another_process_carries_on_touches_nothing_more() -> None:
+def test_a_deploy_changes_nothing_after_another_process_has_taken_over_its_release() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     world = live_world("a")
 
@@ -237,7 +237,7 @@ def test_a_deploy_whose_release_another_process_carries_on_touches_nothing_more(
     assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
 
 
-def test_a_rollback_in_the_midst_of_a_deploy_wins_and_the_deploy_touches_nothing_more() -> None:
+def test_a_rollback_during_a_deploy_wins_and_the_deploy_changes_nothing_more() -> None:
     calls = moments_of(lambda world: world.deploy("c"), "a", "b")
     for moment in distinct(calls):
         if calls[moment - 1] == "update the stack":
@@ -257,7 +257,7 @@ def test_a_rollback_in_the_midst_of_a_deploy_wins_and_the_deploy_touches_nothing
         assert world.records.unfinished() is None, where
 
 
-def test_a_rollback_that_ends_at_any_call_is_finished_by_the_same_command() -> None:
+def test_a_rollback_interrupted_at_any_call_is_finished_by_the_same_command() -> None:
     calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
     for moment in distinct(calls):
         world = live_world("a", "b")
@@ -269,7 +269,7 @@ def test_a_rollback_that_ends_at_any_call_is_finished_by_the_same_command() -> N
         check_well(world, "a", 1)
 
 
-def test_a_fix_that_fails_after_a_rollback_was_cut_off_does_not_bring_the_bad_release_back() -> None:
+def test_a_failed_deploy_after_an_interrupted_rollback_does_not_restore_the_bad_release() -> None:
     calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
     world = live_world("a", "b")
     stop_at(world, calls.index("observe the stack", calls.index("point an alias")) + 1, Killed())
@@ -288,7 +288,7 @@ def test_a_fix_that_fails_after_a_rollback_was_cut_off_does_not_bring_the_bad_re
     assert world.serves() == "a"
 
 
-def test_an_abort_in_the_midst_of_a_deploy_leaves_the_live_release() -> None:
+def test_an_abort_during_a_deploy_keeps_the_live_release() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     begun = calls.index("write releases/prod/2.template.json") + 2
     ended = len(calls) - calls[::-1].index("update the stack")
@@ -301,7 +301,7 @@ def test_an_abort_in_the_midst_of_a_deploy_leaves_the_live_release() -> None:
         assert world.records.require(2).outcome == "aborted"
 
 
-def test_hooks_are_invoked_at_each_shift_and_get_no_traffic() -> None:
+def test_codedeploy_invokes_the_hooks_at_each_shift_but_not_at_a_first_release() -> None:
     world = World(hooks=Hooks(pre_traffic="meta"))
     world.deploy("a")
     assert world.asked == [], "a first release has nothing to shift from"
@@ -310,7 +310,7 @@ def test_hooks_are_invoked_at_each_shift_and_get_no_traffic() -> None:
     check_well(world, "b", 2)
 
 
-def test_provisioned_concurrency_is_ready_on_the_new_version_before_the_shift_and_on_no_other_after_it() -> None:
+def test_provisioned_concurrency_is_ready_before_the_shift_and_then_only_on_the_new_version() -> None:
     world = World(provisioned=3)
     assert world.deploy("a").outcome is Outcome.LIVE
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
@@ -326,7 +326,7 @@ def test_provisioned_concurrency_is_ready_on_the_new_version_before_the_shift_an
     assert world.ready == {}
 
 
-def test_a_failed_candidate_loses_its_provisioned_concurrency_and_the_live_version_keeps_it() -> None:
+def test_a_failed_candidate_loses_its_provisioned_concurrency_but_the_live_version_does_not() -> None:
     world = World(provisioned=3)
     assert world.deploy("a").outcome is Outcome.LIVE
     for wanted in (5, 0):

@@ -64,7 +64,7 @@ def series(**candidate: Minute) -> dict[tuple[str, str], dict[datetime, Minute]]
 BAKED = series(m1=Minute(30, 0, 0, 12.0), m2=Minute(30, 1, 2, 16.0), m3=Minute(3, 3, 0), m4=Minute(200, 0, 0))
 
 
-def test_both_sides_are_summed_and_a_function_that_did_not_change_is_the_live_ones() -> None:
+def test_requests_are_summed_per_release_and_an_unchanged_function_counts_as_live() -> None:
     receipt = receipt_of(rollout(), BAKED, None, LATE)
     assert receipt["candidate"]["functions"]["zones"]["requests"] == receipt["candidate"]["requests"] == 263
     assert (receipt["candidate"]["failed"], receipt["candidate"]["shielded"]) == (4, 2)
@@ -75,7 +75,7 @@ def test_both_sides_are_summed_and_a_function_that_did_not_change_is_the_live_on
     assert receipt_of(rollout(live={}), BAKED, None, LATE)["live"] is None
 
 
-def test_a_minute_belongs_to_the_weight_that_stood_through_most_of_it() -> None:
+def test_a_minutes_requests_count_for_the_weight_that_lasted_longest_in_it() -> None:
     weights = receipt_of(rollout(), BAKED, None, LATE)["weights"]
     asked = [(each["asked_percent"], each["candidate"]["requests"], each["got_percent"]) for each in weights]
     assert asked == [(0, 0, 0.0), (10, 63, round(6300 / 633, 2)), (100, 200, round(20000 / 300, 2))]
@@ -87,14 +87,14 @@ def test_a_minute_belongs_to_the_weight_that_stood_through_most_of_it() -> None:
     ]
 
 
-def test_points_are_sums_at_the_end_of_each_minute() -> None:
+def test_each_point_is_the_sum_up_to_the_end_of_a_minute() -> None:
     points = receipt_of(rollout(), BAKED, None, LATE)["points"]
     assert points[0]["candidate"] == {"requests": 0, "failed": 0, "shielded": 0}
     assert points[-1]["candidate"] == {"requests": 263, "failed": 4, "shielded": 2}
     assert [point["at"][14:16] for point in points] == ["00", "01", "02", "03", "04", "05"]
 
 
-def test_the_alarms_are_read_as_cloudwatch_reads_them() -> None:
+def test_a_receipts_alarm_readings_follow_cloudwatchs_rules() -> None:
     alarms = receipt_of(rollout(), BAKED, None, LATE)["alarms"]
     assert alarms["verdicts"] == {"ok": 2, "alarm": 1, "not_enough_data": 1}
     assert [reading["verdict"] for reading in alarms["readings"]] == ["ok", "alarm", "not_enough_data", "ok"]
@@ -109,7 +109,7 @@ def test_the_alarms_are_read_as_cloudwatch_reads_them() -> None:
     assert rings["sentence"].endswith("p99 16 ms, alarm above 15 ms")
 
 
-def test_a_rollout_without_a_bake_read_no_alarm() -> None:
+def test_a_rollout_without_a_bake_has_no_alarm_readings() -> None:
     alarms = receipt_of(rollout(weights=[(at(0.2), 0), (at(1), 100)]), BAKED, None, LATE)["alarms"]
     assert alarms == {"verdicts": {}, "readings": [], "worst": {}}
 
@@ -128,7 +128,7 @@ def test_a_rollout_without_a_bake_read_no_alarm() -> None:
     ],
     ids=["too early", "the gateway's own", "not wrapped"],
 )
-def test_a_receipt_names_what_may_be_missing(
+def test_an_incomplete_receipt_says_which_figures_may_be_missing(
     changed: dict[str, Any], clients: ClientCounts | None, now: datetime, says: str
 ) -> None:
     receipt = receipt_of(rollout(**changed), BAKED, clients, now)
@@ -213,7 +213,7 @@ RELEASE = {"release": 8, "stage": "prod", "live": True}
 
 
 @pytest.mark.parametrize("denies", [False, True], ids=["writes", "only reads"])
-def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None:
+def test_a_receipt_that_was_made_too_early_is_made_again_once(denies: bool) -> None:
     bucket, cloudwatch, clock = InMemoryBucket(), Late(), Clock(at(5.6))
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     first = rollouts.add(ENDED, rollout(api=API), verb="deploy", previous=7, duration_s=324.0)
@@ -228,7 +228,7 @@ def test_an_early_receipt_is_made_again_once_and_then_kept(denies: bool) -> None
     assert cloudwatch.asked == (3 if denies else 2)
 
 
-def test_text_and_page_show_it_as_they_show_the_engines() -> None:
+def test_a_receipt_of_aws_is_shown_like_one_of_the_engine() -> None:
     bucket, cloudwatch, clock = InMemoryBucket(), Late(BAKED), Clock(LATE)
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     hooks = [HookEnd("2026-11-24T12:00:30.000Z", "BeforeAllowTraffic of s-prod-zones", "Succeeded")]

@@ -64,7 +64,7 @@ def kill_in(world: World, act: Callable[[World], object], moment: int) -> None:
     world.at = None
 
 
-def test_a_stage_that_is_well_needs_nothing_and_looking_at_it_changes_nothing() -> None:
+def test_repair_of_a_healthy_stage_finds_nothing_and_changes_nothing() -> None:
     world = live_world("a", "b")
     check_nothing_amiss(world)
     changing = ("write", "point", "update", "start", "stop", "move", "map", "upload", "provision", "drop", "set")
@@ -72,7 +72,7 @@ def test_a_stage_that_is_well_needs_nothing_and_looking_at_it_changes_nothing() 
 
 
 @pytest.mark.parametrize("before", [(), ("a", "b")], ids=["the first", "the third"])
-def test_a_deploy_that_died_at_any_call_is_taken_back_and_the_next_one_ships(before: tuple[str, ...]) -> None:
+def test_repair_undoes_a_deploy_that_died_at_any_call_and_the_next_one_ships(before: tuple[str, ...]) -> None:
     calls = moments_of(lambda world: world.deploy("c"), *before)
     for moment in distinct(calls):
         world = live_world(*before)
@@ -89,7 +89,7 @@ def test_a_deploy_that_died_at_any_call_is_taken_back_and_the_next_one_ships(bef
         check_well(world, "c", again.release)
 
 
-def test_a_repair_that_died_at_any_call_is_finished_by_the_next_one() -> None:
+def test_a_repair_that_died_at_any_call_is_finished_by_the_next() -> None:
     deploy = moments_of(lambda world: world.deploy("c"), "a", "b")
     begun = [deploy.index(name) + 1 for name in ("look at a deployment", "the stack is updated")]
     for at in begun:
@@ -111,7 +111,7 @@ def test_a_repair_that_died_at_any_call_is_finished_by_the_next_one() -> None:
             check_well(world, "b", 2)
 
 
-def test_a_deploy_that_is_under_way_is_taken_over_and_ends_as_superseded() -> None:
+def test_a_repair_takes_over_a_running_deploy_which_ends_as_superseded() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     ends = set()
     for moment in distinct(calls):
@@ -134,7 +134,7 @@ def test_a_deploy_that_is_under_way_is_taken_over_and_ends_as_superseded() -> No
     assert {Outcome.LIVE, Outcome.SUPERSEDED} <= ends
 
 
-def test_a_deploy_whose_repair_died_as_well_touches_nothing_more() -> None:
+def test_a_deploy_changes_nothing_after_a_repair_took_over_even_if_the_repair_died() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     world = live_world("a")
 
@@ -159,7 +159,7 @@ def test_a_deploy_whose_repair_died_as_well_touches_nothing_more() -> None:
     check_well(world, "a", 1)
 
 
-def test_a_repair_that_a_deploy_meets_at_any_call_does_nothing_more() -> None:
+def test_a_repair_changes_nothing_after_a_deploy_has_begun() -> None:
     def drifted() -> World:
         world = live_world("a", "b")
         for name in ("worldclock-prod-meta", "worldclock-prod-convert"):
@@ -186,7 +186,7 @@ def test_a_repair_that_a_deploy_meets_at_any_call_does_nothing_more() -> None:
     assert stopped > 2
 
 
-def test_a_release_is_not_recorded_as_ended_while_its_traffic_could_not_be_put_back() -> None:
+def test_repair_does_not_end_a_release_until_its_traffic_was_moved_back() -> None:
     world = live_world("a")
     calls = moments_of(lambda world: world.deploy("b"), "a")
     ended = len(calls) - calls[::-1].index("update the stack")
@@ -207,7 +207,7 @@ def test_a_release_is_not_recorded_as_ended_while_its_traffic_could_not_be_put_b
     check_well(world, "a", 1)
 
 
-def test_a_dead_rollback_is_finished_and_an_alias_moved_by_hand_goes_back() -> None:
+def test_repair_finishes_a_dead_rollback_and_resets_an_alias_that_was_moved_by_hand() -> None:
     calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
     finished = 0
     for moment in distinct(calls):
@@ -228,7 +228,7 @@ def test_a_dead_rollback_is_finished_and_an_alias_moved_by_hand_goes_back() -> N
     check_well(world, "b", 2)
 
 
-def test_a_rollback_that_died_is_not_taken_for_an_earlier_one_the_other_way() -> None:
+def test_a_dead_rollback_is_not_mistaken_for_an_earlier_rollback_in_the_other_direction() -> None:
     live = live_world("a", "b")
     rollback(live.cloud(), 1)
     rollback(live.cloud(), 2)
@@ -247,7 +247,7 @@ def test_a_rollback_that_died_is_not_taken_for_an_earlier_one_the_other_way() ->
         assert amiss(repeated) == [], calls[moment - 1]
 
 
-def test_after_a_rollback_back_and_forth_no_rollback_is_taken_for_unfinished() -> None:
+def test_two_finished_rollbacks_in_opposite_directions_are_not_taken_for_unfinished() -> None:
     world = live_world("a", "b")
     rollback(world.cloud(), 1)
     rollback(world.cloud(), 2)
@@ -255,7 +255,7 @@ def test_after_a_rollback_back_and_forth_no_rollback_is_taken_for_unfinished() -
     check_well(world, "b", 2)
 
 
-def test_each_thing_that_drifted_is_named_and_put_back() -> None:
+def test_each_kind_of_drift_is_reported_and_undone() -> None:
     drifts: dict[str, Callable[[World], None]] = {
         "has weights": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("2", {"1": 0.1})}),
         "sends its traffic to version 1 100 %": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("1")}),
@@ -287,7 +287,7 @@ def test_lost_provisioned_concurrency_is_restored() -> None:
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
 
 
-def test_a_version_that_has_grown_within_its_bounds_is_well_and_one_beyond_them_is_not() -> None:
+def test_provisioned_concurrency_is_a_fault_only_outside_its_scaling_limits() -> None:
     world = World(provisioned=3, max_provisioned=20)
     world.deploy("a")
     world.ready["worldclock-prod-meta", "1"] = 12
@@ -296,7 +296,7 @@ def test_a_version_that_has_grown_within_its_bounds_is_well_and_one_beyond_them_
     assert amiss(world) == ["25 environments of version 1 are provisioned instead of 20"]
 
 
-def test_a_stuck_roll_back_continues_and_skips_a_resource_only_on_request() -> None:
+def test_a_stuck_stack_rollback_is_continued_and_skips_a_resource_only_on_request() -> None:
     world = live_world("a", "b")
     world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}
     assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
@@ -312,7 +312,7 @@ def test_a_stuck_roll_back_continues_and_skips_a_resource_only_on_request() -> N
     check_nothing_amiss(world)
 
 
-def test_an_artifact_that_is_gone_from_the_bucket_comes_from_lambda_or_is_left(tmp_path: Path) -> None:
+def test_a_missing_artifact_is_copied_back_from_lambda_if_lambda_still_has_it(tmp_path: Path) -> None:
     world = live_world("a", "b")
     world.lost |= {"a" * 64, "b" * 64}
     assert len(amiss(world)) == 4, "both functions of both releases"
@@ -352,7 +352,7 @@ def test_an_unsafe_rollback_is_refused_before_anything_changes() -> None:
     check_well(world, "b", 2)
 
 
-def test_status_shows_the_troubles_beside_all_that_it_showed_before() -> None:
+def test_status_lists_faults_in_addition_to_its_other_fields() -> None:
     world = live_world("a", "b")
     world.aliases["worldclock-prod-meta"] = AliasState("1")
     shown = status(world.cloud(), service="worldclock", stage="prod")
@@ -366,7 +366,7 @@ def test_status_shows_the_troubles_beside_all_that_it_showed_before() -> None:
     ]
 
 
-def test_a_permission_that_was_taken_away_is_named_with_the_command_that_gives_it_back() -> None:
+def test_a_removed_permission_is_reported_with_the_command_that_restores_it() -> None:
     world = live_world("a", "b")
     world.closed.add("worldclock-prod-meta")
     (left,) = fix(world).left
@@ -374,7 +374,7 @@ def test_a_permission_that_was_taken_away_is_named_with_the_command_that_gives_i
     assert left.fix.startswith("`aws lambda add-permission --function-name worldclock-prod-meta --qualifier live ")
 
 
-def test_a_domain_that_leads_elsewhere_is_led_back() -> None:
+def test_a_wrong_domain_mapping_is_corrected() -> None:
     world = live_world("a", "b")
     resources = world.stack.live.template["Resources"]
     mapping = {

@@ -26,11 +26,11 @@ def scaled(least: int = 3, most: int | None = 20) -> World:
     return world
 
 
-def test_the_first_version_has_the_bounds_of_the_release() -> None:
+def test_the_first_version_gets_the_scaling_limits_of_its_release() -> None:
     assert scaled().scaled == {(META, "1"): (3, 20, 70)}
 
 
-def test_the_next_version_starts_at_the_live_ones_size_and_gets_its_bounds_after_the_shift() -> None:
+def test_the_next_version_starts_at_the_live_size_and_gets_its_limits_after_the_shift() -> None:
     world = scaled()
     world.ready[META, "1"] = 11
     during: list[dict[tuple[str, str], Any]] = []
@@ -47,7 +47,7 @@ def test_the_next_version_starts_at_the_live_ones_size_and_gets_its_bounds_after
     assert world.ready == {(META, "2"): 11}
 
 
-def test_a_version_is_not_scaled_before_it_is_ready_and_no_more_before_it_is_taken_away() -> None:
+def test_scaling_starts_after_provisioning_and_stops_before_deprovisioning() -> None:
     world = scaled()
     world.moments.clear()
     world.deploy("b")
@@ -56,7 +56,7 @@ def test_a_version_is_not_scaled_before_it_is_ready_and_no_more_before_it_is_tak
     assert told[-2:] == ["scale no more", "provision no more"]
 
 
-def test_a_candidate_that_goes_back_is_scaled_no_more_and_the_live_version_is_as_before() -> None:
+def test_a_rolled_back_candidate_is_no_longer_scaled_and_the_live_version_is_unchanged() -> None:
     world = scaled()
 
     def fail(_: int, name: str) -> None:
@@ -70,7 +70,7 @@ def test_a_candidate_that_goes_back_is_scaled_no_more_and_the_live_version_is_as
     assert world.ready == {(META, "1"): 3}
 
 
-def test_new_bounds_alone_are_set_on_the_same_version_which_does_not_shrink() -> None:
+def test_a_release_with_only_new_limits_sets_them_on_the_live_version_without_shrinking_it() -> None:
     world = scaled()
     world.ready[META, "1"] = 9
     world.max_provisioned = 30
@@ -80,7 +80,7 @@ def test_new_bounds_alone_are_set_on_the_same_version_which_does_not_shrink() ->
     assert world.ready == {(META, "1"): 9}
 
 
-def test_the_version_that_stays_keeps_its_bounds_where_the_release_does_not_arrive() -> None:
+def test_the_previous_version_keeps_its_scaling_limits_if_the_release_fails() -> None:
     world = scaled()
     world.moments.clear()
 
@@ -93,7 +93,7 @@ def test_the_version_that_stays_keeps_its_bounds_where_the_release_does_not_arri
     assert world.scaled == {(META, "1"): (3, 20, 70)}
 
 
-def test_a_version_that_is_no_longer_scaled_has_its_fixed_number_again() -> None:
+def test_without_scaling_a_version_gets_its_fixed_number_of_environments_again() -> None:
     world = scaled()
     world.ready[META, "1"] = 9
     world.max_provisioned = None
@@ -101,7 +101,7 @@ def test_a_version_that_is_no_longer_scaled_has_its_fixed_number_again() -> None
     assert (world.scaled, world.ready) == ({}, {(META, "1"): 3})
 
 
-def test_a_rollback_takes_the_size_and_the_bounds_along() -> None:
+def test_after_a_rollback_the_version_has_the_current_size_and_limits() -> None:
     world = scaled()
     assert world.deploy("b").outcome is Outcome.LIVE
     world.ready[META, "2"] = 15
@@ -111,7 +111,7 @@ def test_a_rollback_takes_the_size_and_the_bounds_along() -> None:
 
 
 @pytest.mark.parametrize(("grown", "unreserved", "fits"), [(3, 103, True), (3, 102, False), (9, 108, False)])
-def test_a_release_that_the_account_has_no_room_for_is_refused_before_anything_changes(
+def test_a_release_beyond_the_accounts_concurrency_is_refused_before_anything_changes(
     grown: int, unreserved: int, fits: bool
 ) -> None:
     world = scaled()
@@ -140,7 +140,7 @@ class FakeClient:
         raise ClientError({"Error": {"Code": self._code, "Message": "no"}}, "DeregisterScalableTarget")
 
 
-def test_a_denied_call_names_the_core_stack_and_other_versions_stay() -> None:
+def test_a_denied_scaling_call_refers_to_bootstrap_and_a_missing_target_is_ignored() -> None:
     with pytest.raises(CloudError, match="scaling its provisioned concurrency was denied") as caught:
         Autoscaling(FakeClient("AccessDeniedException")).scale("f", "1", least=1, most=2, target_percent=70)
     assert "hitless aws bootstrap" in str(caught.value.hint)

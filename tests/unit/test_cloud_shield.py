@@ -70,7 +70,7 @@ class Fake:
         return Shield(cast(Any, self), cast(Any, self), self.said.append, self.wait)
 
 
-def test_the_shield_names_both_versions_and_allows_one_call_until_it_is_down() -> None:
+def test_the_candidate_may_invoke_the_live_version_only_while_the_shield_is_up() -> None:
     fake = Fake(held={"theirs": "1"})
     fake.shield.up(STAGE, MOVES)
     assert fake.held == {"theirs": "1", "hitlessShieldZones": "4:5", "hitlessShieldMeta": "4:5"}
@@ -91,7 +91,7 @@ def test_the_shield_of_a_deleted_function_is_removed_too() -> None:
 @pytest.mark.parametrize(
     ("what", "held"), [("set", {}), ("s-prod-zones", {"hitlessShieldMeta": "4:5"})], ids=["all", "one function"]
 )
-def test_without_the_permission_a_release_goes_on_unshielded_and_says_so(what: str, held: dict[str, str]) -> None:
+def test_without_the_permission_a_release_continues_unshielded_with_a_message(what: str, held: dict[str, str]) -> None:
     fake = Fake(refuses={what: refused("AccessDeniedException")})
     fake.shield.up(STAGE, MOVES)
     assert fake.held == held
@@ -118,7 +118,7 @@ class FakeGateway:
         return {"variables": self.left}
 
 
-def test_two_that_take_the_same_variables_away_both_succeed() -> None:
+def test_removing_a_stage_variable_that_is_already_gone_succeeds() -> None:
     ApiStages(FakeGateway({"theirs": "1"})).drop(STAGE, ["ours"])
     with pytest.raises(ClientError):
         ApiStages(FakeGateway({"ours": "1"})).drop(STAGE, ["ours"])
@@ -139,7 +139,7 @@ class FakeCodeDeploy:
         return {"deploymentId": "d-1"}
 
 
-def test_an_alarm_of_ones_own_that_rings_already_is_not_watched_and_all_others_are() -> None:
+def test_a_deployment_ignores_only_the_users_alarms_that_were_already_active() -> None:
     client = FakeCodeDeploy()
     codedeploy = CodeDeploy(client, "s-prod")
     codedeploy.start(MOVES[ZONES], configuration="c", description="d", hooks={}, ignoring=["disk"])
@@ -151,7 +151,7 @@ def test_an_alarm_of_ones_own_that_rings_already_is_not_watched_and_all_others_a
     assert "overrideAlarmConfiguration" not in client.created
 
 
-def test_ringing_alarms_are_found_and_a_missing_one_is_named() -> None:
+def test_active_alarms_are_found_and_a_missing_alarm_is_reported() -> None:
     traffic = Traffic(FakeCloudWatch())
     assert traffic.ringing(["disk", "queue"]) == ["disk"]
     assert traffic.ringing([]) == []
@@ -198,7 +198,7 @@ class FakeCloudWatch:
             yield {"MetricDataResults": [{"Id": query["Id"], "Values": values, "Timestamps": instants}]}
 
 
-def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute() -> None:
+def test_a_versions_total_failed_and_shielded_requests_are_read_per_minute() -> None:
     cloudwatch = FakeCloudWatch()
     versions = [("s-prod-zones", "12"), ("s-prod-meta", "3")]
     read = Traffic(cloudwatch).series(versions, ("live",), since=NOON, until=NOON)
@@ -212,7 +212,7 @@ def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute()
     assert Traffic(cloudwatch).series([], ("live",), since=NOON, until=NOON) == {}
 
 
-def test_requests_through_the_second_alias_are_added_except_for_the_wrappers_counts() -> None:
+def test_lambdas_counts_are_summed_over_aliases_but_the_wrappers_counts_are_not() -> None:
     cloudwatch = FakeCloudWatch()
     read = Traffic(cloudwatch).series([("s-prod-zones", "12")], ("live", "held"), since=NOON, until=NOON)
     assert list(read["s-prod-zones", "12"].values()) == [Minute(120, 4, 3, 12.5), Minute(80, 0, 4, 13)]

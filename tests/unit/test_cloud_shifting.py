@@ -34,7 +34,7 @@ def world_of(**given: Any) -> World:
     return world
 
 
-def test_a_function_that_gets_another_role_moves_at_once_after_those_that_the_strategy_moves() -> None:
+def test_a_function_with_a_new_role_shifts_at_once_after_the_gradual_shifts() -> None:
     world = world_of()
     result = world.deploy("b")
     assert (result.outcome, result.reason) == (Outcome.LIVE, None)
@@ -49,7 +49,7 @@ def test_a_function_that_gets_another_role_moves_at_once_after_those_that_the_st
     ]
 
 
-def test_an_alarm_that_rings_for_it_afterwards_takes_all_functions_back() -> None:
+def test_an_alarm_after_an_at_once_shift_moves_all_functions_back() -> None:
     world = world_of(alarms=AlarmSettings(guard_s=0, also=("disk",)))
     seen: list[str] = []
 
@@ -64,7 +64,7 @@ def test_an_alarm_that_rings_for_it_afterwards_takes_all_functions_back() -> Non
     assert world.serves() == "a"
 
 
-def test_it_is_announced_before_anything_changes() -> None:
+def test_a_shift_that_must_happen_at_once_is_announced_before_anything_changes() -> None:
     world = World()
     world.deploy("a")
     world.deploy("b")
@@ -96,13 +96,13 @@ class Versions:
         ({"Role": "r", "DeadLetterConfig": {"TargetArn": "q"}}, False),
     ],
 )
-def test_lambda_shares_traffic_between_versions_of_one_role_and_one_dead_letter_target(
+def test_versions_can_share_traffic_only_with_the_same_role_and_dead_letter_target(
     two: dict[str, Any], shares: bool
 ) -> None:
     assert Lambdas(Versions(v1={"Role": "r"}, v2=two)).may_share("f", "1", "2") is shares
 
 
-def test_codedeploy_moves_it_at_once_whatever_the_strategy() -> None:
+def test_an_at_once_move_uses_codedeploys_all_at_once_configuration() -> None:
     told: list[str] = []
 
     class Client:
@@ -152,7 +152,7 @@ def test_a_failure_after_a_release_is_live_moves_no_traffic_back() -> None:
     assert world.ready == {(META, "3"): 3}
 
 
-def test_an_update_that_may_arrive_yet_takes_no_traffic_back() -> None:
+def test_an_unfinished_stack_update_does_not_move_traffic_back() -> None:
     world = world_of()
     world.parted.clear()
     world.at = Fails("update the stack", StillAtWorkError("it still works", hint="repeat"), updates=1)
@@ -164,7 +164,7 @@ def test_an_update_that_may_arrive_yet_takes_no_traffic_back() -> None:
     assert world.deploy("b").outcome is Outcome.LIVE
 
 
-def test_an_abort_during_the_last_update_leaves_the_aliases_to_it() -> None:
+def test_an_abort_during_the_last_stack_update_does_not_move_the_aliases() -> None:
     world = world_of()
     world.parted.clear()
 
@@ -182,7 +182,7 @@ def test_an_abort_during_the_last_update_leaves_the_aliases_to_it() -> None:
     assert (world.serves(), world.stack.live.output("HitlessRelease")) == ("b", "2")
 
 
-def test_codedeploy_that_tells_nothing_of_hooks_fails_no_shift() -> None:
+def test_a_shift_succeeds_if_codedeploy_reports_nothing_about_hooks() -> None:
     class Client:
         def get_deployment_target(self, **_: Any) -> None:
             raise ClientError({"Error": {"Code": "DeploymentTargetDoesNotExistException"}}, "GetDeploymentTarget")
@@ -191,7 +191,7 @@ def test_codedeploy_that_tells_nothing_of_hooks_fails_no_shift() -> None:
 
 
 @pytest.mark.parametrize(("busy", "unreserved", "warmed"), [(0, 1000, 1), (8, 1000, 8), (90, 1000, 50), (8, 10, 1)])
-def test_no_more_environments_are_warmed_than_clients_can_spare(busy: int, unreserved: int, warmed: int) -> None:
+def test_warming_uses_only_concurrency_that_clients_do_not_need(busy: int, unreserved: int, warmed: int) -> None:
     world = world_of(busy=busy, unreserved=unreserved)
     world.parted.clear()
     assert world.deploy("b").outcome is Outcome.LIVE

@@ -81,7 +81,7 @@ def in_state(status: str, *ahead: str, **more: Any) -> Deployed:
          "UPDATE_ROLLBACK_COMPLETE"),
     ],
 )  # fmt: skip
-def test_before_a_release_the_stack_is_brought_to_where_it_can_be_updated(
+def test_before_a_release_the_stack_is_brought_into_an_updatable_state(
     status: str, ahead: tuple[str, ...], calls: list[str], left: str | None
 ) -> None:
     cf = in_state(status, *ahead)
@@ -92,7 +92,7 @@ def test_before_a_release_the_stack_is_brought_to_where_it_can_be_updated(
 
 @pytest.mark.parametrize("tags", [{}, {"hitless:service": "clock", "hitless:stage": "prod"}])
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
-def test_someone_elses_stack_is_refused_in_any_state_and_never_touched(status: str, tags: dict[str, str]) -> None:
+def test_another_services_stack_is_refused_in_any_state_and_never_changed(status: str, tags: dict[str, str]) -> None:
     cf = in_state(status, tags=tags)
     with pytest.raises(ConflictError, match=r"clock-dev (is not this service's|was not made by hitless)"):
         service_stack(cf, FakeOsls()).settle()
@@ -102,7 +102,7 @@ def test_someone_elses_stack_is_refused_in_any_state_and_never_touched(status: s
 @pytest.mark.parametrize(
     "end", ["UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "UPDATE_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED"]
 )
-def test_an_update_that_ends_in_a_failed_state_tells_its_first_cause(end: str) -> None:
+def test_a_failed_update_reports_its_first_cause(end: str) -> None:
     cf = in_state("UPDATE_COMPLETE")
 
     def fail() -> None:
@@ -115,7 +115,7 @@ def test_an_update_that_ends_in_a_failed_state_tells_its_first_cause(end: str) -
     assert failed.value.details["status"] == end
 
 
-def test_an_update_that_osls_lost_is_judged_by_the_stack() -> None:
+def test_if_osls_loses_its_connection_the_stacks_state_decides() -> None:
     cf = in_state("UPDATE_COMPLETE")
 
     def succeed() -> None:
@@ -132,7 +132,7 @@ def test_an_update_that_osls_lost_is_judged_by_the_stack() -> None:
         service_stack(cf, FakeOsls(another, "connect ECONNRESET")).update(TEMPLATE, before={})
 
 
-def test_an_update_that_timed_out_is_neither_successful_nor_failed() -> None:
+def test_an_update_that_times_out_is_reported_as_still_running() -> None:
     cf = in_state("UPDATE_COMPLETE")
 
     def go_on() -> None:
@@ -143,7 +143,7 @@ def test_an_update_that_timed_out_is_neither_successful_nor_failed() -> None:
         service_stack(cf, osls).update(TEMPLATE, before={})
 
 
-def test_osls_that_runs_out_of_time_is_no_failed_update(tmp_path: Path) -> None:
+def test_a_timeout_of_osls_is_not_a_failed_update(tmp_path: Path) -> None:
     class Late(Osls):
         def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> Any:
             raise CloudError("osls deploy took longer than 3600 s", hint="repeat")
@@ -153,7 +153,7 @@ def test_osls_that_runs_out_of_time_is_no_failed_update(tmp_path: Path) -> None:
     assert Late((), {}).deploy(tmp_path, state) == "osls deploy took longer than 3600 s"
 
 
-def test_an_update_that_meets_another_one_is_a_conflict_and_says_to_repeat() -> None:
+def test_a_concurrent_update_is_a_conflict_with_a_hint_to_repeat() -> None:
     cf = in_state("UPDATE_COMPLETE")
     words = "Stack:arn:…:stack/clock-dev/1 is in UPDATE_IN_PROGRESS state and can not be updated."
     with pytest.raises(ConflictError) as busy:
@@ -161,7 +161,7 @@ def test_an_update_that_meets_another_one_is_a_conflict_and_says_to_repeat() -> 
     assert "repeat the command" in busy.value.hint
 
 
-def test_a_stack_that_somebody_deletes_meanwhile_is_an_error_and_no_traceback() -> None:
+def test_a_stack_deleted_during_its_update_is_an_error_without_a_traceback() -> None:
     cf = in_state("UPDATE_COMPLETE")
     with pytest.raises(HitlessError, match="the update of clock-dev failed"):
         service_stack(cf, FakeOsls(lambda: cf.stacks.clear(), "Stack does not exist")).update(TEMPLATE, before={})

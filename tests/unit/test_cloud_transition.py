@@ -71,7 +71,7 @@ def test_a_deploy_holds_the_route_that_it_announces() -> None:
 
 
 @pytest.mark.parametrize("transition", [one for one in TRANSITIONS if not one.refused], ids=lambda one: one.name)
-def test_no_rollback_announces_what_only_a_deploy_does(transition: Transition) -> None:
+def test_a_rollback_announces_no_step_that_only_a_deploy_takes(transition: Transition) -> None:
     walk = Walk()
     walk.ship(transition.before)
     versions = dict(walk.aws.aliases)
@@ -82,7 +82,7 @@ def test_no_rollback_announces_what_only_a_deploy_does(transition: Transition) -
     assert not [note for note in back.notes for promise in PROMISES if promise in note]
 
 
-def test_a_plan_changes_neither_what_is_live_nor_what_is_wanted() -> None:
+def test_planning_changes_neither_the_live_nor_the_wanted_template() -> None:
     walk, (first, *_) = Walk(), TRANSITIONS
     walk.ship(first.before)
     wanted = desired(first.after.compiled(), first.after.release(2))
@@ -127,7 +127,7 @@ def is_whole(world: World, release: int, letter: str) -> None:
     assert (world.variables, world.permitted) == ({}, set())
 
 
-def test_a_deploy_that_aws_refuses_at_any_step_leaves_the_live_release_or_is_finished_by_the_next() -> None:
+def test_a_deploy_refused_by_aws_at_any_step_keeps_the_live_release_or_is_finished_by_the_next() -> None:
     calls = moments_of(lambda world: world.deploy("c"))
     writes = [at for at, name in enumerate(calls, 1) if name.startswith(WRITES)]
     assert len(writes) >= 25
@@ -151,7 +151,7 @@ def test_a_deploy_that_aws_refuses_at_any_step_leaves_the_live_release_or_is_fin
     assert Outcome.ROLLED_BACK in ends
 
 
-def test_a_rollback_that_aws_refuses_at_any_step_is_finished_by_the_same_command() -> None:
+def test_a_rollback_refused_by_aws_at_any_step_is_finished_by_the_same_command() -> None:
     calls = moments_of(lambda world: rollback(world.cloud(), 1))
     for moment in (at for at, name in enumerate(calls, 1) if name.startswith(WRITES)):
         world = failing_at(moment)
@@ -164,7 +164,7 @@ def test_a_rollback_that_aws_refuses_at_any_step_is_finished_by_the_same_command
         is_whole(world, 1, "a")
 
 
-def test_a_rollback_stops_if_somebody_updates_the_stack_before_it_does() -> None:
+def test_a_rollback_stops_if_the_stack_is_updated_by_somebody_else() -> None:
     world = copy.deepcopy(_live())
 
     def at(number: int, name: str) -> None:

@@ -75,7 +75,7 @@ def test_an_idle_pool_keeps_its_depth_and_its_sample() -> None:
     assert next_depth(pool, seen, DEEP) == (seen, DEEP)
 
 
-def test_the_first_busy_second_of_a_new_pool_decides() -> None:
+def test_the_first_busy_second_of_a_new_pool_decides_its_depth() -> None:
     assert next_depth(fake_pool(histogram((300, 50))), DepthSample(), 1)[1] == DEEP
     assert next_depth(fake_pool(histogram((300, 5_000))), DepthSample(), 4)[1] == SHALLOW
 
@@ -86,7 +86,7 @@ def test_few_requests_or_a_long_one_give_depth_1_without_reading_histograms() ->
     assert (few.asked, stuck.asked) == (0, 0)
 
 
-def test_only_the_last_second_counts_and_a_gap_changes_nothing() -> None:
+def test_only_the_last_second_decides_and_a_missing_sample_changes_nothing() -> None:
     pool = fake_pool(histogram((300, 90_000)))
     seen, depth = next_depth(pool, DepthSample(), 1)
     pool.done = histogram((300, 90_000), (1_000, 50))
@@ -96,7 +96,7 @@ def test_only_the_last_second_counts_and_a_gap_changes_nothing() -> None:
     assert (depth, seen.latency) == (SHALLOW, pool.done)
 
 
-def test_waits_are_summed_over_living_processes(tmp_path: Path) -> None:
+def test_processor_waits_are_summed_over_living_processes(tmp_path: Path) -> None:
     for pid, text in ((7, "900 4000000 10\n"), (8, "900 2000000 20\n"), (9, "unreadable\n")):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "schedstat").write_text(text)

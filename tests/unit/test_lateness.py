@@ -29,11 +29,11 @@ DUMP = [
         (["x" * 500], f"it wrote «{'x' * LONGEST_LINE}»"),
     ],
 )
-def test_the_last_output_and_position_are_reported(lines: list[str], said: str) -> None:
+def test_a_late_starts_last_output_and_position_are_reported(lines: list[str], said: str) -> None:
     assert last_seen(lines) == said
 
 
-def test_an_overloaded_machine_is_reported_too() -> None:
+def test_a_late_start_on_an_overloaded_machine_says_so() -> None:
     assert machine_is_busy(3.9, 2) == ""
     assert late_message("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
         "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine is overloaded"

@@ -16,7 +16,7 @@ HEAD = """\
 """
 
 
-def test_a_row_covers_its_field_of_its_request_where_it_tells_both_values_truly() -> None:
+def test_a_row_covers_its_field_of_its_request_only_while_both_values_match() -> None:
     (row,) = listed(f"text\n{HEAD}| `answer.status` | dots | `403` | in words | undocumented | so |\n\nmore | text |\n")
     assert (row.engine, row.aws) == ("403", None)
     assert row.covers(Difference("answer.status", "dots", "403", "200"))
@@ -25,7 +25,7 @@ def test_a_row_covers_its_field_of_its_request_where_it_tells_both_values_truly(
     assert not row.covers(Difference("answer.body", "dots", "403", "200"))
 
 
-def test_a_row_of_any_request_or_of_all_that_is_answered_covers_more() -> None:
+def test_a_row_may_cover_any_request_or_a_whole_response() -> None:
     one, all_of_it = listed(
         f"{HEAD}| `answer.headers.x` | any | `['1']` | absent | by design | so |\n"
         "| `answer.*` | dots | that | this | by design | so |\n"
@@ -44,12 +44,12 @@ def test_a_row_of_any_request_or_of_all_that_is_answered_covers_more() -> None:
         f"{HEAD}| `answer.status` | dots | `403` | by design | so |\n",
     ],
 )
-def test_a_table_that_is_not_well_formed_is_an_error(text: str) -> None:
+def test_a_malformed_table_is_an_error(text: str) -> None:
     with pytest.raises(AssertionError):
         listed(text)
 
 
-def test_each_field_that_only_one_home_has_or_that_is_not_the_same_is_a_difference() -> None:
+def test_a_missing_or_unequal_field_is_a_difference() -> None:
     asked = Asked("x", "GET", "/x")
     found = compare(asked, {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "4", "d": "5"})
     assert [(one.field, one.engine, one.aws) for one in found] == [

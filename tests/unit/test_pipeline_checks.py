@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
         ("feature beside", ["beside", "feature"], ()),
     ],
 )
-def test_a_commit_must_have_passed_or_merge_only_commits_that_have(
+def test_a_commit_must_be_tested_or_merge_only_tested_commits(
     passed: str, parents: list[str], expected: tuple[str, ...]
 ) -> None:
     assert untested_commits("old", "new", {"new": parents}, passed.split().__contains__) == expected

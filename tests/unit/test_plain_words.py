@@ -103,7 +103,7 @@ def test_a_plain_document_has_short_sentences_and_no_riddles(name: str) -> None:
     assert not [*phrases(kept), *long_sentences(kept)]
 
 
-def test_the_rules_find_what_they_are_for() -> None:
+def test_the_checks_detect_bad_phrases_and_long_sentences() -> None:
     assert list(phrases("The folder lacks a file.\nIt was mended.")) == [
         "line 1: 'lacks'; rather: is missing",
         "line 2: 'mended'; rather: fix",

@@ -20,7 +20,7 @@ def after(*looks: tuple[int, int, int | None]) -> int:
     return readers.reading[KEY]
 
 
-def test_requests_of_an_idle_worker_are_responses_being_read() -> None:
+def test_requests_at_an_idle_worker_count_as_responses_being_read() -> None:
     assert after((3, 16, 10), (3, 16, 12)) == 3
 
 
@@ -30,13 +30,13 @@ def test_one_sample_is_not_enough_because_a_request_may_be_on_its_way() -> None:
     assert after((2, 16, 10), (1, 16, 11)) == 1
 
 
-def test_a_busy_worker_keeps_its_number_up_to_its_requests() -> None:
+def test_a_busy_workers_count_of_readers_is_kept_up_to_its_requests() -> None:
     assert after((3, 16, 10), (3, 16, 11), (5, 19, None)) == 3
     assert after((3, 16, 10), (3, 16, 11), (2, 19, None)) == 2
     assert after((3, 16, 10), (3, 16, 11), (5, 19, None), (5, 19, 12)) == 3, "one measure after it was busy is none"
 
 
-def test_a_worker_with_all_places_taken_gets_twice_as_many() -> None:
+def test_a_worker_whose_places_are_all_taken_by_readers_gets_twice_as_many() -> None:
     assert after((1, 1, 10), (1, 1, 10)) == 2
     assert after((1, 1, 10), (1, 1, 10), (3, 3, 12), (3, 3, 12)) == 6
     assert after((1, 1, 10), (1, 1, 11)) == 1, "it served somebody in between: it is not starved"
@@ -48,5 +48,5 @@ def test_a_worker_that_hangs_while_idle_gets_no_more_places() -> None:
     assert after(*hangs) <= 2, "what it has ended bounds the responses that anybody reads"
 
 
-def test_gone_readers_are_forgotten() -> None:
+def test_readers_that_left_are_no_longer_counted() -> None:
     assert after((3, 16, 10), (3, 16, 11), (0, 19, 12), (0, 19, 12)) == 0

@@ -55,7 +55,7 @@ def test_the_live_release_s_requests_count_from_the_rollout_s_start() -> None:
     assert document["complete"]
 
 
-def test_an_interval_has_the_share_asked_for_and_the_share_got() -> None:
+def test_an_interval_shows_the_requested_and_the_actual_share() -> None:
     receipt = baked()
     receipt.add_weight(100, "00:10")
     receipt.add_counts(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")

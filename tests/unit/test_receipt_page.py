@@ -147,13 +147,13 @@ def test_the_page_has_the_headline_in_its_title_and_first_heading() -> None:
     assert "<h1>release 12: 0 of 8,000 requests failed</h1>" in render(shown(with_cost(failed=0)))
 
 
-def test_text_of_people_and_handlers_is_escaped() -> None:
+def test_text_from_people_and_handlers_is_escaped() -> None:
     for text in (render(shown()), str(summary(12, rolled_back()))):
         assert "<script" not in text
     assert render(shown()).count("&lt;script&gt;") == 2, "the message and the step's note"
 
 
-def test_text_of_people_has_no_control_characters_on_the_terminal() -> None:
+def test_text_from_people_is_printed_without_control_characters() -> None:
     assert "\x1b" not in in_full(shown()) + table([shown()])
 
 
@@ -183,7 +183,7 @@ def test_the_list_shows_what_each_release_cost() -> None:
     assert re.search(r"12 +rolled back +2 +8,000 +40 +32\.1 s.* m+…$", table([long])), "what is long is cut, no figure"
 
 
-def test_the_plot_shows_the_share_asked_for_and_the_share_got() -> None:
+def test_the_plot_shows_the_requested_and_the_actual_share() -> None:
     drawn = plot(rolled_back())
     assert drawn
     assert drawn.asked == "M0 100H3.12V90.00H96.88V100.00H100"
@@ -218,7 +218,7 @@ def test_a_plot_of_any_length_has_a_few_round_ticks(end_s: float) -> None:
     assert 2 <= len(drawn.ticks) <= 6
 
 
-def test_the_summary_is_a_part_of_another_page() -> None:
+def test_the_summary_can_be_embedded_in_another_page() -> None:
     part = str(summary(12, rolled_back()))
     assert part.strip().startswith('<details class="receipt">')
     assert "release 12: 2 of 8,000 requests failed" in part
@@ -226,7 +226,7 @@ def test_the_summary_is_a_part_of_another_page() -> None:
     assert "has no receipt" in str(summary(12, rolled_back(receipt=None)))
 
 
-def test_who_asked_is_shown_only_as_far_as_known() -> None:
+def test_the_person_who_asked_is_shown_as_far_as_known() -> None:
     assert who({"who": None}) == "the engine itself, or an unknown caller"
     assert who({"who": {"user": "root", "sudo_user": "ada"}}) == "root by sudo from ada"
 
@@ -234,5 +234,5 @@ def test_who_asked_is_shown_only_as_far_as_known() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.412, "0.41 s"), (31.24, "31.2 s"), (725, "12 min 5 s"), (7385, "2 h 3 min")]
 )
-def test_durations_are_for_people(seconds: float, said: str) -> None:
+def test_durations_are_shown_in_readable_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said

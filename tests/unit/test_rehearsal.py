@@ -53,11 +53,11 @@ def test_variation_within_a_release_is_not_a_difference() -> None:
     assert said(answers({"a": 1, "b": 1}, {"a": None}), answers({"a": None}, {"a": 3, "b": 2})) == []
 
 
-def test_a_field_that_became_optional_is_gone() -> None:
+def test_a_field_that_became_optional_counts_as_removed() -> None:
     assert said(answers({"a": 1}, {"a": 1}), answers({"a": 1}, {})) == [("a is gone", True)]
 
 
-def test_a_changed_status_and_a_lost_json_body_are_breaks() -> None:
+def test_a_changed_status_and_a_body_that_is_no_longer_json_are_breaking_changes() -> None:
     assert said(answers({}), answers({}, status=201)) == [("the status was 200, is 201", True)]
     assert said(answers({}), [SampledResponse.of(200, b"<html>")]) == [("the body was JSON, is not", True)]
     assert said([SampledResponse.of(200, b"plain")], [SampledResponse.of(200, b"text")]) == []
@@ -88,7 +88,7 @@ def measured(**options: Any) -> Measured:
         ({"failures": {"GET /a": 3}}, AlarmSettings(), "GET /a failed 9 times"),
     ],
 )
-def test_the_load_shows_leaks_locks_and_failures(
+def test_load_reveals_leaks_slowdowns_and_failures(
     options: dict[str, Any], alarms: AlarmSettings, objection: str | None
 ) -> None:
     rounds = [(measured(), measured(**options))] * judge.ROUNDS
@@ -96,12 +96,12 @@ def test_the_load_shows_leaks_locks_and_failures(
     assert (found == []) if objection is None else (objection in found[0])
 
 
-def test_faults_that_live_shares_are_no_objections() -> None:
+def test_faults_that_the_live_release_shares_are_not_problems() -> None:
     for options in ({"failures": {"GET /a": 9}}, {"growth_mb": 30.0}):
         assert judge.of_load([(measured(**options), measured(**options))], AlarmSettings()) == []
 
 
-def test_an_objection_needs_every_round() -> None:
+def test_a_problem_must_appear_in_every_round() -> None:
     well, leaks, slow = measured(), measured(growth_mb=6.0), measured(p99_ms=80.0)
     for bad in (leaks, slow):
         assert judge.in_doubt([(well, bad)], AlarmSettings())
@@ -113,7 +113,7 @@ def test_an_objection_needs_every_round() -> None:
             assert judge.of_load(rounds, AlarmSettings()) == []
 
 
-def test_slowness_in_some_rounds_is_not_an_objection_beside_a_leak() -> None:
+def test_slowness_in_only_some_rounds_is_not_reported_beside_a_leak() -> None:
     leaks, both = measured(growth_mb=6.0), measured(growth_mb=6.0, p99_ms=80.0)
     (said,) = judge.of_load([(measured(), both), (measured(), leaks), (measured(), both)], AlarmSettings())
     assert "leaks memory" in said
@@ -136,14 +136,14 @@ def test_a_cache_that_fills_is_not_a_leak() -> None:
         ({"unsent": 60, "failed": 60}, {}, "440 of 500 requests were sent to live's copy"),
     ],
 )
-def test_load_hardly_sent_or_lost_on_both_sides_is_a_doubt(
+def test_too_little_load_or_loss_by_both_releases_leaves_a_rehearsal_undecided(
     live: dict[str, Any], candidate: dict[str, Any], doubt: str | None
 ) -> None:
     found = judge.too_little(measured(**live), measured(**candidate))
     assert (found == "") if doubt is None else (doubt in found)
 
 
-def test_a_candidate_that_loses_far_more_requests_than_live_is_objected_to() -> None:
+def test_a_candidate_that_fails_far_more_requests_than_live_may_not_ship() -> None:
     live = measured(failed=2, failures={"GET /a": 1, "GET /b": 1})
     lost = measured(failed=300, failures={"GET /a": 150, "GET /b": 150})
     assert judge.of_load([(live, lost)], AlarmSettings()) == ["300 of 500 requests failed under load, live's 2 of 500"]
@@ -159,14 +159,14 @@ def test_a_candidate_that_loses_far_more_requests_than_live_is_objected_to() -> 
         ("rolled_back", {"requests": 200, "failed": 90}, False, True),
     ],
 )
-def test_an_alarm_that_live_would_also_trigger_is_a_doubt(
+def test_an_alarm_that_live_would_also_trigger_leaves_a_rehearsal_undecided(
     outcome: str, live: dict[str, int] | None, objects: bool, doubts: bool
 ) -> None:
     found = judge.of_rollout(outcome, "the alarm", SideCounts(**live) if live else None, AlarmSettings())
     assert tuple(map(bool, found)) == (objects, doubts)
 
 
-def test_few_responses_of_live_are_a_doubt() -> None:
+def test_too_few_responses_of_live_leave_a_rehearsal_undecided() -> None:
     assert judge.unheard(10, 4) == judge.unheard(0, 0) == ""
     doubt = judge.unheard(10, 5)
     assert "did not answer 5 of 10" in doubt
@@ -182,14 +182,14 @@ def test_few_responses_of_live_are_a_doubt() -> None:
     ]
 
 
-def test_a_round_of_slow_requests_is_lengthened() -> None:
+def test_a_round_with_slow_requests_lasts_longer() -> None:
     assert plan.long_enough_s(4.0, 100.0, 20) == 4.0
     assert plan.long_enough_s(4.0, 2.0, 20) == 15.0
     assert plan.long_enough_s(4.0, 0.1, 20) == plan.LONGEST_S
     assert plan.long_enough_s(90.0, 0.1, 20) == 90.0
 
 
-def test_rounds_are_added_up() -> None:
+def test_measurements_of_several_rounds_are_combined() -> None:
     first = measured(requests=100, failed=1, failures={"GET /a": 1}, p99_ms=9.0, growth_mb=1.0, memory_mb=40.0)
     later = measured(
         requests=50, failed=2, failures={"GET /a": 1, "GET /b": 1}, p99_ms=7.0, growth_mb=2.0, memory_mb=42.0
@@ -237,7 +237,7 @@ def test_a_strategy_keeps_its_weights_at_higher_speed(strategy: str, expected: s
         assert [weight for weight, _ in weights(faster)] == [weight for weight, _ in weights(parse(strategy))]
 
 
-def test_the_rate_suffices_for_the_alarms_and_does_not_overrun_live() -> None:
+def test_the_load_is_enough_for_the_alarms_and_not_too_much_for_live() -> None:
     assert plan.rate_for(parse("Canary10Percent5Seconds"), 20, 50) == pytest.approx(80)
     assert plan.rate_for(parse("Canary50Percent5Seconds"), 20, 50) == 50
     assert plan.bearable_rate(100, [cost("a", 0.001), cost("b", 0.002)], {"a": 2, "b": 2}) == 100
@@ -250,7 +250,7 @@ def cost(function: str, took_s: float, weight: int = 1) -> plan.Cost:
     return plan.Cost(DrillRequest("GET", "/", weight=weight), function, took_s)
 
 
-def test_a_slow_generated_request_does_not_displace_quick_ones() -> None:
+def test_generated_requests_are_weighted_so_that_slow_ones_do_not_displace_quick_ones() -> None:
     weighed = plan.balanced([cost("a", 0.3), cost("a", 0.001), cost("b", 0.03)])
     assert [one.request.weight for one in weighed] == [1, plan.MOST_OFTEN, 10]
     assert plan.balanced([]) == []
@@ -273,7 +273,7 @@ def test_smoke_requests_and_safe_routes_are_compared_and_repeatable_ones_are_loa
     assert Routes(careful).may_repeat(DrillRequest("GET", "/a"))
 
 
-def test_a_route_has_its_name_from_serverless_yml() -> None:
+def test_a_request_is_named_by_its_route_in_serverless_yml() -> None:
     document = shop()
     assert Routes(document).name_of(DrillRequest("GET", "/c/7?x=1")) == "GET /c/{id} (/c/7?x=1)"
     assert Routes(document).name_of(DrillRequest("GET", "/a")) == "GET /a"

@@ -50,7 +50,7 @@ def test_successful_safe_requests_are_sent_in_their_recorded_proportions() -> No
     assert not any(one.request.headers or one.request.body for one in found)
 
 
-def test_requests_are_bounded_and_every_route_is_kept() -> None:
+def test_recorded_requests_are_limited_in_number_but_every_route_is_kept() -> None:
     lines = [line(f"/items/{number}") for number in range(1000) for _ in range(2)] + [line("/items")]
     found = weighed(lines, shop())
     assert len(found) == REQUESTS_AT_MOST
@@ -69,7 +69,7 @@ def test_a_route_without_recorded_requests_gets_a_generated_one() -> None:
     assert set(sent.compared) == set(sent.requests)
 
 
-def test_load_is_what_live_answers_well_at_its_route_s_cost() -> None:
+def test_the_load_has_only_requests_that_live_answers_at_their_routes_average_cost() -> None:
     document = shop()
     recorded = weighed([line(f"/items/{number}") for number in (1, 2, 3, 4, 5)] + [line("/items")] * 9, document)
     sent = plan.planned_load(document, document, recorded)
@@ -111,7 +111,7 @@ def test_requests_of_a_file_are_sent_except_unsafe_ones() -> None:
     assert [(one.request.name, one.request.weight) for one in load] == [("GET /items", 7)]
 
 
-def test_a_request_has_the_function_and_route_of_its_release() -> None:
+def test_a_request_is_mapped_to_its_function_and_route() -> None:
     routes = Routes(shop())
     assert routes.of("GET", "/items/7") == ("api", "GET /items/{id}")
     assert routes.of("PATCH", "/any") == ("api", "ANY /any")

@@ -194,7 +194,7 @@ for state in ("UPDATE_FAILED", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_F
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_a_trouble_is_named_with_the_step_that_fixes_it(case: str) -> None:
+def test_each_fault_is_reported_with_the_step_that_fixes_it(case: str) -> None:
     change, expected = TABLE[case]
     found = troubles(change(well()))
     assert [one.step for one in found] == [step for _, step in expected], [one.what for one in found]
@@ -204,20 +204,20 @@ def test_a_trouble_is_named_with_the_step_that_fixes_it(case: str) -> None:
         assert (one.fix == "`hitless aws repair`") == (step is not None)
 
 
-def test_taking_over_ends_a_release_that_is_under_way() -> None:
+def test_taking_over_stops_the_shifts_and_ends_the_running_release() -> None:
     facts = replace(well(), observed=at("2", v3=0.1), unfinished=begun(), deployments=shifting(1))
     steps = [one.step for one in troubles(facts, taking_over=True)]
     assert steps == [StopShifts(("Meta",)), End(3, live=False)]
 
 
-def test_while_a_roll_back_is_stuck_the_live_releases_template_counts() -> None:
+def test_while_a_stack_rollback_is_stuck_the_live_releases_template_is_used() -> None:
     stuck = replace(well(), status="UPDATE_ROLLBACK_FAILED", served=served("other"))
     assert Serve(served("other")) in [one.step for one in troubles(stuck)]
     theirs = replace(stuck, live=begun(1, versions={"meta": "2", "convert": "2"}))
     assert Serve(served("other")) not in [one.step for one in troubles(theirs)]
 
 
-def test_steps_are_taken_traffic_first_and_the_record_last() -> None:
+def test_repair_moves_traffic_first_and_ends_the_record_last() -> None:
     facts = replace(
         well(), status="UPDATE_ROLLBACK_FAILED", failures={"T": "no"}, observed=at("1"), served=served("other"),
         mapped=(mapped(None),), ready={(META, "9"): 1}, shielding=("x",), unfinished=begun(),

@@ -12,7 +12,7 @@ from tests.unit.cloudformation_schemas import create_only_of_schemas
 pytestmark = pytest.mark.unit
 
 
-def test_the_copy_of_the_schemas_equals_that_of_the_installed_linter() -> None:
+def test_our_copy_of_create_only_properties_matches_the_installed_linters_schemas() -> None:
     assert create_only() == {kind: frozenset(names) for kind, names in create_only_of_schemas().items()}, (
         "cfn-lint was updated: run scripts/create-only"
     )
@@ -30,13 +30,13 @@ def test_the_copy_of_the_schemas_equals_that_of_the_installed_linter() -> None:
         ("Custom::Thing", {"Any": 1}, {"Any": 2}, []),
     ],
 )
-def test_a_create_only_property_replaces(
+def test_a_change_of_a_create_only_property_replaces_the_resource(
     kind: str, before: dict[str, Any], after: dict[str, Any], replaced_by: list[str]
 ) -> None:
     assert replacing({"Type": kind, "Properties": before}, {"Type": kind, "Properties": after}) == replaced_by
 
 
-def test_a_property_within_another_replaces_and_its_neighbour_does_not() -> None:
+def test_a_nested_create_only_property_replaces_and_its_siblings_do_not() -> None:
     def pool(**options: str) -> dict[str, Any]:
         return {"Type": "AWS::OpenSearchService::Domain", "Properties": {"EncryptionAtRestOptions": options}}
 

@@ -31,7 +31,7 @@ def first(**changed: Any) -> dict[str, Any]:
     return dict(contract(desired(COMPILED, release(**changed)), LiveState(), {})["Resources"])
 
 
-def test_everything_that_api_gateway_calls_is_an_alias() -> None:
+def test_api_gateway_calls_functions_only_by_an_alias() -> None:
     resources = first()
     aliases = of_type(resources, "AWS::Lambda::Alias")
     assert len(aliases) == len(NAMES)
@@ -43,7 +43,7 @@ def test_everything_that_api_gateway_calls_is_an_alias() -> None:
         assert permission["Properties"]["FunctionName"]["Ref"] in aliases
 
 
-def test_an_authorizer_is_called_by_its_alias() -> None:
+def test_api_gateway_calls_an_authorizer_by_its_alias() -> None:
     compiled = copy.deepcopy(COMPILED)
     arn = {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}
     compiled["Resources"]["CheckAuthorizer"] = {
@@ -64,7 +64,7 @@ def test_the_first_update_of_the_first_release_has_no_stage() -> None:
     assert final["Resources"][STAGE_ID]["Properties"]["StageName"] == "prod"
 
 
-def test_the_stage_waits_for_every_permission_and_the_deployment_for_every_method() -> None:
+def test_the_stage_depends_on_every_permission_and_the_deployment_on_every_method() -> None:
     resources = first()
     (deployment,) = of_type(resources, "AWS::ApiGateway::Deployment").values()
     assert set(of_type(resources, "AWS::ApiGateway::Method")) <= set(deployment["DependsOn"])
@@ -72,7 +72,7 @@ def test_the_stage_waits_for_every_permission_and_the_deployment_for_every_metho
     assert "StageName" not in deployment["Properties"]
 
 
-def test_the_deployment_is_named_by_the_api_and_by_nothing_else() -> None:
+def test_the_deployments_logical_id_depends_only_on_the_api() -> None:
     def name(compiled: dict[str, Any], **changed: Any) -> str:
         (found,) = of_type(desired(compiled, release(**changed))["Resources"], "AWS::ApiGateway::Deployment")
         return found
@@ -83,13 +83,13 @@ def test_the_deployment_is_named_by_the_api_and_by_nothing_else() -> None:
     assert name(COMPILED) != name(other)
 
 
-def test_a_version_asserts_the_artifact_and_is_kept_when_the_stack_lets_it_go() -> None:
+def test_a_version_asserts_its_artifacts_digest_and_is_retained_when_removed() -> None:
     for version in of_type(first(), "AWS::Lambda::Version").values():
         assert version["Properties"]["CodeSha256"] == base64.b64encode(bytes.fromhex(sha256("a"))).decode()
         assert version["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
-def test_functions_are_in_the_private_subnets_unless_they_say_otherwise() -> None:
+def test_functions_run_in_the_private_subnets_unless_they_set_their_own() -> None:
     compiled = copy.deepcopy(COMPILED)
     compiled["Resources"]["MetaLambdaFunction"]["Properties"]["VpcConfig"] = {"SubnetIds": ["subnet-own"]}
     resources = desired(compiled, release())["Resources"]
@@ -97,7 +97,7 @@ def test_functions_are_in_the_private_subnets_unless_they_say_otherwise() -> Non
     assert resources["MetaLambdaFunction"]["Properties"]["VpcConfig"] == {"SubnetIds": ["subnet-own"]}
 
 
-def test_each_function_has_a_role_of_its_own_that_writes_to_its_own_log_group_alone() -> None:
+def test_each_function_has_its_own_role_which_writes_only_to_its_own_log_group() -> None:
     resources = first()
     assert "IamRoleLambdaExecution" not in resources
     for base, name in (("Zones", "zones"), ("Meta", "meta")):
@@ -125,7 +125,7 @@ def actions(role: dict[str, Any]) -> set[str]:
     }
 
 
-def test_a_role_is_widened_before_its_use_and_narrowed_one_release_after() -> None:
+def test_new_permissions_are_added_before_use_and_old_ones_removed_one_release_later() -> None:
     stack = RememberedStack()
     stack.ship(with_statement("dynamodb:GetItem"), release(1))
     stack.ship(with_statement("dynamodb:Query"), release(2, {"zones": "b"}))
@@ -152,7 +152,7 @@ def test_each_release_gets_a_new_alarm_that_reads_only_its_version() -> None:
     assert properties["Metrics"][0]["Expression"] == "IF(FILL(n,0)>=20,100*FILL(e,0)/n,0)"
 
 
-def test_a_slow_version_has_an_alarm_of_its_own_where_the_stage_says_how_slow() -> None:
+def test_a_latency_alarm_exists_only_if_the_stage_sets_a_limit() -> None:
     assert not [name for name in first() if "SlowAlarm" in name]
     resources = first(alarms=AlarmSettings(p99_ms=250, minimum_requests=30))
     group = resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
@@ -184,13 +184,13 @@ def test_a_hook_may_call_codedeploy_which_may_invoke_only_hooks() -> None:
     assert "lambda:InvokeFunction" not in str(first()["CodeDeployRole"])
 
 
-def test_codedeploys_role_is_taken_for_this_application_alone() -> None:
+def test_codedeploy_can_assume_its_role_only_for_this_application() -> None:
     (trust,) = first()["CodeDeployRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     assert trust["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"].endswith(":deploymentgroup:worldclock-prod/*")
 
 
-def test_a_hook_gets_versions_but_no_shift_of_its_own() -> None:
+def test_a_hook_function_gets_versions_but_no_deployment_group() -> None:
     resources = first(hooks=Hooks(post_traffic="meta"))
     assert "MetaAliasLive" in resources
     assert "MetaDeploymentGroup" not in resources
@@ -207,11 +207,11 @@ def test_a_hook_gets_versions_but_no_shift_of_its_own() -> None:
         ("AllAtOnce", "AllAtOnce"),
     ],
 )
-def test_seconds_are_rounded_up_to_whole_minutes(asked: str, shipped: str) -> None:
+def test_a_strategys_seconds_are_rounded_up_to_whole_minutes_on_aws(asked: str, shipped: str) -> None:
     assert str(whole_minutes(parse(asked))) == shipped
 
 
-def test_a_strategy_that_codedeploy_does_not_know_gets_a_configuration_of_its_own() -> None:
+def test_a_strategy_unknown_to_codedeploy_gets_its_own_deployment_configuration() -> None:
     resources = first(strategy=parse("Canary5Percent2Minutes"))
     made = resources["CodeDeployConfigCanary5Percent2Minutes"]["Properties"]
     assert made["TrafficRoutingConfig"]["TimeBasedCanary"] == {"CanaryPercentage": 5, "CanaryInterval": 2}
@@ -221,7 +221,7 @@ def test_a_strategy_that_codedeploy_does_not_know_gets_a_configuration_of_its_ow
     assert known == "CodeDeployDefault.LambdaCanary10Percent5Minutes"
 
 
-def test_a_renamed_path_parameter_is_taken_away_before_its_successor_comes() -> None:
+def test_a_renamed_path_parameter_is_removed_before_the_new_one_is_added() -> None:
     stack = RememberedStack()
     stack.ship(COMPILED, release(1))
     text = json.dumps(COMPILED).replace("{zone+}", "{name+}").replace("ZonesZoneVar", "ZonesNameVar")
@@ -240,7 +240,7 @@ def refused(compiled: dict[str, Any], **changed: Any) -> str:
     return caught.value.message
 
 
-def test_a_name_over_64_characters_is_refused() -> None:
+def test_a_function_name_over_64_characters_is_refused() -> None:
     compiled, long = copy.deepcopy(COMPILED), "worldclock-prod-" + "z" * 60
     compiled["Resources"]["ZonesLambdaFunction"]["Properties"]["FunctionName"] = long
     names = {**packaged().function_names, long: "zones"}
@@ -253,13 +253,13 @@ def test_a_package_over_lambdas_limit_is_refused() -> None:
         desired(COMPILED, replace(release(), code=code))
 
 
-def test_a_layer_that_the_service_makes_is_refused() -> None:
+def test_a_layer_built_by_the_service_is_refused() -> None:
     compiled = copy.deepcopy(COMPILED)
     compiled["Resources"]["CommonLambdaLayer"] = {"Type": "AWS::Lambda::LayerVersion", "Properties": {}}
     assert "layers" in refused(compiled)
 
 
-def test_a_tag_publishes_no_version_and_a_setting_does() -> None:
+def test_a_changed_setting_publishes_a_version_but_a_changed_tag_does_not() -> None:
     def version(**properties: Any) -> str:
         compiled = copy.deepcopy(COMPILED)
         compiled["Resources"]["ZonesLambdaFunction"]["Properties"] |= properties
@@ -271,7 +271,7 @@ def test_a_tag_publishes_no_version_and_a_setting_does() -> None:
     assert version() != version(Timeout=9)
 
 
-def test_a_changed_permission_is_added_beside_the_old_one_until_the_next_release() -> None:
+def test_the_old_permission_is_kept_beside_a_changed_one_until_the_next_release() -> None:
     stack = RememberedStack()
     stack.ship(COMPILED, release(1))
     (old,) = (name for name in of_type(stack.live.resources, "AWS::Lambda::Permission") if name.startswith("Meta"))
@@ -287,7 +287,7 @@ def test_a_changed_permission_is_added_beside_the_old_one_until_the_next_release
     assert old not in stack.live.resources
 
 
-def test_a_property_that_is_called_depends_on_may_hold_objects() -> None:
+def test_a_property_called_depends_on_may_contain_objects() -> None:
     """As that of a container in a task of ECS does: CloudFormation's own DependsOn holds names only."""
     containers = [{"Name": "web", "DependsOn": [{"ContainerName": "proxy", "Condition": "START"}]}, {"Name": "proxy"}]
     task = {"Type": "AWS::ECS::TaskDefinition", "Properties": {"ContainerDefinitions": containers}}

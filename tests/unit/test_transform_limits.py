@@ -57,11 +57,11 @@ def application(count: int, prefix: str = "worldclock-prod-") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("count", [1, NAMED_AT_MOST, NAMED_AT_MOST + 1, 60])
-def test_the_role_that_moves_the_aliases_of_many_functions_has_room_for_its_policy(count: int) -> None:
+def test_codedeploys_policy_for_many_functions_stays_within_iams_limit(count: int) -> None:
     assert policy_letters(application(count), "x" * 64) < POLICY_LETTERS
 
 
-def test_of_many_functions_those_that_are_not_called_like_the_stack_are_named() -> None:
+def test_functions_without_the_stacks_prefix_are_listed_in_codedeploys_policy() -> None:
     role = application(NAMED_AT_MOST + 1, prefix="another-")
     assert {"Fn::GetAtt": ["F0LambdaFunction", "Arn"]} in role["Properties"]["Policies"][0]["PolicyDocument"][
         "Statement"
@@ -70,7 +70,7 @@ def test_of_many_functions_those_that_are_not_called_like_the_stack_are_named() 
 
 
 @pytest.mark.parametrize(("service", "named"), [("worldclock", False), ("a-service-with-a-rather-long-name", True)])
-def test_roles_begin_with_the_stacks_whole_name_whatever_cloudformation_cuts_off(service: str, named: bool) -> None:
+def test_role_names_begin_with_the_whole_stack_name_even_if_it_is_long(service: str, named: bool) -> None:
     """It makes STACK-LOGICALID-RANDOM of 64 letters at most, of which a long STACK gets 25."""
     wanted = desired(COMPILED, release(service=service))
     roles = of_type(wanted["Resources"], "AWS::IAM::Role")
@@ -83,7 +83,7 @@ def test_roles_begin_with_the_stacks_whole_name_whatever_cloudformation_cuts_off
     assert all(re.fullmatch(rf"{service}-prod-\w+", name) and len(name) <= 64 for name in names)
 
 
-def test_a_role_whose_name_would_be_too_long_keeps_the_stacks_name() -> None:
+def test_a_shortened_role_name_keeps_the_whole_stack_name() -> None:
     service = "s" * 45
     roles = of_type(desired(COMPILED, release(service=service))["Resources"], "AWS::IAM::Role")
     names = [one["Properties"]["RoleName"] for one in roles.values()]
@@ -91,7 +91,7 @@ def test_a_role_whose_name_would_be_too_long_keeps_the_stacks_name() -> None:
     assert all(name.startswith(f"{service}-prod-") and len(name) <= 64 for name in names)
 
 
-def test_the_shields_stage_variable_has_a_name_that_api_gateway_takes() -> None:
+def test_the_shields_stage_variable_has_a_name_that_api_gateway_accepts() -> None:
     short, long, other = (FunctionIds(base) for base in ("Zones", "ListDash" * 9, "ListDash" * 10))
     assert short.shield_variable == "hitlessShieldZones"
     assert re.fullmatch(r"hitlessShield\w+", long.shield_variable)
@@ -99,7 +99,7 @@ def test_the_shields_stage_variable_has_a_name_that_api_gateway_takes() -> None:
     assert long.shield_variable != other.shield_variable
 
 
-def test_what_hitless_adds_to_an_environment_counts_as_well() -> None:
+def test_variables_added_by_hitless_count_toward_lambdas_environment_limit() -> None:
     compiled = copy.deepcopy(COMPILED)
     function = compiled["Resources"]["MetaLambdaFunction"]["Properties"]
     function["Environment"] = {"Variables": {"TABLE": "x" * 3950}}
@@ -109,6 +109,6 @@ def test_what_hitless_adds_to_an_environment_counts_as_well() -> None:
         desired(compiled, release())
 
 
-def test_an_http_api_is_refused_before_anything_is_released() -> None:
+def test_an_http_api_is_refused_on_aws_before_anything_is_released() -> None:
     with pytest.raises(ServiceFileError, match="httpApi and websocket events are not released on AWS"):
         check_package({"HttpApi": {"Type": "AWS::ApiGatewayV2::Api", "Properties": {}}}, release())

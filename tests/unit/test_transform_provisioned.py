@@ -16,7 +16,7 @@ COMPILED = packaged().template
 ZONES = FunctionIds("Zones")
 
 
-def test_osls_alias_for_provisioned_concurrency_becomes_a_number() -> None:
+def test_the_osls_alias_for_provisioned_concurrency_becomes_a_number() -> None:
     plain = desired(COMPILED, release(1))
     compiled = with_provisioned(COMPILED, "Zones", 4)
     assert "provisioned" in str(of_type(compiled["Resources"], "AWS::ApiGateway::Method"))
@@ -27,7 +27,7 @@ def test_osls_alias_for_provisioned_concurrency_becomes_a_number() -> None:
     assert made["Resources"] == plain["Resources"]
 
 
-def test_twice_the_provisioned_concurrency_must_fit_into_the_reserved_one() -> None:
+def test_reserved_concurrency_must_be_at_least_twice_the_provisioned_concurrency() -> None:
     compiled = with_provisioned(COMPILED, "Zones", 4)
     properties = compiled["Resources"]["ZonesLambdaFunction"]["Properties"]
     properties["ReservedConcurrentExecutions"] = 8
@@ -37,6 +37,6 @@ def test_twice_the_provisioned_concurrency_must_fit_into_the_reserved_one() -> N
         desired(compiled, release(1))
 
 
-def test_a_plan_counts_both_versions_of_a_shift() -> None:
+def test_the_needed_concurrency_includes_both_versions_of_a_shift() -> None:
     assert concurrency_needed([]) == 100
     assert concurrency_needed([(4, None), (0, 30), (10, 15), (0, None)]) == 100 + 8 + 30 + 20

@@ -88,7 +88,7 @@ CHANGES = st.builds(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(CHANGES, min_size=2, max_size=5))
-def test_nothing_that_serves_is_replaced_and_no_alias_goes_before_a_release_without_it(history: list[Change]) -> None:
+def test_no_serving_resource_is_replaced_and_no_alias_is_removed_too_early(history: list[Change]) -> None:
     stack = RememberedStack()
     stack.ship(COMPILED, release(1))
     for number, change in enumerate(history, 2):
@@ -116,7 +116,7 @@ def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> Non
         assert template["Resources"][STAGE_ID] == updates[0]["Resources"][STAGE_ID]
 
 
-def test_only_the_function_that_changed_changes() -> None:
+def test_a_release_changes_only_resources_of_changed_functions() -> None:
     stack = shipped({}, {"zones": "b"})
     touched = {
         change.resource for before, after in itertools.pairwise(stack.log[1:]) for change in changes(before, after)
@@ -125,20 +125,20 @@ def test_only_the_function_that_changed_changes() -> None:
     assert all(name.startswith("Zones") for name in touched)
 
 
-def test_a_commit_that_changes_no_function_publishes_nothing_and_keeps_the_commit_of_what_runs() -> None:
+def test_a_commit_without_changes_publishes_nothing_and_keeps_the_recorded_commit() -> None:
     stack = shipped({}, {})
     variables = stack.live.resources["MetaLambdaFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["HITLESS_COMMIT"] == "commit-1"
     assert stack.published["MetaLambdaFunction"] == [f"artifacts/{'a' * 64}.zip 512"]
 
 
-def test_a_function_that_changes_carries_the_commit_of_its_release() -> None:
+def test_a_changed_function_gets_the_commit_of_its_release() -> None:
     stack = shipped({}, {"meta": "b"})
     variables = stack.live.resources["MetaLambdaFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["HITLESS_COMMIT"] == "commit-2"
 
 
-def test_a_failed_release_that_is_repeated_finds_its_version_and_publishes_none() -> None:
+def test_repeating_a_failed_release_reuses_its_published_version() -> None:
     stack = shipped({})
     stack.ship(COMPILED, release(2, {"zones": "b"}), shifts=False)
     assert stack.live.aliases["ZonesAliasLive"] == "1"
@@ -147,7 +147,7 @@ def test_a_failed_release_that_is_repeated_finds_its_version_and_publishes_none(
     assert len(stack.published["ZonesLambdaFunction"]) == 2
 
 
-def test_a_removed_function_stays_for_one_more_release() -> None:
+def test_a_removed_function_is_kept_for_one_more_release() -> None:
     stack = shipped({}, {"zones": "b"})
     fewer = without_function(COMPILED, "Meetings")
     stack.ship(fewer, release(3))

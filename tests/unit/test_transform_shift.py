@@ -124,7 +124,7 @@ def test_a_shift_succeeds_if_all_its_deployments_do() -> None:
 
 
 @pytest.mark.parametrize(("factor", "watched_s"), [(1.0, 60.0), (6.0, 10.0)])
-def test_a_watch_is_as_much_shorter_as_an_emulators_minutes(factor: float, watched_s: float) -> None:
+def test_the_guard_is_shortened_by_the_emulators_clock_factor(factor: float, watched_s: float) -> None:
     clock, aliases = NoTime(), FakeAliases()
     one = Shift(
         FakeCodeDeploy({}, aliases, frozenset()), aliases, alias="live", clock=clock, poll_s=2.0, clock_factor=factor
@@ -134,20 +134,20 @@ def test_a_watch_is_as_much_shorter_as_an_emulators_minutes(factor: float, watch
 
 
 @pytest.mark.parametrize("said", ["fast", "0.5", "0", "nan", "1001"])
-def test_a_clock_factor_that_would_lengthen_a_watch_or_end_it_is_refused(said: str) -> None:
+def test_an_invalid_clock_factor_is_refused(said: str) -> None:
     assert clock_factor({}) == 1
     with pytest.raises(UsageError, match="HITLESS_AWS_CLOCK_FACTOR"):
         clock_factor({"HITLESS_AWS_CLOCK_FACTOR": said})
 
 
-def test_one_that_fails_stops_all_the_others() -> None:
+def test_a_failed_deployment_stops_all_others_that_still_run() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING, RANG], "C": [WELL]})
     failure, _ = run(one, "A", "B", "C")
     assert failure == ShiftFailure("B: alarm B is in ALARM")
     assert codedeploy.stopped == ["A"], "C has ended already: its alias is put back by its version"
 
 
-def test_a_refused_deployment_stops_those_that_were_started() -> None:
+def test_a_refused_deployment_stops_those_already_started() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING]})
     codedeploy.denied = frozenset({"B"})
     failure, _ = run(one, "A", "B")
@@ -155,7 +155,7 @@ def test_a_refused_deployment_stops_those_that_were_started() -> None:
     assert codedeploy.stopped == ["A"]
 
 
-def test_a_busy_group_stops_the_deployments_that_were_started() -> None:
+def test_a_busy_deployment_group_stops_the_deployments_already_started() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING]}, busy=frozenset({"B"}))
     failure, _ = run(one, "A", "B")
     assert failure is not None
@@ -171,21 +171,21 @@ def test_a_stop_waits_until_codedeploy_has_moved_the_alias_back() -> None:
     assert codedeploy.rolling_back == {"A": 0}, "a deployment of CodeDeploy's own was still under way"
 
 
-def test_left_over_weights_go_to_the_version_that_had_most_of_the_traffic() -> None:
+def test_an_alias_with_leftover_weights_is_set_to_the_version_with_most_traffic() -> None:
     one, codedeploy = shift({})
     codedeploy.aliases.at = {"A": AliasState("1", {"2": 0.1}), "B": AliasState("2")}
     one.settle(["A", "B"])
     assert codedeploy.aliases.pointed == [("A", "1")]
 
 
-def test_traffic_is_pointed_only_where_it_is_not_yet() -> None:
+def test_only_aliases_that_differ_from_the_wanted_version_are_updated() -> None:
     one, codedeploy = shift({})
     codedeploy.aliases.at = {"A": AliasState("1"), "B": AliasState("2"), "C": AliasState("1", {"2": 0.5})}
     one.point({"A": "1", "B": "1", "C": "1", "gone": "1"})
     assert codedeploy.aliases.pointed == [("B", "1"), ("C", "1")]
 
 
-def test_a_roll_back_publishes_no_version_that_the_stack_has_let_go() -> None:
+def test_a_rollback_does_not_publish_a_version_that_left_the_stack() -> None:
     stack = RememberedStack()
     compiled = packaged().template
     for number, letter in enumerate("abcd", 1):
@@ -201,7 +201,7 @@ def test_a_roll_back_publishes_no_version_that_the_stack_has_let_go() -> None:
     assert {"Name": "ExecutedVersion", "Value": "1"} in dimensions
 
 
-def test_a_rollbacks_template_has_its_own_number_and_the_previous_one() -> None:
+def test_a_rollbacks_template_has_its_release_number_and_the_previous_one() -> None:
     made = numbered(desired(packaged().template, release(3)), 3, 7)
     assert made["Outputs"][RELEASE_OUTPUT]["Value"] == "3"
     assert made["Outputs"][PREVIOUS_OUTPUT]["Value"] == "7"

@@ -33,7 +33,7 @@ def shipped(*numbers_and_bytes: tuple[int, str], **changed: Any) -> RememberedSt
     return stack
 
 
-def test_handlers_that_answer_requests_are_called_through_the_layer() -> None:
+def test_handlers_with_routes_are_called_through_the_wrapper_layer() -> None:
     resources = shipped((1, "a"), idempotent=("PUT /zones/{id}", "POST /convert")).live.resources
     function = resources["ZonesLambdaFunction"]
     assert is_wrapped(function)
@@ -46,7 +46,7 @@ def test_handlers_that_answer_requests_are_called_through_the_layer() -> None:
     assert resources[layer]["Properties"]["Content"] == {"S3Bucket": "artifact-bucket", "S3Key": "artifacts/layer.zip"}
 
 
-def test_functions_without_routes_without_python_or_without_room_are_not_wrapped() -> None:
+def test_functions_without_routes_python_or_room_for_a_layer_are_not_wrapped() -> None:
     compiled = copy.deepcopy(COMPILED)
     functions = of_type(compiled["Resources"], "AWS::Lambda::Function")
     functions["ZonesLambdaFunction"]["Properties"]["Runtime"] = "nodejs22.x"
@@ -65,14 +65,14 @@ def test_functions_without_routes_without_python_or_without_room_are_not_wrapped
     }
 
 
-def test_a_stage_without_a_shield_counts_and_hands_nothing_over() -> None:
+def test_without_the_shield_the_wrapper_only_counts_requests() -> None:
     function = shipped((1, "a"), shield=False, idempotent=("PUT /zones/{id}",)).live.resources["ZonesLambdaFunction"]
     assert is_wrapped(function)
     assert not is_shielded(function)
     assert "HITLESS_IDEMPOTENT" not in function["Properties"]["Environment"]["Variables"]
 
 
-def test_another_wrapper_is_another_version_and_the_old_layer_goes_one_release_later() -> None:
+def test_a_changed_wrapper_publishes_new_versions_and_its_old_layer_is_removed_a_release_later() -> None:
     stack = shipped((1, "a"))
     before = set(of_type(stack.live.resources, "AWS::Lambda::Version"))
     (old,) = of_type(stack.live.resources, "AWS::Lambda::LayerVersion")
@@ -104,7 +104,7 @@ def metrics_of(stack: RememberedStack, kind: str) -> tuple[str, dict[str, dict[s
         ({"n": None, "e": None, "r": None, "s": None}, 0),
     ],
 )
-def test_the_alarm_reads_errors_returned_5xx_and_shielded_requests(
+def test_the_error_alarm_counts_errors_5xx_responses_and_shielded_requests(
     counts: dict[str, float | None], percent: float
 ) -> None:
     expression, metrics = metrics_of(shipped((1, "a")), "ZonesAlarm")
@@ -132,7 +132,9 @@ def test_the_alarm_reads_errors_returned_5xx_and_shielded_requests(
     ],
     ids=["twice as slow", "nearly", "below the floor", "above it", "too few", "too few live ones", "nobody live"],
 )
-def test_a_p99_is_compared_with_the_live_versions(seen: dict[str, float | None], rings: bool) -> None:
+def test_the_relative_latency_alarm_compares_the_p99_of_both_versions(
+    seen: dict[str, float | None], rings: bool
+) -> None:
     stack = shipped((1, "a"), (2, "b"), alarms=AlarmSettings(p99_relative_percent=200))
     expression, metrics = metrics_of(stack, "ZonesSlowerAlarm")
     assert (evaluate(expression, seen) > 0) is rings
@@ -147,19 +149,19 @@ def test_a_p99_is_compared_with_the_live_versions(seen: dict[str, float | None],
     assert metrics["d"]["Stat"] == metrics["l"]["Stat"] == "p99"
 
 
-def test_alarms_of_ones_own_are_watched_besides() -> None:
+def test_the_users_own_alarms_are_watched_as_well() -> None:
     stack = shipped((1, "a"), alarms=AlarmSettings(also=("disk", "queue")))
     group = stack.live.resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
     assert [one["Name"] for one in group["Alarms"]][1:] == ["disk", "queue"]
     assert len(group["Alarms"]) == 3
 
 
-def test_a_first_release_is_compared_with_a_version_that_never_has_a_request() -> None:
+def test_a_first_release_is_compared_with_a_version_that_has_no_requests() -> None:
     _, metrics = metrics_of(shipped((1, "a"), alarms=AlarmSettings(p99_relative_percent=200)), "ZonesSlowerAlarm")
     assert metrics["l"]["Metric"]["Dimensions"][-1] == {"Name": "ExecutedVersion", "Value": "0"}
 
 
-def test_the_layers_zip_is_the_wrapper_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_the_layers_zip_is_reproducible_and_contains_only_the_wrapper(tmp_path: Path) -> None:
     write_layer(tmp_path / "layer.zip")
     assert hashlib.sha256((tmp_path / "layer.zip").read_bytes()).hexdigest() == layer_code().sha256
     with zipfile.ZipFile(tmp_path / "layer.zip") as archive:

@@ -105,7 +105,7 @@ def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes()
     assert walk.aws.template is standing
 
 
-def test_a_route_is_held_while_something_of_the_api_stays_for_one_release_more() -> None:
+def test_a_route_is_held_while_a_removed_api_resource_is_kept_for_one_more_release() -> None:
     walk = Walk()
     walk.ship(routed(replace(ITEMS, authorizer="check"), ITEM))
     walk.ship(BASE)
@@ -114,7 +114,7 @@ def test_a_route_is_held_while_something_of_the_api_stays_for_one_release_more()
     assert walk.updates == 3
 
 
-def test_if_the_live_api_cannot_be_shown_again_a_note_says_that_both_releases_must_respond() -> None:
+def test_if_a_route_cannot_be_held_a_note_says_that_both_releases_must_respond() -> None:
     walk = Walk()
     walk.ship(BASE)
     walk.ship(routed(ITEMS, ITEM, Route("POST", "items")), shifts=False)
@@ -139,7 +139,7 @@ def test_routes_that_cannot_be_held_are_noted_while_the_whole_api_is_removed() -
     walk.is_settled()
 
 
-def test_a_release_that_failed_and_is_shipped_again_finds_its_routes_held() -> None:
+def test_a_failed_release_that_ships_again_finds_its_routes_still_held() -> None:
     walk, after = Walk(), of(alpha=Function((ITEM,)), beta=Function((OTHER, ITEMS)))
     walk.ship(BASE)
     walk.ship(other_bytes(after), shifts=False)
@@ -169,7 +169,7 @@ AS_FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
 
 @settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
 @given(HISTORIES)
-def test_random_walks_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
+def test_random_sequences_of_releases_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
     _walk(history)
 
 
@@ -177,5 +177,5 @@ def test_random_walks_fail_no_request(history: list[tuple[Definition, bool]]) ->
 @pytest.mark.timeout(4 * 3600)  # eight minutes on a quiet machine
 @settings(max_examples=1000, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
 @given(HISTORIES)
-def test_a_thousand_random_walks_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
+def test_a_thousand_random_sequences_of_releases_fail_no_request(history: list[tuple[Definition, bool]]) -> None:
     _walk(history)
