@@ -39,7 +39,7 @@ def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aw
             assert service.get("/version")[0] == 200
             if step == "testing":
                 refused = service.run("deploy")
-                assert (refused.code, "only half adopted" in refused.err) == (1, True), refused.err
+                assert (refused.code, "only partly adopted" in refused.err) == (1, True), refused.err
                 unasked = service.run("adopt")
                 assert (unasked.code, "give --yes" in unasked.err) == (1, True), unasked.err
         done = service.run("adopt", "--yes")

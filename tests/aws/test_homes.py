@@ -157,7 +157,7 @@ def test_a_day_of_releases_at_both_homes_fails_no_request(both: Both) -> None:
         both.clock.mark("third")
         direct = both.hitless("deploy", "--stage", "prod", "--strategy", "AllAtOnce", "--message", "by hand").json
         assert (direct["release"], direct["outcome"]) == (3, "live")
-        assert "no release is under way in prod" in both.hitless("abort", "--stage", "prod", code=1).err
+        assert "no release is in progress in prod" in both.hitless("abort", "--stage", "prod", code=1).err
         _a_drill_ships_on_aws(both)
         third = both.lambda_digests()
         make_core(both.clock.aws, "second")

@@ -80,7 +80,9 @@ def test_the_live_release_is_the_one_that_went_live_last() -> None:
 def test_a_live_release_without_a_document_is_an_error() -> None:
     records = Records(InMemoryBucket(), "prod")
     records.begin(record(1, "live", "2026-11-24T12:00:00Z"), {}, new=True)
-    with pytest.raises(ConflictError, match="release 1 of prod was shipped by a hitless that kept no description"):
+    with pytest.raises(
+        ConflictError, match="release 1 of prod has no description, because an older hitless shipped it"
+    ):
         live_release(records)
 
 

@@ -106,7 +106,7 @@ def test_logs_of_a_release_without_logs_name_the_releases_with_logs(
     assert run("logs", "--release", "4", "--data-dir", str(tmp_path)) == 2
     assert capsys.readouterr().err == "error: dev has no logs of release 4\nhint: releases with logs: 3\n"
     assert run("logs", "--data-dir", str(tmp_path)) == 2
-    assert "hint: name one by --release; with logs: 3" in capsys.readouterr().err
+    assert "hint: choose one with --release; releases with logs: 3" in capsys.readouterr().err
 
 
 def test_empty_logs_print_a_message_on_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

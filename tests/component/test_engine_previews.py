@@ -141,7 +141,9 @@ def test_beyond_the_maximum_a_branch_is_refused_with_the_next_expiry(tmp_path: P
         await bench.ship("two")
         why = bench.previews.refusal("three", 1)
         assert why
-        assert why.startswith("2 previews run already (max: 2); the next to expire is that of one, at 2026-11-24T07:00")
+        assert why.startswith(
+            "2 previews are already running (max: 2); the next to expire is that of one, at 2026-11-24T07:00"
+        )
         assert bench.previews.refusal("two", 1) is None
         bench.previews.close("one", "gone")
         assert bench.previews.refusal("three", 1) is None

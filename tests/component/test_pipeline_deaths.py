@@ -280,7 +280,7 @@ def test_a_deploying_or_waiting_run_cannot_be_stopped(tmp_path: Path) -> None:
         bench.commit("2")
         run = await bench.push()
         await until(lambda: any(s.name == "deploy" and s.state == "running" for s in bench.records.steps(run)))
-        with pytest.raises(ConflictError, match="is deploying already"):
+        with pytest.raises(ConflictError, match="is already deploying"):
             await bench.pipeline.stop_run(run, by="bo", why=None)
         bench.workers.hold.set()
         assert (await bench.end_of(run))["state"] == "succeeded"

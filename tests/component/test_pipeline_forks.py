@@ -230,7 +230,7 @@ def test_a_malformed_fork_is_refused(document: Any) -> None:
 
 def test_a_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
-        with pytest.raises(UsageError, match="does not hold the commit"):
+        with pytest.raises(UsageError, match="does not contain the commit"):
             await bench.pipeline.fork(FORK, "1" * 40, "github webhook")
         assert bench.pipeline.parts.records.runs() == ()
 

@@ -132,7 +132,7 @@ def test_a_commit_that_unfolds_to_too_much_is_refused(bench: PipelineBench, tmp_
     bench.git("push", "-q", str(bench.repository.folder), "HEAD:dev")
     (tmp_path / "out").mkdir()
     bounded = Repository(bench.repository.folder, max_bytes=1 << 20)
-    with pytest.raises(MachineError, match="unfold to more than 1048576 bytes"):
+    with pytest.raises(MachineError, match="take up more than 1048576 bytes"):
         asyncio.run(bounded.extract(bench.git("rev-parse", "HEAD"), tmp_path / "out"))
     assert sum(1 for _ in (tmp_path / "out").rglob("f*")) <= (1 << 20) // 1000
 

@@ -93,7 +93,9 @@ def test_a_branch_beyond_the_limit_of_previews_is_tested_and_told_why(tmp_path: 
             assert run["state"] == "succeeded"
         assert run["states"]["preview"] == "skipped"
         assert run["preview"] is None
-        assert "skipped: 1 previews run already (max: 1); the next to expire is that of one" in bench.log(run["run"])
+        assert "skipped: 1 previews are already running (max: 1); the next to expire is that of one" in bench.log(
+            run["run"]
+        )
         assert bench.diary.count("build for dev") == 1, "nothing was built for naught"
 
     tell_story(tmp_path, story, prepare=with_previews)

@@ -202,7 +202,7 @@ def test_a_large_file_or_one_that_is_not_utf_8_is_an_error(folder: Path) -> None
 
 def test_very_deeply_nested_variables_are_an_error(folder: Path) -> None:
     text = HEAD + API + "custom:\n  x: " + "${self:" * 20_000 + "x" + "}" * 20_000 + "\n"
-    assert "nested too deep" in fault(folder, text).message
+    assert "nested too deeply" in fault(folder, text).message
 
 
 def test_too_many_files_are_an_error(folder: Path) -> None:

@@ -184,7 +184,10 @@ def test_up_fails_if_the_live_release_cannot_start_and_deploy_fixes_it(running: 
     running.hitless("down")
     shutil.rmtree(running.folder / ".hitless" / "artifacts")
     ran = running.hitless("up", "--detach", exit_code=1)
-    assert "release 1 of dev does not serve: api, misbehave could not be started" in ran.document["error"]["message"]
+    assert (
+        "release 1 of dev does not serve requests: api, misbehave could not be started"
+        in ran.document["error"]["message"]
+    )
     assert running.hitless("deploy").document["outcome"] == "live"
     running.up()
     assert running.get("/fast")[2]["release"] == "2"

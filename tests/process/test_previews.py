@@ -162,7 +162,7 @@ def test_a_branch_beyond_the_maximum_is_tested_without_a_preview(place: Previewe
     for branch in ("one", "two"):
         place.show(branch, branch)
     said = place.show("three", "three")
-    assert "skipped: 2 previews run already (max: 2); the next to expire is that of one" in said
+    assert "skipped: 2 previews are already running (max: 2); the next to expire is that of one" in said
     assert place.runs()[0]["state"] == "succeeded"
     assert place.ask("three")[0] == 404
     for branch in ("one", "two"):

@@ -203,7 +203,7 @@ def test_a_hang_in_a_fresh_worker_is_reported_with_its_output() -> None:
 def test_a_pool_that_runs_is_not_started_twice() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FINE)
-        with pytest.raises(ConflictError, match="already runs"):
+        with pytest.raises(ConflictError, match="is already running"):
             await nest.fleet.start_pool(pool.spec, ready_timeout_s=5)
         assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
 

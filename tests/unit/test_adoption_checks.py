@@ -82,7 +82,7 @@ REASONS: Mapping[str, tuple[Callable[[], PlainStack], str]] = {
     "an image": (lambda: running(package="Image"), "function demo-prod-alpha runs a container image"),
     "an alias of another's": (lambda: running(has_live_alias=True), "function demo-prod-alpha has an alias `live`"),
     "a Stage of a plugin's": (
-        lambda: holding("TheStage", "AWS::ApiGateway::Stage"), "the stack holds the stage as TheStage already",
+        lambda: holding("TheStage", "AWS::ApiGateway::Stage"), "the stack already contains the API's stage as TheStage",
     ),
     "an API of another stack": (lambda: without("ApiGatewayRestApi"), "the API is another stack's"),
     "two Deployments": (

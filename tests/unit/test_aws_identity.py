@@ -75,7 +75,7 @@ def test_an_incomplete_or_wildcard_trust_option_is_refused(trust: str) -> None:
     [
         (IdentityOptions(boundary="organisation"), "--boundary"),
         (IdentityOptions(boundary=ROLE), "--boundary"),
-        (IdentityOptions(boundary="arn:aws:iam::aws:policy/AdministratorAccess"), "bounds nothing"),
+        (IdentityOptions(boundary="arn:aws:iam::aws:policy/AdministratorAccess"), "restricts nothing"),
         (IdentityOptions(external_id="x"), "--external-id"),
         (IdentityOptions(external_id="a b"), "--external-id"),
         (IdentityOptions(environment="prod*"), "--github-environment"),

@@ -214,7 +214,7 @@ def test_the_closest_public_hosted_zone_is_used_for_a_domain() -> None:
 
 
 def test_a_domain_without_a_public_hosted_zone_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no public hosted zone of this account holds notexample\.com"):
+    with pytest.raises(UsageError, match=r"this account has no public hosted zone for notexample\.com"):
         find_zone(FakeZones(("example.com", False)), "notexample.com")
 
 

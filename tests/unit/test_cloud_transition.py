@@ -173,7 +173,7 @@ def test_a_rollback_stops_if_the_stack_is_updated_by_somebody_else() -> None:
             world.stack.live.template["Resources"]["ApiAccessLogs"]["Properties"]["RetentionInDays"] = 7
 
     world.at = at
-    with pytest.raises(ConflictError, match="was updated by somebody else meanwhile"):
+    with pytest.raises(ConflictError, match="was updated while this command ran"):
         rollback(world.cloud(), 1)
     assert world.serves() == "a", "traffic is where it was asked to be"
     assert rollback(world.cloud(), 1).outcome is Outcome.LIVE

@@ -195,13 +195,13 @@ def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
         ("{workers: {min: 0, max: 0}}", "from 1 to 1000", ""),
         ("{memory_mb: 1}", "from 64 to", ""),
         ("{idempotent: [GET]}", "is not a route", "PUT /items/{id}"),
-        ("{stages: {dev: {sticky: session}}}", "does not tell clients apart", "cookie:session"),
-        ("{stages: {dev: {sticky: 'address:x'}}}", "does not tell clients apart", "address"),
-        ("{stages: {dev: {sticky: 'header:a b'}}}", "does not tell clients apart", ""),
+        ("{stages: {dev: {sticky: session}}}", "cannot distinguish clients", "cookie:session"),
+        ("{stages: {dev: {sticky: 'address:x'}}}", "cannot distinguish clients", "address"),
+        ("{stages: {dev: {sticky: 'header:a b'}}}", "cannot distinguish clients", ""),
         ("{stages: {dev: {hooks: {pre: x}}}}", "is not a setting", "pre_traffic"),
         ("{stages: {dev: {alarms: {p99_relative_percent: 99}}}}", "a number from 100", ""),
-        ("{stages: {dev: {alarms: {also: [a, b, c, d, e, f, g, h]}}}}", "up to 7 names of alarms", ""),
-        ("{stages: {dev: {alarms: {also: ['']}}}}", "up to 7 names of alarms", ""),
+        ("{stages: {dev: {alarms: {also: [a, b, c, d, e, f, g, h]}}}}", "at most 7 alarm names", ""),
+        ("{stages: {dev: {alarms: {also: ['']}}}}", "at most 7 alarm names", ""),
         ("{workers: {min: 3, max: 2}}", "from 3 to 1000", ""),
         ("{workers: {mn: 3}}", "custom.hitless.workers.mn: is not a setting", "did you mean min?"),
         ("{worker: 3}", "custom.hitless.worker: is not a setting", "did you mean workers?"),
@@ -228,7 +228,7 @@ def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {smoke: [FETCH /]}}}", "smoke[0]: 'FETCH /' has an unknown method", "GET /path"),
         ("{stages: {dev: {smoke: [GET health]}}}", "begins with a slash", ""),
         ("{stages: {dev: {smoke: [GET]}}}", "begins with a slash", ""),
-        ("{stages: {dev: {smoke: [GET /a b]}}}", "has no blanks", ""),
+        ("{stages: {dev: {smoke: [GET /a b]}}}", "contains no spaces", ""),
         ("{stages: {dev: {smoke: [{method: GET}]}}}", "has no path", ""),
         ("{stages: {dev: {smoke: [{path: /, stauts: 1}]}}}", "is not a setting", "did you mean status?"),
         ("{stages: {dev: {smoke: [{path: /, status: 99}]}}}", "from 100 to 599", ""),
@@ -341,7 +341,7 @@ def test_mistakes_in_previews_are_errors(text: str, words: str) -> None:
 
 
 def test_a_service_with_prod_alone_has_no_previews() -> None:
-    with pytest.raises(ServiceFileError, match="no stage whose configuration branches may have"):
+    with pytest.raises(ServiceFileError, match="no stage can be the base of previews"):
         read_settings(parse_yaml("custom: {hitless: {stages: {prod: {}}, previews: {}}}", "f.yml"), "prod")
 
 

@@ -100,7 +100,7 @@ def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes()
     many = {f"Table{at}": table() for at in range(300)}
     walk.ship(replace(plain, resources=many))
     standing = walk.aws.template
-    with pytest.raises(ServiceFileError, match="resources while both releases stand"):
+    with pytest.raises(ServiceFileError, match="resources while both releases exist"):
         walk.ship(replace(plain, resources={f"Other{name}": one for name, one in many.items()}))
     assert walk.aws.template is standing
 

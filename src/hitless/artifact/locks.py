@@ -36,7 +36,7 @@ def read_lock(folder: Path) -> tuple[str, str] | None:
         try:
             lines = list(_lines(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BuildError(f"{name}: cannot be read: {error!r}", hint="lock the dependencies again") from error
+            raise BuildError(f"{name}: cannot be read: {error!r}", hint="create the lock file again") from error
         if lines:
             return name, "".join(f"{line}\n" for line in sorted(lines))
     return None

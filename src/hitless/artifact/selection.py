@@ -82,7 +82,7 @@ def _compiled(pattern: str) -> glob.WcMatcher[str]:
     if len(_GROUP.findall(written)) > written.count(")"):
         raise BuildError(f"package.patterns: {pattern!r}: a group is not closed")
     if any(first > last for brackets in _BRACKETS.findall(written) for first, last in _RANGE.findall(brackets)):
-        raise BuildError(f"package.patterns: {pattern!r}: a range in [] runs backwards")
+        raise BuildError(f"package.patterns: {pattern!r}: the range in [] is in descending order")
     return glob.compile(_as_micromatch(written), flags=_FLAGS)
 
 

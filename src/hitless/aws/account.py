@@ -98,8 +98,9 @@ def ensure_provider(iam: Any, identity: Identity) -> tuple[str, bool]:
     if AUDIENCE not in found.get("ClientIDList", []):
         raise ConflictError(
             f"the account's provider for GitHub does not accept tokens for {AUDIENCE}",
-            hint=f"`aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn} "
-            f"--client-id {AUDIENCE}`, once all roles that trust it check the audience",
+            hint="check that every role that trusts this provider checks the audience, then run: "
+            f"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn} "
+            f"--client-id {AUDIENCE}",
             details={"provider": arn},
         )
     return arn, False
@@ -131,7 +132,7 @@ def find_zone(route53: Any, domain: str) -> str:
     holding = [zone for zone in zones if f".{domain}.".endswith(f".{zone['Name'].rstrip('.')}.")]
     if not holding:
         raise UsageError(
-            f"no public hosted zone of this account holds {domain}",
+            f"this account has no public hosted zone for {domain}",
             hint="create the zone in Route 53 and delegate to it, name it with --zone-id, or remove `domain`",
         )
     closest = max(holding, key=lambda zone: len(zone["Name"]))

@@ -137,7 +137,7 @@ class Follower:
         """Report the events after the id `since` until the stack is stable. Raises CloudError if it did not succeed."""
         stack, causes = self.rest(name, since=since)
         if stack is None:
-            raise CloudError(f"{name} was deleted by somebody else meanwhile", hint=REPEAT)
+            raise CloudError(f"{name} was deleted while this command ran", hint=REPEAT)
         if stack.status not in WELL:
             because = causes[0] if causes else stack.reason or "CloudFormation gives no reason"
             raise CloudError(

@@ -104,7 +104,7 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
     """botocore's setting of retries. UsageError if $AWS_MAX_ATTEMPTS is no number of tries."""
     text = environ.get(ATTEMPTS_VARIABLE, str(ATTEMPTS))
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{ATTEMPTS_VARIABLE}: {text!r} is not a number of tries", hint="unset it")
+        raise UsageError(f"{ATTEMPTS_VARIABLE}: {text!r} is not a whole number above 0", hint="unset it")
     return {"mode": "adaptive", "total_max_attempts": int(text)}
 
 

@@ -93,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
             code = app(args=given, prog_name="hitless", standalone_mode=False)
         except typer.Abort:
             fail(
-                HitlessError("a question was not answered", hint="--yes answers all"),
+                HitlessError("a question was not answered", hint="give --yes to confirm everything"),
                 as_json="--json" in given,
             )
         except _REFUSED as refused:

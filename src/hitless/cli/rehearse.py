@@ -84,7 +84,9 @@ def rehearse(
         report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
     ctx.show(to_plain(report), lambda: _in_words(report))
     if report.objections:
-        raise Ended(3, report.sentence, "fix it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+        raise Ended(
+            3, report.sentence, "fix it, or skip the rehearsal: --skip-rehearsal, or `git push -o skip-rehearsal`"
+        )
     if not report.may_ship:
         raise Ended(1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside")
 

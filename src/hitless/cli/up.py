@@ -69,7 +69,7 @@ def down(
     folders = folders_of(ctx)
     if not folders.remains():
         raise EngineNotRunningError(
-            f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
+            f"no engine is running on {folders.data}", hint="nothing to stop; `hitless up` starts one"
         )
     if not folders.engine_is_alive():
         start_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
@@ -182,7 +182,8 @@ def _await_answer(client: EngineClient, stage: str) -> None:
             )
         if idle := [function["name"] for function in found["functions"] if function["zygote_pid"] is None]:
             raise EngineError(
-                f"release {found['live']['release']} of {stage} does not serve: {', '.join(idle)} could not be started",
+                f"release {found['live']['release']} of {stage} does not serve requests: "
+                f"{', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
         host, _, port = found["url"].removeprefix("http://").rpartition(":")

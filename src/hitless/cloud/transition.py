@@ -166,7 +166,7 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
     most = len(new.keys() | {name for name, one in before.items() if one["Type"] not in api.DRAFT})
     if most > RESOURCES_LIMIT:
         yield Refusal(
-            f"the stack would hold {most} resources while both releases stand, over CloudFormation's {RESOURCES_LIMIT}",
+            f"the stack would hold {most} resources while both releases exist, over CloudFormation's {RESOURCES_LIMIT}",
             "remove resources with one release, and add the new ones with the next",
         )
 

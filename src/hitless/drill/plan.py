@@ -46,7 +46,7 @@ class DrillPlan:
                 hint="give a number from 0 to 100",
             )
         if not 1 <= self.connections <= 10_000:
-            raise UsageError("--connections: not from 1 to 10000", hint="50 is the default")
+            raise UsageError("--connections must be from 1 to 10000", hint="50 is the default")
         if len(self.scenarios) > MAX_RELEASES:
             raise UsageError(f"--releases: more than {MAX_RELEASES}", hint="ship fewer")
         if not self.requests:
@@ -94,4 +94,4 @@ def _spread(count: int, duration_s: float) -> tuple[float, ...]:
 
 def _within(option: str, value: float, most: float) -> None:
     if not math.isfinite(value) or not 0 < value <= most:
-        raise UsageError(f"{option}: {value:g} is not above 0 and at most {most}", hint="see `hitless drill --help`")
+        raise UsageError(f"{option}: {value:g} must be above 0 and at most {most}", hint="see `hitless drill --help`")

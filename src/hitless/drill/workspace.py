@@ -61,7 +61,7 @@ class Workspace:
         except shutil.Error as error:
             self.remove()
             raise UsageError(
-                f"{source.folder}: cannot be copied: {error}", hint="is every file in it readable?"
+                f"{source.folder}: cannot be copied: {error}", hint="check that every file in it is readable"
             ) from error
         except BaseException:
             self.remove()

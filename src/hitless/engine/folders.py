@@ -164,7 +164,7 @@ def lock_engine(path: Path) -> int:
                 continue
             os.close(descriptor)
             raise ConflictError(
-                f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
+                f"another engine is running on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
             ) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())

@@ -56,7 +56,7 @@ class Previews:
         if len(there) >= self.settings.most and all(row.branch != branch for row in there):
             first = min(there, key=lambda row: row.expires_at)
             return (
-                f"{len(there)} previews run already (max: {self.settings.most}); the next to expire is that of"
+                f"{len(there)} previews are already running (max: {self.settings.most}); the next to expire is that of"
                 f" {first.branch}, at {first.expires_at}: delete a branch to make room"
             )
         free, kept = self._room()

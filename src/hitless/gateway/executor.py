@@ -107,7 +107,7 @@ class Executor:
         left = difference(await self.observe(view.sticky), view, self._maps)
         # `maxconn` may be higher meanwhile, see `hitless.engine.readers`.
         if left := tuple(command for command in left if not command.line.startswith("set maxconn ")):
-            raise EngineError(f"HAProxy did not apply its state: «{left[0].line}» had no effect")
+            raise EngineError(f"HAProxy did not apply its state: the command `{left[0].line}` had no effect")
         return True
 
     async def drained(

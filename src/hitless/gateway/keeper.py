@@ -49,7 +49,7 @@ class GuardianKeeper:
             link.close_listeners()
             link.close()
         if link or life.haproxy_is_alive(str(self._folder)):
-            raise ConflictError("a gateway already runs in this folder", hint="adopt it, or stop it first")
+            raise ConflictError("a gateway is already running in this folder", hint="adopt it, or stop it first")
 
     async def start(self) -> None:
         """Start a guardian on the sockets. Raises EngineError."""
@@ -127,7 +127,8 @@ class GuardianKeeper:
         inherited = recorded_listeners(self._folder, pid) if pid is not None else ()
         if pid is None or not inherited:
             raise EngineError(
-                "a HAProxy without a guardian runs, and its listeners are unknown", hint="run `hitless down --force`"
+                "HAProxy is running without a guardian, and its listeners are unknown",
+                hint="run `hitless down --force`",
             )
         if taken := self._take(pid, inherited):
             return taken

@@ -274,7 +274,10 @@ class GatewayState:
     def with_new_stage(self, name: str, host: str) -> GatewayState:
         """Add a stage without a release, at the shared listener under that host."""
         if not self.shared:
-            raise ConflictError("the gateway has no listener for previews", hint="start it with one")
+            raise ConflictError(
+                "the engine was started without a listener for previews",
+                hint="run `hitless down`, then `hitless up`, with custom.hitless.previews in serverless.yml",
+            )
         if any(name == stage.stage or host == stage.host for stage in self.stages):
             raise ConflictError(f"stage {name} or host {host} exists already", hint="choose another name")
         return replace(self, stages=(*self.stages, StageState(name, host=host)))

@@ -114,7 +114,7 @@ def core_of(stacks: Stacks, service: str, stage: str, region: str) -> CoreOutput
     name = f"{service}-core-{stage}"
     if (found := stacks.find(name)) is None:
         raise UsageError(
-            f"there is no stack {name} in {region}", hint=f"make it by `hitless aws bootstrap --stage {stage}`"
+            f"there is no stack {name} in {region}", hint=f"create it with `hitless aws bootstrap --stage {stage}`"
         )
     return CoreOutputs.of(found.outputs, name)
 

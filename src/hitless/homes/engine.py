@@ -56,7 +56,7 @@ class EngineHome:
     def logs(self, query: LogQuery) -> Iterator[str]:
         """From the workers' files, so that it works while the engine is down."""
         if query.minutes is not None:
-            raise UsageError("--minutes is for a stage on AWS", hint="--limit says how many lines of the past to show")
+            raise UsageError("--minutes is for a stage on AWS", hint="use --limit to choose the number of past lines")
         return lines_of(self.place, query)
 
     def releases(self) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def client_of(place: Workplace) -> EngineClient:
     """A client of the running engine. EngineNotRunningError if none runs."""
     folders = folders_of(place)
     if not folders.engine_is_alive():
-        raise EngineNotRunningError(f"no engine runs on {folders.data}", hint=_how_to_start(place, folders))
+        raise EngineNotRunningError(f"no engine is running on {folders.data}", hint=_how_to_start(place, folders))
     return EngineClient(folders.api_socket)
 
 

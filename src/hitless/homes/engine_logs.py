@@ -55,7 +55,9 @@ def _live(place: Workplace) -> int:
         return row.release
     kept = ", ".join(map(str, _releases(folders_of(place).logs / place.stage)))
     if kept:
-        raise UsageError(f"{place.stage} has no live release", hint=f"name one by --release; with logs: {kept}")
+        raise UsageError(
+            f"{place.stage} has no live release", hint=f"choose one with --release; releases with logs: {kept}"
+        )
     place.load()  # an error that the file does not name the stage helps more
     raise UsageError(
         f"{place.stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"

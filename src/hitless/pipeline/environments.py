@@ -88,7 +88,7 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
             os.close(lock)
         _forget_old(root)
         return
-    raise MachineError(f"{SLOTS} builds of the same kind run already", hint="wait until one ends")
+    raise MachineError(f"{SLOTS} builds of the same kind are already running", hint="wait until one ends")
 
 
 def _mark_of(place: Path) -> Path:
@@ -122,7 +122,7 @@ def find_python(version: str | None) -> str:
     found = shutil.which(f"python{version}")
     if found is None:
         raise MachineError(
-            f"the buildspec wants Python {version}, and there is no python{version} here",
+            f"the buildspec requires Python {version}, and there is no python{version} here",
             hint="install it, or name another version under runtime-versions",
         )
     return str(Path(found).resolve())

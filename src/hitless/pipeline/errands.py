@@ -38,7 +38,7 @@ class AwsErrands:
         document = await call_process("hitless.processes.aws_errand", plan=plan, log=log)
         if not document:
             what = type(errand).__name__
-            raise CloudError(f"the errand to AWS ({what}) ended without an answer", hint="see the run's log")
+            raise CloudError(f"the errand to AWS ({what}) ended without a result", hint="see the run's log")
         if error := document.get("error"):
             raise _error(error)
         return convert(document, answer, "the errand to AWS")

@@ -136,7 +136,7 @@ class Pipeline:
     async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
         """A run that tests a fork's commit, once it is approved. UsageError if the repository does not have it."""
         if not await self.parts.holds(commit):
-            raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
+            raise UsageError(f"the repository does not contain the commit {commit[:12]}", hint="fetch it first")
         options = to_plain(RunOptions(fork=fork))
         row = self.parts.record(
             NewRun(branch=fork.branch, commit=commit, message=fork.sentence, options=options, verb="fork", actor=actor)
@@ -178,7 +178,7 @@ class Pipeline:
                 if not await self._turns.stop(row):  # its turn may have come this instant
                     self._turns.drop(row)
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
-                raise ConflictError(f"run {run} is deploying already", hint=f"`hitless abort --stage {row.stage}`")
+                raise ConflictError(f"run {run} is already deploying", hint=f"`hitless abort --stage {row.stage}`")
             case RunState.RUNNING if not await self._turns.stop(row):
                 raise ConflictError(f"run {run} is just changing state", hint="repeat the command")
             case RunState.RUNNING:
@@ -186,16 +186,20 @@ class Pipeline:
                     detail = {"reason": reason}
                     self.parts.records.set_step(run, step.name, StepState.INTERRUPTED, detail=detail)
             case _:
-                raise ConflictError(f"run {run} is {row.state}", hint=f"`hitless pipeline show {run}`")
+                raise ConflictError(
+                    f"run {run} is {row.state}, so it cannot be stopped", hint=f"see `hitless pipeline show {run}`"
+                )
         if not RunState(self.row(run).state).has_ended:
             self._course(row).end(RunState.INTERRUPTED, reason)
         return row
 
     def retry(self, run: int) -> RunRow:
-        """Queue an ended run again; it goes on at the step that failed. Raises UsageError, ConflictError."""
+        """Queue an ended run again; it continues at the step that failed. Raises UsageError, ConflictError."""
         row = self.row(run)
         if RunState(row.state) not in RETRIABLE:
-            raise ConflictError(f"run {run} is {row.state}", hint=f"`hitless pipeline show {run}`")
+            raise ConflictError(
+                f"run {run} is {row.state}, so it cannot be retried", hint=f"see `hitless pipeline show {run}`"
+            )
         newest = next(iter(self.parts.records.runs(row.stage, limit=1)), None) if row.stage else None
         if newest and newest.run > run:
             raise ConflictError(f"run {newest.run} of {row.stage} came after run {run}", hint="retry that one, or push")
@@ -261,7 +265,7 @@ class Pipeline:
         row, asked, now = self.row(run), self.parts.records.approval(run), self.parts.clock.now()
         check_open(row, asked.expires_at if asked else None, now)
         if not self.parts.records.decide(run, decision=decision, by=by, at=timestamp(now), why=why):
-            raise ConflictError(f"run {run} was answered already", hint=f"`hitless pipeline show {run}`")
+            raise ConflictError(f"run {run} was already approved or rejected", hint=f"`hitless pipeline show {run}`")
         answer = self.parts.records.approval(run)
         assert answer is not None
         self._course(row).apply_answer(answer)

@@ -32,7 +32,7 @@ MAX_FILES_BYTES = 4 << 30
 """A few kilobytes of a push can name the same folder a million times."""
 MAX_COMMITS = 50
 MAX_OUTPUT_BYTES = 16 << 20
-"""A commit's message or list of files can unfold to more than memory holds."""
+"""A commit's message or list of files can take up more than memory holds."""
 FETCH_LOCK = "hitless-fetch.lock"
 """Shared by fetches, in the receiver's process; exclusive for packing."""
 _TIDY = {"gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "64m", "gc.pruneExpire": "90.days.ago"}
@@ -222,7 +222,7 @@ class Repository:
                 ) from error
         if archive.returncode == -signal.SIGPIPE:
             raise MachineError(
-                f"the files of {commit[:12]} unfold to more than {self._max_bytes} bytes", hint="push a smaller commit"
+                f"the files of {commit[:12]} take up more than {self._max_bytes} bytes", hint="push a smaller commit"
             )
         if tar.returncode or archive.returncode:
             why = tar.stderr.decode(errors="replace").strip() or f"git archive ended with {archive.returncode}"

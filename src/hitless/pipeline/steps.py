@@ -33,8 +33,10 @@ async def source(course: Course) -> StepEnd:
     repository = course.parts.repository
     if not await course.parts.holds(course.row.commit):
         if course.options.document:
-            return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
-        raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
+            return skipped(
+                "the repository does not contain the commit: the configuration is that of the service's folder"
+            )
+        raise StepFailed(f"the repository does not contain the commit {course.row.commit[:12]}")
     info, committed_at = await repository.describe(course.row.commit), await repository.committed_at(course.row.commit)
     return StepEnd(
         detail={"subject": info.subject, "author": info.author, "committed_at": committed_at},

@@ -93,7 +93,9 @@ class Workshop:
                 (kept / "node_modules").symlink_to(modules)  # plugins of the service, and its own osls
         except (OSError, shutil.Error) as error:
             remove(kept)
-            raise UsageError(f"{named} cannot be copied: {error}", hint="is every file in it readable?") from error
+            raise UsageError(
+                f"{named} cannot be copied: {error}", hint="check that every file in it is readable"
+            ) from error
 
     def log(self, run: int) -> Path:
         return self.of_run(run) / "log"

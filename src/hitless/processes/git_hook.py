@@ -32,7 +32,7 @@ def main() -> int:
     try:
         folders = Folders.of(Path(data), os.environ)
         if not folders.engine_is_alive():
-            raise EngineNotRunningError(f"no engine runs on {folders.data}")
+            raise EngineNotRunningError(f"no engine is running on {folders.data}")
         client = EngineClient(folders.api_socket)
         if name == "pre-receive":
             refusals = client.call("POST", "/pipeline/check", replace(push, lineage=_lineage(push.updates)))["refusals"]

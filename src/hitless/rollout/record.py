@@ -89,7 +89,7 @@ class Recorded:
     async def enter(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
         """Record a step before it is taken."""
         if state is not self.state and state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a rollout cannot go from {self.state} to {state}")
+            raise AssertionError(f"a rollout cannot change from {self.state} to {state}")
         self.state = state
         if weight_percent is not None:
             self.weight_percent = weight_percent

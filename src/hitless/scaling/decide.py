@@ -79,7 +79,7 @@ class ScaleInPace:
         except ValueError:
             window_s = math.nan
         if not 1 <= window_s <= 3600:
-            raise MachineError(f"{WINDOW_VARIABLE} is {text!r}", hint="give seconds, 1 to 3600, or unset it")
+            raise MachineError(f"{WINDOW_VARIABLE}={text} is not a number of seconds from 1 to 3600", hint="unset it")
         return cls(window_s, min(IN_EVERY_S, window_s / 10))
 
 

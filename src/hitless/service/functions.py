@@ -226,7 +226,7 @@ class FunctionReader:
         if not _VARIABLE.fullmatch(name):
             raise value.fault("is not the name of a variable: letters, digits and _, no digit first")
         if _RESERVED.fullmatch(name):
-            raise value.fault(f"{name} is set by Lambda itself and refused by it here", "choose another name")
+            raise value.fault(f"{name} is reserved: Lambda sets it itself", "choose another name")
         if (intrinsic := value.intrinsic()) is not None:
             sentence = f"{intrinsic} is resolved by CloudFormation, so {name} is not set here"
             self.notices.add(value.path, value, sentence)

@@ -104,7 +104,7 @@ class _Parser:
         kind = _KIND.match(self._text, start + 2)
         if kind is None or _FOREIGN_ADDRESS.match(self._text, kind.end()):
             if nested:
-                raise VariableSyntaxError(f"{self._rest(start)} is not a variable, but stands inside one")
+                raise VariableSyntaxError(f"{self._rest(start)} is inside a variable, but is not one")
             return None
         self._at = start + 2
         sources = [self._source()]

@@ -42,7 +42,7 @@ def integration_fault(event: RouteEvent) -> ServiceFileError | None:
                 return value.fault("the engine runs no mapping templates of API Gateway, only the default ones", hint)
     for name, value in _entries(event.at, "response", "headers"):
         if not _NAME.fullmatch(name) or not (_LITERAL.fullmatch(value.text()) or value.text() == _OWN_TYPE):
-            return value.fault("is no fixed value in single quotes", "write \"'max-age=120'\", or use lambda-proxy")
+            return value.fault("is not a fixed value in single quotes", "write \"'max-age=120'\", or use lambda-proxy")
     return None
 
 

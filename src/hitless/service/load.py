@@ -67,7 +67,7 @@ def load_service(
         return make_service(root, file, context, notices)
     except RecursionError as error:
         raise ServiceFileError(
-            f"{file.name}: values or variables are nested too deep", hint="flatten the file"
+            f"{file.name}: values or variables are nested too deeply", hint="flatten the file"
         ) from error
 
 

@@ -57,7 +57,7 @@ def _method(at: Value, method: str) -> str:
 
 def _target(at: Value, path: str) -> str:
     if not _TARGET.fullmatch(path):
-        raise at.fault("has no path that begins with a slash and has no blanks", "write GET /path?query=value")
+        raise at.fault("needs a path that begins with a slash and contains no spaces", "write GET /path?query=value")
     return path
 
 
@@ -97,7 +97,9 @@ URL = re.compile(r"https?://[!-~]+")
 def _own_alarms(value: Value) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(item.text().strip() for item in value.items()))
     if len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names):
-        raise value.fault(f"{value.shown()} are not up to {ALSO_AT_MOST} names of alarms", "name alarms of CloudWatch")
+        raise value.fault(
+            f"{value.shown()} is not a list of at most {ALSO_AT_MOST} alarm names", "name CloudWatch alarms"
+        )
     return names
 
 
@@ -125,7 +127,7 @@ def read_sticky(value: Value) -> Sticky | None:
         return Sticky(StickyBy.ADDRESS)
     if by not in (StickyBy.HEADER, StickyBy.COOKIE) or not HEADER_NAME.fullmatch(name) or len(name) > 64:
         raise value.fault(
-            f"{value.shown()} does not tell clients apart", "write address, header:X-User-Id or cookie:session"
+            f"{value.shown()} cannot distinguish clients", "write address, header:X-User-Id or cookie:session"
         )
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
 
@@ -186,7 +188,7 @@ def check_references(root: Value, functions: Iterable[Function]) -> None:
             if function is None:
                 raise name.fault(f"there is no function {name.shown()}", did_you_mean(name.text(), known))
             if function.routes:
-                raise name.fault(f"{function.name} serves http routes", "a hook is a function without http events")
+                raise name.fault(f"{function.name} serves http routes", "a hook must be a function without http events")
 
 
 def named_routes(root: Value, key: str) -> Iterable[tuple[Value, Route]]:

@@ -166,7 +166,7 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
     fit = [s.name for s in stages if s.home is Home.ENGINE and s.name != "prod" and s.approval is Approval.NONE]
     named = value.get("from_stage")
     if named is None and not fit:
-        raise value.fault("there is no stage whose configuration branches may have", "add one that is not prod")
+        raise value.fault("no stage can be the base of previews", "add one that is not prod")
     if named is not None and named.text() not in fit:
         message = f"{named.shown()} is not a stage whose configuration any branch's code may have"
         raise named.fault(message, f"name one of: {', '.join(fit)}" if fit else "add a stage that is not prod")

@@ -148,7 +148,7 @@ class Store:
         if have > len(MIGRATIONS):
             raise EngineError(
                 f"{self._path} was written by a newer hitless (schema {have}, this one knows {len(MIGRATIONS)})",
-                hint="run the newer hitless, or name another folder by --data-dir",
+                hint="run the newer hitless, or name another folder with --data-dir",
             )
         for number, script in enumerate(MIGRATIONS[have:], have + 1):
             # executescript commits by itself; the version inside the same script makes the step whole or not at all

@@ -81,7 +81,7 @@ class Fleet:
             folder = self._folder / folder_name(spec.key)
             paths = GenerationPaths(folder, 1)
             if spec.key in self.pools or any(map(generation_is_alive, generations_of(folder))):
-                raise ConflictError(f"pool {spec.key} already runs")
+                raise ConflictError(f"pool {spec.key} is already running")
             _check_length(paths, spec)
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -234,7 +234,7 @@ class Fleet:
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
-            raise EngineError(f"no pool {key} runs")
+            raise EngineError(f"pool {key} is not running")
         return self.pools[key]
 
     async def _bring_up(

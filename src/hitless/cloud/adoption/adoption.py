@@ -129,8 +129,8 @@ class Adoption:
             live = self._cloud.stack.observe().live
             if not wanted:
                 lost = Refusal(
-                    f"the artifact bucket has no template of release {number}, with which the adoption began",
-                    "restore the core stack (its bucket) with which it began",
+                    f"the adoption began with release {number}, whose template is missing from the artifact bucket",
+                    "restore the core stack and its bucket as they were when the adoption began",
                 )
                 return AdoptionPlan(now, {}, {}, {}, (lost,), notes)
             return AdoptionPlan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)

@@ -114,8 +114,8 @@ def _api(seen: PlainStack) -> Iterator[Refusal]:
     others = [name for name, one in of_type(resources, STAGE).items() if IMPORTED not in one.get("Metadata", {})]
     if others:
         yield Refusal(
-            f"the stack holds the stage as {others[0]} already: something other than osls manages it",
-            "remove the plugin (or the resource) that makes it with `DeletionPolicy: Retain`, deploy, then adopt",
+            f"the stack already contains the API's stage as {others[0]}, which osls did not make",
+            "give it `DeletionPolicy: Retain` and deploy; remove what makes it and deploy; then adopt",
         )
     if not deployments:
         return

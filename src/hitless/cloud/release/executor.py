@@ -50,7 +50,7 @@ class TransitionExecutor:
         """Raise ConflictError if the stack is no longer the one that the transition was planned on."""
         if self._cloud.stack.observe().live.template != self._transition.standing:
             raise ConflictError(
-                f"{self._cloud.stack.name} was updated by somebody else meanwhile", hint="repeat the command"
+                f"{self._cloud.stack.name} was updated while this command ran", hint="repeat the command"
             )
 
     def update(self) -> None:
@@ -175,7 +175,7 @@ def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
         said = ", ".join(f"{name} {number}" for name, number in asked.items())
         raise ServiceFileError(
             f"the account's concurrency has room for {max(room, 0)} more, and the release takes {needed} while both "
-            f"versions stand ({said})",
+            f"versions exist ({said})",
             hint="provision or reserve less, or ask for more in Service Quotas; `hitless aws plan` counts it",
         )
 

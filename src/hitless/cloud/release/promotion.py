@@ -72,7 +72,7 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
     document = records.document(record.release)
     if document is None:
         raise ConflictError(
-            f"release {record.release} of {record.stage} was shipped by a hitless that kept no description of it",
+            f"release {record.release} of {record.stage} has no description, because an older hitless shipped it",
             hint="deploy it again with this version (`hitless aws deploy --force`), or name a folder: --against DIR",
         )
     return record.release, document

@@ -147,7 +147,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
     cloud.shift.settle(observed.functions.values())
     lower_shield(cloud, observed)
     if record is None and not stopped:
-        raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
+        raise ConflictError(f"no release is in progress in {stage}", hint="`hitless aws status` shows what runs")
     number = live_number(observed)
     live = cloud.records.get(number) if number is not None else None
     if live is not None and (stack is None or resting(stack.status)):  # otherwise the stack's update moves the aliases

@@ -126,7 +126,8 @@ class Destroy:
         data = [f"{name} ({kind})" for name, (kind, _) in sorted(held.items()) if kind in DATA_TYPES]
         if data:
             raise ConflictError(
-                f"{self._names.service} holds data: {', '.join(data)}",
-                hint="remove them with `DeletionPolicy: Retain` and a deploy first, or use --with-data",
+                f"{self._names.service} still contains data: {', '.join(data)}",
+                hint="to keep it, give these resources `DeletionPolicy: Retain`, deploy, remove them, deploy again; "
+                "to delete it, use --with-data",
                 details={"resources": data},
             )

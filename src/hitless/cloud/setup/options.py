@@ -90,7 +90,7 @@ def check_identity(told: IdentityOptions) -> None:
         raise UsageError(f"--boundary: {told.boundary!r} is not a policy's ARN", hint=hint)
     if told.boundary and UNBOUNDED.fullmatch(told.boundary):
         raise UsageError(
-            f"--boundary: {told.boundary} bounds nothing",
+            f"--boundary: {told.boundary} restricts nothing",
             hint="leave the option out: functions have a boundary by default",
         )
     for arn in told.assume.split(",") if told.assume else ():
@@ -263,6 +263,6 @@ def check_options(options: PipelineOptions) -> None:
         check_repository(options.repository)
     if options.package is not None and _SECRET_IN_URL.search(options.package):
         raise UsageError(
-            "--package: the URL holds a password or a token, and would be readable in the pipeline",
+            "--package: the URL contains a password or a token, and would be readable in the pipeline",
             hint="name a public URL, or a wheel that the build's role may fetch",
         )

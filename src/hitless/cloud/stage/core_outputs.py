@@ -63,8 +63,8 @@ def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
         outputs = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be read: {error}", hint="it is one JSON object: output name → value"
+            f"{path} cannot be read: {error}", hint="write one JSON object that maps output names to values"
         ) from error
     if not isinstance(outputs, dict):
-        raise UsageError(f"{path} is not a JSON object", hint="it is one JSON object: output name → value")
+        raise UsageError(f"{path} is not a JSON object", hint="write one JSON object that maps output names to values")
     return CoreOutputs.of(outputs, str(path))

@@ -122,7 +122,7 @@ class ServiceStack:
                 hint=f"{verb} adopts it without a failed request, or says why not",
             )
         if ADOPTION_OUTPUT in stack.outputs:
-            raise ConflictError(f"{self.name} is only half adopted", hint=f"{verb} continues it")
+            raise ConflictError(f"{self.name} is only partly adopted", hint=f"{verb} continues it")
 
     def find(self) -> Stack | None:
         """The stack as CloudFormation describes it."""

@@ -87,7 +87,7 @@ def end_all(group: int, root: int) -> None:
 def end_user(uid: int) -> None:
     """SIGKILL all processes of that user at once, also one that forks faster than /proc can be read. For root."""
     if uid == 0:
-        raise ValueError("root's processes are everybody's")
+        raise ValueError("refusing to end all processes of root")
     words = [sys.executable, "-I", "-S", "-c", "import os; os.kill(-1, 9)"]  # kill(2): all but itself
     subprocess.run(  # without our environment, which the user's processes could read
         words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False

@@ -99,12 +99,12 @@ class Buildspec(_Strict, frozen=True):
             spec = msgspec.convert(document, cls)
         except msgspec.ValidationError as error:
             colon = "; a text with a colon needs quotes" if "Expected `str`, got `object`" in str(error) else ""
-            raise ValueError(f"it is not run here: {error}{colon}") from error
+            raise ValueError(f"it cannot be run here: {error}{colon}") from error
         if not spec.ordered:
             raise ValueError("there are no phases")
         for name, value in (*spec.env.variables.items(), *spec.env.parameter_store.items()):
             if isinstance(value, dict | list):
-                raise ValueError(f"env: the variable {name} is not a text")  # noqa: TRY004 - as for all that is wrong
+                raise ValueError(f"env: the variable {name} is not a string")  # noqa: TRY004 - as for all that is wrong
         return spec
 
     @property
@@ -143,7 +143,7 @@ def _load(text: str) -> dict[str, Any]:
         where = f" in line {mark.line + 1}" if mark else ""
         raise ValueError(f"it is not YAML{where}: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(document, dict):
         raise ValueError("it is not a map of version, phases, …")  # noqa: TRY004 - as for all that is wrong
     if str(document.get("version")) != "0.2":
@@ -156,7 +156,7 @@ def _load(text: str) -> dict[str, Any]:
 
 def _filled(document: dict[str, Any], *keys: str) -> dict[str, Any]:
     """Without keys that have no value, as YAML allows them, here and in the maps at `keys`. No deeper: aliases may
-    unfold to more than memory holds.
+    take up more than memory holds.
     """
     full = {key: value for key, value in document.items() if value is not None}
     maps = {key: full[key] for key in keys if isinstance(full.get(key), dict)}
