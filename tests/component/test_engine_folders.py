@@ -129,7 +129,7 @@ def test_checking_the_lock_does_not_look_like_an_engine(tmp_path: Path) -> None:
     lock = lock_engine(path)
     leaves.join()
     assert is_locked(path)
-    with pytest.raises(ConflictError, match="another engine runs"):
+    with pytest.raises(ConflictError, match="another engine is running"):
         lock_engine(path)
     os.close(lock)
     assert not is_locked(path)

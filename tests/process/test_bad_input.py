@@ -115,7 +115,7 @@ def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
     second = subprocess.run(command, pass_fds=(write,), capture_output=True, timeout=30, check=False)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert "another engine runs" in pipe.read()
+        assert "another engine is running" in pipe.read()
     assert second.returncode == 1
     assert running.get("/fast")[0] == 200
 
