@@ -64,7 +64,7 @@ def read(settings: AlarmSettings, candidate: ReleaseTraffic, live: ReleaseTraffi
         (130, 10_000, True),
     ],
 )
-def test_the_limit_of_an_alarm_at_one_per_cent(bad: int, of: int, alarm: bool) -> None:
+def test_an_alarm_at_one_per_cent_needs_statistical_certainty(bad: int, of: int, alarm: bool) -> None:
     assert is_above(bad, of, 1) is alarm
 
 
@@ -104,12 +104,12 @@ def first_alarm(rate: float, *, seed: int, looks: int, requests_a_look: int) -> 
     return None
 
 
-def test_half_the_allowed_rate_hardly_ever_rings_however_often_it_is_read() -> None:
+def test_half_the_allowed_error_rate_hardly_ever_causes_an_alarm() -> None:
     rung = sum(first_alarm(0.005, seed=seed, looks=240, requests_a_look=10) is not None for seed in range(200))
     assert rung <= 30, "a plain threshold of 1 % sends back three quarters of them"
 
 
-def test_one_failing_route_in_four_rings_within_the_first_readings() -> None:
+def test_one_failing_route_in_four_causes_an_alarm_within_a_few_readings() -> None:
     looks = [first_alarm(0.25, seed=seed, looks=20, requests_a_look=10) for seed in range(200)]
     assert all(look is not None for look in looks)
     assert sorted(look or 99 for look in looks)[190] <= 4
@@ -125,7 +125,7 @@ def test_fewer_requests_than_the_minimum_are_never_an_alarm(requests: int, faile
     assert reading.sentence == f"error rate: {requests} of 20 requests needed for a verdict"
 
 
-def test_a_broken_candidate_rings_at_the_minimum() -> None:
+def test_a_broken_candidate_causes_an_alarm_at_minimum_traffic() -> None:
     reading = read(AlarmSettings(1, 20), served(20, 20))
     assert reading.verdict is Verdict.ALARM
     assert reading.sentence == "20 of 20 requests failed (100 %, alarm above 1 %)"
@@ -141,7 +141,7 @@ def test_a_broken_candidate_rings_at_the_minimum() -> None:
 SLOW = AlarmSettings(1, 20, p99_ms=50)
 
 
-def test_a_p99_above_the_limit_rings_and_names_both() -> None:
+def test_a_p99_above_the_limit_causes_an_alarm_that_names_both() -> None:
     reading = read(SLOW, served(20, ms=[80] * 20, workers=2))
     assert reading.verdict is Verdict.ALARM
     assert reading.sentence == "p99 79.9 ms over 20 requests (alarm above 50 ms)"
@@ -152,7 +152,7 @@ def test_each_workers_first_request_may_be_slow() -> None:
     assert read(SLOW, served(20, ms=[*[300] * 4, *[3] * 16], workers=2)).verdict is Verdict.ALARM
 
 
-def test_one_slow_request_in_a_hundred_is_what_a_p99_allows() -> None:
+def test_one_slow_request_in_a_hundred_causes_no_p99_alarm() -> None:
     assert read(SLOW, served(1000, ms=[*[300] * 10, *[3] * 990])).verdict is Verdict.OK
     assert read(SLOW, served(1000, ms=[*[300] * 30, *[3] * 970])).verdict is Verdict.ALARM
 
@@ -167,7 +167,7 @@ RELATIVE = AlarmSettings(1, 20, p99_relative_percent=200)
 
 
 @given(st.floats(0.05, 2000), st.floats(0.05, 5000), st.integers(0, 300), st.integers(0, 300))
-def test_the_relative_alarm_needs_enough_on_both_sides_the_ratio_and_the_floor(
+def test_the_relative_alarm_needs_enough_requests_the_ratio_and_a_minimum_difference(
     live_ms: float, candidate_ms: float, live_count: int, count: int
 ) -> None:
     live, candidate = served(live_count, ms=[live_ms] * live_count), served(count, ms=[candidate_ms] * count)
@@ -180,19 +180,19 @@ def test_the_relative_alarm_needs_enough_on_both_sides_the_ratio_and_the_floor(
         assert verdict is Verdict.OK
 
 
-def test_a_ratio_below_the_floor_is_no_alarm() -> None:
+def test_a_ratio_below_the_minimum_difference_causes_no_alarm() -> None:
     live, candidate = served(5000, ms=[0.2] * 5000), served(500, ms=[1.0] * 500)
     assert read(RELATIVE, candidate, live).verdict is Verdict.OK
 
 
-def test_ten_times_slower_rings_at_the_minimum_and_names_the_live_release() -> None:
+def test_a_candidate_ten_times_slower_than_live_causes_an_alarm_at_minimum_traffic() -> None:
     live, candidate = served(200, ms=[3] * 200), served(20, ms=[30] * 20, workers=2)
     reading = read(RELATIVE, candidate, live)
     assert reading.verdict is Verdict.ALARM
     assert "200 % of the live release's" in reading.sentence
 
 
-def test_a_slowdown_of_both_releases_is_no_alarm() -> None:
+def test_a_slowdown_of_both_releases_causes_no_alarm() -> None:
     spell = [*[3] * 900, *[400] * 100]
     assert read(RELATIVE, served(1000, ms=spell), served(1000, ms=spell)).verdict is Verdict.OK
 
@@ -225,7 +225,7 @@ class Sight:
         )
 
 
-def test_earlier_traffic_does_not_count_and_late_failures_show_in_the_last_seconds() -> None:
+def test_earlier_traffic_is_ignored_and_late_failures_show_in_the_last_seconds() -> None:
     sight, clock = Sight(), FakeClock()
     watch = CandidateWatch(sight.look, clock)
 

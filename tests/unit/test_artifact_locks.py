@@ -121,7 +121,7 @@ PIPFILE = """{
 }"""
 
 
-def test_a_uv_lock_lists_what_the_service_needs(tmp_path: Path) -> None:
+def test_requirements_are_read_from_a_uv_lock(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV)
     marker = " ; (sys_platform == 'win32')\n"
     assert read_lock(tmp_path) == ("uv.lock", f"a==1.0\nb==2.0\nc==3.0\nhelper==5.0{marker}win==4.0{marker}")
@@ -130,7 +130,7 @@ def test_a_uv_lock_lists_what_the_service_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "dev"), [('groups = ["main"]', 'groups = ["dev"]'), ('category = "main"', 'category = "dev"')]
 )
-def test_a_poetry_lock_lists_its_main_group(tmp_path: Path, main: str, dev: str) -> None:
+def test_requirements_are_read_from_a_poetry_locks_main_group(tmp_path: Path, main: str, dev: str) -> None:
     (tmp_path / "poetry.lock").write_text(POETRY.format(main=main, dev=dev))
     assert read_lock(tmp_path) == ("poetry.lock", "a==1.0\nwin==4.0 ; sys_platform == 'win32'\n")
 
@@ -157,7 +157,7 @@ def test_a_lock_that_names_no_groups_is_not_read(tmp_path: Path) -> None:
     assert read_requirements(tmp_path).required == ()
 
 
-def test_requirements_txt_comes_before_a_lock(tmp_path: Path) -> None:
+def test_requirements_txt_takes_precedence_over_a_lock(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV)
     read = read_requirements(tmp_path)
     assert [one.name for one in read.required] == ["a", "b", "c", "helper", "win"]
@@ -167,7 +167,7 @@ def test_requirements_txt_comes_before_a_lock(tmp_path: Path) -> None:
     assert [one.name for one in read_requirements(tmp_path).required] == ["x"]
 
 
-def test_a_package_from_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_a_locked_package_from_outside_the_registry_is_refused(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV.replace(INDEX, 'source = { git = "https://git.example/a" }\n', 1))
     with pytest.raises(BuildError, match=r"uv\.lock: a does not come from a package index"):
         read_lock(tmp_path)

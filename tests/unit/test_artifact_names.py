@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.py", ".hidden", "a b", "..a", "a..", "é/ü", "x" * 255])
-def test_a_good_name_has_no_flaw(name: str) -> None:
+def test_a_safe_name_is_accepted(name: str) -> None:
     assert why_unsafe(name) is None
 
 
@@ -32,7 +32,7 @@ def test_a_good_name_has_no_flaw(name: str) -> None:
         ("é" * 128, "255 bytes"),
     ],
 )
-def test_an_unsafe_name_has_a_reason(name: str, why: str) -> None:
+def test_an_unsafe_name_is_refused_with_a_reason(name: str, why: str) -> None:
     found = why_unsafe(name)
     assert found is not None
     assert why in found

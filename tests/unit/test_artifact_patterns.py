@@ -58,12 +58,12 @@ def test_everything_is_selected_unless_excluded_and_tests_are_not_excluded() -> 
 @pytest.mark.parametrize(
     "name", [".gitignore", "a/.DS_Store", "npm-debug.log", "yarn-error.log", "a/b.pyc", ".env", ".env.local", "a/.env"]
 )
-def test_what_is_excluded_by_default_can_be_included_by_name(name: str) -> None:
+def test_default_exclusions_can_be_included_by_name(name: str) -> None:
     assert not PackagePatterns([]).selects(name)
     assert PackagePatterns([name]).selects(name)
 
 
-def test_the_last_pattern_that_matches_decides() -> None:
+def test_the_last_matching_pattern_decides() -> None:
     keep_one = PackagePatterns(["!data/**", "data/keep.json"])
     assert keep_one.selects("data/keep.json")
     assert not keep_one.selects("data/other.json")

@@ -35,7 +35,7 @@ def test_the_same_platform_has_no_differences() -> None:
         ),
     ],
 )
-def test_each_difference_is_named(host: Host, declared: Platform, named: list[str]) -> None:
+def test_each_difference_between_platforms_is_described(host: Host, declared: Platform, named: list[str]) -> None:
     assert host.differences(declared) == named
 
 

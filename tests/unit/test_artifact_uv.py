@@ -69,7 +69,7 @@ def test_an_unreachable_index_is_an_error_without_passwords() -> None:
     assert "cret@" not in str(error.to_json())
 
 
-def test_passwords_from_uvs_own_variables_stay_out() -> None:
+def test_passwords_from_uvs_own_variables_are_not_shown() -> None:
     error = refusal("error: bad answer to hunter2", REQUIREMENTS, PLATFORM, {"UV_INDEX_MINE_PASSWORD": "hunter2"})
     assert "hunter2" not in str(error.to_json())
 
@@ -82,7 +82,7 @@ def test_a_failure_without_output_says_so() -> None:
     assert "uv gave no reason" in refusal("", REQUIREMENTS, PLATFORM, {}).message
 
 
-def test_pips_settings_apply_if_uv_has_none() -> None:
+def test_pips_settings_are_used_if_uv_has_none() -> None:
     pip = {"PIP_INDEX_URL": "https://pip.example.org/python", "PIP_FIND_LINKS": "/a /b"}
     assert Uv(pip).settings() == {"UV_DEFAULT_INDEX": "https://pip.example.org/python", "UV_FIND_LINKS": "/a,/b"}
     own = {**pip, "UV_INDEX_URL": "https://uv.example.org/python"}

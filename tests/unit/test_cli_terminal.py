@@ -29,7 +29,7 @@ EVIL = "a\tb\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u202ec\n"
         ("Zürich 東京 שלום", "Zürich 東京 שלום"),
     ],
 )
-def test_visible_text_keeps_tabs_newlines_and_every_language(text: str, shown: str) -> None:
+def test_escaping_keeps_tabs_newlines_and_every_language(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 

@@ -58,6 +58,6 @@ def test_a_class_that_extends_str_is_written_as_text_and_read_back() -> None:
     assert type(read.name) is Name
 
 
-def test_an_object_without_a_form_in_json_is_not_written() -> None:
+def test_an_object_that_json_cannot_represent_is_refused() -> None:
     with pytest.raises(TypeError):
         to_plain({"of": object()})

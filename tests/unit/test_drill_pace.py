@@ -44,7 +44,7 @@ def test_the_number_of_requests_is_the_rate_times_the_duration(
 
 
 @given(st.sampled_from([0.1, 1, 3, 7.5, 999, 2_000, 100_000]), st.integers(0, 10_000_000))
-def test_the_count_of_due_requests_and_their_instants_agree(rate_per_s: float, n: int) -> None:
+def test_the_number_of_due_requests_agrees_with_their_due_times(rate_per_s: float, n: int) -> None:
     pace = Pace(constant(rate_per_s))
     due = pace.due_ns(n)
     assert pace.count(due + 1) >= n + 1 or pace.due_ns(n + 1) == due
@@ -83,7 +83,7 @@ def test_the_number_of_requests_is_the_sum_of_the_rate(pieces: Pieces, requests:
 
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("pieces", [STEP, RAMP, constant(700)], ids=["step", "ramp", "constant"])
-def test_instants_never_decrease_and_agree_with_the_count(pieces: Pieces, seed: int | None) -> None:
+def test_due_times_never_decrease_and_agree_with_the_number_of_requests(pieces: Pieces, seed: int | None) -> None:
     pace = Pace(pieces, seed)
     dues = [pace.due_ns(n) for n in range(20_000)]
     assert dues == sorted(dues)
@@ -112,7 +112,7 @@ def test_the_senders_shares_add_up_to_all_requests(senders: int, end: int) -> No
 
 
 @pytest.mark.parametrize("percent", [0, 1, 20, 50, 99.5, 100])
-def test_new_connections_have_their_share_in_every_stretch_of_the_schedule(percent: float) -> None:
+def test_every_part_of_the_schedule_has_its_share_of_new_connections(percent: float) -> None:
     for start in (0, 12_345, 10**9):
         opened = sum(opens_connection(n, percent) for n in range(start, start + 10_000))
         assert opened == pytest.approx(100 * percent, abs=3)

@@ -71,7 +71,7 @@ def test_a_value_out_of_range_is_an_error_with_the_option(change: dict[str, obje
         plan.check(yes=True)
 
 
-def test_a_broken_release_on_prod_needs_yes() -> None:
+def test_a_drill_with_a_broken_release_on_prod_needs_the_yes_option() -> None:
     plan = replace(PLAN, stage="prod", scenarios=choose(["good", "import-crash"], 2))
     with pytest.raises(UsageError, match="import-crash") as error:
         plan.check(yes=False)
@@ -81,7 +81,7 @@ def test_a_broken_release_on_prod_needs_yes() -> None:
     replace(plan, stage="dev").check(yes=False)
 
 
-def test_releases_and_the_return_are_spread_over_the_duration() -> None:
+def test_a_drills_releases_are_spread_evenly_over_its_duration() -> None:
     plan = replace(PLAN, duration_s=60, scenarios=choose([], 27))
     instants = plan.release_instants_s()
     assert len(instants) == 28
@@ -91,7 +91,7 @@ def test_releases_and_the_return_are_spread_over_the_duration() -> None:
 
 
 @pytest.mark.parametrize(("load", "cpus", "said"), [(3.9, 2, False), (4.0, 2, True), (15.0, 8, False), (2.5, 1, True)])
-def test_an_overloaded_machine_is_reported(load: float, cpus: int, said: bool) -> None:
+def test_an_overloaded_machine_is_noticed_before_the_drill(load: float, cpus: int, said: bool) -> None:
     notices = machine_notices(load, cpus)
     assert bool(notices) is said
     assert not said or f"load {load:.1f} on {cpus} processor" in notices[0]

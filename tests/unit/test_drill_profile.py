@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
         ("step:50:3000@0", (Piece(0, 3000, 3000),)),
     ],
 )
-def test_a_profile_becomes_pieces(text: str, pieces: Pieces) -> None:
+def test_a_load_profile_is_parsed_into_pieces(text: str, pieces: Pieces) -> None:
     assert parse_profile(text, 60) == pieces
 
 
@@ -40,7 +40,7 @@ def test_a_profile_becomes_pieces(text: str, pieces: Pieces) -> None:
         ("ramp:١:3000", "is not a profile"),
     ],
 )
-def test_an_invalid_profile_is_an_error_with_an_example(text: str, why: str) -> None:
+def test_an_invalid_load_profile_is_an_error_with_an_example(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as error:
         parse_profile(text, 60)
     assert text in error.value.message

@@ -83,13 +83,13 @@ def test_the_page_shows_the_receipts_of_the_rollouts() -> None:
     assert "<h2>Receipts</h2>" not in render(drilled())
 
 
-def test_the_loss_names_the_most_frequent_failure_and_the_notices() -> None:
+def test_the_summary_of_lost_requests_names_the_most_frequent_failure_and_the_notices() -> None:
     busy = replace(drilled(failures=3), notices=("this machine was overloaded",))
     assert busy.loss == "most of them: status_5xx; this machine was overloaded"
     assert drilled(failures=3).loss == "most of them: status_5xx"
 
 
-def test_the_document_has_the_contracts_keys_and_adds_up() -> None:
+def test_the_drills_document_has_the_documented_keys_and_consistent_sums() -> None:
     document = drilled(failures=10).to_json()
     assert document["target"] == "http://127.0.0.1:8080"
     assert document["requests"] == document["answered"] + document["failed"] == 600
@@ -134,7 +134,7 @@ def test_failures_are_grouped_by_kind_and_by_the_state_when_they_were_sent() -> 
     }
 
 
-def test_shielded_responses_are_counted_for_the_rollout_that_they_met() -> None:
+def test_shielded_responses_are_counted_for_the_rollout_during_which_they_came() -> None:
     result = drilled()
     shielded = Flag.COMPLETE | Flag.SHIELDED
     result.tally.add(RECORD.pack(int(2.1 * S), 500, 0, 1, 0, 200, 0, shielded) * 3)
@@ -158,7 +158,7 @@ def test_a_failed_request_outranks_an_unexpected_rollout(failures: int, outcome:
     assert drilled(failures=failures, outcome=outcome).exit_code == code
 
 
-def test_each_unexpected_outcome_is_a_sentence() -> None:
+def test_each_unexpected_outcome_is_described_by_a_sentence() -> None:
     result = drilled(outcome="rolled_back", reason="smoke request failed")
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
     unrecovered = replace(drilled(), faults=(FaultRow("kill-worker", 3.0, None),))

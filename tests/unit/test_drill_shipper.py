@@ -38,7 +38,9 @@ class Command(Shipper):
         (1, {}, Shipped(None, "error", "hitless exited with status 1 and named no error")),
     ],
 )
-def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, object], shipped: Shipped) -> None:
+def test_a_rollouts_outcome_is_read_from_the_commands_document(
+    code: int, document: dict[str, object], shipped: Shipped
+) -> None:
     assert asyncio.run(Command(code, document).rollback(None)) == shipped
 
 
@@ -53,13 +55,13 @@ def test_an_error_keeps_the_meaning_of_its_exit_code(code: int, kind: type[Hitle
     ("out", "err", "message"),
     [(b"", b"Traceback\nKeyError: 1\n", "KeyError: 1"), (b"not JSON", b"", "`hitless deploy` wrote no document")],
 )
-def test_a_command_without_a_document_is_an_error_with_its_last_line(out: bytes, err: bytes, message: str) -> None:
+def test_a_command_that_prints_no_document_is_an_error_with_its_last_line(out: bytes, err: bytes, message: str) -> None:
     with pytest.raises(ConflictError) as error:
         document_of("deploy", 1, out, err)
     assert error.value.message == message
 
 
-def test_a_stage_that_the_engine_does_not_have_is_named() -> None:
+def test_a_stage_unknown_to_the_engine_is_an_error_that_names_it() -> None:
     with pytest.raises(UsageError, match="'qa'") as error:
         stage_of({"stages": [{"stage": "dev"}]}, "qa")
     assert "dev" in error.value.hint
@@ -75,7 +77,7 @@ def test_a_stage_that_the_engine_does_not_have_is_named() -> None:
         ("a: !Sub '${X}'\nb: !Ref C\n", "a: !Sub '${X}'\nb: !Ref 'C'\n"),
     ],
 )
-def test_a_stages_setting_is_changed_and_everything_else_kept(text: str, changed: str) -> None:
+def test_changing_a_stages_setting_keeps_everything_else(text: str, changed: str) -> None:
     result = with_stage_setting(text, "dev", "ready_timeout_s", 3)
     assert changed in result
     assert result.count("ready_timeout_s") == 1

@@ -31,7 +31,7 @@ def fresh(timeline: Timeline | None = None) -> Tally:
     return Tally(slot_s=1.0, deadline_s=10, timeline=timeline or Timeline())
 
 
-def test_requests_are_answered_or_failed() -> None:
+def test_every_request_counts_as_answered_or_failed() -> None:
     tally = fresh()
     tally.add(
         record(0.1) + record(0.2, failure=FailureKind.STATUS_5XX, status=503) + record(0.3, failure=FailureKind.TIMEOUT)
@@ -47,13 +47,13 @@ def test_an_amending_record_turns_a_response_into_a_failure() -> None:
     assert (tally.requests, tally.answered, tally.failed) == (1, 0, 1)
 
 
-def test_unsent_requests_are_failed() -> None:
+def test_unsent_requests_count_as_failed() -> None:
     tally = fresh()
     tally.add_unsent(3 * S, 7)
     assert (tally.requests, tally.failed, tally.failures[FailureKind.NOT_SENT].count) == (7, 7, 7)
 
 
-def test_a_request_that_overlaps_a_rollout_counts_as_releasing() -> None:
+def test_a_request_that_overlaps_a_rollout_counts_as_sent_during_it() -> None:
     timeline = Timeline()
     tally = fresh(timeline)
     window = timeline.open("release 2", 2 * S)
@@ -91,14 +91,14 @@ def test_responses_are_counted_by_release_and_epoch() -> None:
     assert tally.answers == {(1, 0): 2, (2, 1): 2, (1, 2): 1}
 
 
-def test_a_slot_separates_failures_and_responses_without_a_release() -> None:
+def test_a_time_slot_counts_failures_and_responses_without_a_release_separately() -> None:
     tally = fresh()
     tally.add(record(0.1, release=0) + record(0.2, release=0, failure=FailureKind.TIMEOUT) + record(0.3, release=4))
     tally.add_unsent(0, 2)
     assert tally.slots[0].by_release == {0: 1, FAILED: 3, 4: 1}
 
 
-def test_a_closed_slot_keeps_percentiles_but_no_latencies() -> None:
+def test_a_closed_time_slot_keeps_percentiles_but_no_latencies() -> None:
     tally = fresh()
     for place in range(100):
         tally.add(record(0.001 * place, latency_ms=place + 1))
@@ -131,5 +131,5 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 
 @pytest.mark.parametrize("duration_s", [1, 30, 31, 120, 3_600, 18_000, 86_400])
-def test_there_are_never_more_than_a_few_thousand_slots(duration_s: float) -> None:
+def test_the_number_of_time_slots_is_bounded(duration_s: float) -> None:
     assert duration_s / slot_s(duration_s) <= 3_600

@@ -54,7 +54,7 @@ try_p00,FRONTEND,1,,,,,0,0,55,0,5,31,0,91,,,
 """
 
 
-def test_failed_and_shielded_requests_are_counted_apart() -> None:
+def test_failed_and_shielded_requests_are_counted_separately() -> None:
     """Of 100 requests, 33 went to the live release, which failed 3. Of 31 that the shield answered with 5xx, two had no
     other release; 4 did not go through the shield. Four of the 33 had got no response at all.
     """
@@ -84,7 +84,7 @@ def test_a_restart_keeps_the_counts_of_the_earlier_process() -> None:
     assert counts["5xx"] == 3
 
 
-def test_numbers_that_went_back_mean_a_restart_even_under_the_same_pid() -> None:
+def test_decreased_counters_mean_a_restart_even_under_the_same_pid() -> None:
     assert GatewayTally().after(sample(1, 10)).after(sample(1, 4)).totals()["p00"]["requests"] == 14
 
 
@@ -101,14 +101,14 @@ def test_an_unreadable_tally_starts_from_zero(text: str) -> None:
     assert read_tally(text).totals() == {}
 
 
-def test_the_difference_of_two_readings_is_the_traffic_between() -> None:
+def test_the_difference_of_two_readings_is_the_traffic_between_them() -> None:
     first = GatewayTally().after(sample(1, 10, failed=1))
     second = first.after(sample(1, 30, failed=4))
     between = pool_counts(second.totals()["p00"], first.totals()["p00"])
     assert (between.requests, between.by_class["5xx"], between.by_class["2xx"]) == (20, 3, 17)
 
 
-def test_restarts_are_counted_but_the_first_reading_is_not_one() -> None:
+def test_restarts_are_counted_and_the_first_reading_is_not_a_restart() -> None:
     tally = GatewayTally().after(sample(7, 10)).after(sample(7, 20))
     assert tally.totals()["p00"]["restarts"] == 0
     again = read_tally(to_text(tally.after(sample(8, 1)))).after(sample(8, 2))

@@ -145,7 +145,7 @@ def states(draw: st.DrawFn) -> GatewayState:
 
 
 @given(states(), states())
-def test_commands_lead_from_any_state_to_any_other(old: GatewayState, new: GatewayState) -> None:
+def test_commands_change_any_state_into_any_other(old: GatewayState, new: GatewayState) -> None:
     model = ModelOfHaproxy(view_of(old))
     for command in between(old, new):
         model.tell(command)
@@ -161,7 +161,9 @@ def test_equal_states_need_no_command(state: GatewayState) -> None:
 
 
 @given(states(), states())
-def test_a_used_release_always_has_its_routes_and_a_ready_server(old: GatewayState, new: GatewayState) -> None:
+def test_during_any_change_a_used_release_has_its_routes_and_a_ready_server(
+    old: GatewayState, new: GatewayState
+) -> None:
     model = ModelOfHaproxy(view_of(old))
     for command in between(old, new):
         model.tell(command)
@@ -182,7 +184,7 @@ def test_a_used_release_always_has_its_routes_and_a_ready_server(old: GatewaySta
 
 
 @given(states(), states(), st.data())
-def test_a_change_interrupted_anywhere_is_finished_from_haproxys_state(
+def test_a_change_interrupted_at_any_command_is_finished_from_haproxys_state(
     old: GatewayState, new: GatewayState, data: st.DataObject
 ) -> None:
     commands = between(old, new)
@@ -307,7 +309,7 @@ def test_a_door_is_not_checked_because_a_check_would_wake_the_pool() -> None:
     ]
 
 
-def test_depth_and_mode_change_in_place() -> None:
+def test_a_servers_depth_and_mode_are_changed_without_replacing_it() -> None:
     old = GatewayState.initial(["dev"], pools=1).with_servers("p00", [ServerState("w0", "/r/w0", 8)])
     at = f"p00/{old.pool('p00').servers[0].key}"
     assert lines(between(old, old.with_maxconn("p00", 1))) == [f"set maxconn server {at} 1"]

@@ -41,16 +41,16 @@ p00,BACKEND,3,4,1,2,1,30,UP,
 """
 
 
-def test_a_map_keeps_its_order() -> None:
+def test_entries_of_a_map_keep_their_order() -> None:
     assert parse_map(MAP) == [("dev.1|GET|/x", "p00"), ("dev.1|GET|/y", "p00")]
     assert parse_map("\n") == []
 
 
-def test_a_duplicate_key_equals_no_wanted_value() -> None:
+def test_a_duplicate_key_in_a_map_never_equals_a_wanted_value() -> None:
     assert by_key([("a", "p00"), ("a", "p00"), ("b", "p01")]) == {"a": "p00 p00", "b": "p01"}
 
 
-def test_patterns_are_grouped_by_release_and_unknown_ones_apart() -> None:
+def test_patterns_are_grouped_by_release_and_unknown_patterns_are_listed_separately() -> None:
     entries = [("^dev[.]1[|]x$", "p00"), ("^other", "p09"), ("^dev[.]1[|]y$", "p01")]
     assert by_release(entries) == {
         "dev.1": (("^dev[.]1[|]x$", "p00"), ("^dev[.]1[|]y$", "p01")),
@@ -67,5 +67,5 @@ def test_servers_have_their_admin_state_and_limit_without_the_inner_hop() -> Non
     }
 
 
-def test_info_is_names_and_values() -> None:
+def test_show_info_is_parsed_into_names_and_values() -> None:
     assert parse_info("Name: HAProxy\nPid: 10275\nUptime: 0d 0h00m01s\n\n")["Pid"] == "10275"

@@ -19,7 +19,7 @@ def files(state: GatewayState) -> dict[str, str]:
     return dict(render(state, LAYOUT, Tuning(nbthread=1, maxconn=1000)))
 
 
-def test_each_stage_has_a_listener_in_the_states_order() -> None:
+def test_each_stage_gets_a_listener_in_the_order_of_the_state() -> None:
     text = files(GatewayState.initial(["dev", "prod"], pools=2))[CONFIGURATION]
     assert text.index("frontend stage_dev") < text.index("fd@${HITLESS_FD_0}") < text.index("frontend stage_prod")
     assert text.index("frontend stage_prod") < text.index("fd@${HITLESS_FD_1}")
@@ -34,7 +34,7 @@ def test_a_boot_server_equals_the_runtime_command_and_is_disabled_unless_ready()
     assert f"    server {servers[1].key} {server_line(drained)} disabled\n" in text
 
 
-def test_the_maps_hold_the_states_entries() -> None:
+def test_map_files_contain_the_entries_of_the_state() -> None:
     state = (
         GatewayState.initial(["dev", "prod"], pools=1)
         .with_servers("p00", [ServerState("w0", "/r/w0")], timeout_ms=7000)
@@ -48,13 +48,13 @@ def test_the_maps_hold_the_states_entries() -> None:
     assert texts[MapName.PATTERNS] == "^dev[.]3[|][A-Z]+[|]/.+/?$ p00\n"
 
 
-def test_all_pool_names_and_timeouts_are_there_at_the_start() -> None:
+def test_the_configuration_has_all_pools_and_timeouts_from_the_start() -> None:
     texts = files(GatewayState.initial(["dev"], pools=64))
     assert texts[MapName.TIMEOUTS].count(" 29000\n") == 64
     assert texts[CONFIGURATION].count("\nbackend p") == 64
 
 
-def test_maps_are_named_through_the_link_so_generations_share_names() -> None:
+def test_maps_have_the_same_path_in_every_generation() -> None:
     assert f"map_str({LAYOUT.folder}/boot/literals.map)" in files(GatewayState.initial(["dev"], pools=1))[CONFIGURATION]
 
 
@@ -62,7 +62,7 @@ def test_small_machines_get_one_thread() -> None:
     assert [tuning_for(cores, 20_000).nbthread for cores in (1, 2, 4, 8, 16, 96)] == [1, 1, 1, 2, 4, 8]
 
 
-def test_the_connection_limit_follows_from_the_descriptors() -> None:
+def test_the_connection_limit_is_derived_from_the_descriptor_limit() -> None:
     assert tuning_for(2, 20_000).maxconn == 9744
     assert tuning_for(2, 1 << 30).maxconn < 66_000
     assert tuning_for(2, 256).maxconn >= 64

@@ -35,14 +35,14 @@ def routed(*routes: str, release: str = "dev.1") -> list[RouteState]:
     return [RouteState(release, method, path, f"p{index}") for index, (method, path) in enumerate(pairs)]
 
 
-def test_a_literal_segment_beats_a_parameter_and_that_a_greedy_one() -> None:
+def test_a_literal_segment_beats_a_parameter_and_a_parameter_beats_a_greedy_one() -> None:
     routes = routed("GET /{proxy+}", "GET /zones/{area}", "GET /zones/now")
     assert chosen(routes, "GET", "/zones/now") == "p2"
     assert chosen(routes, "GET", "/zones/x") == "p1"
     assert chosen(routes, "GET", "/zones/x/y") == "p0"
 
 
-def test_the_leftmost_difference_decides() -> None:
+def test_the_leftmost_different_segment_decides_which_route_matches() -> None:
     routes = routed("GET /{a}/b/c", "GET /a/{b}/{c}", "GET /a/{proxy+}")
     assert chosen(routes, "GET", "/a/b/c") == "p1"
     assert chosen(routes, "GET", "/x/b/c") == "p0"
@@ -93,7 +93,7 @@ def test_an_empty_segment_is_not_a_parameter_and_slashes_are_not_folded() -> Non
     assert chosen(routes, "GET", "/all//x") == "p2"
 
 
-def test_the_path_is_compared_as_it_was_sent() -> None:
+def test_a_path_is_matched_without_decoding_it() -> None:
     routes = routed("GET /hello", "GET /zones/{area}")
     assert chosen(routes, "GET", "/%68ello") is None
     assert chosen(routes, "GET", "/zones/Europe%2FParis") == "p1"
@@ -108,7 +108,7 @@ def test_special_characters_in_a_template_are_literal() -> None:
     assert chosen(routes, "GET", "/a-b_c/q") == "p2"
 
 
-def test_a_release_sees_its_own_routes_only() -> None:
+def test_a_release_matches_only_its_own_routes() -> None:
     routes = [*routed("GET /x/{a}"), *routed("GET /y/{a}", release="dev.12")]
     assert chosen(routes, "GET", "/x/1", release="dev.12") is None
     assert chosen(routes, "GET", "/y/1", release="dev.1") is None
@@ -130,13 +130,13 @@ def test_a_thousand_routes_stay_below_the_line_limit() -> None:
     assert chosen(routes, "GET", "/some-rather-long-collection-999/1") == "p0"
 
 
-def test_no_key_has_a_blank_or_a_backslash() -> None:
+def test_no_map_key_has_a_blank_or_a_special_character() -> None:
     routes = routed("GET /a.b-c_d:e/{x}", "ANY /{proxy+}", "DELETE /plain.json")
     keys = [*literal_entries(routes), *(key for entries in pattern_entries(routes).values() for key, _ in entries)]
     assert not any(set(key) & set(" \t\\;#\"'") for key in keys)
 
 
-def test_an_expression_names_its_release() -> None:
+def test_the_release_of_an_expression_can_be_read_from_it() -> None:
     for release in ("dev.1", "prod-eu_2.345"):
         ((pattern, _),) = pattern_entries([RouteState(release, "GET", "/{x}", "p0")])[release]
         assert release_of_pattern(pattern) == release
@@ -164,7 +164,7 @@ PATHS = st.builds(
     st.sampled_from(METHODS),
     PATHS,
 )
-def test_the_maps_choose_the_first_route_of_the_models_order(routes: list[Route], method: str, path: str) -> None:
+def test_the_maps_choose_the_same_route_as_the_model(routes: list[Route], method: str, path: str) -> None:
     accepted: list[Route] = []
     for route in routes:
         if find_conflict([*accepted, route]) is None:

@@ -107,7 +107,7 @@ def test_an_event_of_format_2_has_the_documented_fields() -> None:
     }
 
 
-def test_what_a_request_does_not_have_is_left_out_of_format_2() -> None:
+def test_an_event_of_format_2_omits_missing_values() -> None:
     event = event_of("/my/path")
     assert event["routeKey"] == "GET /my/path"
     assert event["rawQueryString"] == ""
@@ -137,7 +137,7 @@ def test_the_path_is_decoded_and_the_query_string_is_not() -> None:
         (None, True),
     ],
 )
-def test_the_content_type_decides_what_is_binary(content_type: bytes | None, encoded: bool) -> None:
+def test_the_content_type_decides_whether_a_body_is_binary(content_type: bytes | None, encoded: bool) -> None:
     """Measured on the real service: github.com/ministackorg/ministack/pull/766."""
     headers = ((b"content-type", content_type),) if content_type else ()
     event = event_of("/upload", "POST", headers, b"a=1")
@@ -145,7 +145,7 @@ def test_the_content_type_decides_what_is_binary(content_type: bytes | None, enc
     assert event["body"] == (base64.b64encode(b"a=1").decode() if encoded else "a=1")
 
 
-def test_an_event_of_format_1_is_rests_with_a_version_and_names_in_lower_case() -> None:
+def test_an_event_of_format_1_is_a_rest_event_with_a_version_and_lower_case_headers() -> None:
     headers = ((b"Host", b"id.example.org"), (b"X-A", b"1"), (b"x-a", b"2"), (b"Cookie", b"s=1"))
     event = event_of("/old/a%20b?q=1&q=2", headers=headers)
     assert (event["version"], event["resource"], event["path"]) == ("1.0", "/old/{id}", "/old/a b")
@@ -160,7 +160,7 @@ def test_an_event_of_format_1_is_rests_with_a_version_and_names_in_lower_case() 
     assert (context["requestTime"], context["requestTimeEpoch"]) == ("04/Mar/2020:19:03:58 +0000", 1583348638390)
 
 
-def test_each_route_of_a_function_has_the_flavour_of_its_own_api() -> None:
+def test_each_route_of_a_function_gets_the_event_format_of_its_own_api() -> None:
     builder = event_builder(spec())
     event = builder.build(Request("GET", "/rest", []), ID, NOW)
     assert event is not None
@@ -171,7 +171,7 @@ def test_each_route_of_a_function_has_the_flavour_of_its_own_api() -> None:
     assert (HTTP_2.failed_status, HTTP_2.failed_body) == (500, '{"message":"Internal Server Error"}')
 
 
-def test_a_path_with_a_trailing_slash_is_another_path() -> None:
+def test_in_an_http_api_a_trailing_slash_makes_another_path() -> None:
     only = event_builder(spec((route("GET /my/path"),)))
     assert only.build(Request("GET", "/my/path/", []), ID, NOW) is None
     assert event_of("/my/path/")["routeKey"] == "$default"
@@ -224,7 +224,7 @@ def test_a_malformed_response_of_format_2_is_refused(result: Any) -> None:
         render_2(result, head_only=False, extra="")
 
 
-def test_nothing_is_inferred_in_format_1() -> None:
+def test_in_format_1_a_response_needs_a_status_code() -> None:
     """repost.aws/knowledge-center/api-gateway-status-codes-http-api"""
     with pytest.raises(MalformedResponse):
         render_1({"message": "Hello"}, head_only=False, extra="")
@@ -232,7 +232,7 @@ def test_nothing_is_inferred_in_format_1() -> None:
     assert [line for line in response(both, render_1)[1] if line.startswith("a:")] == ["a: 1", "a: 2"]
 
 
-def test_the_gateways_maps_tell_an_http_api() -> None:
+def test_the_gateways_maps_mark_routes_of_an_http_api() -> None:
     def state(line: str, pool: str, http_api: bool = True) -> RouteState:
         method, path = line.split()
         return RouteState("dev.1", method, path, pool, http_api=http_api)
@@ -246,7 +246,7 @@ def test_the_gateways_maps_tell_an_http_api() -> None:
     assert ("dev.1|NONE|/" in mixed, "p01" in mixed, mixed["p00"]) == (False, False, "1")
 
 
-def test_a_spec_of_an_earlier_version_has_rest_routes() -> None:
+def test_a_pools_spec_of_an_earlier_version_has_rest_routes() -> None:
     fields = json.loads(spec((RouteSpec("GET", "/rest", "/rest"),)).to_json())
     fields["routes"] = [{"method": "GET", "resource": "/rest", "regex": "/rest"}]
     assert not PoolSpec.from_json(json.dumps(fields)).only_http_api

@@ -89,7 +89,7 @@ def part(module: str) -> str:
     return module.split(".")[2]
 
 
-def test_every_import_follows_the_arrows() -> None:
+def test_every_import_follows_the_allowed_directions() -> None:
     found = dict(modules())
     wrong = [
         f"{name}:{line} imports {target}"
@@ -101,7 +101,7 @@ def test_every_import_follows_the_arrows() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_packages_on_aws_stand_on_each_other_one_way() -> None:
+def test_the_aws_packages_import_each_other_in_one_direction() -> None:
     found = {name: tree for name, tree in modules() if name.startswith("hitless.cloud.")}
     wrong = [
         f"{name}:{line} imports {target}"
@@ -112,7 +112,7 @@ def test_the_packages_on_aws_stand_on_each_other_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_homes_import_only_the_client_and_the_requests_of_the_api() -> None:
+def test_homes_import_only_the_apis_client_and_requests() -> None:
     found = {name: tree for name, tree in modules() if area(name) == "homes"}
     known = dict(modules())
     targets = {target for tree in found.values() for target, _ in own_imports(tree, set(known))}
@@ -134,7 +134,7 @@ def test_no_module_imports_our_own_inside_a_function() -> None:
     assert not lazy, "\n".join(lazy)
 
 
-def test_modules_import_each_other_in_no_cycle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     found = dict(modules())
     graph = {name: {target for target, _ in own_imports(tree, set(found))} for name, tree in found.items()}
     done: set[str] = set()
@@ -152,7 +152,7 @@ def test_modules_import_each_other_in_no_cycle() -> None:
         walk(module, ())
 
 
-def test_every_program_outside_the_worker_is_a_module_of_processes() -> None:
+def test_every_program_outside_worker_is_a_module_of_processes() -> None:
     programs = {name for name, tree in modules() if any(map(_runs_as_program, tree.body))}
     assert not {name for name in programs if area(name) not in ("processes", "worker")}
 
@@ -189,7 +189,7 @@ def test_only_the_store_uses_sqlite() -> None:
     assert users == {"hitless.store.store", *(name for name in users if name.startswith("hitless.store."))}
 
 
-def test_the_worker_side_needs_nothing_but_the_standard_library_httptools_uvloop_and_titles() -> None:
+def test_the_worker_imports_only_the_standard_library_httptools_uvloop_and_setproctitle() -> None:
     allowed = {*sys.stdlib_module_names, "httptools", "uvloop", "setproctitle", "hitless"}
     foreign = []
     for name, tree in modules():

@@ -44,7 +44,7 @@ def resumed(receipt: Receipt) -> Receipt:
     return Receipt.resumed(decode(to_text(receipt.document()), ReceiptDocument, "receipt"))
 
 
-def test_the_live_release_s_requests_count_from_the_rollout_s_start() -> None:
+def test_the_live_releases_requests_count_from_the_rollouts_start() -> None:
     document = shown(baked())
     counts = {"requests": 100, "failed": 3, "shielded": 0, "by_class": {"2xx": 97, "5xx": 3}, "restarts": 0}
     assert document["candidate"] == {

@@ -108,7 +108,7 @@ def test_a_release_document_of_another_form_is_a_usage_error() -> None:
         ReleaseDocument.from_json({**recorded("release_full"), "promoted_from": {"home": "aws"}})
 
 
-def test_the_fingerprint_ignores_what_does_not_change_how_a_release_serves() -> None:
+def test_the_fingerprint_ignores_fields_that_do_not_affect_serving() -> None:
     other = replace(FULL, commit="9", message="other", promoted_from=None)
     assert other.fingerprint() == FULL.fingerprint()
     assert replace(FULL, region="us-east-1").fingerprint() != FULL.fingerprint()
@@ -129,7 +129,7 @@ def test_an_origin_of_the_engine_names_the_artifacts_that_cannot_be_promoted() -
     assert origin.refs == FULL.artifacts
 
 
-def test_who_asked_is_written_and_read_as_before() -> None:
+def test_the_caller_of_a_release_is_written_and_read_as_before() -> None:
     who = Who("ada", "grace", "GitHub Actions", "alan", "17")
     same(to_plain(who), "who")
     assert convert(recorded("who"), Who, "who") == who
@@ -208,6 +208,6 @@ def test_a_receipt_is_written_and_read_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECEIPTS[:2])
-def test_a_daemon_goes_on_with_the_receipt_of_an_earlier_version(name: str) -> None:
+def test_a_daemon_continues_a_receipt_of_an_earlier_version(name: str) -> None:
     document = convert(recorded(name), ReceiptDocument, name)
     assert Receipt.resumed(document).document() == document

@@ -46,13 +46,13 @@ def decided(workers: int, each: PoolLoad, *, bounds: Bounds = BOUNDS, room: int 
     return decide(bounds, workers, each, LoadHistory(waiting=each.waiting), now_s=0, room=room, pace=ScaleInPace())
 
 
-def test_a_standing_queue_is_cleared_at_once() -> None:
+def test_workers_are_added_at_once_to_clear_a_queue() -> None:
     decision = decided(1, load(1.0, waiting=140))
     assert decision.workers == 22
     assert decision.reason == "1.0 busy and 140 waiting, target 70 %"
 
 
-def test_a_flash_crowd_gets_its_workers_at_the_first_look() -> None:
+def test_a_flash_crowd_gets_its_workers_at_the_first_reading() -> None:
     crowd = load(1.0, waiting=90)
     assert decide(BOUNDS, 1, crowd, LoadHistory(), now_s=0, pace=ScaleInPace()).workers == 28
     assert decide(BOUNDS, 1, crowd, LoadHistory(waiting=60), now_s=0, pace=ScaleInPace()).workers == 19
@@ -67,7 +67,7 @@ def test_waiting_requests_of_a_fast_function_add_no_workers() -> None:
     assert decided(2, load(1.9, waiting=60, service_s=0.0001)).workers == 2
 
 
-def test_the_target_is_kept_on_average_and_a_short_peak_only_needs_enough_workers() -> None:
+def test_the_target_holds_for_the_average_and_a_short_peak_only_needs_enough_workers() -> None:
     assert decided(8, load(7.5)).workers == 8
     assert looks(load(7.5), workers=8, seconds=10)[0] == 11
 
@@ -140,7 +140,7 @@ def test_workers_beyond_the_memory_budget_are_refused_with_the_reason() -> None:
     every_s=st.sampled_from([0.05, 1.0, 7.0]),
     room=st.none() | st.integers(0, 30),
 )
-def test_the_number_stays_within_its_limits_and_has_a_reason(
+def test_the_number_of_workers_stays_within_its_limits_and_has_a_reason(
     least: int,
     more: int,
     target: int,
@@ -187,19 +187,19 @@ def test_limits_follow_lambdas_concurrency_settings(given_function: Function, le
     assert bounds.fixed == (least == most)
 
 
-def test_two_requests_may_wait_for_each_that_reserved_concurrency_lets_run() -> None:
+def test_with_reserved_concurrency_two_requests_may_wait_per_running_one() -> None:
     assert throttle_of(function()) == 0
     assert throttle_of(function(reserved_concurrency=2)) == 7
     assert throttle_of(function(reserved_concurrency=0)) == 1
 
 
-def test_the_budget_is_the_setting_or_a_share_of_the_machine() -> None:
+def test_the_memory_budget_is_the_setting_or_a_share_of_the_machine() -> None:
     assert budget_mb(500, 8000) == 500
     assert budget_mb(None, 8000) == 6000
     assert budget_mb(None, None) is None
 
 
-def test_room_is_the_rest_of_the_budget_in_workers_of_that_size() -> None:
+def test_the_free_memory_budget_is_counted_in_workers_of_the_given_size() -> None:
     taken = taken_mb(10, 20.0) + taken_mb(2)
     assert room_for(10.0, 332.0, taken) == (332 - 200 - 2 * FIRST_GUESS_MB) // 10
     assert room_for(10.0, 100.0, taken) == 0
@@ -207,7 +207,7 @@ def test_room_is_the_rest_of_the_budget_in_workers_of_that_size() -> None:
     assert room_for(10.0, None, taken) is None
 
 
-def test_the_window_is_set_by_the_environment_and_invalid_values_are_refused() -> None:
+def test_the_scale_in_window_comes_from_the_environment_and_invalid_values_are_refused() -> None:
     assert ScaleInPace.of({}) == ScaleInPace()
     assert ScaleInPace.of({"HITLESS_SCALE_IN_AFTER_S": "2"}) == ScaleInPace(2.0, 0.2)
     for text in ("soon", "0", "nan", "1e9"):

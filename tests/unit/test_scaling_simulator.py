@@ -51,7 +51,7 @@ def test_a_flash_crowd_has_its_workers_within_250_ms(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_constant_load_never_makes_the_number_swing(seed: int) -> None:
+def test_constant_load_never_makes_the_number_of_workers_swing(seed: int) -> None:
     outcome = outcome_of(BY_NAME["constant"], seed)
     settled = sizes(outcome, 1)
     turns = sum(1 for before, after in pairwise(settled) if after != before)
@@ -60,7 +60,7 @@ def test_constant_load_never_makes_the_number_swing(seed: int) -> None:
     assert min(settled) >= 400 * 0.01
 
 
-def test_regular_load_changes_nothing_once_it_has_its_workers() -> None:
+def test_regular_load_changes_nothing_once_it_has_enough_workers() -> None:
     workload = Workload(steps((0, 400)), 0.01, 200, poisson=False, steady=True)
     outcome = simulate(workload, Bounds(1, 32, 70), workers=1, pace=PACE)
     assert len(set(sizes(outcome, 70))) == 1
@@ -75,13 +75,13 @@ def test_workers_are_removed_one_window_after_the_crowd_and_a_few_at_a_time() ->
     assert max(falls) <= 8
 
 
-def test_a_function_that_sleeps_holds_its_first_request_and_answers_it() -> None:
+def test_a_sleeping_function_delays_its_first_request_but_answers_it() -> None:
     outcome = outcome_of(BY_NAME["sleep"])
     assert sizes(outcome, 80, 100) == [0] * len(sizes(outcome, 80, 100))
     assert [at for at, _ in outcome.waits_s if at >= 110]
 
 
-def test_little_memory_caps_the_number() -> None:
+def test_little_memory_limits_the_number_of_workers() -> None:
     scenario = BY_NAME["flash-crowd"]
     outcome = simulate(scenario.workload, scenario.bounds, workers=1, pace=PACE, room=20)
     assert outcome.peak == 20
@@ -124,7 +124,7 @@ def test_any_crowd_within_the_limit_is_cleared_within_two_seconds(
     assert outcome.wait_s(99, 4) < 0.05
 
 
-def test_the_plot_is_one_file_without_references() -> None:
+def test_the_plot_is_one_file_without_external_references() -> None:
     scenario = BY_NAME["step"]
     svg = svg_of(scenario, outcome_of(scenario))
     root = ElementTree.fromstring(svg)

@@ -62,12 +62,12 @@ STAGES = st.builds(
 
 
 @given(FUNCTIONS)
-def test_a_function_comes_back_equal(function: Function) -> None:
+def test_a_function_is_equal_after_a_round_trip_through_json(function: Function) -> None:
     assert decode(to_text(function), Function, "function") == function
 
 
 @given(STAGES)
-def test_a_stage_comes_back_equal(stage: StageSettings) -> None:
+def test_a_stage_is_equal_after_a_round_trip_through_json(stage: StageSettings) -> None:
     assert decode(to_text(stage), StageSettings, "stage") == stage
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_strategy_is_an_error_with_the_path_of_the_field() -> None:
         convert({"name": "dev", "branch": "dev", "strategy": "fast"}, StageSettings, "stage")
 
 
-def test_a_strategy_is_its_name_and_can_be_copied() -> None:
+def test_a_strategy_is_written_as_its_name_and_can_be_copied() -> None:
     assert Strategy("Canary10Percent60Seconds") == Canary(10, 60) == "Canary10Percent1Minute"
     again = copy.deepcopy(Linear(10, 90))
     assert isinstance(again, Linear)

@@ -69,7 +69,7 @@ def test_a_default_may_be_another_source_with_or_without_braces() -> None:
     assert sources[2].whole is not None
 
 
-def test_addresses_nest() -> None:
+def test_a_variables_address_may_contain_variables() -> None:
     address = source("${self:custom.${sls:stage}.x}").address
     assert address is not None
     before, inner, after = address.parts
@@ -78,7 +78,7 @@ def test_addresses_nest() -> None:
     assert inner.text == "${sls:stage}"
 
 
-def test_text_around_a_variable_stays() -> None:
+def test_text_around_a_variable_is_kept() -> None:
     parts = parse("a-${sls:stage}-${opt:x}b").parts
     assert [part if isinstance(part, str) else part.text for part in parts] == [
         "a-",

@@ -39,7 +39,7 @@ def test_a_key_that_works_only_on_aws_is_a_notice(key: Key) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.here in (Here.USED, Here.AWS)], ids=ids)
-def test_other_known_keys_are_accepted_without_notice(key: Key) -> None:
+def test_other_known_keys_are_accepted_without_a_notice(key: Key) -> None:
     assert notices_of(file_with(key)) == ()
 
 
@@ -54,14 +54,14 @@ def test_the_table_has_each_key_once_and_its_effect() -> None:
     assert all(bool(key.effect) == (key.here in (Here.NOTICED, Here.REFUSED)) for key in KEYS)
 
 
-def test_a_noticed_key_without_effect_is_no_notice() -> None:
+def test_a_key_that_only_restates_its_default_causes_no_notice() -> None:
     quiet = "functions: {a: {layers: [], url: false, vpc: , events: [{http: {private: false}}]}}"
     assert notices_of(parse_yaml(quiet, "f.yml")) == ()
     assert notices_of(parse_yaml("provider: {endpointType: REGIONAL}", "f.yml")) == ()
     assert len(notices_of(parse_yaml("provider: {endpointType: PRIVATE}", "f.yml"))) == 1
 
 
-def test_one_cause_in_several_places_is_one_notice() -> None:
+def test_one_cause_in_several_places_gives_one_notice() -> None:
     text = "functions: {a: {events: [{sqs: x}, {sqs: y}]}, b: {events: [{sqs: z}]}}"
     (sentence,) = notices_of(parse_yaml(text, "f.yml"))
     assert sentence.endswith("(and in 2 more places)")
@@ -119,7 +119,7 @@ def test_keys_of_custom_are_free_except_a_misspelt_hitless() -> None:
     assert sentence == "f.yml:1: custom.hitles: is not read by anything here: did you mean custom.hitless?"
 
 
-def test_plugins_are_notices_unless_hitless_replaces_them() -> None:
+def test_a_plugin_causes_a_notice_unless_hitless_replaces_it() -> None:
     text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-webpack]}"
     assert notices_of(parse_yaml(text, "f.yml")) == (
         "f.yml:1: plugins.modules[2]: the plugin serverless-webpack does not run here",

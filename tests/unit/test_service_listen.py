@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
         ("api.example.com:65535", ("api.example.com", 65535)),
     ],
 )
-def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
+def test_listen_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
     assert parse_listen(text) == address
     assert parse_listen(format_listen(*address)) == address
 
@@ -32,6 +32,6 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
         *("999.0.0.1:80", "::1:8080", "[::1:8080", "[localhost]:80", "a b:80", "-a:80", "127.0.0.1:٨٠", "h:000080"),
     ],
 )
-def test_an_invalid_address_is_an_error(text: str) -> None:
+def test_an_invalid_listen_address_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT|port|address"):
         parse_listen(text)

@@ -94,7 +94,7 @@ def test_options_and_environment_are_looked_up() -> None:
     assert one("${aws:region}", options={"region": "eu-west-1"}) == "eu-west-1"
 
 
-def test_the_region_of_the_provider_is_awss_region() -> None:
+def test_the_aws_region_variable_is_the_providers_region() -> None:
     tree = resolve("provider: {region: '${opt:region, ''eu-central-1''}'}\nv: ${aws:region}")
     assert tree.mapping()["v"].plain() == "eu-central-1"
 
@@ -172,7 +172,7 @@ def test_a_file_included_as_a_whole_section_may_refer_to_that_section() -> None:
     assert tree.plain() == {"custom": {"x": 1, "y": 1, "z": {"k": "1-z"}}, "v": {"k": "1-z"}}
 
 
-def test_variables_inside_of_a_cloudformation_function_are_resolved_and_it_stays_one() -> None:
+def test_variables_inside_a_cloudformation_function_are_resolved() -> None:
     text = "service: s\nv: !Sub '${self:service}-${AWS::Region}-${Foo}'\nw: !Sub '${self:service}'\nx: {y: !Ref z}"
     tree = resolve(text + "\nu: ${self:x}").mapping()
     assert (tree["v"].data, tree["v"].intrinsic()) == ("s-${AWS::Region}-${Foo}", "!Sub")
@@ -195,7 +195,7 @@ def test_a_parameters_name_may_have_dots_and_the_command_line_wins() -> None:
     assert "--param KEY=VALUE" in fault("v: ${param:KEY}").hint
 
 
-def test_the_option_stage_is_the_files_default_unless_it_is_given() -> None:
+def test_the_stage_option_defaults_to_the_files_stage() -> None:
     assert one("${opt:stage, 'x'}") == "x"
     assert one("${opt:stage, self:provider.stage}") == "dev"
     assert one("${opt:stage, 'x'}", options={"stage": "prod"}, stage="prod") == "prod"
@@ -244,14 +244,14 @@ def test_unavailable_sources_use_the_default_with_a_notice(kind: str) -> None:
     assert f"${{{kind}}} is not available here, so its default is used" in notices.sentences()[0]
 
 
-def test_an_available_source_wins_over_an_unavailable_one() -> None:
+def test_an_available_source_is_used_before_an_unavailable_one() -> None:
     notices = Notices()
     tree = resolve("v: ${env:X, ssm:/x}", environ={"X": "here"}, notices=notices)
     assert tree.mapping()["v"].plain() == "here"
     assert notices.sentences() == ()
 
 
-def test_text_from_outside_is_never_read_as_a_variable() -> None:
+def test_text_from_files_and_the_environment_is_never_read_as_a_variable() -> None:
     text = "a: ${env:X}\nb: ${self:a}\nc: ${self:m.k}\nm: {k: '${opt:x}'}\nd: ${self:m}"
     text += "\ne: ${self:d.k}\nf: ${self:d.k.z, 'none'}"
     tree = resolve(text, environ={"X": "${self:c}${file(/etc/passwd)}"}, options={"x": "${env:Y}"})
@@ -327,7 +327,7 @@ def evaluate(configuration: list[list[str | int]], index: int, above: tuple[int,
 
 
 @given(st.lists(PARTS, min_size=6, max_size=6))
-def test_references_resolve_as_a_naive_substitution_does(configuration: list[list[str | int]]) -> None:
+def test_references_resolve_like_a_naive_substitution(configuration: list[list[str | int]]) -> None:
     keys = {
         f"k{i}": "".join(part if isinstance(part, str) else f"${{self:k{part}}}" for part in parts)
         for i, parts in enumerate(configuration)

@@ -166,14 +166,14 @@ def test_paths_are_read_as_serverless_framework_reads_them(written: str, normal:
         ("/ä", "segment"),
     ],
 )
-def test_paths_that_api_gateway_refuses_have_a_reason(path: str, fault: str) -> None:
+def test_paths_that_api_gateway_refuses_are_refused_with_a_reason(path: str, fault: str) -> None:
     assert fault in (path_fault(path) or "")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/a", "/a.b/c_d-e:f", "/a+b/~me/x,y/(z)", "/{x}/a", "/a/{x}/{proxy+}", "/{zone-id}"]
 )
-def test_paths_that_api_gateway_accepts_have_none(path: str) -> None:
+def test_paths_that_api_gateway_accepts_are_accepted(path: str) -> None:
     assert path_fault(path) is None
 
 
@@ -183,27 +183,27 @@ def test_a_plus_and_a_parenthesis_are_literal() -> None:
     assert not re.fullmatch(pattern, "/aab/z/5")
 
 
-def test_one_method_and_path_twice_is_a_conflict() -> None:
+def test_the_same_method_and_path_twice_is_a_conflict() -> None:
     conflict = find_conflict([Route("GET", "/a"), Route("POST", "/a"), Route("GET", "/a")])
     assert conflict is not None
     assert conflict[:2] == (0, 2)
     assert "GET /a" in conflict[2]
 
 
-def test_variable_siblings_of_different_names_are_a_conflict_greedy_ones_too() -> None:
+def test_sibling_parameters_with_different_names_are_a_conflict() -> None:
     for other in ("/zones/{zone}/x", "/zones/{proxy+}", "/zones/{id+}"):
         conflict = find_conflict([Route("GET", "/zones/{id}"), Route("GET", other)])
         assert conflict is not None
         assert "variable parts under /zones" in conflict[2]
 
 
-def test_the_same_name_elsewhere_is_not_a_conflict() -> None:
+def test_the_same_parameter_name_elsewhere_is_not_a_conflict() -> None:
     routes = ["/zones/{id}", "/zones/{id}/{city}", "/zones/a/{name}", "/{proxy+}"]
     assert find_conflict([Route("GET", path) for path in routes]) is None
     assert find_conflict([Route("GET", "/a"), Route("ANY", "/a")]) is None
 
 
-def test_a_path_parameter_keeps_a_name_that_is_no_python_identifier() -> None:
+def test_a_path_parameter_may_have_a_name_that_is_not_a_python_identifier() -> None:
     path = "/{zone-id}/{city}"
     route = RouteSpec("GET", path, compile_route(path))
     table = RouteTable([route])

@@ -67,7 +67,7 @@ def test_prod_has_a_nat_gateway_in_each_zone_by_default() -> None:
     assert settings("{stages: {prod: {nat: single}}}", stage="prod").stages[0].nat is Nat.SINGLE
 
 
-def test_a_rehearsal_is_a_flag_or_settings() -> None:
+def test_rehearsal_may_be_a_flag_or_a_map_of_settings() -> None:
     assert [stage(f"{{rehearsal: {word}}}").rehearsal for word in ("true", "false", "{shift_s: 9}")] == [
         RehearsalSettings(),
         None,
@@ -145,7 +145,7 @@ def test_every_setting_is_read() -> None:
     assert set(STAGE) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
 
 
-def test_smoke_requests_are_lines_or_maps() -> None:
+def test_a_smoke_request_may_be_a_line_or_a_map() -> None:
     found = stage("""{smoke: ['GET /health?deep=1', post /x, {path: /y, method: put, status: 201,
         headers: {Authorization: s3cret}, body: {ä: [1, null]}}, {path: /z, body: text}]}""").smoke
     assert [(r.method, r.path, r.status) for r in found] == [
@@ -159,26 +159,26 @@ def test_smoke_requests_are_lines_or_maps() -> None:
     assert (found[3].body, found[3].headers) == ("text", ())
 
 
-def test_a_given_content_type_is_kept() -> None:
+def test_a_smoke_requests_own_content_type_is_kept() -> None:
     found = stage("{smoke: [{path: /, method: POST, headers: {Content-Type: application/x}, body: []}]}").smoke[0]
     assert found.headers == (("Content-Type", "application/x"),)
     assert found.body == "[]"
 
 
-def test_workers_are_a_number_or_a_range() -> None:
+def test_workers_may_be_a_number_or_a_range() -> None:
     assert settings("{workers: 5}").workers == Workers(5)
     assert settings("{workers: {min: 3, max: 9}}").workers == Workers(3, 9)
     assert settings("{workers: {min: 3}}").workers == Workers(3)
     assert settings("{workers: {min: 0, max: 1, target_percent: 50}}").workers == Workers(0, 1, 50)
 
 
-def test_a_client_is_identified_by_address_header_or_cookie() -> None:
+def test_a_sticky_client_is_identified_by_address_header_or_cookie() -> None:
     assert stage("{sticky: address}").sticky == Sticky(StickyBy.ADDRESS)
     assert stage("{sticky: 'header:X-User'}").sticky == Sticky(StickyBy.HEADER, "x-user")
     assert stage("{sticky: false}").sticky is None
 
 
-def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
+def test_idempotent_routes_are_the_same_for_all_stages() -> None:
     found = settings("{idempotent: ['put /items/{id}/'], memory_mb: 512, stages: {dev: {}, prod: {}}}")
     assert {s.idempotent for s in found.stages} == {(Route("PUT", "/items/{id}"),)}
     assert found.memory_mb == 512
@@ -249,7 +249,7 @@ def test_a_mistake_is_an_error_with_key_and_hint(hitless: str, message: str, hin
     assert hint in error.hint
 
 
-def test_two_stages_may_both_take_any_free_port() -> None:
+def test_two_stages_may_both_listen_on_any_free_port() -> None:
     assert [s.port for s in settings("{stages: {dev: {listen: ':0'}, b: {listen: ':0'}}}").stages] == [0, 0]
 
 
@@ -340,12 +340,12 @@ def test_mistakes_in_previews_are_errors(text: str, words: str) -> None:
         previews(text)
 
 
-def test_a_service_with_prod_alone_has_no_previews() -> None:
+def test_a_service_with_only_prod_has_no_previews() -> None:
     with pytest.raises(ServiceFileError, match="no stage can be the base of previews"):
         read_settings(parse_yaml("custom: {hitless: {stages: {prod: {}}, previews: {}}}", "f.yml"), "prod")
 
 
-def test_provisioned_concurrency_is_scaled_function_by_function() -> None:
+def test_provisioned_concurrency_limits_are_set_per_function() -> None:
     found = settings("{provisioned: {api: {max: 20}, other: {max: 9, target_percent: 50}}}").provisioned
     assert {name: (one.most, one.target_percent) for name, one in found.items()} == {"api": (20, 70), "other": (9, 50)}
 
@@ -359,7 +359,7 @@ def test_provisioned_concurrency_is_scaled_function_by_function() -> None:
         ("{api: {max: 5, min: 2}}", "min"),
     ],
 )
-def test_impossible_limits_are_errors(text: str, said: str) -> None:
+def test_impossible_concurrency_limits_are_errors(text: str, said: str) -> None:
     assert said in fault(f"{{provisioned: {text}}}").message
 
 

@@ -23,17 +23,17 @@ pytestmark = pytest.mark.unit
         ("Linear25PercentEvery1Second", Linear(25, 1)),
     ],
 )
-def test_a_name_is_read_and_printed_alike(name: str, strategy: Strategy) -> None:
+def test_a_strategy_is_printed_by_the_name_it_was_read_from(name: str, strategy: Strategy) -> None:
     assert parse(name) == strategy
     assert str(strategy) == name
 
 
-def test_singular_and_plural_are_both_accepted() -> None:
+def test_a_strategy_name_may_use_singular_or_plural_units() -> None:
     assert parse("Linear10PercentEvery1Minutes") == parse("Linear10PercentEvery1Minute")
     assert parse("Canary10Percent5Minute") == parse("Canary10Percent5Minutes")
 
 
-def test_whole_minutes_get_the_name_that_aws_knows() -> None:
+def test_a_strategy_in_whole_minutes_gets_awss_name() -> None:
     assert str(parse("Canary10Percent120Seconds")) == "Canary10Percent2Minutes"
 
 
@@ -64,7 +64,7 @@ def test_an_unknown_strategy_is_an_error(name: str) -> None:
         parse(name)
 
 
-def test_the_steps_of_each_kind() -> None:
+def test_each_kind_of_strategy_has_its_weights_and_bakes() -> None:
     assert weights(AllAtOnce()) == ((100, 0),)
     assert weights(Canary(10, 300)) == ((10, 300), (100, 0))
     assert weights(Linear(30, 60)) == ((30, 60), (60, 60), (90, 60), (100, 0))

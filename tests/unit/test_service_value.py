@@ -119,12 +119,12 @@ def test_a_value_from_a_variable_is_not_shown_in_messages() -> None:
     assert caught.value.message.endswith("and is a string (written in other.yml:9)")
 
 
-def test_data_does_not_show_in_the_repr() -> None:
+def test_values_are_not_shown_in_the_repr() -> None:
     assert "s3cret" not in repr(value({"x": "s3cret"}))
     assert "s3cret" not in repr(parse_yaml("x: s3cret", "f.yml"))
 
 
-def test_intrinsic_functions_are_known_by_tag_and_by_key() -> None:
+def test_intrinsic_functions_are_recognised_by_tag_and_by_key() -> None:
     tree = parse_yaml(
         "a: !GetAtt X.Arn\nb: {Ref: X}\nc: {'Fn::Sub': x}\nd: {Ref: X, y: 1}\ne: {x: 1}", "f.yml"
     ).mapping()

@@ -58,14 +58,14 @@ def test_scalars_are_those_of_yaml_1_2(scalar: str, data: object) -> None:
     assert type(found) is type(data)
 
 
-def test_entries_have_the_place_of_their_key_and_their_path() -> None:
+def test_an_entry_has_the_position_of_its_key_and_its_path() -> None:
     tree = parse_yaml("a:\n  b:\n    - x\n    -\n      c: 1\n", "f.yml")
     item = tree.mapping()["a"].mapping()["b"].items()[1].mapping()["c"]
     assert (item.path, str(item.place), item.place.column) == ("a.b[1].c", "f.yml:5", 7)
     assert str(tree.mapping()["a"].mapping()["b"].place) == "f.yml:2"
 
 
-def test_keys_are_strings_as_they_are_written() -> None:
+def test_keys_are_read_as_strings_as_written() -> None:
     assert list(parse_yaml("200: a\ntrue: b\n'x y': c", "f.yml").mapping()) == ["200", "true", "x y"]
 
 
@@ -133,7 +133,7 @@ def test_deep_nesting_is_an_error_before_recursion() -> None:
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"\n\t #<?%@,0", max_size=60))
-def test_any_text_is_a_tree_or_an_error(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_an_error(text: str) -> None:
     said = "f.yml"
     try:
         parse_yaml(text, "f.yml")

@@ -50,7 +50,7 @@ def run(state: RunState, **detail: Any) -> dict[str, Any]:
     return dict(to_plain(document))
 
 
-def test_a_rehearsal_s_notes_are_listed_under_its_step() -> None:
+def test_a_rehearsals_notes_are_listed_under_its_step() -> None:
     shown = in_full(run(RunState.SUCCEEDED, notes=["GET /version: region is new"]))
     assert "            GET /version: region is new" in shown.splitlines()
 

@@ -44,7 +44,7 @@ def test_a_worker_that_dies_by_its_own_fault_backs_off_up_to_a_limit() -> None:
     assert delays[-1] == LONGEST_DELAY_S
 
 
-def test_a_long_life_clears_the_history() -> None:
+def test_a_long_life_clears_a_workers_history_of_deaths() -> None:
     history = DeathHistory(failures=6)
     assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
     assert backoff_after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
@@ -74,12 +74,12 @@ def test_a_latency_lies_within_the_bounds_of_its_bucket(microseconds: int) -> No
     assert 0 <= index < BUCKETS
 
 
-def test_buckets_leave_no_gap() -> None:
+def test_latency_buckets_have_no_gaps() -> None:
     for index in range(BUCKETS - 1):
         assert bucket_bounds(index)[1] + 1 == bucket_bounds(index + 1)[0]
 
 
-def test_percentiles_come_from_the_buckets() -> None:
+def test_percentiles_are_computed_from_latency_buckets() -> None:
     buckets = [0] * BUCKETS
     buckets[bucket_of(10)] = 99
     buckets[bucket_of(5000)] = 1
@@ -100,7 +100,7 @@ def exited(code: int) -> int:
     return code << 8
 
 
-def test_only_sigkill_and_sigterm_count_as_from_outside() -> None:
+def test_only_sigkill_and_sigterm_count_as_kills_from_outside() -> None:
     assert not own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=False)
     assert not own_fault(exited(EXIT_ON_SIGTERM), timed_out=False, too_slow=False)
     assert not own_fault(exited(EXIT_OUT_OF_DESCRIPTORS), timed_out=False, too_slow=False)
@@ -135,7 +135,7 @@ def test_an_exception_is_logged_as_lambdas_runtime_does() -> None:
         (KeyboardInterrupt(), "Runtime exited with error: exit status 1", ("KeyboardInterrupt\n",)),
     ],
 )
-def test_an_exit_of_the_handler_is_the_end_of_the_runtime(
+def test_an_exit_of_the_handler_is_logged_as_an_exit_of_the_runtime(
     error: BaseException, message: str, printed: tuple[str, ...]
 ) -> None:
     failure = failure_with(error)

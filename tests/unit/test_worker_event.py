@@ -111,7 +111,7 @@ def test_a_trace_id_is_kept_or_generated() -> None:
     assert event["multiValueHeaders"]["X-Amzn-Trace-Id"] == [event["headers"]["X-Amzn-Trace-Id"]]
 
 
-def test_the_query_string_is_decoded_the_last_value_wins_and_all_are_listed() -> None:
+def test_the_query_string_is_decoded_and_the_last_of_several_values_wins() -> None:
     event = event_of("/zones?a=1&a=2&name=S%C3%A3o+Paulo&flag")
     assert event["queryStringParameters"] == {"a": "2", "name": "São Paulo", "flag": ""}
     assert event["multiValueQueryStringParameters"] == {"a": ["1", "2"], "name": ["São Paulo"], "flag": [""]}
@@ -137,7 +137,7 @@ def test_the_context_has_the_path_as_sent_when_the_gateway_dropped_leading_slash
     assert event["requestContext"]["path"] == "//zones"
 
 
-def test_headers_that_a_rest_api_drops_do_not_reach_the_handler() -> None:
+def test_headers_dropped_by_a_rest_api_do_not_reach_the_handler() -> None:
     dropped = (b"Content-MD5", b"Max-Forwards", b"Proxy-Authenticate", b"Server", b"WWW-Authenticate", b"TE")
     event = event_of(headers=(*((name, b"x") for name in dropped), (b"Range", b"bytes=0-1")))
     assert not {name.decode().lower() for name in dropped} & event["headers"].keys()

@@ -51,7 +51,7 @@ def built(builder: MappingEventBuilder, target: str, content_type: bytes = b"", 
         (FORM, b"a=1&b=two%20words&c=", {"a": "1", "b": "two words", "c": ""}),
     ],
 )
-def test_the_body_of_an_event_is_a_value(content_type: bytes, body: bytes, value: Any) -> None:
+def test_the_mapped_body_of_an_event_is_a_json_value(content_type: bytes, body: bytes, value: Any) -> None:
     event = built(builder_for(), "/x/7?q=1", content_type, body)
     assert (event["body"], event["path"], event["query"], event["method"]) == (value, {"id": "7"}, {"q": "1"}, "POST")
     assert event["requestPath"] == "/x/{id}"
@@ -65,7 +65,9 @@ def test_the_body_of_an_event_is_a_value(content_type: bytes, body: bytes, value
         (b"application/json", b"{", 400, "Could not parse request body into json: "),
     ],
 )
-def test_a_body_without_a_template_is_refused(content_type: bytes, body: bytes, status: int, message: str) -> None:
+def test_a_body_that_no_mapping_template_fits_is_refused(
+    content_type: bytes, body: bytes, status: int, message: str
+) -> None:
     builder = builder_for()
     assert built(builder, "/x/7", content_type, body) is None
     head, _, text = builder.respond(Request("POST", "/x/7", [], b""), "").decode().partition("\r\n\r\n")
@@ -86,7 +88,7 @@ def test_a_body_without_a_template_is_refused(content_type: bytes, body: bytes, 
         ("plain", 200),
     ],
 )
-def test_a_failures_message_selects_the_status(message: str, status: int) -> None:
+def test_an_errors_message_selects_the_response_status(message: str, status: int) -> None:
     builder = builder_for()
     built(builder, "/any")
     assert builder.flavour.fail is not None
@@ -95,7 +97,7 @@ def test_a_failures_message_selects_the_status(message: str, status: int) -> Non
     assert json.loads(body) == {"errorMessage": message, "errorType": "ValueError", "stackTrace": []}
 
 
-def test_any_result_is_the_body() -> None:
+def test_any_result_of_the_handler_is_sent_as_the_body() -> None:
     builder = builder_for((*ROUTES, RouteSpec("GET", "/h", "/h", "2.0", "GET /h")))
     built(builder, "/any")
     status, response = builder.flavour.render(["a", None], head_only=False, extra="")

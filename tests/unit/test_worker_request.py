@@ -32,7 +32,7 @@ def test_requests_do_not_depend_on_how_their_bytes_are_split(cuts: list[int]) ->
     assert not reader.middle
 
 
-def test_a_chunked_body_is_put_together() -> None:
+def test_a_chunked_body_is_assembled() -> None:
     reader = RequestReader()
     reader.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
     assert reader.ready[0].body == b"abcde"
@@ -66,7 +66,7 @@ def test_a_chunked_body_over_the_limit_is_refused() -> None:
     assert reader.ready[0].body == b""
 
 
-def test_a_body_at_the_limit_is_taken() -> None:
+def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     reader = RequestReader()
     reader.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % LARGEST_BODY_BYTES)
     reader.feed(b"x" * LARGEST_BODY_BYTES)
@@ -88,14 +88,14 @@ def test_headers_over_the_limit_are_refused_whether_they_end_or_not() -> None:
     assert endless.ready[-1].refusal == 431
 
 
-def test_invalid_http_gets_400_and_is_not_read_on() -> None:
+def test_invalid_http_gets_400_and_reading_stops() -> None:
     reader = RequestReader()
     assert not reader.feed(b"\x16\x03\x01\x02\x00\x01\x00")
     assert reader.ready[0].refusal == 400
     assert not reader.ready[0].keep_alive
 
 
-def test_two_framings_of_one_body_are_refused() -> None:
+def test_a_request_with_both_content_length_and_chunks_is_refused() -> None:
     reader = RequestReader()
     reader.feed(
         b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"

@@ -35,7 +35,7 @@ def test_a_status_may_be_missing_or_a_string_of_digits() -> None:
     assert answer_of({"statusCode": "404"})[0] == 404
 
 
-def test_a_decimal_is_a_number_in_status_and_headers() -> None:
+def test_a_decimal_in_status_and_headers_is_sent_as_a_number() -> None:
     status, head, _ = answer_of({"statusCode": Decimal(202), "headers": {"Price": Decimal("1.50")}})
     assert status == 202
     assert "Price: 1.50" in head

@@ -51,7 +51,7 @@ class App:
         yield self._body
 
 
-def test_an_event_of_format_1_becomes_an_environment() -> None:
+def test_an_event_of_format_1_becomes_a_wsgi_environment() -> None:
     app = App()
     handle_request(app, EVENT_1, None)
     wanted = {
@@ -74,7 +74,7 @@ def test_an_event_of_format_1_becomes_an_environment() -> None:
     assert "HTTP_CONTENT_TYPE" not in app.environ
 
 
-def test_an_event_of_format_2_becomes_an_environment() -> None:
+def test_an_event_of_format_2_becomes_a_wsgi_environment() -> None:
     app = App()
     handle_request(app, EVENT_2, None)
     wanted = {
@@ -88,13 +88,13 @@ def test_an_event_of_format_2_becomes_an_environment() -> None:
     assert {name: app.environ[name] for name in wanted} == wanted
 
 
-def test_a_body_that_is_encoded_arrives_as_bytes() -> None:
+def test_a_base64_body_reaches_the_application_as_bytes() -> None:
     app = App()
     handle_request(app, {**EVENT_1, "body": base64.b64encode(b"\xff\x00").decode(), "isBase64Encoded": True}, None)
     assert app.sent == b"\xff\x00"
 
 
-def test_a_response_has_all_its_headers() -> None:
+def test_a_wsgi_response_keeps_all_its_headers() -> None:
     app = App(b"ok", "text/html; charset=utf-8", ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"))
     assert handle_request(app, EVENT_1, None) == {
         "statusCode": 201,
@@ -120,11 +120,11 @@ def test_a_response_has_all_its_headers() -> None:
         (App(b"\xff", "text/plain"), True),
     ],
 )
-def test_the_type_of_a_response_decides_whether_it_is_base64(app: App, encoded: bool) -> None:
+def test_the_content_type_of_a_response_decides_whether_it_is_base64(app: App, encoded: bool) -> None:
     assert handle_request(app, EVENT_2, None)["isBase64Encoded"] is encoded
 
 
-def test_the_stage_is_the_script_on_awss_own_domain_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_name_is_the_stage_only_on_awss_own_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     app = App()
     own = {**EVENT_1, "multiValueHeaders": {"Host": ["x.execute-api.eu-west-1.amazonaws.com"]}, "path": "/base/x"}
     handle_request(app, own, None)
@@ -134,5 +134,5 @@ def test_the_stage_is_the_script_on_awss_own_domain_only(monkeypatch: pytest.Mon
     assert (app.environ["SCRIPT_NAME"], app.environ["PATH_INFO"]) == ("/base", "/x")
 
 
-def test_a_warming_event_runs_nothing() -> None:
+def test_a_warm_up_event_does_not_run_the_application() -> None:
     assert handle_request(App(), {"source": "serverless-plugin-warmup"}, None) == {}
