@@ -26,7 +26,7 @@ def write(log: Path, text: str) -> None:
         file.write(text)
 
 
-def test_existing_lines_come_first_and_new_ones_follow(tmp_path: Path) -> None:
+def test_following_a_log_shows_existing_lines_and_then_new_ones(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
 
     def rotate() -> None:
@@ -44,13 +44,13 @@ def test_existing_lines_come_first_and_new_ones_follow(tmp_path: Path) -> None:
     assert [next(following).path for _ in range(4)] == ["/second", "/third", "/cut", "/fifth"]
 
 
-def test_following_waits_for_a_missing_log(tmp_path: Path) -> None:
+def test_following_a_missing_log_waits_for_it(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     following = followed(log, 10, pause=lambda: write(log, line("/first")))
     assert next(following).path == "/first"
 
 
-def test_following_survives_rotation_without_losing_lines(tmp_path: Path) -> None:
+def test_following_a_log_loses_no_line_at_a_rotation(tmp_path: Path) -> None:
     """Between a rotation and the next line there is no file of that name."""
     log = tmp_path / "access.log"
     write(log, line("/first"))

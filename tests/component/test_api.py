@@ -62,14 +62,14 @@ def test_a_complete_stream_yields_every_line_and_ends_without_an_error(tmp_path:
 
 
 @pytest.mark.parametrize("verb", ["call", "stream"])
-def test_a_response_of_the_web_server_becomes_an_error_with_a_hint(tmp_path: Path, verb: str) -> None:
+def test_an_error_response_of_the_web_server_becomes_an_error_with_a_hint(tmp_path: Path, verb: str) -> None:
     answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\nNot Found"
     with engine_that_answers(tmp_path, answer) as client, pytest.raises(RemoteError, match="404 Not Found") as caught:
         list(getattr(client, verb)("GET", "/stages/a/b/releases"))
     assert "engine.log" in caught.value.hint
 
 
-def test_followed_events_include_those_during_a_send(tmp_path: Path) -> None:
+def test_following_events_loses_none_that_occur_while_others_are_sent(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         followed = Api(bench.engine, cast(Any, None), cast(Any, None))._follow_events(0, 2, None)
         for sentence in ("past", "first"):

@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "data" / "artifacts")
 
 
-def test_digest_and_sizes_are_those_of_the_zip(tmp_path: Path, store: ArtifactStore) -> None:
+def test_the_digest_and_sizes_of_an_artifact_are_those_of_its_zip(tmp_path: Path, store: ArtifactStore) -> None:
     artifact = only(built(a_service(tmp_path / "s", requirements=PINNED), store))
     zipped = store.zip_path(artifact.digest)
     assert archive.digest_of(zipped) == artifact.digest
@@ -92,7 +92,7 @@ def test_path_date_umask_order_and_store_do_not_change_the_bytes(tmp_path: Path)
     assert len(digests) == 1
 
 
-def test_entries_have_one_date_one_origin_and_normal_modes(tmp_path: Path, store: ArtifactStore) -> None:
+def test_zip_entries_have_one_date_one_origin_and_normal_modes(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"tool.sh": "x"}, requirements=PINNED)
     (tmp_path / "s" / "tool.sh").chmod(0o4711)
     with zipfile.ZipFile(store.zip_path(only(built(service, store)).digest)) as opened:
@@ -114,7 +114,7 @@ def test_a_zip_with_cached_dependencies_has_the_same_bytes(tmp_path: Path) -> No
     assert (tmp_path / "joined.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
 
 
-def test_the_bytes_of_a_known_package_never_change(tmp_path: Path) -> None:
+def test_a_known_package_always_builds_to_the_same_bytes(tmp_path: Path) -> None:
     archive.write(
         tmp_path / "known.zip", [ZipMember("src/é.py", b"print()\n"), ZipMember("tool", b"", executable=True)]
     )
@@ -122,7 +122,7 @@ def test_the_bytes_of_a_known_package_never_change(tmp_path: Path) -> None:
     assert archive.digest_of(tmp_path / "known.zip") == known
 
 
-def test_dependencies_come_first_each_part_is_sorted(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_zip_has_dependencies_first_and_each_part_sorted(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"a.py": ""}, requirements=PINNED)
     names = zip_names(store.zip_path(only(built(service, store)).digest))
     assert names == [
@@ -179,7 +179,7 @@ def test_a_damaged_cache_entry_is_installed_again(tmp_path: Path, store: Artifac
     assert len(installer.targets) == 2
 
 
-def test_code_replaces_a_dependencys_file_with_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
+def test_code_that_replaces_a_file_of_a_dependency_is_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"dep/__init__.py": "VALUE = 2\n"}, requirements=PINNED)
     result = built(service, store)
     names = zip_names(store.zip_path(only(result).digest))
@@ -230,7 +230,7 @@ def test_a_handler_outside_the_package_is_an_error(tmp_path: Path, store: Artifa
         built(a_service(tmp_path / "s", functions=[a_function(handler=handler)]), store)
 
 
-def test_a_handler_may_be_a_package_with_dots_or_a_dependencys(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_handler_may_be_in_a_subpackage_or_in_a_dependency(tmp_path: Path, store: ArtifactStore) -> None:
     functions = [
         a_function("a", "pack.api"),
         a_function("b", "src.handlers.api"),
@@ -272,19 +272,19 @@ def test_a_package_over_lambdas_limit_is_an_error_with_the_largest_files(tmp_pat
     assert files_below(store.root) == ["lock"]
 
 
-def test_a_zip_too_large_for_direct_upload_is_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_zip_too_large_for_direct_upload_is_a_notice(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s")
     with (tmp_path / "s" / "large.bin").open("wb") as sparse:
         sparse.truncate(52_428_801)
     assert any("50 MB for direct upload" in warning for warning in built(service, store).warnings)
 
 
-def test_names_that_differ_by_case_only_are_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+def test_names_that_differ_only_by_case_are_a_notice(tmp_path: Path, store: ArtifactStore) -> None:
     warnings = built(a_service(tmp_path / "s", {"Dep/__init__.py": ""}, requirements=PINNED), store).warnings
     assert any("Dep/__init__.py and dep/__init__.py differ only by case" in warning for warning in warnings)
 
 
-def test_an_unreadable_file_is_named_and_nothing_is_left(world_readable: Path) -> None:
+def test_an_unreadable_file_is_an_error_and_leaves_nothing(world_readable: Path) -> None:
     service = a_service(world_readable / "s", {"closed.py": ""})
     (world_readable / "s" / "closed.py").chmod(0)
     (world_readable / "data").mkdir()
@@ -298,7 +298,7 @@ def test_an_unreadable_file_is_named_and_nothing_is_left(world_readable: Path) -
     assert files_below(store.root) == ["lock"]
 
 
-def test_another_platform_gets_a_second_artifact_that_is_local(tmp_path: Path, store: ArtifactStore) -> None:
+def test_for_another_platform_a_second_artifact_for_this_machine_is_built(tmp_path: Path, store: ArtifactStore) -> None:
     installer = FakeInstaller()
     functions = [a_function(architecture="arm64")]
     result = built(a_service(tmp_path / "s", functions=functions, requirements=PINNED), store, installer)
@@ -311,7 +311,9 @@ def test_another_platform_gets_a_second_artifact_that_is_local(tmp_path: Path, s
     assert result.by_function["api"].digest == result.portable["api"].digest
 
 
-def test_a_release_that_fits_only_this_machine_still_runs_here(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_release_that_can_only_be_built_for_this_machine_still_runs_here(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
     installer = FakeInstaller(error=BuildError("dep: no wheel"), refused="arm64")
     functions = [a_function(architecture="arm64"), a_function("same", architecture="arm64")]
     result = built(a_service(tmp_path / "s", functions=functions, requirements=PINNED), store, installer)
@@ -329,7 +331,9 @@ def test_a_failed_installation_is_an_error_and_leaves_nothing(tmp_path: Path, st
     assert files_below(store.root) == ["lock"]
 
 
-def test_unpinned_requirements_are_named_with_the_command_that_pins(tmp_path: Path, store: ArtifactStore) -> None:
+def test_unpinned_requirements_are_reported_with_the_command_that_pins_them(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
     result = built(a_service(tmp_path / "s", requirements="loose>=1\n"), store)
     [warning] = result.warnings
     assert "does not pin dep, loose," in warning
@@ -412,7 +416,7 @@ def test_uv_settings_linked_from_outside_are_an_error(tmp_path: Path, store: Art
 
 
 @pytest.mark.parametrize("runtime", ["python2.7", "python3.8"])
-def test_an_ended_runtime_gets_an_artifact_for_this_machine_only(tmp_path: Path, runtime: str) -> None:
+def test_a_runtime_that_is_no_longer_supported_is_built_for_this_machine_only(tmp_path: Path, runtime: str) -> None:
     service = a_service(tmp_path / "s", functions=[a_function(runtime=runtime)], requirements=PINNED)
     installer = FakeInstaller()
     result = built(service, ArtifactStore(tmp_path / "data" / "artifacts"), installer)
@@ -421,7 +425,7 @@ def test_an_ended_runtime_gets_an_artifact_for_this_machine_only(tmp_path: Path,
     assert result.warnings[1].endswith(f"cannot be promoted: Lambda no longer takes {runtime}")
 
 
-def test_a_module_is_the_root_of_its_functions_package_with_its_own_requirements(
+def test_a_functions_module_is_the_root_of_its_package_and_has_its_own_requirements(
     tmp_path: Path, store: ArtifactStore
 ) -> None:
     code = "def hello(event, context): ..."

@@ -92,7 +92,7 @@ def built(folder: Path, store: ArtifactStore, installer: FakeInstaller | None = 
 
 
 @pytest.mark.parametrize("other", ["[]", '[["more.txt", "2"]]'])
-def test_two_builds_at_once_both_succeed(
+def test_two_concurrent_builds_both_succeed(
     tmp_path: Path, store: ArtifactStore, children: list[Child], other: str
 ) -> None:
     children += [Child(tmp_path / "one", store), Child(tmp_path / "two", store, other)]
@@ -201,7 +201,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_incomplete(tmp_path: Path, t
     assert list((store.root / "trees").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_the_machines_fault() -> None:
+def test_a_folder_that_cannot_be_written_is_reported_as_a_machine_error() -> None:
     with open_to_all() as folder:
         service = a_service(folder / "s")
         folder.chmod(0o555)
@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault() -> None:
         assert "--data-dir" in refused.value.hint
 
 
-def test_a_file_where_the_folder_should_be_is_the_machines_fault(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_artifact_folder_is_reported_as_a_machine_error(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(MachineError, match="cannot be written"):
         built(tmp_path / "s", ArtifactStore(tmp_path / "data" / "artifacts"))

@@ -44,7 +44,7 @@ def dep_wheel(folder: Path) -> None:
     make_wheel(folder / "wheels", "dep", "1.0", files, script="dep-tool = dep:main")
 
 
-def test_traces_of_the_installation_are_left_out_and_the_record_agrees(
+def test_traces_of_the_installation_are_removed_also_from_the_record_file(
     tmp_path: Path, store: ArtifactStore, uv: Uv
 ) -> None:
     folder = tmp_path / "s"
@@ -79,7 +79,7 @@ def test_the_same_requirements_give_the_same_bytes_in_another_place(tmp_path: Pa
     assert len(digests) == 1
 
 
-def test_an_unlisted_dependency_is_named(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unlisted_dependency_is_reported(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     folder = tmp_path / "s"
     make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": ""}, requires=["brought-in"])
     make_wheel(folder / "wheels", "brought_in", "2.0", {"brought_in.py": ""})
@@ -89,7 +89,7 @@ def test_an_unlisted_dependency_is_named(tmp_path: Path, store: ArtifactStore, u
     assert pinned.warnings == ()
 
 
-def test_hashes_are_checked(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_hashes_of_requirements_are_checked(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     folder = tmp_path / "s"
     dep_wheel(folder)
     service = a_service(folder, requirements=f"{OFFLINE}dep==1.0 \\\n    --hash=sha256:{'1' * 64}\n")
@@ -98,7 +98,7 @@ def test_hashes_are_checked(tmp_path: Path, store: ArtifactStore, uv: Uv) -> Non
     assert files_below(store.root) == ["lock"]
 
 
-def test_an_unresolvable_requirement_is_named_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unresolvable_requirement_is_reported_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     (tmp_path / "s" / "wheels").mkdir(parents=True)
     service = a_service(tmp_path / "s", requirements=f"{OFFLINE}no-such-package==1.0\n")
     with pytest.raises(
@@ -167,7 +167,7 @@ def folder_made(folder: Path) -> Path:
     return folder
 
 
-def test_a_dependency_without_a_wheel_for_the_declared_platform_runs_here_only(
+def test_a_dependency_without_a_wheel_for_the_declared_platform_runs_only_here(
     tmp_path: Path, store: ArtifactStore, uv: Uv
 ) -> None:
     here = Host.here()
@@ -204,7 +204,7 @@ def test_both_artifacts_are_built_if_both_platforms_have_wheels(tmp_path: Path, 
     assert told == {"here": f"FOR = {sys.version_info.minor}\n", "portable": f"FOR = {declared_minor}\n"}
 
 
-def test_an_unreachable_index_is_named_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unreachable_index_is_reported_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     quick = Uv({**uv.environ, "UV_HTTP_RETRIES": "0"})
     text = "--index-url http://me:hunter2@127.0.0.1:9/index\ndep==1.0\n"
     with pytest.raises(BuildError, match="the package index cannot be reached") as refused:

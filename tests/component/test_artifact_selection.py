@@ -38,14 +38,14 @@ def test_files_are_sorted_and_tool_folders_excluded(tmp_path: Path) -> None:
     assert walked(tmp_path) == ["a.py", "a/z.py", "b.py", "tests/test_a.py"]
 
 
-def test_a_folder_is_left_out_by_its_real_path_also_through_a_link(tmp_path: Path) -> None:
+def test_a_folder_is_excluded_even_if_it_is_reached_by_a_link(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.py": "", "data/state": ""})
     (tmp_path / "link").symlink_to("data")
     walk = Walk(tmp_path, PackagePatterns(["data/**"]), frozenset({os.path.realpath(tmp_path / "data")}))
     assert [file.name for file in walk.files()] == ["a.py"]
 
 
-def test_links_inside_the_folder_are_followed_and_the_executable_bit_is_the_files(tmp_path: Path) -> None:
+def test_links_inside_the_folder_are_followed_and_keep_the_files_executable_bit(tmp_path: Path) -> None:
     write_files(tmp_path, {"real/a.py": "x", "tool": "#!"})
     (tmp_path / "tool").chmod(0o700)
     (tmp_path / "folder").symlink_to("real")
@@ -117,7 +117,7 @@ def test_a_name_that_is_not_utf8_is_refused_and_one_that_is_keeps_its_letters(tm
     assert "not UTF-8" in refusal(tmp_path).message
 
 
-def test_a_folder_that_cannot_be_read_is_refused_by_name(world_readable: Path) -> None:
+def test_an_unreadable_folder_is_an_error_that_names_it(world_readable: Path) -> None:
     write_files(world_readable, {"a.py": "", "closed/b.py": ""})
     (world_readable / "closed").chmod(0)
     with without_privileges():
@@ -133,7 +133,7 @@ def test_an_exclusion_without_effect_is_a_notice(tmp_path: Path) -> None:
     assert "'!docs/**'" in walk.notices[0]
 
 
-def test_nobody_is_an_unprivileged_user() -> None:
+def test_the_user_nobody_is_unprivileged() -> None:
     with without_privileges():
         assert os.geteuid() != 0
     assert NOBODY > 0

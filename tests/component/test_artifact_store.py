@@ -45,7 +45,7 @@ def put(store: ArtifactStore, *members: ZipMember) -> str:
         return store.add(workspace.folder / "a.zip", None, 0)
 
 
-def test_a_tree_has_the_zips_files_read_only(store: ArtifactStore) -> None:
+def test_an_unpacked_tree_has_the_zips_files_read_only(store: ArtifactStore) -> None:
     digest = put(store, ZipMember("src/a.txt", b"a"), ZipMember("tool", b"#!", executable=True))
     tree = store.unpack(digest)
     assert files_below(tree) == ["src/a.txt", "tool"]
@@ -101,7 +101,7 @@ def test_a_module_that_does_not_compile_is_unpacked_anyway(store: ArtifactStore)
     assert files_below(tree) == ["bad.py", "latin.py", "nul.py"]
 
 
-def test_unpacking_again_keeps_the_tree(store: ArtifactStore) -> None:
+def test_unpacking_again_keeps_the_existing_tree(store: ArtifactStore) -> None:
     digest = an_artifact(store).digest
     tree = store.unpack(digest)
     before = (tree.stat().st_ino, tree.stat().st_ctime_ns)
@@ -223,7 +223,7 @@ def test_pruning_removes_cached_dependencies_only_when_no_artifact_needs_them(st
     assert not entry.exists()
 
 
-def test_pruning_does_nothing_during_a_build_or_an_unpacking(store: ArtifactStore) -> None:
+def test_pruning_does_nothing_while_an_artifact_is_built_or_unpacked(store: ArtifactStore) -> None:
     artifact = an_artifact(store)
     with store.working() as workspace:
         (workspace.folder / "half").write_text("")
@@ -232,7 +232,7 @@ def test_pruning_does_nothing_during_a_build_or_an_unpacking(store: ArtifactStor
     assert store.prune(set(), min_age_s=0) == [artifact.digest]
 
 
-def test_a_second_user_of_the_store_keeps_the_firsts_work_folder(store: ArtifactStore) -> None:
+def test_a_second_work_folder_in_the_store_keeps_the_first(store: ArtifactStore) -> None:
     with store.working() as first:
         (first.folder / "half").write_text("")
         with store.working():
@@ -240,14 +240,14 @@ def test_a_second_user_of_the_store_keeps_the_firsts_work_folder(store: Artifact
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_the_folders_are_private(store: ArtifactStore) -> None:
+def test_the_folders_of_the_store_are_private(store: ArtifactStore) -> None:
     an_artifact(store)
     assert {stat.S_IMODE(path.stat().st_mode) for path in (store.root.parent, store.root, store.root / "zips")} == {
         0o700
     }
 
 
-def test_no_descriptor_stays_open(store: ArtifactStore) -> None:
+def test_using_the_store_leaves_no_descriptor_open(store: ArtifactStore) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("needs /proc")
     artifact = an_artifact(store)
@@ -275,6 +275,6 @@ def test_a_module_of_the_service_never_uses_a_dependencys_bytecode(store: Artifa
     assert subprocess.run(command, cwd=tree, capture_output=True, check=True, text=True).stdout.strip() == "2"
 
 
-def test_the_zip_can_be_read_by_any_tool(store: ArtifactStore) -> None:
+def test_an_artifacts_zip_can_be_read_by_any_tool(store: ArtifactStore) -> None:
     with zipfile.ZipFile(store.zip_path(an_artifact(store).digest)) as opened:
         assert opened.testzip() is None

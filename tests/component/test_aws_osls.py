@@ -32,7 +32,7 @@ def beside(tmp_path: Path) -> Path:
     return program(tmp_path / "bin" / "node", "v20.19.0").parent
 
 
-def test_the_osls_that_is_pinned_is_the_one_that_buildspecs_install() -> None:
+def test_our_buildspecs_install_the_pinned_version_of_osls() -> None:
     pinned = json.loads((ROOT / "node" / "package.json").read_text("utf-8"))["dependencies"]["osls"]
     assert pinned == VERSION
     for file in ("src/hitless/templates/service", "examples/worldclock"):
@@ -41,7 +41,7 @@ def test_the_osls_that_is_pinned_is_the_one_that_buildspecs_install() -> None:
     assert f"osls@{VERSION}`" in INSTALL_HINT
 
 
-def test_the_services_own_osls_is_taken_before_the_one_beside_the_command(tmp_path: Path, beside: Path) -> None:
+def test_the_services_own_osls_takes_precedence_over_the_one_beside_hitless(tmp_path: Path, beside: Path) -> None:
     service = tmp_path / "service"
     program(beside / "osls")
     assert find_osls(service, {}, beside=beside).command == (str(beside / "osls"),)
@@ -51,12 +51,12 @@ def test_the_services_own_osls_is_taken_before_the_one_beside_the_command(tmp_pa
     assert find_osls(service, {"HITLESS_OSLS": str(named)}, beside=beside).command == (str(named),)
 
 
-def test_a_checkouts_osls_is_found_without_a_link_beside_the_command(tmp_path: Path, beside: Path) -> None:
+def test_in_a_checkout_osls_is_found_without_a_link_beside_the_command(tmp_path: Path, beside: Path) -> None:
     (found,) = find_osls(tmp_path, {}, beside=beside).command
     assert found == str(ROOT / "node" / "node_modules" / ".bin" / "osls")
 
 
-def test_an_osls_ends_with_the_hitless_that_started_it(tmp_path: Path) -> None:
+def test_osls_ends_with_the_hitless_process_that_started_it(tmp_path: Path) -> None:
     started, ended = tmp_path / "started", tmp_path / "ended"
     osls = tmp_path / "osls"
     osls.write_text(f"#!/bin/sh\nexec 3>{ended}.lock\nflock 3\ntouch {started}\nexec sleep 60\n")
@@ -74,12 +74,12 @@ def test_an_osls_ends_with_the_hitless_that_started_it(tmp_path: Path) -> None:
     eventually(lambda: subprocess.run(free, check=False).returncode == 0, what="osls has ended")
 
 
-def test_a_named_osls_that_is_no_program_is_refused(tmp_path: Path, beside: Path) -> None:
+def test_a_configured_osls_that_is_not_a_program_is_refused(tmp_path: Path, beside: Path) -> None:
     with pytest.raises(MachineError, match="HITLESS_OSLS=/nowhere/osls is not an executable file"):
         find_osls(tmp_path, {"HITLESS_OSLS": "/nowhere/osls"}, beside=beside)
 
 
-def test_node_that_is_missing_is_named_with_what_installs_it(tmp_path: Path) -> None:
+def test_missing_node_is_an_error_that_says_how_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="Node is not installed") as missing:
         find_osls(tmp_path, {"PATH": str(tmp_path)}, beside=tmp_path)
     assert "scripts/setup --aws" in missing.value.hint
@@ -87,7 +87,7 @@ def test_node_that_is_missing_is_named_with_what_installs_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("said", ["v18.19.1", "v20.18.3", "nonsense"])
-def test_node_that_is_too_old_is_named_with_its_version(tmp_path: Path, beside: Path, said: str) -> None:
+def test_a_too_old_node_is_an_error_that_names_its_version(tmp_path: Path, beside: Path, said: str) -> None:
     program(beside / "node", said)
     with pytest.raises(MachineError, match=f"{beside}/node is Node {said}"):
         find_osls(tmp_path, {}, beside=beside)

@@ -62,7 +62,7 @@ def record(number: int, outcome: str | None, ended_at: str | None) -> Record:
     )
 
 
-def test_the_live_release_is_the_one_that_went_live_last() -> None:
+def test_the_live_release_is_the_last_one_that_went_live() -> None:
     bucket = InMemoryBucket()
     records = Records(bucket, "prod")
     assert live_release(records) is None
@@ -86,7 +86,7 @@ def test_a_live_release_without_a_document_is_an_error() -> None:
         live_release(records)
 
 
-def test_a_packages_document_is_that_of_an_engines_release() -> None:
+def test_a_package_for_aws_has_the_same_release_document_as_the_engine() -> None:
     made = package("a", Hooks())
     document = ReleaseDocument.from_json(json.loads(json.dumps(made.document(commit="1a2b", message="m").to_json())))
     assert document.functions == made.service.functions
@@ -97,7 +97,7 @@ def test_a_packages_document_is_that_of_an_engines_release() -> None:
     }
 
 
-def test_artifacts_are_fetched_once_and_checked_by_their_digest(tmp_path: Path) -> None:
+def test_artifacts_are_downloaded_once_and_their_digest_is_checked(tmp_path: Path) -> None:
     store, content = ArtifactStore(tmp_path / "artifacts"), b"a zip, as far as a digest knows"
     sha256 = hashlib.sha256(content).hexdigest()
     bucket, digests = InMemoryBucket({sha256: content}), {f"sha256:{sha256}"}

@@ -74,7 +74,7 @@ def test_a_failed_push_hook_says_that_the_push_is_kept(error: HitlessError, star
     assert after_the_push(error, started).endswith(hint)
 
 
-def test_with_json_a_usage_error_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_the_json_option_a_usage_error_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "--bogus", "--json") == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "usage"
@@ -82,7 +82,7 @@ def test_with_json_a_usage_error_is_one_document(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("words", [(), ("aws",)])
-def test_without_a_command_the_help_comes_before_the_error(
+def test_without_a_command_the_help_is_printed_before_the_error(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*words) == 2
@@ -131,9 +131,7 @@ def test_the_list_of_commands_ends_with_an_example(group: tuple[str, ...], capsy
 
 
 @pytest.mark.parametrize("group", [(), ("pipeline",), ("aws",)])
-def test_the_list_of_commands_cuts_no_sentence_short(
-    group: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_list_of_commands_truncates_no_sentence(group: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*group, "--help") == 0
     cut = [line for line in capsys.readouterr().out.splitlines() if line.endswith("...")]
     assert [line.split()[0] for line in cut if "[ARGS]" not in line] == []
@@ -194,7 +192,7 @@ def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
-def test_ctrl_c_names_the_rollout_that_goes_on_and_how_to_stop_it(
+def test_ctrl_c_says_which_rollout_continues_and_how_to_stop_it(
     follows: Any, lines: list[dict[str, Any]], error: str, hint: str, as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = typer.Typer()

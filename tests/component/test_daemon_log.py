@@ -23,7 +23,7 @@ def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
     os.close(second)
 
 
-def test_a_large_log_is_renamed_and_a_new_one_written(tmp_path: Path, descriptors: tuple[int, int]) -> None:
+def test_a_large_daemon_log_is_renamed_and_a_new_one_is_started(tmp_path: Path, descriptors: tuple[int, int]) -> None:
     log = tmp_path / "engine.log"
     for round_ in (b"first", b"second"):
         os.write(descriptors[1], round_ * 10)
@@ -36,7 +36,7 @@ def test_a_large_log_is_renamed_and_a_new_one_written(tmp_path: Path, descriptor
     assert sorted(one.name for one in tmp_path.iterdir()) == ["engine.log", "engine.log.1"]
 
 
-def test_a_log_of_another_process_is_not_renewed(tmp_path: Path, descriptors: tuple[int, int]) -> None:
+def test_a_log_that_another_process_writes_is_not_rotated(tmp_path: Path, descriptors: tuple[int, int]) -> None:
     other = tmp_path / "other.log"
     other.write_bytes(b"x" * 100)
     assert not renew_if_large(other, descriptors=descriptors, largest_bytes=10)
@@ -44,7 +44,7 @@ def test_a_log_of_another_process_is_not_renewed(tmp_path: Path, descriptors: tu
     assert other.stat().st_size == 100
 
 
-def test_a_start_renames_a_large_log(tmp_path: Path) -> None:
+def test_a_starting_daemon_renames_a_large_log(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     assert not put_aside_if_large(log)
     log.write_bytes(b"x" * 100)

@@ -18,7 +18,7 @@ STAGES = ("dev", "staging", "prod")
     [(ENOUGH, 0, False, 0), (ENOUGH, 1, False, 1), (ENOUGH - 1, 0, False, 1), (ENOUGH, 0, True, 1)],
     ids=["well", "one failed", "too few to say", "a step went wrong"],
 )
-def test_it_ends_well_only_if_no_request_failed_enough_were_sent_and_all_came_as_it_should(
+def test_the_demo_succeeds_only_with_enough_requests_no_failure_and_all_expected_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], requests: int, failed: int, went_wrong: bool, code: int
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:

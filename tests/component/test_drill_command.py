@@ -56,7 +56,7 @@ def test_invalid_options_exit_with_2(folder: Path, words: tuple[str, ...], messa
     assert ran.stderr.startswith("error: ")
 
 
-def test_a_drill_without_an_engine_is_exit_5(folder: Path) -> None:
+def test_a_drill_without_an_engine_exits_with_5(folder: Path) -> None:
     ran = drill(folder, "--duration", "1")
     assert ran.exit_code == 5
     assert json.loads(ran.stdout)["error"]["code"] == "engine_not_running"
@@ -74,7 +74,7 @@ def test_a_target_needs_neither_a_service_nor_an_engine(tmp_path: Path, monkeypa
     assert (tmp_path / "drill.html").is_file()
 
 
-def test_a_profile_is_sent_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drill_sends_load_by_the_given_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with FaultyServer() as server:
         target = ("--target", f"http://127.0.0.1:{server.port}", "--duration", "2")

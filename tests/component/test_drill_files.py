@@ -20,7 +20,7 @@ from hitless.errors import UsageError
 pytestmark = pytest.mark.component
 
 
-def test_requests_are_read_line_by_line(tmp_path: Path) -> None:
+def test_a_file_of_requests_is_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_text(
         '{"method": "POST", "path": "/items", "headers": {"X-A": "1"}, "body": "{}", "weight": 3, "status": 201}\n'
@@ -79,7 +79,7 @@ def test_a_file_without_requests_or_with_too_many_is_refused(tmp_path: Path, con
         read_requests(file)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_of_requests_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.jsonl"):
         read_requests(tmp_path / "gone.jsonl")
 
@@ -104,7 +104,7 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_the_copy_excludes_the_data_folder_environments_and_caches(tmp_path: Path) -> None:
+def test_a_drills_copy_of_the_service_excludes_data_environments_and_caches(tmp_path: Path) -> None:
     workspace = copied(service(tmp_path / "s"), "src/a.one")
     assert names(workspace.folder) == {"serverless.yml", "src/a.py", "src/pack/__init__.py"}
     workspace.remove()
@@ -147,7 +147,7 @@ def entry(method: str, url: str, status: int = 200, body: str | None = None, hea
     return {"request": {"method": method, "url": url, "headers": pairs, **post}, "response": {"status": status}}
 
 
-def test_an_archives_requests_to_its_main_host_are_read_and_weighted(tmp_path: Path) -> None:
+def test_requests_to_the_main_host_of_a_har_archive_are_read_and_weighted(tmp_path: Path) -> None:
     ours = {"Host": "shop.example", ":authority": "shop.example", "Connection": "keep-alive", "X-User": "7"}
     file = archive(
         tmp_path,
@@ -178,7 +178,7 @@ def test_an_archives_requests_to_its_main_host_are_read_and_weighted(tmp_path: P
         (json.dumps({"log": {"entries": [entry("GET", "http://x/\u00e9")]}}), "path"),
     ],
 )
-def test_an_invalid_archive_is_an_error_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
+def test_an_invalid_har_archive_is_an_error_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "bad.har"
     file.write_text(text)
     with pytest.raises(UsageError, match=why) as error:
@@ -186,7 +186,7 @@ def test_an_invalid_archive_is_an_error_with_the_reason(tmp_path: Path, text: st
     assert "bad.har" in error.value.message
 
 
-def test_every_handler_of_a_module_is_wrapped(tmp_path: Path) -> None:
+def test_a_scenario_wraps_every_handler_of_a_module(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (folder / "src" / "a.py").write_text(
         "def one(event, context):\n    return 'one'\n\ndef three(event, context):\n    return 'three'\n"
@@ -210,7 +210,7 @@ def test_every_handler_of_a_module_is_wrapped(tmp_path: Path) -> None:
     workspace.remove()
 
 
-def test_a_slow_release_takes_ten_times_as_long_and_returns_the_same(tmp_path: Path) -> None:
+def test_the_slow_release_takes_ten_times_as_long_and_returns_the_same(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (folder / "src" / "a.py").write_text(
         "from time import sleep\n\ntime, os, signal, unquote = 1, 2, 3, 4\n\n"
@@ -227,13 +227,13 @@ def test_a_slow_release_takes_ten_times_as_long_and_returns_the_same(tmp_path: P
     workspace.remove()
 
 
-def test_a_safe_route_is_broken_if_there_is_one() -> None:
+def test_the_broken_release_breaks_a_safe_route_if_there_is_one() -> None:
     get, post, put = (DrillRequest(method, f"/{method}") for method in ("GET", "POST", "PUT"))
     assert scenarios.route_to_break([get, post, put]) is get
     assert scenarios.route_to_break([post, put]) is put
 
 
-def test_a_handler_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:
+def test_changing_a_linked_handler_never_changes_the_links_target(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     outside = tmp_path / "outside.py"
     outside.write_text("C = 1\n")

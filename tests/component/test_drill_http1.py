@@ -110,7 +110,7 @@ def test_an_idle_connection_that_the_server_closes_is_not_a_failure() -> None:
         assert client.counts["idle_closed_by_server"] == 3
 
 
-def test_a_request_that_races_with_the_servers_close_fails_as_reused() -> None:
+def test_a_request_lost_to_the_servers_close_is_marked_as_sent_on_a_reused_connection() -> None:
     request = DrillRequest("GET", "/idle-close")
     with FaultyServer() as server, client_of(plan_of(server.port, request)) as (client, records, sel):
         client.send(0, time.monotonic_ns())
@@ -126,7 +126,7 @@ def test_a_request_that_races_with_the_servers_close_fails_as_reused() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EMFILE])
-def test_a_request_that_this_machine_cannot_send_is_not_sent(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_this_machine_cannot_send_counts_as_not_sent(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Exhausted(socket.socket):
         def connect_ex(self, address: object) -> int:
             return code

@@ -103,7 +103,7 @@ def test_requests_share_connections_and_respect_flow_control() -> None:
     assert tally.answers == {(5, 0): 20}
 
 
-def test_every_unsafe_request_has_its_own_key() -> None:
+def test_every_unsafe_request_has_its_own_idempotency_key() -> None:
     requests = with_keys([DrillRequest("POST", "/ok", body=b"{}"), DrillRequest("GET", "/ok")])
     with FaultyHttp2Server() as server:
         tally, _ = asyncio.run(send(server.port, requests, count=60, senders=2, http2=True))

@@ -95,7 +95,7 @@ MISBEHAVIOURS = [
 
 
 @pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
-def test_each_misbehaviour_is_counted_once_with_its_kind(path: str, failure: FailureKind) -> None:
+def test_each_kind_of_bad_response_is_counted_once(path: str, failure: FailureKind) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
     with FaultyServer() as server:
         tally, _ = asyncio.run(send(server.port, requests, count=60, rate_per_s=400, deadline_s=0.5))
@@ -106,7 +106,7 @@ def test_each_misbehaviour_is_counted_once_with_its_kind(path: str, failure: Fai
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 30, 100])
-def test_mixed_misbehaviours_are_counted_exactly(new_connections_percent: float) -> None:
+def test_mixed_bad_responses_are_counted_exactly(new_connections_percent: float) -> None:
     requests = [DrillRequest("GET", path) for path in ("/ok", *dict(MISBEHAVIOURS))]
     with FaultyServer() as server:
         tally, _ = asyncio.run(
@@ -128,7 +128,7 @@ def test_mixed_misbehaviours_are_counted_exactly(new_connections_percent: float)
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
-def test_bytes_long_after_a_response_revoke_it(new_connections_percent: float) -> None:
+def test_surplus_bytes_long_after_a_response_turn_it_into_a_failure(new_connections_percent: float) -> None:
     with FaultyServer() as server:
         requests = [DrillRequest("GET", "/late-surplus")]
         tally, _ = asyncio.run(
@@ -139,7 +139,7 @@ def test_bytes_long_after_a_response_revoke_it(new_connections_percent: float) -
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
-def test_legal_behaviour_never_fails(new_connections_percent: float) -> None:
+def test_every_legal_response_counts_as_answered(new_connections_percent: float) -> None:
     paths = ["/ok", "/404", "/204", "/chunked", "/continue", "/until-close", "/idle-close", "/slow", "/shielded"]
     requests = [DrillRequest("GET", path) for path in paths] + [DrillRequest("HEAD", "/ok")]
     with FaultyServer() as server:
@@ -179,7 +179,7 @@ def test_connections_are_reused_except_for_the_share_of_new_ones() -> None:
     assert 61 <= opened < 120, "20 are kept; a few more where a stall of the machine left none idle"
 
 
-def test_unsafe_requests_get_new_keys_unless_they_have_one() -> None:
+def test_unsafe_requests_get_new_idempotency_keys_unless_they_have_one() -> None:
     requests = with_keys(
         [
             DrillRequest("POST", "/ok", body=b"{}"),
@@ -204,7 +204,7 @@ def test_poisson_arrivals_send_the_same_number_of_requests() -> None:
     assert server.seen["/ok"] == 100
 
 
-def test_a_refused_connection_is_counted_as_such() -> None:
+def test_a_refused_connection_is_counted_as_refused() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take the port
         tally, _ = asyncio.run(send(held.getsockname()[1], [DrillRequest("GET", "/")], count=20))
@@ -230,7 +230,7 @@ def test_a_large_body_is_sent_completely() -> None:
     assert server.bodies == {body: 10}
 
 
-def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
+def test_the_remaining_requests_of_a_killed_sender_count_as_not_sent() -> None:
     async def scenario(port: int) -> Tally:
         tally = Tally(slot_s=0.25, deadline_s=5, timeline=Timeline())
         request = DrillRequest("GET", "/ok").to_wire("x")

@@ -110,7 +110,7 @@ def test_each_release_differs_only_by_its_marker_and_scenario(stage: Stage) -> N
     assert stage.engine.messages[1] == "drill: import-crash, 2 of 4"
 
 
-def test_a_scenario_that_fails_in_the_bake_has_its_own_strategy(stage: Stage) -> None:
+def test_a_scenario_that_fails_during_the_bake_has_its_own_strategy(stage: Stage) -> None:
     plan = replace(PLAN, duration_s=0.5, scenarios=choose(["canary", "good", "linear", "exits"], 4))
     stage.engine.outcomes[5] = Shipped(5, "rolled_back", "alarm", {"requests": 20, "failed": 3, "shielded": 3})
     result = asyncio.run(stage.drill(plan))
@@ -121,7 +121,7 @@ def test_a_scenario_that_fails_in_the_bake_has_its_own_strategy(stage: Stage) ->
     assert result.to_json()["releases"][3]["gateway"] == {"requests": 20, "failed": 3, "shielded": 3}
 
 
-def test_the_steps_of_a_rollout_are_on_the_drills_time_axis(stage: Stage) -> None:
+def test_the_report_shows_a_rollouts_steps_on_the_drills_time_axis(stage: Stage) -> None:
     class Stepping(FakeEngine):
         async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             before = timestamp(datetime.now(UTC))
@@ -143,7 +143,7 @@ def test_the_steps_of_a_rollout_are_on_the_drills_time_axis(stage: Stage) -> Non
     assert window.state_at(window.phases[1].start_us) == "shifting"
 
 
-def test_an_unexpected_rollout_is_exit_1(stage: Stage) -> None:
+def test_an_unexpected_rollout_exits_with_1(stage: Stage) -> None:
     stage.engine.outcomes[3] = Shipped(3, "rolled_back", "smoke request failed")
     result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
     assert result.exit_code == 1
@@ -151,7 +151,7 @@ def test_an_unexpected_rollout_is_exit_1(stage: Stage) -> None:
     assert any("expected live" in line for line in stage.progress.lines)
 
 
-def test_a_failed_request_is_exit_6_with_kind_and_rollout(stage: Stage) -> None:
+def test_a_failed_request_exits_with_6_and_shows_its_kind_and_rollout(stage: Stage) -> None:
     stage.engine.outcomes[2] = Shipped(2, "rolled_back", "why not")
     plan = replace(PLAN, requests=(OK, DrillRequest("GET", "/every/10/drop")), scenarios=choose([], 2))
     result = asyncio.run(stage.drill(plan))
@@ -162,7 +162,7 @@ def test_a_failed_request_is_exit_6_with_kind_and_rollout(stage: Stage) -> None:
     assert document["samples"][0]["kind"] == "closed_early"
 
 
-def test_requests_without_a_2xx_response_are_left_out(stage: Stage) -> None:
+def test_requests_that_get_no_2xx_response_beforehand_are_excluded(stage: Stage) -> None:
     requests = (
         OK,
         DrillRequest("GET", "/404"),
@@ -224,7 +224,7 @@ def test_the_load_continues_until_the_last_rollout_has_ended(stage: Stage) -> No
     assert result.exit_code == 0
 
 
-def test_a_stopped_drill_accounts_for_its_requests_and_returns_to_the_first_release(stage: Stage) -> None:
+def test_a_stopped_drill_counts_its_requests_and_returns_to_the_first_release(stage: Stage) -> None:
     async def scenario() -> DrillResult:
         drill = asyncio.create_task(stage.drill(replace(PLAN, duration_s=30, scenarios=choose([], 10))))
         while not stage.progress.lines:
@@ -258,7 +258,7 @@ def test_a_removed_first_release_is_not_replaced_by_other_artifacts(stage: Stage
     assert "there is no release 1" in result.surprises[0]
 
 
-def test_an_engine_that_dies_is_an_outcome_and_the_load_is_accounted_for(stage: Stage) -> None:
+def test_if_the_engine_dies_the_drill_reports_it_and_counts_every_request(stage: Stage) -> None:
     class Gone(FakeEngine):
         async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             raise HitlessError("no engine runs there")
@@ -269,7 +269,7 @@ def test_an_engine_that_dies_is_an_outcome_and_the_load_is_accounted_for(stage: 
     assert result.tally.requests == 300
 
 
-def test_a_fault_is_timed_until_the_service_has_recovered(stage: Stage) -> None:
+def test_a_faults_duration_is_measured_until_the_service_has_recovered(stage: Stage) -> None:
     asked: list[int] = []
 
     async def inject(scene: FaultContext) -> Callable[[object], bool]:
@@ -296,7 +296,7 @@ def test_progress_is_reported_while_the_drill_runs(stage: Stage) -> None:
     assert any(line.startswith("1/2 good: release 2 live") for line in stage.progress.lines)
 
 
-def test_the_report_is_written_and_its_json_can_be_read(stage: Stage, tmp_path: Path) -> None:
+def test_the_report_contains_readable_json(stage: Stage, tmp_path: Path) -> None:
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
     path = tmp_path / "new" / "drill.html"
     write_report(result, path)

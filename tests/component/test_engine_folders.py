@@ -150,7 +150,7 @@ def test_an_inaccessible_data_folder_is_reported_with_its_owner(tmp_path: Path) 
     (tmp_path / "data").chmod(0o700)
 
 
-def test_looking_for_living_parts_survives_folders_that_disappear(tmp_path: Path) -> None:
+def test_the_search_for_running_processes_tolerates_folders_that_disappear(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.create()
     pool = folders.run / "w" / "dev-r1-api-1" / "g1"

@@ -71,7 +71,7 @@ def test_the_deploy_ends_at_the_swap_and_the_previous_release_is_retired_after_t
     run(tmp_path, story)
 
 
-def test_an_alarm_in_the_guard_returns_to_the_previous_release_without_starting_workers(tmp_path: Path) -> None:
+def test_an_alarm_during_the_guard_restores_the_previous_release_without_starting_workers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         fails(bench)
@@ -101,7 +101,7 @@ def test_an_alarm_in_the_guard_returns_to_the_previous_release_without_starting_
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_returning_release_is_first_scaled_to_the_one_it_replaces(tmp_path: Path, refused: bool) -> None:
+def test_a_restored_release_is_first_scaled_to_the_size_of_the_one_it_replaces(tmp_path: Path, refused: bool) -> None:
     def elastic(number: int) -> Any:
         made = guarded(number)
         return replace(made, functions=(replace(made.functions[0], workers=1, max_workers=8),))
@@ -179,7 +179,7 @@ def test_the_next_deploy_ends_the_guard_and_drains_the_previous_release(tmp_path
     run(tmp_path, story)
 
 
-def test_a_rollback_in_the_guard_starts_no_workers(tmp_path: Path) -> None:
+def test_a_rollback_during_the_guard_starts_no_workers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         bench.gateway.requests["p00"] = {"requests": 500, "5xx": 3}
@@ -278,7 +278,7 @@ def test_an_interrupted_guard_continues_for_its_remaining_time(tmp_path: Path) -
     asyncio.run(restart())
 
 
-def test_a_resumed_guard_returns_to_the_previous_release(tmp_path: Path) -> None:
+def test_an_alarm_in_a_resumed_guard_restores_the_previous_release(tmp_path: Path) -> None:
     bench = after_the_death(tmp_path, 10)
 
     async def restart() -> None:
@@ -318,7 +318,7 @@ def test_an_expired_guard_is_not_resumed(tmp_path: Path) -> None:
         "p01 has 0 servers",
     ],
 )
-def test_an_interrupted_return_is_finished(tmp_path: Path, instant: str) -> None:
+def test_an_interrupted_rollback_by_the_guard_is_finished(tmp_path: Path, instant: str) -> None:
     bench = Bench(tmp_path)
 
     async def story() -> None:

@@ -101,7 +101,7 @@ def test_events_of_an_unwanted_pool_change_nothing(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_an_exchange_that_the_gateway_rejects_is_retried_with_the_same_workers(tmp_path: Path) -> None:
+def test_a_replacement_rejected_by_the_gateway_is_retried_with_the_same_workers(tmp_path: Path) -> None:
     refusals = [EngineError("HAProxy is away"), OSError("disk full")]
 
     def refuse(state: GatewayState) -> None:

@@ -158,7 +158,7 @@ def test_an_alarm_during_the_post_traffic_hook_ends_the_hook(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
-def test_a_bake_without_enough_requests_continues_and_says_so(tmp_path: Path) -> None:
+def test_a_bake_without_enough_requests_continues_with_a_note(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         result = await bench.deploy(digest="sha256:2", strategy="Linear50PercentEvery1Minute")

@@ -25,7 +25,7 @@ def following(folder: Path, pattern: str, *happens: Callable[[], None], lines: i
     return [next(coming) for _ in range(lines)]
 
 
-def test_a_new_release_is_followed_too(tmp_path: Path) -> None:
+def test_following_logs_includes_a_new_release(tmp_path: Path) -> None:
     old, new = tmp_path / "r1" / "api" / "1.log", tmp_path / "r2" / "api" / "7.log"
     write(old, "before\n")
     told = following(
@@ -35,13 +35,13 @@ def test_a_new_release_is_followed_too(tmp_path: Path) -> None:
     assert told == ["old", "new", "old again"]
 
 
-def test_a_single_release_can_be_followed(tmp_path: Path) -> None:
+def test_logs_of_a_single_release_can_be_followed(tmp_path: Path) -> None:
     old, new = tmp_path / "r1" / "api" / "1.log", tmp_path / "r2" / "api" / "7.log"
     told = following(tmp_path, "r1/*/*.log", lambda: write(new, "new\n"), lambda: write(old, "old\n"), lines=1)
     assert told == ["old"]
 
 
-def test_a_line_is_shown_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_log_line_is_shown_when_it_is_complete(tmp_path: Path) -> None:
     log = tmp_path / "r1" / "api" / "1.log"
     told = following(
         tmp_path, "r1/*/*.log",
@@ -50,7 +50,7 @@ def test_a_line_is_shown_when_it_is_complete(tmp_path: Path) -> None:
     assert told == ["begun", "next"]
 
 
-def test_a_rotated_or_deleted_log_does_not_end_the_following(tmp_path: Path) -> None:
+def test_following_logs_continues_after_a_rotation_or_deletion(tmp_path: Path) -> None:
     log, gone = tmp_path / "r2" / "api" / "1.log", tmp_path / "r1" / "api" / "1.log"
     write(log, "a long line before\n")
     write(gone, "before\n")

@@ -113,7 +113,7 @@ def test_a_gateway_that_cannot_be_adopted_keeps_its_workers(tmp_path: Path) -> N
     assert "fleet stops" not in bench.diary
 
 
-def test_a_failed_first_start_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_first_start_leaves_no_processes(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     start_over(bench, {})
     assert bench.diary == ["fleet starts", "fleet stops"]

@@ -87,7 +87,7 @@ def tell(folder: Path, story: Callable[[PreviewBench], Coroutine[Any, Any, None]
     return bench
 
 
-def test_a_preview_ships_twice_and_is_removed_completely(tmp_path: Path) -> None:
+def test_a_preview_gets_two_releases_and_is_removed_completely(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         before = bench.gateway.state
         assert (await bench.ship())["outcome"] == "live"
@@ -121,7 +121,7 @@ def test_a_preview_ships_twice_and_is_removed_completely(tmp_path: Path) -> None
     tell(tmp_path, story)
 
 
-def test_two_branches_with_one_label_have_different_hosts(tmp_path: Path) -> None:
+def test_two_branches_with_the_same_label_have_different_hosts(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship("fix")
         await bench.ship("FIX")
@@ -135,7 +135,7 @@ def test_two_branches_with_one_label_have_different_hosts(tmp_path: Path) -> Non
     tell(tmp_path, story)
 
 
-def test_beyond_the_maximum_a_branch_is_refused_with_the_next_expiry(tmp_path: Path) -> None:
+def test_a_branch_beyond_the_maximum_is_refused_with_the_next_expiry(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship("one")
         await bench.ship("two")
@@ -152,7 +152,7 @@ def test_beyond_the_maximum_a_branch_is_refused_with_the_next_expiry(tmp_path: P
     tell(tmp_path, story)
 
 
-def test_pools_are_reserved_for_the_other_stages(tmp_path: Path) -> None:
+def test_previews_leave_pools_for_the_other_stages(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         assert bench.previews.refusal("fix", 2) is None
         assert bench.previews.refusal("fix", 3) == (
@@ -202,7 +202,7 @@ def test_a_branch_deleted_during_its_first_rollout_leaves_nothing(tmp_path: Path
     tell(tmp_path, story)
 
 
-def test_a_waiting_release_is_superseded_by_its_previews_removal(tmp_path: Path) -> None:
+def test_removing_a_preview_supersedes_its_waiting_release(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         bench.workers.hold = asyncio.Event()
         first = await bench.previews.ship("fix", release_document(), who=NOBODY)
@@ -275,7 +275,7 @@ def test_a_second_daemon_keeps_the_previews(tmp_path: Path) -> None:
     asyncio.run(later_story())
 
 
-def test_a_new_gateway_gets_the_previews_back(tmp_path: Path) -> None:
+def test_previews_are_restored_in_a_new_gateway(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
 
@@ -356,7 +356,7 @@ def test_a_previews_record_is_deleted_last(tmp_path: Path) -> None:
     asyncio.run(later_story())
 
 
-def test_the_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
+def test_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         async def loads(pools: Collection[str]) -> dict[str, BackendLoad]:
             bench.previews.close("fix", "its branch is gone")

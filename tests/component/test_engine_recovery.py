@@ -96,7 +96,7 @@ async def _two_releases(bench: Bench) -> None:
     await bench.deploy(digest="sha256:2")
 
 
-def test_old_releases_are_removed_but_not_those_for_a_rollback(tmp_path: Path) -> None:
+def test_old_releases_are_removed_except_those_kept_for_a_rollback(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         for number in range(1, 26):
             await bench.deploy(digest=f"sha256:{number}")
@@ -134,7 +134,7 @@ def test_a_rollout_whose_end_fails_blocks_nothing_and_is_ended_by_the_next_start
     assert {pool.spec.release for pool in bench.workers.running.values()} == {3}
 
 
-def test_an_unwritable_state_file_ends_the_rollout_but_fails_no_event(tmp_path: Path) -> None:
+def test_an_unwritable_state_file_ends_the_rollout_without_failing_other_work(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.on_apply = lambda state: bench.store.close() if state.stage("dev").live == 2 else None

@@ -19,7 +19,7 @@ from tests.support import release_keys
 pytestmark = pytest.mark.component
 
 
-def test_a_release_goes_live_in_the_order_that_fails_no_request(tmp_path: Path) -> None:
+def test_a_release_goes_live_by_steps_in_the_safe_order(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.diary.clear()
@@ -60,7 +60,7 @@ def test_slow_readers_keep_an_old_release_but_do_not_delay_the_deploy(tmp_path: 
     run(tmp_path, story)
 
 
-def test_a_release_that_waits_for_readers_is_kept_when_it_ships_again(tmp_path: Path) -> None:
+def test_a_release_that_waits_for_slow_readers_is_kept_if_it_ships_again(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.reading["p00"] = 1
@@ -76,7 +76,7 @@ def test_a_release_that_waits_for_readers_is_kept_when_it_ships_again(tmp_path: 
     run(tmp_path, story)
 
 
-def test_readers_of_an_old_release_are_cut_off_for_its_pools_or_a_stop(
+def test_slow_readers_of_an_old_release_are_cut_off_if_its_pools_are_needed_or_on_a_stop(
     tmp_path: Path,
 ) -> None:
     async def story(bench: Bench) -> None:
@@ -204,7 +204,7 @@ def test_the_newest_deploy_supersedes_the_current_one(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_abort_stops_a_canary_and_puts_its_weight_to_zero(tmp_path: Path) -> None:
+def test_abort_stops_a_canary_and_sets_its_weight_to_zero(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         started = await bench.engine.deploy(
@@ -242,7 +242,7 @@ def test_a_canary_bakes_and_then_takes_all_traffic(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_an_alarm_on_the_candidates_own_traffic_shifts_back(tmp_path: Path) -> None:
+def test_an_alarm_on_the_candidates_own_traffic_rolls_it_back(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.requests["p01"] = {"requests": 1000, "5xx": 500}
@@ -262,7 +262,7 @@ def test_an_alarm_on_the_candidates_own_traffic_shifts_back(tmp_path: Path) -> N
     run(tmp_path, story)
 
 
-def test_rollback_ships_the_release_that_was_live_before_under_its_own_number(tmp_path: Path) -> None:
+def test_rollback_ships_the_previously_live_release_under_its_own_number(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         await bench.deploy(digest="sha256:2")
@@ -288,7 +288,7 @@ def test_rollback_without_an_earlier_release_or_to_an_unknown_one_is_refused(tmp
     run(tmp_path, story)
 
 
-def test_stages_are_independent(tmp_path: Path) -> None:
+def test_rollouts_of_different_stages_are_independent(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await asyncio.gather(bench.deploy(), bench.deploy(stage="prod"))
         assert (bench.gateway.state.stage("dev").live, bench.gateway.state.stage("prod").live) == (1, 1)

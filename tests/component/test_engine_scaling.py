@@ -109,7 +109,7 @@ def test_draining_workers_stay_if_they_are_needed_again(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_pool_whose_zygote_refuses_stays_at_the_gateway_as_it_is(tmp_path: Path) -> None:
+def test_if_a_zygote_refuses_to_scale_the_gateway_is_not_changed(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.workers.refuses_to_scale = True
@@ -143,7 +143,7 @@ def test_a_pool_that_retires_while_it_grows_adds_no_servers(tmp_path: Path) -> N
     play(tmp_path, story)
 
 
-def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -> None:
+def test_requests_reach_a_sleeping_pool_by_its_door_until_it_wakes(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=0, max_workers=8)
         standing, workers = bench.engine.pools.servers, bench.workers
@@ -158,7 +158,7 @@ def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -
     play(tmp_path, story)
 
 
-def test_a_candidate_has_the_live_releases_size_when_it_serves(tmp_path: Path) -> None:
+def test_a_candidate_has_the_live_releases_current_size_when_it_serves(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         await bench.engine.pools.servers.scale(row, 5)
@@ -210,7 +210,7 @@ class Watch:
         return [event.sentence for event in self.bench.store.events() if "workers" in event.sentence]
 
 
-def test_load_adds_workers_and_idleness_removes_them_with_an_event_each(tmp_path: Path) -> None:
+def test_load_adds_workers_and_idle_time_removes_them_with_an_event_each(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         watch = Watch(bench)
@@ -231,7 +231,7 @@ def test_load_adds_workers_and_idleness_removes_them_with_an_event_each(tmp_path
     play(tmp_path, story)
 
 
-def test_a_pool_of_fixed_size_is_not_watched(tmp_path: Path) -> None:
+def test_a_pool_of_fixed_size_is_never_scaled(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=2)
         watch = Watch(bench)
@@ -284,7 +284,7 @@ def test_a_memory_refusal_is_reported_once_a_minute_and_limits_a_deploy(tmp_path
     play(tmp_path, story)
 
 
-def test_scaling_that_fails_is_paused(tmp_path: Path) -> None:
+def test_scaling_pauses_after_a_failure(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         watch = Watch(bench)

@@ -38,7 +38,7 @@ def boot(layout: Layout) -> BootFolder:
     return folder
 
 
-def test_a_generation_is_complete_and_can_be_read_back(layout: Layout) -> None:
+def test_a_generation_of_boot_files_is_complete_and_can_be_read_back(layout: Layout) -> None:
     folder = boot(layout)
     assert folder.load() is None
     folder.write(STATE)
@@ -59,14 +59,14 @@ def test_a_generation_is_complete_and_can_be_read_back(layout: Layout) -> None:
     assert {path.name for path in layout.boot.iterdir()} == {"haproxy.cfg", "state.json", *maps}
 
 
-def test_only_the_last_two_generations_are_kept(layout: Layout) -> None:
+def test_only_the_last_two_generations_of_boot_files_are_kept(layout: Layout) -> None:
     folder = boot(layout)
     for _ in range(12):
         folder.write(STATE)
     assert {path.name for path in layout.folder.glob("boot.*")} == {"boot.11", "boot.12"}
 
 
-def test_a_full_disk_leaves_the_earlier_generation(layout: Layout) -> None:
+def test_a_full_disk_keeps_the_earlier_generation_of_boot_files(layout: Layout) -> None:
     folder = boot(layout)
     folder.write(STATE)
     # Like a full disk, for root too: the next generation's place is taken by a file that is no folder.
@@ -76,7 +76,7 @@ def test_a_full_disk_leaves_the_earlier_generation(layout: Layout) -> None:
     assert folder.load() == STATE
 
 
-def test_a_generation_with_a_missing_file_is_incomplete(layout: Layout) -> None:
+def test_a_generation_of_boot_files_with_a_missing_file_is_incomplete(layout: Layout) -> None:
     boot(layout).write(STATE)
     adopted = boot(layout)
     adopted.load()
@@ -87,14 +87,14 @@ def test_a_generation_with_a_missing_file_is_incomplete(layout: Layout) -> None:
     assert adopted.is_complete()
 
 
-def test_a_truncated_state_file_counts_as_none(layout: Layout) -> None:
+def test_a_truncated_state_file_counts_as_missing(layout: Layout) -> None:
     folder = boot(layout)
     folder.write(STATE)
     (layout.boot / "state.json").write_text('{"format":1')
     assert folder.load() is None
 
 
-def test_the_folder_is_private(layout: Layout) -> None:
+def test_the_gateways_folder_is_private(layout: Layout) -> None:
     layout.folder.mkdir(mode=0o755)
     boot(layout)
     assert stat.S_IMODE(layout.folder.stat().st_mode) == 0o700
@@ -106,7 +106,7 @@ def test_a_path_too_long_for_sockets_is_refused_with_a_hint(tmp_path: Path) -> N
     assert "XDG_RUNTIME_DIR" in caught.value.hint
 
 
-def test_port_0_takes_a_free_one_and_a_port_in_use_is_refused_by_name() -> None:
+def test_port_0_means_any_free_port_and_a_port_in_use_is_an_error_that_names_it() -> None:
     with listen("127.0.0.1", 0) as first:
         host, port = address_of(first)
         with pytest.raises(
@@ -147,7 +147,7 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_haproxys_variable_takes_precedence_over_path(tmp_path: Path) -> None:
+def test_the_haproxy_variable_takes_precedence_over_path(tmp_path: Path) -> None:
     new = program(tmp_path / "chosen", 'echo "HAProxy version 3.0.5-8e879a5 2024/09/19"')
     program(tmp_path / "haproxy", 'echo "HAProxy version 2.6.1 2022/06/21"')
     assert find_haproxy({"HITLESS_HAPROXY": new, "PATH": str(tmp_path)}) == new
@@ -165,7 +165,7 @@ def test_a_chosen_haproxy_that_is_missing_old_or_broken_is_an_error(tmp_path: Pa
         find_haproxy({"HITLESS_HAPROXY": broken})
 
 
-def test_a_fifo_without_a_writer_is_a_dead_haproxy(tmp_path: Path) -> None:
+def test_a_fifo_without_a_writer_shows_that_haproxy_is_dead(tmp_path: Path) -> None:
     assert not haproxy_is_alive(str(tmp_path))
     os.mkfifo(tmp_path / LIFE)
     assert not haproxy_is_alive(str(tmp_path))
@@ -184,7 +184,7 @@ def record(folder: Path, listener: socket.socket, pid: int, port: int | None = N
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux only")
-def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> None:
+def test_recorded_listening_sockets_are_taken_over_from_another_process(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         record(tmp_path, listener, os.getpid())
         taken = take_listeners(os.getpid(), recorded_listeners(tmp_path, os.getpid()))
@@ -194,7 +194,7 @@ def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> Non
             assert address_of(again) == address_of(listener)
 
 
-def test_a_record_of_another_process_or_socket_is_ignored(tmp_path: Path) -> None:
+def test_a_socket_record_of_another_process_or_socket_is_ignored(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         record(tmp_path, listener, os.getpid() + 1)
         assert recorded_listeners(tmp_path, os.getpid()) == ()

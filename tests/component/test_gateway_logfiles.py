@@ -14,7 +14,7 @@ from hitless.gateway.logfiles import PipedLog
 pytestmark = pytest.mark.component
 
 
-def test_lines_keep_their_order_over_rotations_and_the_oldest_are_deleted(tmp_path: Path) -> None:
+def test_log_lines_keep_their_order_over_rotations_and_the_oldest_are_deleted(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     log = PipedLog(str(tmp_path / "fifo"), str(path), largest_bytes=1000, kept=3)
     writer = log.writer()
@@ -31,7 +31,7 @@ def test_lines_keep_their_order_over_rotations_and_the_oldest_are_deleted(tmp_pa
     os.close(log.reader)
 
 
-def test_a_writer_survives_its_reader_and_continues_with_the_next(tmp_path: Path) -> None:
+def test_a_log_writer_survives_its_reader_and_continues_with_the_next(tmp_path: Path) -> None:
     path, fifo = tmp_path / "access.log", str(tmp_path / "fifo")
     first = PipedLog(fifo, str(path))
     writer = first.writer()
@@ -51,7 +51,7 @@ def fill(writer: int) -> None:
         os.write(writer, b"x" * 999 + b"\n")
 
 
-def test_a_full_fifo_or_unwritable_file_blocks_no_writer(tmp_path: Path) -> None:
+def test_a_full_fifo_or_unwritable_log_blocks_no_writer(tmp_path: Path) -> None:
     log = PipedLog(str(tmp_path / "fifo"), str(tmp_path / "missing" / "access.log"))
     writer = log.writer()
     with pytest.raises(BlockingIOError):

@@ -81,7 +81,7 @@ def stat(scur: int, qcur: int, server: str = "") -> bytes:
     return f"# pxname,svname,qcur,scur,\n{rows}p00,BACKEND,{qcur},{scur}\n\n".encode()
 
 
-def test_long_output_is_read_completely() -> None:
+def test_long_output_of_haproxy_is_read_completely() -> None:
     body = b"0x1 key value\n" * 100_000 + b"\n"
     with runtime(lambda command: body) as (client, fake):
         assert len(asyncio.run(client.ask("show map"))) == len(body)
@@ -95,7 +95,7 @@ def test_haproxys_success_messages_are_accepted(accepted: bytes) -> None:
         assert fake.heard == ["set map x"]
 
 
-def test_any_other_output_is_a_rejection_with_haproxys_message() -> None:
+def test_any_other_output_is_an_error_with_haproxys_message() -> None:
     with (
         runtime(lambda command: b"entry not found.\n\n") as (client, _),
         pytest.raises(RejectedError, match=r"rejected «set map x»: entry not found\."),
@@ -104,7 +104,7 @@ def test_any_other_output_is_a_rejection_with_haproxys_message() -> None:
 
 
 @pytest.mark.parametrize("cut", [b"", b"Server dele"])
-def test_truncated_output_is_an_error(cut: bytes) -> None:
+def test_truncated_output_of_haproxy_is_an_error(cut: bytes) -> None:
     with runtime(lambda command: cut) as (client, _), pytest.raises(UnreachableError, match="ended while it ran"):
         asyncio.run(client.tell("del server p00/w0"))
 
@@ -114,25 +114,25 @@ def test_a_silent_haproxy_times_out() -> None:
         asyncio.run(client.ask("show info"))
 
 
-def test_a_missing_socket_is_unreachable(tmp_path: Path) -> None:
+def test_a_missing_runtime_socket_means_that_haproxy_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="No such file"):
         asyncio.run(RuntimeSocket(tmp_path / "adm.sock").ask("show info"))
 
 
-def test_a_server_is_deleted_again_until_its_connections_have_closed() -> None:
+def test_deleting_a_server_is_retried_until_its_connections_have_closed() -> None:
     refusals = iter([b"Server still has connections attached to it, cannot remove it.\n\n"] * 3)
     with executor(lambda command: next(refusals, b"Server deleted.\n\n")) as (subject, fake):
         asyncio.run(subject.run([Command("del server p00/w0", WaitFor.CLOSED, "p00/w0")], drain_s=1))
         assert fake.heard == ["del server p00/w0"] * 4
 
 
-def test_a_server_that_is_gone_already_is_deleted() -> None:
+def test_deleting_a_missing_server_succeeds() -> None:
     with executor(lambda command: b"No such server.\n\n") as (subject, fake):
         asyncio.run(subject.run([Command("del server p00/w0", WaitFor.CLOSED, "p00/w0")], drain_s=1))
         assert fake.heard == ["del server p00/w0"]
 
 
-def test_sessions_are_cut_off_only_after_waiting() -> None:
+def test_sessions_of_a_server_are_cut_off_only_after_a_wait() -> None:
     cut = False
 
     def answer(command: str) -> bytes:
@@ -169,7 +169,7 @@ def test_no_command_for_a_server_is_sent_before_its_requests_ended() -> None:
         assert fake.heard == ["show stat p00 4 -1"] * 4 + ["set server p00/w0 state maint"]
 
 
-def test_a_refused_command_ends_the_run_before_the_next() -> None:
+def test_after_a_refused_command_no_further_command_is_sent() -> None:
     with executor(lambda command: b"\n" if command == "one" else b"no.\n\n") as (subject, fake):
         with pytest.raises(RejectedError):
             asyncio.run(subject.run([Command("one"), Command("two"), Command("three")], drain_s=1))

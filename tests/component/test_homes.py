@@ -65,7 +65,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[
         ("drill", "--releases", "1"),
     ],
 )
-def test_a_verb_works_at_the_stage_s_home(
+def test_a_command_works_at_the_stages_home(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, *words, "--stage", "prod")
@@ -82,7 +82,7 @@ def test_a_verb_works_at_the_stage_s_home(
     "words",
     [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("drill", "--releases", "1")],
 )
-def test_the_home_option_overrides_the_stage_s_home(
+def test_the_home_option_overrides_the_stages_home(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, *words, "--stage", "dev", "--home", "aws")
@@ -97,7 +97,7 @@ def test_the_home_option_overrides_the_stage_s_home(
     "words",
     [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("promote", "dev", "prod")],
 )
-def test_the_older_names_work_on_aws_and_are_hidden(
+def test_the_older_command_names_work_on_aws_and_are_hidden(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, "aws", *words, "--stage", "dev")
@@ -138,7 +138,7 @@ def test_status_shows_an_error_for_a_stage_on_aws_that_cannot_be_reached(
     assert "no engine runs" in said
 
 
-def test_a_stage_on_aws_takes_no_address_of_the_engine(folder: Path) -> None:
+def test_the_engine_opens_no_address_for_a_stage_on_aws(folder: Path) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("prod: {home: aws}", "prod: {home: aws}, staging: {}"))
     service = load_service(folder, stage="dev", environ={})
     taken = [(one.stage, one.port, one.movable) for one in EngineSettings.of(service).addresses]
@@ -187,7 +187,7 @@ def test_an_option_of_the_other_home_is_refused(
     assert not (folder / ".hitless").exists(), "nothing was begun"
 
 
-def test_a_drill_finds_the_url_of_a_stage_on_aws_and_seldom_asks_for_its_status(
+def test_a_drill_finds_a_stages_url_on_aws_and_rarely_requests_its_status(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CLASSES, Home.AWS, "tests.component.fake_home:home")

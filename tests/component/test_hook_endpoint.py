@@ -62,7 +62,7 @@ def served(scenario: Callable[[Served], Awaitable[None]], *, held: asyncio.Event
     asyncio.run(play())
 
 
-def test_without_the_key_in_its_path_nobody_is_heard() -> None:
+def test_a_call_to_the_hook_endpoint_without_its_key_gets_404() -> None:
     async def scenario(hook: Served) -> None:
         root = hook.url.rpartition("/")[0]
         for base in (root, f"{root}/guessed", hook.url[:-1]):
@@ -76,7 +76,7 @@ def test_without_the_key_in_its_path_nobody_is_heard() -> None:
     served(scenario)
 
 
-def test_bodies_beyond_the_bounds_are_not_taken() -> None:
+def test_bodies_beyond_the_size_limits_are_refused() -> None:
     async def scenario(hook: Served) -> None:
         refused = await hook.answer(hook.url, padding="x" * MOST_ANSWER_BYTES)
         assert (refused.status_code, refused.json()["__type"]) == (400, "SerializationException")
@@ -91,7 +91,7 @@ def test_bodies_beyond_the_bounds_are_not_taken() -> None:
     served(scenario)
 
 
-def test_more_invocations_than_may_run_at_once_wait() -> None:
+def test_invocations_beyond_the_concurrency_limit_wait() -> None:
     held = asyncio.Event()
 
     async def scenario(hook: Served) -> None:

@@ -44,7 +44,7 @@ def test_a_new_service_passes_its_own_tests(tmp_path: Path) -> None:
     assert re.search(r"\b1[0-9] passed", done.stdout)
 
 
-def test_a_new_service_has_everything_to_ship(tmp_path: Path) -> None:
+def test_a_new_service_has_all_files_needed_to_ship(tmp_path: Path) -> None:
     files = scaffold(tmp_path / "hello", "hello", "service")
 
     assert set(files) == {name for name in tree(tmp_path / "hello") if (tmp_path / "hello" / name).is_file()}
@@ -119,7 +119,7 @@ def test_each_command_of_a_pipeline_step_is_plain_text(folder: Traversable, step
     ("folder", "name"),
     [("hello", "hello"), ("My API_2", "my-api-2"), ("Café", "cafe"), ("-a--b-", "a-b"), ("x1", "x1")],
 )
-def test_a_folders_name_is_made_valid(folder: str, name: str) -> None:
+def test_a_folders_name_is_converted_to_a_valid_service_name(folder: str, name: str) -> None:
     assert service_name(folder) == name
 
 
@@ -191,7 +191,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == set()
 
 
-def test_files_created_meanwhile_are_not_overwritten(tmp_path: Path) -> None:
+def test_files_created_during_init_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "hello").mkdir()
 
     with pytest.raises(FileExistsError):
@@ -251,7 +251,7 @@ def test_an_unknown_template_is_an_error_with_the_known_ones(tmp_path: Path) -> 
     assert tree(tmp_path) == set()
 
 
-def test_the_next_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_prints_the_next_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = run("tea time")
 
@@ -260,7 +260,7 @@ def test_the_next_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "git init" in made.stdout
 
 
-def test_json_is_one_document(tmp_path: Path) -> None:
+def test_init_with_json_prints_one_document(tmp_path: Path) -> None:
     made = json.loads(run(str(tmp_path / "hello"), "--json").stdout)
 
     assert (made["service"], made["folder"]) == ("hello", str(tmp_path / "hello"))

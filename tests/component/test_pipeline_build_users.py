@@ -117,7 +117,7 @@ def test_only_root_can_write_to_the_folders_above_a_build(tmp_path: Path) -> Non
     assert not [str(folder) for folder in above if folder.exists() and folder.stat().st_mode & 0o022]
 
 
-def test_a_cache_is_packed_and_unpacked_as_the_build_s_user(open_place: Path) -> None:
+def test_a_cache_is_packed_and_unpacked_as_the_builds_user(open_place: Path) -> None:
     """With a folder and a file of root's, to which a build could swap in a link."""
     caches, folder = open_place / "caches", owned(OLD, open_place / "source")
     caches.mkdir()
@@ -141,7 +141,7 @@ def test_a_cache_is_packed_and_unpacked_as_the_build_s_user(open_place: Path) ->
     assert {stat.S_IMODE(path.stat().st_mode) for path in caches.iterdir()} == {0o600}
 
 
-def test_a_kept_environment_changes_to_the_next_run_s_user_except_for_root_s_files(open_place: Path) -> None:
+def test_a_kept_environment_changes_to_the_next_runs_user_except_for_roots_files(open_place: Path) -> None:
     with environment(open_place, "dev", None, OLD) as place:
         (place / "planted").touch()
     with environment(open_place, "dev", None, NEW) as again:
@@ -158,7 +158,7 @@ def test_a_kept_environment_changes_to_the_next_run_s_user_except_for_root_s_fil
     assert left.stat().st_uid == 0, "nor does it find what a killed engine left"
 
 
-def test_ending_a_build_s_processes_exposes_no_environment(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ending_a_builds_processes_exposes_no_environment(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINES_OWN_SECRET", "hush-hush")
     found = owned(OLD, open_place / "found")
     look = (

@@ -83,7 +83,7 @@ def yard(tmp_path: Path) -> Any:
     one.bench.store.close()
 
 
-def test_a_build_gets_variables_and_parameters_and_keeps_artifacts_and_cache(yard: Yard) -> None:
+def test_a_build_gets_variables_and_parameters_and_its_artifacts_and_cache_are_kept(yard: Yard) -> None:
     yard.workshop.parameters.write_text(PARAMETERS)
     yard.workshop.parameters.chmod(0o600)
     commit = yard.commit(SPEC)
@@ -171,7 +171,7 @@ def test_too_large_buildspecs_and_parameters_are_refused(yard: Yard) -> None:
 
 
 @pytest.mark.parametrize("path", ["..", "outside"])
-def test_a_service_path_out_of_the_commit_is_refused(yard: Yard, path: str) -> None:
+def test_a_service_path_outside_the_commit_is_refused(yard: Yard, path: str) -> None:
     (yard.bench.clone / "outside").symlink_to("/etc")
     with pytest.raises(StepFailed, match="leads out of the commit's files"):
         yard.build(1, yard.commit(SPEC), path)
@@ -193,7 +193,7 @@ def test_deeply_nested_folders_are_removed_after_a_run(yard: Yard) -> None:
         subprocess.run(["rm", "-rf", str(yard.workshop.work)], check=True)  # pytest could not
 
 
-def test_a_commit_with_ten_thousand_files_ships(tmp_path: Path) -> None:
+def test_a_commit_with_ten_thousand_files_is_shipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         commit_many(bench.clone)
@@ -243,7 +243,7 @@ def test_build_folders_of_removed_engines_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root finds another user's folder in its way, and could remove it")
-def test_a_build_folder_with_another_user_s_owner_file_is_kept(tmp_path: Path) -> None:
+def test_a_build_folder_with_another_users_owner_file_is_kept(tmp_path: Path) -> None:
     """Anybody can make a folder of that name in /var/tmp whose owner file names a data folder that never existed."""
     theirs = tmp_path / "hitless-builds-theirs"
     theirs.mkdir()

@@ -59,7 +59,7 @@ def build(
     return Built(done, b"".join(output).decode())
 
 
-def test_commands_share_one_shell_and_project_variables_win(tmp_path: Path) -> None:
+def test_commands_share_one_shell_and_project_variables_take_precedence(tmp_path: Path) -> None:
     done = build(
         tmp_path,
         "  install: {commands: ['mkdir sub', 'cd sub', 'A=1']}\n"
@@ -97,7 +97,7 @@ def test_a_phase_fails_if_its_shell_exits(tmp_path: Path) -> None:
     assert (done.build.succeeded, done.phases) == (False, {"build": 1})
 
 
-def test_artifacts_are_matching_files_within_the_sources(tmp_path: Path) -> None:
+def test_only_matching_files_within_the_sources_become_artifacts(tmp_path: Path) -> None:
     (tmp_path / "outside.zip").touch()
     done = build(
         tmp_path,
@@ -108,7 +108,7 @@ def test_artifacts_are_matching_files_within_the_sources(tmp_path: Path) -> None
     assert [Path(path).name for path in done.build.artifacts] == ["a.zip", "b.zip"]
 
 
-def test_exported_variables_have_their_values_at_the_end(tmp_path: Path) -> None:
+def test_exported_variables_have_their_values_of_the_builds_end(tmp_path: Path) -> None:
     done = build(
         tmp_path,
         "  build: {commands: ['V=\"$(printf ''two\\nlines'')\"']}",
@@ -117,7 +117,7 @@ def test_exported_variables_have_their_values_at_the_end(tmp_path: Path) -> None
     assert done.build.exported == {"V": "two\nlines", "MISSING": ""}
 
 
-def test_reports_name_the_failed_tests_and_the_coverage(tmp_path: Path) -> None:
+def test_test_reports_show_the_failed_tests_and_the_coverage(tmp_path: Path) -> None:
     junit = (
         '<testsuite><testcase classname="t.A" name="good"/><testcase classname="t.A" name="bad"><failure/></testcase>'
         '<testcase name="later"><skipped/></testcase></testsuite>'
@@ -147,7 +147,7 @@ def test_a_secret_reaches_the_build_but_not_its_log(tmp_path: Path) -> None:
     assert "s3cret" not in done.log
 
 
-def test_a_secret_is_masked_across_pieces_of_output() -> None:
+def test_a_secret_that_is_split_over_two_writes_is_masked() -> None:
     text = b"xyz-hunter22" * (LONGEST_LINE_BYTES // 4) + b"\n"  # one line, and a secret at nearly every cut
     for size in (7, 1000, 65536):
         mask = Mask(["hunter22"])
@@ -169,7 +169,7 @@ def test_a_build_that_exceeds_a_limit_is_ended(tmp_path: Path, command: str, lim
     assert reason in done.log
 
 
-def test_output_beyond_its_limit_is_dropped_with_a_message(tmp_path: Path) -> None:
+def test_build_output_beyond_its_limit_is_dropped_with_a_message(tmp_path: Path) -> None:
     done = build(tmp_path, "  build: {commands: ['yes | head -c 100000']}", limits=Limits(output_bytes=1000))
     assert done.build.succeeded
     assert len(done.log) < 2000

@@ -35,7 +35,7 @@ def hold_in(bench: PipelineBench, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
 @pytest.mark.parametrize("newer", [False, True])
-def test_a_run_cut_off_before_its_deploy_resumes_unless_a_newer_one_exists(
+def test_an_interrupted_run_resumes_before_its_deploy_unless_a_newer_one_exists(
     tmp_path: Path, step: str, newer: bool
 ) -> None:
     bench = PipelineBench(tmp_path)
@@ -87,7 +87,7 @@ def test_a_run_cut_off_before_its_deploy_resumes_unless_a_newer_one_exists(
     asyncio.run(afterwards())
 
 
-def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified(tmp_path: Path) -> None:
+def test_a_run_is_verified_if_its_release_went_live_when_the_daemon_died(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -119,7 +119,7 @@ def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified(tmp_path: 
 
 
 @pytest.mark.parametrize("step", ["test", "build", "rehearse"])
-def test_a_run_that_is_cut_off_repeatedly_is_interrupted(tmp_path: Path, step: str) -> None:
+def test_a_run_that_is_cut_off_repeatedly_ends_as_interrupted(tmp_path: Path, step: str) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed(bench: PipelineBench, *, first: bool) -> None:
@@ -163,7 +163,7 @@ def has_taken_up(bench: PipelineBench) -> bool:
     return bool(bench.records.runs()) and not bench.pipeline.parts.pushes.all()
 
 
-def test_a_push_accepted_as_the_daemon_died_is_run_once_by_the_next(tmp_path: Path) -> None:
+def test_a_push_accepted_when_the_daemon_died_is_run_once_by_the_next_daemon(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -192,7 +192,7 @@ def test_a_push_accepted_as_the_daemon_died_is_run_once_by_the_next(tmp_path: Pa
     asyncio.run(afterwards())
 
 
-def test_an_answer_recorded_as_the_daemon_died_is_applied(tmp_path: Path) -> None:
+def test_an_approval_recorded_when_the_daemon_died_is_applied(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -217,7 +217,7 @@ def test_an_answer_recorded_as_the_daemon_died_is_applied(tmp_path: Path) -> Non
     asyncio.run(afterwards())
 
 
-def test_a_run_s_end_is_recorded_once_the_state_file_is_writable(tmp_path: Path) -> None:
+def test_a_runs_end_is_recorded_when_the_state_file_is_writable_again(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         bench.commit("1")

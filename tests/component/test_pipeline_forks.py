@@ -56,7 +56,7 @@ async def asked(bench: PipelineBench, code: str = "1") -> dict[str, Any]:
     return await bench.end_of(row.run)
 
 
-def test_a_fork_s_commit_is_tested_after_approval_and_never_previewed(tmp_path: Path) -> None:
+def test_a_forks_commit_is_tested_after_approval_and_never_previewed(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("0")
         await bench.end_of(await bench.push("dev"))
@@ -83,7 +83,7 @@ def test_a_fork_s_commit_is_tested_after_approval_and_never_previewed(tmp_path: 
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_the_receiver_learns_a_fork_s_run_at_its_start(tmp_path: Path) -> None:
+def test_the_receiver_learns_about_a_forks_run_at_its_start(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         body = {"fork": to_plain(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
         transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
@@ -114,7 +114,7 @@ def test_an_approval_is_for_one_commit_of_a_fork(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_a_new_commit_leaves_questions_of_other_forks_open(tmp_path: Path) -> None:
+def test_a_new_commit_keeps_approval_questions_of_other_forks_open(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
         row = await bench.pipeline.fork(msgspec.structs.replace(FORK, number=8), fetched(bench, "2"), "github webhook")
@@ -128,7 +128,7 @@ def test_a_new_commit_leaves_questions_of_other_forks_open(tmp_path: Path) -> No
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_a_fork_s_run_does_not_supersede_a_branch_s(tmp_path: Path) -> None:
+def test_a_forks_run_does_not_supersede_a_run_of_a_branch(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         bench.git("switch", "-q", "-C", "pull/7")
@@ -188,7 +188,7 @@ def test_an_engine_that_is_not_root_refuses_forks(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_question_survives_the_daemon(tmp_path: Path) -> None:
+def test_an_approval_question_survives_the_daemon(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
     isolated(bench)
 
@@ -223,7 +223,7 @@ def test_a_question_survives_the_daemon(tmp_path: Path) -> None:
         {"number": 7, "origin": "a/b", "base": 7},
     ],
 )
-def test_a_malformed_fork_is_refused(document: Any) -> None:
+def test_a_malformed_description_of_a_fork_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="the fork: "):
         convert(document, Fork, "the fork", error=UsageError)
 
@@ -271,7 +271,7 @@ def yard(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @as_root
-def test_a_fork_s_build_gets_no_secret_and_cannot_reach_other_builds(yard: Any) -> None:
+def test_a_forks_build_gets_no_secret_and_cannot_reach_other_builds(yard: Any) -> None:
     bench, folder = yard
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=User(65534, 65534))
     workshop.create()

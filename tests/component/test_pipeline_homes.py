@@ -52,7 +52,7 @@ def there(stage: str, digest: str = "sha256:afar", commit: str = "") -> Origin:
     return Origin(Home.AWS, stage, 7, {"api": digest}, commit, "from afar")
 
 
-def test_a_promotion_to_aws_ships_the_engine_s_live_artifacts(tmp_path: Path) -> None:
+def test_a_promotion_to_aws_ships_the_engines_live_artifacts(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         await bench.end_of(await bench.push())
@@ -151,7 +151,7 @@ def test_a_run_fails_if_an_alarm_rolls_back_its_release_on_aws(tmp_path: Path) -
     tell_story(tmp_path, story)
 
 
-def test_a_release_on_aws_cut_off_by_the_daemon_s_death_is_continued(tmp_path: Path) -> None:
+def test_a_release_on_aws_cut_off_by_the_daemons_death_is_continued(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -375,7 +375,7 @@ def clock_on_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
-def test_an_errand_without_credentials_says_whose_environment_it_has(
+def test_an_aws_errand_without_credentials_says_whose_environment_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_on_aws(tmp_path, monkeypatch)

@@ -59,7 +59,7 @@ def test_a_link_or_pipe_in_place_of_a_status_file_is_not_read(tmp_path: Path, na
     assert done.phases == ({} if name == "status" else {"build": 1})
 
 
-def test_exported_variables_are_bounded(tmp_path: Path) -> None:
+def test_exported_variables_are_limited_in_number_and_size(tmp_path: Path) -> None:
     command = "(printf V=; head -c 8000000 /dev/zero | tr '\\0' a) >> ../scratch/exported"
     done = within(tmp_path, command, head="env: {exported-variables: [V]}\n")
     assert 0 < len(done.build.exported["V"]) < 1 << 20
@@ -80,7 +80,7 @@ def test_only_counts_of_reports_are_kept(tmp_path: Path) -> None:
     assert lines.coverage_percent == 0.0
 
 
-def test_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
+def test_an_xml_report_with_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
     text = "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE s [<!ENTITY e 'x'>]><s><testcase name='&e;'/></s>"
     (tmp_path / "evil").write_bytes(text.encode("utf-16"))
     done = within(tmp_path, "cp ../evil evil.xml", tail="reports: {t: {files: ['*.xml']}}\n")
@@ -88,7 +88,7 @@ def test_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
     assert "document type" in done.build.reports[0].unreadable[0]
 
 
-def test_reports_are_bounded_in_size_and_number(tmp_path: Path) -> None:
+def test_reports_are_limited_in_size_and_number(tmp_path: Path) -> None:
     (tmp_path / "whole").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 7)}</s>")
     (tmp_path / "larger").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 6)}</s>")
     done = within(
@@ -103,7 +103,7 @@ def test_reports_are_bounded_in_size_and_number(tmp_path: Path) -> None:
     assert (len(many), many[-1]) == (MAX_FILES + 1, f"more than {MAX_FILES} files")
 
 
-def test_files_and_artifacts_of_a_build_are_bounded(tmp_path: Path) -> None:
+def test_files_and_artifacts_of_a_build_are_limited_in_size_and_number(tmp_path: Path) -> None:
     done = within(
         tmp_path,
         f"seq -f %.0f.txt {MAX_ARTIFACTS + 1} | xargs touch; ! truncate -s {MAX_FILE_BYTES + 1} endless",

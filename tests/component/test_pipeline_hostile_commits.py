@@ -55,7 +55,7 @@ def test_a_huge_commit_message_is_refused(bench: PipelineBench, tmp_path: Path) 
         asyncio.run(bench.repository.describe(large))
 
 
-def test_a_commit_s_attributes_run_no_filter_of_the_operator(
+def test_a_commits_attributes_run_no_filter_of_the_operator(
     bench: PipelineBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bench.clone / ".gitattributes").write_text("* filter=theirs\n")
@@ -69,7 +69,7 @@ def test_a_commit_s_attributes_run_no_filter_of_the_operator(
     assert (tmp_path / "out" / "code").read_text() == "as it was pushed"
 
 
-def test_export_attributes_are_ignored(bench: PipelineBench, tmp_path: Path) -> None:
+def test_export_attributes_in_gitattributes_are_ignored(bench: PipelineBench, tmp_path: Path) -> None:
     """The files are those of a clone: a buildspec that is left out would skip the tests."""
     (bench.clone / "sub").mkdir()
     for name in ("buildspec-test.yml", "sub/kept", "sub/words"):
@@ -118,7 +118,7 @@ def test_a_push_of_too_many_branches_is_refused_and_one_of_many_starts_ten_runs(
     tell_story(tmp_path, story)
 
 
-def test_a_commit_that_unfolds_to_too_much_is_refused(bench: PipelineBench, tmp_path: Path) -> None:
+def test_a_commit_whose_checkout_would_be_too_large_is_refused(bench: PipelineBench, tmp_path: Path) -> None:
     def written(*words: str, text: str) -> str:
         done = subprocess.run(["git", *words], cwd=bench.clone, input=text, text=True, capture_output=True, check=True)
         return done.stdout.strip()
@@ -171,7 +171,7 @@ def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_commit_cannot_move_root_s_uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_cannot_move_roots_uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of the pusher's, root's writes would follow links."""
     service, theirs = tmp_path / "service", tmp_path / "theirs"
     make_wheel(service / "wheels", "dep", "1.0", {"dep/__init__.py": ""})

@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     one.remote.store.close()
 
 
-def test_a_link_shows_the_question_and_accepts_one_answer(site: Site) -> None:
+def test_an_approval_link_shows_its_question_and_accepts_one_answer(site: Site) -> None:
     page = site.ask("GET", f"/approve/7?token={site.token()}")
     assert page.status_code == 200
     assert "Count &lt;zones&gt;" in page.text
@@ -35,7 +35,7 @@ def test_a_link_shows_the_question_and_accepts_one_answer(site: Site) -> None:
     assert len(site.engine.asked("/pipeline/runs/7/approve")) == 1
 
 
-def test_a_name_is_required_shortened_and_stripped_of_control_characters(site: Site) -> None:
+def test_an_approvers_name_is_required_and_cleaned(site: Site) -> None:
     form = {"token": site.token(), "verb": "reject", "by": " \x1b\n "}
     assert site.ask("POST", "/approve/7", data=form).status_code == 400
     assert (
@@ -45,13 +45,13 @@ def test_a_name_is_required_shortened_and_stripped_of_control_characters(site: S
     assert answer == {"by": f"[2J{'o' * 96} (by link)", "why": "w" * 500}
 
 
-def test_a_page_runs_no_script_and_is_not_cached(site: Site) -> None:
+def test_an_approval_page_runs_no_script_and_is_not_cached(site: Site) -> None:
     headers = site.ask("GET", f"/approve/7?token={site.token()}").headers
     assert headers["content-security-policy"].startswith("default-src 'none';")
     assert (headers["referrer-policy"], headers["cache-control"]) == ("no-referrer", "no-store")
 
 
-def test_a_link_is_valid_for_its_own_question_only(site: Site) -> None:
+def test_an_approval_link_is_valid_only_for_its_own_question(site: Site) -> None:
     for wrong in ("", "0" * 64, site.token(run=8), site.token(asked="2026-11-23T06:00:00.000Z")):
         assert site.ask("GET", "/approve/7", params={"token": wrong}).status_code == 403
         form = {"token": wrong, "verb": "approve", "by": "Bo"}
@@ -59,7 +59,7 @@ def test_a_link_is_valid_for_its_own_question_only(site: Site) -> None:
     assert site.engine.asked("/pipeline/runs/7/approve") == []
 
 
-def test_messages_have_a_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
+def test_notifications_have_an_approval_link_if_the_receiver_has_an_address(tmp_path: Path) -> None:
     assert approvals.approval_link(tmp_path, 7, ASKED) is None
     approvals.publish_receiver(tmp_path, "https://ci.example.org/")
     link = approvals.approval_link(tmp_path, 7, ASKED)
@@ -69,7 +69,7 @@ def test_messages_have_a_link_once_the_receiver_has_an_address(tmp_path: Path) -
     assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_key_file_is_synced_before_it_is_used(tmp_path: Path) -> None:
+def test_the_key_file_for_links_is_synced_before_it_is_used(tmp_path: Path) -> None:
     file, synced = tmp_path / "link.key", list[tuple[bool, bool]]()
 
     def sync(descriptor: int) -> None:
@@ -86,7 +86,7 @@ def test_the_key_file_is_synced_before_it_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"half a key"])
-def test_an_incomplete_key_is_replaced(tmp_path: Path, left: bytes) -> None:
+def test_an_incomplete_key_for_links_is_replaced(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "link.key").write_bytes(left)
     key = approvals.link_key(tmp_path)
     assert len(key) == approvals.KEY_BYTES
@@ -94,7 +94,7 @@ def test_an_incomplete_key_is_replaced(tmp_path: Path, left: bytes) -> None:
     assert approvals.link_key(tmp_path) == key
 
 
-def test_a_fork_s_question_shows_its_files(site: Site) -> None:
+def test_the_question_about_a_fork_shows_its_changed_files(site: Site) -> None:
     fork = {"number": 5, "origin": "stranger/shop", "base": "dev"}
     commits = [{"commit": "1a2b3c4d5e", "subject": "<script>alert(1)</script>"}]
     asked = {"run": 7, "fork": fork, "commit": "1a2b3c4d5e", "commits": commits, "files": ["<b>.py"]}
@@ -105,20 +105,20 @@ def test_a_fork_s_question_shows_its_files(site: Site) -> None:
     assert "<script>" not in page
 
 
-def test_a_link_only_approves_or_rejects(site: Site) -> None:
+def test_an_approval_link_can_only_approve_or_reject(site: Site) -> None:
     for verb in ("retry", "stop", "../8/approve", ""):
         form = {"token": site.token(), "verb": verb, "by": "Bo"}
         assert site.ask("POST", "/approve/7", data=form).status_code == 403
     assert [path for path, _ in site.engine.calls if path != "/pipeline/runs/7"] == []
 
 
-def test_a_too_large_form_is_refused(site: Site) -> None:
+def test_a_too_large_approval_form_is_refused(site: Site) -> None:
     form = {"token": site.token(), "verb": "approve", "by": "Bo", "why": "x" * MAX_FORM_BYTES}
     assert site.ask("POST", "/approve/7", data=form).status_code == 403
     assert site.engine.asked("/pipeline/runs/7/approve") == []
 
 
-def test_an_endless_form_times_out(site: Site) -> None:
+def test_an_endless_approval_form_times_out(site: Site) -> None:
     site.receiver.body_s = 0.2
 
     async def endless() -> AsyncIterator[bytes]:
@@ -133,7 +133,7 @@ def test_an_endless_form_times_out(site: Site) -> None:
     assert site.receiver.bodies == {}
 
 
-def test_concurrent_readers_get_the_same_key(tmp_path: Path) -> None:
+def test_concurrent_readers_get_the_same_key_for_links(tmp_path: Path) -> None:
     """The engine makes a link while the receiver checks one."""
     for number in range(30):
         folder = tmp_path / str(number)

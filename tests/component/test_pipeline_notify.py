@@ -82,7 +82,7 @@ def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
     return said
 
 
-def test_slack_gets_a_sentence_and_a_webhook_the_run_as_json(receiver: Receiver) -> None:
+def test_slack_gets_a_sentence_and_a_webhook_gets_the_run_as_json(receiver: Receiver) -> None:
     assert told(Notify(NotifyBy.SLACK, receiver.url), Notify(NotifyBy.WEBHOOK, receiver.url)) == []
     slack, webhook = sorted(receiver.bodies, key=len)
     text = "run 7 of prod succeeded: release 4 is live (Count zones, 1a2b3c4d)"
@@ -97,14 +97,14 @@ def test_a_failed_notification_is_retried(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("receiver", [(500,), (302,)], indirect=True)
-def test_a_failure_is_reported_without_the_address(receiver: Receiver) -> None:
+def test_a_failed_notification_is_reported_without_its_address(receiver: Receiver) -> None:
     (said,) = told(Notify(NotifyBy.WEBHOOK, receiver.url))
     assert said.startswith("run 7: 127.0.0.1 could not be notified")
     assert "secret-path" not in said
     assert len(receiver.bodies) == 3
 
 
-def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
+def test_a_notification_command_gets_the_run_on_its_standard_input(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = f"sh -c 'cat > {out}; echo \"$HITLESS_STATE $HITLESS_STAGE\" >> {out}'"
     assert told(Notify(NotifyBy.COMMAND, command)) == []
@@ -113,24 +113,24 @@ def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
     assert rest == "succeeded prod\n"
 
 
-def test_a_failed_command_is_reported(tmp_path: Path) -> None:
+def test_a_failed_notification_command_is_reported(tmp_path: Path) -> None:
     (said,) = told(Notify(NotifyBy.COMMAND, "false"))
     assert said == "run 7: a command could not be notified (OSError: exit code 1)"
     assert "FileNotFoundError" in told(Notify(NotifyBy.COMMAND, "/no/such/command"))[0]
 
 
-def test_a_superseded_run_is_not_notified(receiver: Receiver) -> None:
+def test_a_superseded_run_sends_no_notification(receiver: Receiver) -> None:
     told(Notify(NotifyBy.SLACK, receiver.url), run=replace(RUN, state=RunState.SUPERSEDED))
     assert receiver.bodies == []
 
 
-def test_sentences_say_what_to_do() -> None:
+def test_a_notifications_sentence_says_what_to_do() -> None:
     waiting = replace(RUN, state=RunState.WAITING)
     assert sentence(waiting) == "run 7 of prod waits for approval: hitless approve 7 (Count zones, 1a2b3c4d)"
     failed = replace(RUN, stage=None, branch="feature", state=RunState.FAILED, reason="test: no", message=None)
     assert sentence(failed) == "run 7 of feature failed: test: no (1a2b3c4d)"
 
 
-def test_an_address_that_takes_no_connection_is_an_error() -> None:
+def test_a_notification_address_that_accepts_no_connection_is_an_error() -> None:
     with pytest.raises(OSError, match="refused"):
         post("http://127.0.0.1:1/", b"{}")

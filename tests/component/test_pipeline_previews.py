@@ -49,7 +49,7 @@ async def delete(bench: PipelineBench, branch: str) -> list[object]:
     return list(await bench.pipeline.push([RefUpdate(old, NOTHING, f"refs/heads/{branch}")], {}, "ada"))
 
 
-def test_a_push_previews_the_branch_with_the_stage_s_configuration(tmp_path: Path) -> None:
+def test_a_push_previews_the_branch_with_the_stages_configuration(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "Feature", "1")
         run = await bench.end_of(await bench.push("Feature"))
@@ -71,7 +71,7 @@ def test_a_push_previews_the_branch_with_the_stage_s_configuration(tmp_path: Pat
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_preview_does_not_change_the_pipeline_s_stages(tmp_path: Path) -> None:
+def test_a_preview_does_not_change_the_pipelines_stages(tmp_path: Path) -> None:
     """The branch's list could take the guard from prod, or let the branch feed prod."""
 
     async def story(bench: PipelineBench) -> None:
@@ -85,7 +85,7 @@ def test_a_preview_does_not_change_the_pipeline_s_stages(tmp_path: Path) -> None
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_branch_beyond_the_limit_of_previews_is_tested_and_told_why(tmp_path: Path) -> None:
+def test_a_branch_beyond_the_limit_of_previews_is_tested_and_the_push_shows_why(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         for branch in ("one", "two"):
             await on_a_branch(bench, branch, branch)
@@ -101,7 +101,7 @@ def test_a_branch_beyond_the_limit_of_previews_is_tested_and_told_why(tmp_path: 
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_push_may_ask_for_a_preview_or_against_it(tmp_path: Path) -> None:
+def test_a_push_option_can_request_or_refuse_a_preview(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         run = await bench.end_of(await bench.push("feature"))
@@ -118,7 +118,7 @@ def test_a_push_may_ask_for_a_preview_or_against_it(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=on_request)
 
 
-def test_a_stage_with_manual_approval_gives_no_preview_its_configuration(tmp_path: Path) -> None:
+def test_a_preview_never_gets_the_configuration_of_a_stage_with_manual_approval(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["dev"] = stage_settings("dev", approval=Approval.MANUAL)
         bench.commit("1")
@@ -133,7 +133,7 @@ def test_a_stage_with_manual_approval_gives_no_preview_its_configuration(tmp_pat
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_preview_option_without_previews_is_answered(tmp_path: Path) -> None:
+def test_a_preview_option_in_a_service_without_previews_gets_a_message(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         old, new = NOTHING, bench.git("rev-parse", "feature")
@@ -144,7 +144,7 @@ def test_a_preview_option_without_previews_is_answered(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_stage_s_branch_gets_no_preview(tmp_path: Path) -> None:
+def test_a_stages_branch_gets_no_preview(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         run = await bench.end_of(await bench.push("dev", options={"preview": ""}))
@@ -184,7 +184,7 @@ def test_a_branch_deleted_during_its_run_leaves_no_preview(tmp_path: Path, while
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_first_release_that_does_not_come_up_fails_its_run_and_leaves_no_preview(tmp_path: Path) -> None:
+def test_a_first_release_that_cannot_start_fails_its_run_and_leaves_no_preview(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.workers.fails["api"] = "it raised ImportError"
         await on_a_branch(bench, "feature", "1")

@@ -59,7 +59,7 @@ async def by_hand(bench: PipelineBench, settings: StageSettings) -> None:
         pass
 
 
-def test_a_commit_that_drops_prod_s_approval_waits_for_it(tmp_path: Path) -> None:
+def test_a_commit_that_removes_prods_approval_still_waits_for_it(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL, notify=(TEAM,))
         bench.packaging.settings["prod"] = stage_settings("prod", notify=(ATTACKER,))
@@ -74,7 +74,7 @@ def test_a_commit_that_drops_prod_s_approval_waits_for_it(tmp_path: Path) -> Non
     tell_story(tmp_path, story)
 
 
-def test_a_pushed_commit_obeys_the_live_protection_as_a_promoted_one(tmp_path: Path) -> None:
+def test_a_pushed_commit_obeys_the_live_protection_like_a_promoted_one(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")
@@ -86,7 +86,7 @@ def test_a_pushed_commit_obeys_the_live_protection_as_a_promoted_one(tmp_path: P
     tell_story(tmp_path, story)
 
 
-def test_a_commit_that_drops_rehearsal_and_verification_gets_both(tmp_path: Path) -> None:
+def test_a_commit_that_removes_rehearsal_and_verification_still_gets_both(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, rehearsal=RehearsalSettings(beside_s=60.0))
         bench.packaging.settings["prod"] = stage_settings("prod", test=False, verify=False)
@@ -97,7 +97,7 @@ def test_a_commit_that_drops_rehearsal_and_verification_gets_both(tmp_path: Path
     tell_story(tmp_path, story)
 
 
-def test_a_change_of_protection_alone_is_a_change(tmp_path: Path) -> None:
+def test_a_commit_that_changes_only_the_protection_is_shipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")
@@ -109,7 +109,7 @@ def test_a_change_of_protection_alone_is_a_change(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_commit_live_in_dev_can_only_strengthen_prod_s_protection(tmp_path: Path) -> None:
+def test_a_commit_live_in_dev_can_only_strengthen_prods_protection(tmp_path: Path) -> None:
     """The commit's list could feed prod from dev, put prod before staging, or remove prod and add it again."""
 
     async def story(bench: PipelineBench) -> None:
@@ -139,7 +139,7 @@ def test_a_commit_live_in_dev_can_only_strengthen_prod_s_protection(tmp_path: Pa
     tell_story(tmp_path, story)
 
 
-def test_a_first_release_obeys_the_operator_s_folder_and_its_commit(
+def test_a_first_release_obeys_the_operators_folder_and_its_commit(
     tmp_path: Path,
 ) -> None:
     async def story(bench: PipelineBench) -> None:
@@ -171,7 +171,7 @@ def test_a_deploy_on_the_machine_changes_the_protection(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_stage_that_moves_home_obeys_the_old_home_s_protection(tmp_path: Path) -> None:
+def test_a_stage_that_moves_home_obeys_the_old_homes_protection(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod", home=Home.AWS)
@@ -212,7 +212,7 @@ def test_a_stage_on_aws_obeys_all_known_protection(tmp_path: Path, known_on_aws:
     tell_story(tmp_path, story)
 
 
-def test_changes_of_protection_are_shown_wherever_an_approval_is_asked_for(tmp_path: Path) -> None:
+def test_changes_of_protection_are_shown_in_every_request_for_approval(tmp_path: Path) -> None:
     found: list[dict[str, Any]] = []
 
     async def story(bench: PipelineBench) -> None:
@@ -240,7 +240,7 @@ def test_changes_of_protection_are_shown_wherever_an_approval_is_asked_for(tmp_p
         assert ATTACKER.target not in shown
 
 
-def test_the_stricter_settings_keep_what_either_asks_for() -> None:
+def test_combined_protection_has_the_stricter_of_each_setting() -> None:
     weak = StageSettings("prod", "prod", test=False, verify=False, rehearsal=RehearsalSettings(1.0, 9.0, 5.0))
     strict = replace(StageSettings("prod", "other"), approval=MANUAL, required_checks=True)
     harder = replace(strict, rehearsal=RehearsalSettings(4.0, 6.0, 100.0))
@@ -252,7 +252,7 @@ def test_the_stricter_settings_keep_what_either_asks_for() -> None:
     assert changes_of([], strict) is None
 
 
-def test_the_definition_is_private_and_an_unreadable_one_says_what_writes_it(tmp_path: Path) -> None:
+def test_the_stored_definition_is_private_and_if_unreadable_the_error_says_what_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "definition.json"
     kept = Definition("shop", "", (StageSettings("dev", "dev", notify=(TEAM,)),))
     kept.write(file)

@@ -55,7 +55,7 @@ def read_event(event: str, body: bytes) -> BranchUpdate | None:
     return GITHUB.read({"x-github-event": event}, body)
 
 
-def test_webhooks_are_handled_one_after_another(site: Site) -> None:
+def test_webhooks_are_handled_one_at_a_time(site: Site) -> None:
     """Both are fetched to the same ref, where one could find the other's commit."""
     dev = site.remote.commit("1")
     site.remote.git("switch", "-q", "-c", "feature")
@@ -73,7 +73,7 @@ def test_webhooks_are_handled_one_after_another(site: Site) -> None:
     assert len(watched.diary) == 4
 
 
-def test_a_too_large_webhook_is_refused_before_its_end(site: Site) -> None:
+def test_a_too_large_webhook_is_refused_before_it_was_read_completely(site: Site) -> None:
     sent: list[int] = []
 
     async def endless() -> AsyncIterator[bytes]:
@@ -114,7 +114,7 @@ def read_pull(*words: Any, **options: Any) -> BranchUpdate | None:
     return read_event("pull_request", json.dumps(pull(*words, **options)).encode())
 
 
-def test_a_pull_request_of_the_repository_is_a_branch_and_others_are_forks() -> None:
+def test_pull_requests_are_divided_into_branches_of_the_repository_and_forks() -> None:
     update = BranchUpdate("team/shop", "refs/pull/5/head", "pull/5")
     assert read_pull() == update
     assert read_pull(ref="feature") == replace(update, head="feature")
@@ -143,7 +143,7 @@ def test_a_fork_with_an_invalid_repository_name_is_refused(owner: str) -> None:
         read_event("pull_request", json.dumps(pull(owner=owner) if owner else pull(owner="/")).encode())
 
 
-def test_a_fork_s_commit_is_kept_outside_the_branches_and_asked_about_once(site: Site) -> None:
+def test_a_forks_commit_is_kept_outside_the_branches_and_reported_once(site: Site) -> None:
     commit = theirs(site)
     assert site.deliver("pull_request", pull(owner="stranger/shop", ref="dev")) == 202
     (body,) = site.engine.asked("/pipeline/forks")
@@ -158,7 +158,7 @@ def test_a_fork_s_commit_is_kept_outside_the_branches_and_asked_about_once(site:
     assert site.engine.asked("/pipeline/forks")[-1]["commit"] == newer
 
 
-def test_a_repeated_webhook_asks_again_if_no_engine_ran(site: Site) -> None:
+def test_a_repeated_webhook_is_sent_to_the_engine_if_none_ran_before(site: Site) -> None:
     class Away(FakeEngine):
         def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
             raise EngineNotRunningError("no engine runs here")
@@ -171,7 +171,7 @@ def test_a_repeated_webhook_asks_again_if_no_engine_ran(site: Site) -> None:
     assert len(site.engine.asked("/pipeline/forks")) == 1
 
 
-def test_a_link_is_served_while_many_runs_are_followed(site: Site) -> None:
+def test_an_approval_link_is_served_while_many_runs_are_followed(site: Site) -> None:
     ends = threading.Event()
 
     class Busy(FakeEngine):
@@ -201,7 +201,7 @@ def test_a_link_is_served_while_many_runs_are_followed(site: Site) -> None:
     assert asyncio.run(story()) == 200
 
 
-def test_unverified_bodies_share_one_limit(site: Site) -> None:
+def test_unverified_webhook_bodies_share_one_memory_limit(site: Site) -> None:
     site.receiver.body_s = 600.0
 
     async def story() -> list[int]:
@@ -233,7 +233,7 @@ def test_unverified_bodies_share_one_limit(site: Site) -> None:
     assert site.receiver.bodies == {}
 
 
-def test_a_fork_s_branch_name_is_never_used(site: Site) -> None:
+def test_a_forks_branch_name_is_never_used(site: Site) -> None:
     site.remote.commit("1")
     site.deliver("push", pushed())
     before = site.branches()
@@ -292,7 +292,7 @@ def test_a_webhook_that_is_not_json_is_refused(body: bytes) -> None:
         read_event("push", body)
 
 
-def test_an_empty_secret_verifies_nothing() -> None:
+def test_an_empty_webhook_secret_verifies_nothing() -> None:
     body = b"x"
     forged = "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest()
     assert not GitHubForge(b"").verify({"x-hub-signature-256": forged}, body)

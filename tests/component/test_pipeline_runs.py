@@ -18,7 +18,7 @@ from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_st
 pytestmark = pytest.mark.component
 
 
-def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> None:
+def test_a_push_of_a_stages_branch_goes_live_step_by_step(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         run = await bench.end_of(await bench.push())
@@ -41,7 +41,7 @@ def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> No
     tell_story(tmp_path, story)
 
 
-def test_steps_that_a_stage_does_not_name_are_skipped(tmp_path: Path) -> None:
+def test_steps_that_a_stage_does_not_list_are_skipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["dev"] = stage_settings("dev", test=False, verify=False)
         bench.commit("1")
@@ -253,7 +253,7 @@ def test_a_commit_that_was_live_in_staging_ships_to_prod_without_a_build(tmp_pat
     tell_story(tmp_path, story)
 
 
-def test_an_approval_records_who_and_why_and_the_run_ships(tmp_path: Path) -> None:
+def test_an_approval_is_recorded_with_name_and_reason_and_the_run_ships(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         number = (await promote(bench, "staging", "prod")).run
@@ -299,7 +299,7 @@ def test_a_rejection_ships_nothing_and_a_question_expires_after_seven_days(tmp_p
     tell_story(tmp_path, story)
 
 
-def test_a_newer_question_supersedes_an_older_one(tmp_path: Path) -> None:
+def test_a_newer_approval_question_supersedes_an_older_one(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         first = (await promote(bench, "staging", "prod")).run
@@ -313,7 +313,7 @@ def test_a_newer_question_supersedes_an_older_one(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_an_objection_fails_the_run_and_a_rehearsal_can_be_skipped(tmp_path: Path) -> None:
+def test_a_problem_found_in_the_rehearsal_fails_the_run_and_rehearsals_can_be_skipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=RehearsalSettings())
         await shipped_to_staging(bench)
@@ -348,7 +348,7 @@ def test_an_undecided_rehearsal_fails_the_run_which_can_be_retried(tmp_path: Pat
     tell_story(tmp_path, story)
 
 
-def test_a_failed_run_is_retried_from_the_step_that_failed(tmp_path: Path) -> None:
+def test_a_failed_run_is_retried_from_its_failed_step(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         bench.workers.fails["api"] = "never ready"

@@ -126,7 +126,7 @@ def test_a_status_is_delivered_after_the_receiver_died_during_the_run(site: Site
     assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
 
 
-def test_a_delivered_status_is_not_kept(site: Site) -> None:
+def test_a_delivered_commit_status_is_not_kept(site: Site) -> None:
     site.engine.next_state = "failed"
     site.remote.commit("1")
     with forge_of(site) as forge:
@@ -136,7 +136,9 @@ def test_a_delivered_status_is_not_kept(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("refusals", "tries"), [([502, 429], 3), ([403], 1)])
-def test_a_failed_status_is_retried_and_a_refused_one_is_not(site: Site, refusals: list[int], tries: int) -> None:
+def test_a_failed_delivery_of_a_status_is_retried_and_a_refused_one_is_not(
+    site: Site, refusals: list[int], tries: int
+) -> None:
     site.engine.next_state = "failed"
     site.remote.commit("1")
     with forge_of(site) as forge:
@@ -161,7 +163,7 @@ def test_a_status_is_set_while_a_run_waits_and_after_the_answer(site: Site) -> N
     ]
 
 
-def test_a_restarted_receiver_delivers_the_statuses_left_over(site: Site) -> None:
+def test_a_restarted_receiver_delivers_the_remaining_statuses(site: Site) -> None:
     site.engine.next_state = "waiting_for_approval"
     site.deliveries.look_s = 60.0
     theirs(site)

@@ -54,7 +54,7 @@ def zipped(place: Path, text: str) -> tuple[str, bytes]:
     return f"sha256:{hashlib.sha256(content).hexdigest()}", content
 
 
-def test_the_origin_on_aws_has_the_digests_that_lambda_serves() -> None:
+def test_a_promotion_from_aws_has_the_digests_that_lambda_runs() -> None:
     world = World()
     world.deploy("a")
     world.deploy("b")
@@ -92,7 +92,7 @@ def test_only_missing_and_damaged_artifacts_are_fetched(tmp_path: Path) -> None:
     assert store.verify(first)
 
 
-def test_given_digests_become_artifacts_of_the_store(tmp_path: Path) -> None:
+def test_promoted_artifacts_are_added_to_the_engines_store(tmp_path: Path) -> None:
     store, service = ArtifactStore(tmp_path / "artifacts"), package("a", Hooks()).service
     digest, content = zipped(tmp_path, "x" * 1000)
     fetch_artifacts(FakeBucket({digest.removeprefix("sha256:"): content}), store, [digest])
@@ -108,7 +108,7 @@ def test_given_digests_become_artifacts_of_the_store(tmp_path: Path) -> None:
         given_artifacts(service, dict.fromkeys(NAMES, digest), store)
 
 
-def test_the_status_of_a_stage_on_aws_has_the_engine_s_form() -> None:
+def test_the_status_of_a_stage_on_aws_has_the_engines_form() -> None:
     world = World()
     service = package("a", Hooks()).service
     assert stage_status(world.cloud(), service).live is None
@@ -156,7 +156,7 @@ def test_the_status_has_the_weight_of_a_candidate_on_aws() -> None:
     assert [(one["release"], one["state"], one["weight_percent"]) for one in seen] == [(2, "baking", 10)]
 
 
-def test_receipts_keep_a_rollback_s_reason_and_a_promotion_s_origin() -> None:
+def test_receipts_keep_a_rollbacks_reason_and_a_promotions_origin() -> None:
     world = World()
     world.deploy("a")
     shipped = Deploy(world.cloud(), Path).run(

@@ -67,7 +67,7 @@ def receipt_of(bench: Bench, number: int) -> Any:
     return release(bench.engine, "dev", number)["rollouts"][0]["receipt"]
 
 
-def test_a_rollout_leaves_a_receipt_with_who_and_why_and_what_it_cost(tmp_path: Path) -> None:
+def test_a_receipt_has_the_rollouts_caller_reason_and_failed_requests(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         traffic_on(bench)
@@ -89,7 +89,7 @@ def test_a_rollout_leaves_a_receipt_with_who_and_why_and_what_it_cost(tmp_path: 
     run(tmp_path, story)
 
 
-def test_a_receipt_continues_after_the_daemon_s_death_without_losing_a_request(tmp_path: Path) -> None:
+def test_a_receipt_continues_after_the_daemons_death_without_losing_a_request(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.requests["p00"] = counts(5000, 5)
@@ -117,7 +117,7 @@ def test_a_receipt_continues_after_the_daemon_s_death_without_losing_a_request(t
     run(tmp_path, story)
 
 
-def test_the_receipt_names_a_restart_of_haproxy(tmp_path: Path) -> None:
+def test_a_receipt_reports_a_restart_of_haproxy(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.requests["p00"] = counts(10, restarts=0)
@@ -135,7 +135,7 @@ def test_the_receipt_names_a_restart_of_haproxy(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_every_request_of_a_guard_s_rollback_is_in_one_of_two_receipts(tmp_path: Path) -> None:
+def test_every_request_of_a_guards_rollback_is_in_one_of_two_receipts(tmp_path: Path) -> None:
     seen = {"p00": 0, "p01": 0}
 
     async def story(bench: Bench) -> None:
@@ -239,7 +239,7 @@ def test_a_bounded_number_of_receipts_outlives_the_releases(tmp_path: Path) -> N
     run(tmp_path, story)
 
 
-def test_a_rollout_that_has_not_ended_is_never_forgotten(tmp_path: Path) -> None:
+def test_an_unfinished_rollout_is_never_removed_from_the_state_file(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     begin = partial(store.begin_rollout, "dev", 1, verb="deploy", strategy="x", state="y", previous=None, at="0")
     first, second, third = begin(), begin(), begin()
@@ -272,7 +272,7 @@ def served(path: Path) -> Iterator[EngineClient]:
         listener.close()
 
 
-def test_the_caller_s_user_comes_from_the_kernel(tmp_path: Path) -> None:
+def test_the_callers_user_comes_from_the_kernel(tmp_path: Path) -> None:
     with served(tmp_path / "api.sock") as client:
         assert client.call("GET", "/who") == {"user": pwd.getpwuid(os.getuid()).pw_name}
 
@@ -290,17 +290,17 @@ def test_the_caller_s_user_comes_from_the_kernel(tmp_path: Path) -> None:
         ({"SUDO_USER": "ada\n\x1b[31m"}, Who(sudo_user="ada[31m")),
     ],
 )
-def test_a_build_service_is_named_only_by_its_own_variables(environ: dict[str, str], expected: Who) -> None:
+def test_a_build_service_is_recognised_only_by_its_own_variables(environ: dict[str, str], expected: Who) -> None:
     assert Who.of_environment(environ) == expected
 
 
-def test_a_caller_cannot_name_another_user() -> None:
+def test_a_caller_cannot_claim_to_be_another_user() -> None:
     sent = Who("root", actor="ada\n", run="r" * 10_000)
     assert sent.called_by("ada").user == "ada"
     assert sent.called_by(None) == Who(actor="ada", run="r" * 200)
 
 
-def test_a_page_written_to_a_pipe_does_not_replace_it(tmp_path: Path) -> None:
+def test_writing_a_receipts_page_to_a_pipe_does_not_replace_the_pipe(tmp_path: Path) -> None:
     """As root, `--html /dev/null` took the device away from the whole machine."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

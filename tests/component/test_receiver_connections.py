@@ -97,7 +97,7 @@ def test_slow_senders_do_not_delay_a_webhook_from_their_address(site: Site) -> N
     serving(site, bounded(most_of_one=32), story)
 
 
-def test_beyond_the_limit_the_oldest_connection_of_the_busiest_address_ends(site: Site) -> None:
+def test_beyond_the_limit_the_oldest_connection_of_the_busiest_address_is_closed(site: Site) -> None:
     async def story(port: int) -> None:
         first = await slow(port, address="127.0.0.2")
         many = [await slow(port) for _ in range(4)]
@@ -122,7 +122,7 @@ def test_an_endless_request_is_ended(site: Site, bound: str) -> None:
     serving(site, bounded(**{"head_s": 0.1, bound: 0.1}), story)
 
 
-def test_a_request_being_handled_is_not_ended_for_others(site: Site) -> None:
+def test_a_request_being_handled_is_not_ended_to_make_room_for_others(site: Site) -> None:
     reached, answers = threading.Event(), threading.Event()
 
     class Slow(FakeEngine):

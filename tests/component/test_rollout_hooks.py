@@ -141,13 +141,15 @@ class Shop:
         ("raises_after", True, "succeeded, then failed: RuntimeError: too late"),
     ],
 )
-def test_the_hooks_own_status_decides(tmp_path: Path, hook: str, succeeded: bool, said: str) -> None:
+def test_a_hooks_reported_status_decides_whether_it_succeeded(
+    tmp_path: Path, hook: str, succeeded: bool, said: str
+) -> None:
     result = Shop(tmp_path, hook).ask()
     assert result.succeeded is succeeded, result.sentence
     assert said in result.sentence
 
 
-def test_a_status_that_codedeploy_refuses_is_an_error_and_does_not_count(tmp_path: Path) -> None:
+def test_a_status_that_codedeploy_would_refuse_is_an_error_and_is_ignored(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "refused")
     assert shop.ask().succeeded
     assert shop.printed == [

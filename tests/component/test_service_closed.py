@@ -61,7 +61,7 @@ def refusal(folder: Path, text: str) -> ServiceFileError:
         "private: '${ssm:/closed}'",
     ],
 )
-def test_a_protected_route_is_an_error_with_the_lines_that_open_it(folder: Path, guard: str) -> None:
+def test_a_protected_route_is_refused_with_the_lines_that_would_open_it(folder: Path, guard: str) -> None:
     error = refusal(folder, written(guard))
     key = guard.partition(":")[0]
     need = {"authorizer": "an authorizer", "private": "an API key"}[key]
@@ -72,11 +72,11 @@ def test_a_protected_route_is_an_error_with_the_lines_that_open_it(folder: Path,
 
 
 @pytest.mark.parametrize("guard", ["private: false", "authorizer: ''", "authorizer: null"])
-def test_a_guard_that_is_off_protects_nothing(folder: Path, guard: str) -> None:
+def test_a_protection_that_is_switched_off_protects_nothing(folder: Path, guard: str) -> None:
     check_served(load(folder, written(guard)))
 
 
-def test_opened_routes_are_served_and_others_refused(folder: Path) -> None:
+def test_only_explicitly_opened_protected_routes_are_served(folder: Path) -> None:
     error = refusal(folder, written("private: true", "get /admin/"))
     assert error.message.startswith("serverless.yml:10: functions.api.events[2].http.private: ANY /users/{id} needs")
     assert error.hint.endswith("    open:\n      - 'GET /admin'\n      - 'ANY /users/{id}'")
@@ -85,7 +85,7 @@ def test_opened_routes_are_served_and_others_refused(folder: Path) -> None:
     assert any("http.private: " in notice and "custom.hitless.open" in notice for notice in service.notices)
 
 
-def test_an_unknown_opened_route_is_an_error_and_a_needless_one_a_notice(folder: Path) -> None:
+def test_opening_an_unknown_route_is_an_error_and_opening_an_open_one_is_a_notice(folder: Path) -> None:
     with pytest.raises(ServiceFileError, match=r"yml:14: custom.hitless.open\[0\]: no function has") as caught:
         load(folder, written("private: true", "'GET /users/{id}'"))
     assert caught.value.hint == "did you mean ANY /users/{id}?"
@@ -111,7 +111,7 @@ def test_a_resource_policy_protects_every_route(folder: Path, policy: str) -> No
     check_served(load(folder, opened))
 
 
-def test_an_empty_policy_protects_nothing(folder: Path) -> None:
+def test_an_empty_resource_policy_protects_nothing(folder: Path) -> None:
     policy = "provider: {name: aws, runtime: python3.11, apiGateway: {resourcePolicy: []}}\n"
     check_served(load(folder, written("private: false").replace(HEAD, "service: demo\n" + policy)))
 
@@ -125,13 +125,13 @@ def test_an_empty_policy_protects_nothing(folder: Path) -> None:
         ("timeout: 3", "have no event"),
     ],
 )
-def test_a_service_without_a_route_is_refused(folder: Path, function: str, have: str) -> None:
+def test_a_service_without_routes_is_refused(folder: Path, function: str, have: str) -> None:
     error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
     assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
     assert error.message.endswith(f"it serves http and httpApi events or one function URL, and the functions {have}")
 
 
-def test_a_stage_on_aws_is_not_refused(folder: Path) -> None:
+def test_protected_routes_are_not_refused_for_a_stage_on_aws(folder: Path) -> None:
     (folder / "serverless.yml").write_text(written("private: true"))
     check_served(load_service(folder, stage="prod", environ={}))
 
@@ -145,7 +145,7 @@ def test_a_stage_on_aws_is_not_refused(folder: Path) -> None:
         ("rehearse", "--against", "."),
     ],
 )
-def test_the_verbs_of_the_engine_refuse_it_before_they_begin(
+def test_the_engines_commands_refuse_protected_routes_before_they_begin(
     folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -178,7 +178,9 @@ def test_invoke_runs_a_function_of_a_service_that_the_engine_does_not_serve(
     assert (end.value.code, json.loads(told.out)) == (0, {"got": {}}), told.err
 
 
-def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it(folder: Path, tmp_path: Path) -> None:
+def test_a_pipeline_run_refuses_protected_routes_and_its_log_has_the_lines_to_open_them(
+    folder: Path, tmp_path: Path
+) -> None:
     (folder / "serverless.yml").write_text(written("private: true"))
     order = PackageOrder(folder, "", "dev", "c0ffee", None, None)
     with pytest.raises(StepFailed, match=r"http.private: GET /admin \(and 1 more\)") as failed:
@@ -189,7 +191,7 @@ def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it
 
 
 @pytest.mark.parametrize("key", ["authorizer", "private"])
-def test_a_protection_with_an_unknown_value_protects(folder: Path, key: str) -> None:
+def test_a_protection_with_an_unknown_value_counts_as_on(folder: Path, key: str) -> None:
     event = f"{{path: /, method: get, {key}: '${{env:NONE}}'}}"
     service = load(folder, HEAD + API.replace("GET /", event))
     with pytest.raises(ServiceFileError, match="which the engine does not enforce"):
@@ -197,7 +199,7 @@ def test_a_protection_with_an_unknown_value_protects(folder: Path, key: str) -> 
 
 
 @pytest.mark.parametrize("reference", ["${file(none.yml)}", "${ssm:/api}"])
-def test_settings_that_may_contain_a_policy_must_be_known(folder: Path, reference: str) -> None:
+def test_settings_that_may_contain_a_resource_policy_must_be_known(folder: Path, reference: str) -> None:
     head = HEAD.replace("name: aws", f"name: aws, apiGateway: '{reference}'")
     assert fault(folder, head + API).message.startswith("serverless.yml:2: provider.apiGateway: ")
     api = API.replace("http: GET /", f"'{reference}'")

@@ -46,7 +46,7 @@ def preflight(spec: PoolSpec, path: str, origin: str | None = "https://a.example
     return first.partition(" ")[2], sorted(line for line in lines if line.startswith(("access-control", "cache")))
 
 
-def test_events_of_one_path_add_up_and_any_is_six_methods(folder: Path) -> None:
+def test_cors_settings_of_one_path_are_combined_and_any_means_six_methods(folder: Path) -> None:
     """Serverless Framework's lib/plugins/aws/package/compile/events/api-gateway/lib/{validate,cors}.js."""
     events = (
         "      - http: {method: get, path: x, cors: true}\n      - http: {method: post, path: x, cors: {maxAge: 5}}\n"
@@ -60,7 +60,7 @@ def test_events_of_one_path_add_up_and_any_is_six_methods(folder: Path) -> None:
     }
 
 
-def test_a_rest_preflight_has_no_need_of_the_handler(folder: Path) -> None:
+def test_a_rest_apis_preflight_is_answered_without_the_handler(folder: Path) -> None:
     cors = "{origins: ['https://*.example', 'https://b'], allowCredentials: true}"
     events = f"      - http: {{method: any, path: 'x/{{id}}', cors: {cors}}}\n"
     spec = spec_of(load(folder, HEAD + REST + events))
@@ -79,7 +79,7 @@ def test_a_rest_preflight_has_no_need_of_the_handler(folder: Path) -> None:
     assert event_builder(spec).build(Request("GET", "/x/1", []), "0f9c9cd2-5b1f", 0.0) is not None
 
 
-def test_a_route_for_options_is_left_to_the_handler(folder: Path) -> None:
+def test_an_explicit_options_route_is_answered_by_the_handler(folder: Path) -> None:
     events = "      - http: {method: get, path: x, cors: true}\n      - http: {method: options, path: x}\n"
     service = load(folder, HEAD + REST + events)
     assert service.functions[0].preflights == ()
@@ -88,7 +88,7 @@ def test_a_route_for_options_is_left_to_the_handler(folder: Path) -> None:
     assert off.functions[0].preflights == ()
 
 
-def test_an_http_api_answers_preflight_requests_of_each_path(folder: Path) -> None:
+def test_an_http_api_answers_preflight_requests_on_each_path(folder: Path) -> None:
     """docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html"""
     cors = "{allowedOrigins: ['https://a.example'], allowedHeaders: [authorization], maxAge: 300}"
     spec = spec_of(load(folder, HTTP_API.format(cors=cors) + ROUTES))
@@ -105,7 +105,7 @@ def test_an_http_api_answers_preflight_requests_of_each_path(folder: Path) -> No
     assert preflight(spec, "/y/1", None) == ("404 Not Found", [])
 
 
-def test_an_http_apis_responses_carry_its_headers_instead_of_the_handlers(folder: Path) -> None:
+def test_an_http_apis_cors_headers_replace_the_handlers(folder: Path) -> None:
     spec = spec_of(
         load(folder, HTTP_API.format(cors="{allowCredentials: true, exposedResponseHeaders: [date]}") + ROUTES)
     )
@@ -126,7 +126,7 @@ def test_an_http_apis_responses_carry_its_headers_instead_of_the_handlers(folder
     assert lines() == ["a: b"]
 
 
-def test_what_would_split_a_header_is_an_error(folder: Path) -> None:
+def test_a_line_break_in_a_cors_header_is_an_error(folder: Path) -> None:
     assert (
         "cannot stand in a header"
         in fault(folder, HTTP_API.format(cors='{allowedHeaders: ["a\\nb"]}') + ROUTES).message

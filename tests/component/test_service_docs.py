@@ -39,7 +39,7 @@ def key_rows(table: list[Row]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("here", "index"), [(Here.USED, 5), (Here.NOTICED, 6), (Here.AWS, 7), (Here.REFUSED, 8)])
-def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
+def test_the_documentation_shows_the_table_of_keys(here: Here, index: int) -> None:
     assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
 
 
@@ -53,11 +53,11 @@ def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
         (4, tuple(rollouts.ALARMS)),
     ],
 )
-def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
+def test_the_documentation_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
     assert tuple(quoted(row[0])[0] for row in tables()[index]) == keys
 
 
-def test_the_page_shows_the_defaults() -> None:
+def test_the_documentation_shows_the_defaults() -> None:
     defaults = {quoted(row[0])[0]: row[2] for table in tables()[:2] for row in table}
     stage = StageSettings("dev", "dev")
     assert defaults["workers"] == f"`{DEFAULT_WORKERS}`"
@@ -73,11 +73,11 @@ def test_the_page_shows_the_defaults() -> None:
     assert defaults["listen"].startswith(f"`{stage.host}:` {stage.port}")
 
 
-def test_the_page_names_the_quiet_plugins() -> None:
+def test_the_documentation_lists_the_plugins_that_cause_no_notice() -> None:
     assert all(f"`{name}`" in PAGE.read_text(encoding="utf-8") for name in QUIET_PLUGINS)
 
 
-def test_the_example_of_the_page_is_a_service_without_notices(tmp_path: Path) -> None:
+def test_the_documented_example_loads_without_notices(tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "serverless.yml").write_text(example)
     (tmp_path / "src").mkdir()

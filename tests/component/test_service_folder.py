@@ -47,7 +47,7 @@ pytestmark = pytest.mark.component
         ("async def f(e, c): ...\ndef f(e, c): ...", "f"),
     ],
 )
-def test_a_handler_is_found_however_it_is_defined(folder: Path, source: str, attribute: str) -> None:
+def test_a_handler_is_found_in_every_form_of_definition(folder: Path, source: str, attribute: str) -> None:
     (folder / "m.py").write_text(source)
     assert (
         load(folder, HEAD + f"functions: {{api: {{handler: m.{attribute}}}}}").functions[0].handler == f"m.{attribute}"
@@ -116,7 +116,7 @@ def test_files_within_the_repository_are_read(folder: Path) -> None:
     assert (function.timeout_s, function.environment) == (9, (("LEVEL", "debug"),))
 
 
-def test_whole_sections_may_be_in_other_files(folder: Path) -> None:
+def test_a_whole_section_may_be_in_another_file(folder: Path) -> None:
     (folder / "functions.yml").write_text("api:\n  handler: handlers.api\n  timeout: soon\n")
     error = fault(folder, HEAD + "functions: ${file(functions.yml)}\n")
     assert error.message == (
@@ -160,7 +160,7 @@ def test_the_error_for_an_unreadable_file_names_the_line_that_uses_it(folder: Pa
         assert error.message.startswith("serverless.yml:3: functions.api.environment.x: ")
 
 
-def test_a_handler_in_a_dependency_is_left_to_the_build(folder: Path) -> None:
+def test_a_handler_in_a_dependency_is_checked_by_the_build(folder: Path) -> None:
     text = HEAD + API.replace("handlers.api", "datadog_lambda.handler.handler")
     assert "there is no datadog_lambda/handler.py" in fault(folder, text).message
     (folder / "requirements.txt").write_text("datadog_lambda==6.0\n")
@@ -168,14 +168,14 @@ def test_a_handler_in_a_dependency_is_left_to_the_build(folder: Path) -> None:
     assert "there is no handler.py" in fault(folder, HEAD + API.replace("handlers.api", "handler.api")).message
 
 
-def test_javascript_files_are_not_run_and_matter_only_if_needed(folder: Path) -> None:
+def test_javascript_files_are_not_run_and_are_an_error_only_if_needed(folder: Path) -> None:
     (folder / "x.js").write_text("module.exports = {}")
     assert load(folder, HEAD + API + "custom: {x: '${file(x.js):y}'}\n").functions
     text = HEAD + API.replace("handler:", "timeout: '${file(x.js):t}', handler:")
     assert "${file(x.js)} cannot be resolved here: a JavaScript file" in fault(folder, text).message
 
 
-def test_a_file_without_permission_is_named(folder: Path) -> None:
+def test_a_file_without_read_permission_is_an_error_that_names_it(folder: Path) -> None:
     (folder / "serverless.yml").write_text(HEAD + API)
     (folder / "serverless.yml").chmod(0)
     if os.access(folder / "serverless.yml", os.R_OK):
@@ -186,7 +186,7 @@ def test_a_file_without_permission_is_named(folder: Path) -> None:
 # -- bounds
 
 
-def test_a_folder_without_a_service_says_what_to_do(folder: Path) -> None:
+def test_a_folder_without_serverless_yml_is_an_error_that_says_what_to_do(folder: Path) -> None:
     error = fault(folder)
     assert f"there is no serverless.yml in {folder}" in error.message
     assert "hitless init" in error.hint
@@ -214,7 +214,7 @@ def test_too_many_files_are_an_error(folder: Path) -> None:
     assert "custom.kf100: is one file too many" in fault(folder, text).message
 
 
-def test_a_large_module_is_an_error(folder: Path) -> None:
+def test_a_too_large_module_is_an_error(folder: Path) -> None:
     (folder / "big.py").write_text("api = 1\n#" + "x" * 4 * 1024 * 1024)
     assert "big.py is larger than" in fault(folder, HEAD + "functions: {a: {handler: big.api}}").message
 
@@ -252,7 +252,7 @@ def test_a_service_file_linked_from_outside_is_not_read(folder: Path) -> None:
         load_service(folder, stage="dev", environ={})
 
 
-def test_a_module_is_a_folder_of_the_service_and_counts_for_packages_of_single_functions(folder: Path) -> None:
+def test_a_functions_module_is_a_folder_of_the_service_and_needs_individual_packages(folder: Path) -> None:
     (folder / "bot").mkdir()
     (folder / "bot" / "web.py").write_text("def hello(event, context): ...\n")
     text = "functions: {api: {handler: web.hello, module: bot, events: [http: GET /]}}\n"

@@ -49,13 +49,13 @@ def test_a_proxy_integration_is_not_mapped(folder: Path, kind: str) -> None:
         (", response: {headers: {Content-Type: integration.response.header.Content-Type}}", (JSON,)),
     ],
 )  # fmt: skip
-def test_a_lambda_integration_has_headers_of_its_own(
+def test_a_lambda_integration_has_its_own_response_headers(
     folder: Path, more: str, headers: tuple[tuple[str, str], ...]
 ) -> None:
     assert mapped(folder, ", integration: lambda" + more) == (MappedRoute(ROUTE, headers),)
 
 
-def test_a_functions_document_keeps_its_mapped_routes(folder: Path) -> None:
+def test_a_functions_stored_document_keeps_its_mapped_routes(folder: Path) -> None:
     [function] = load(folder, written(", integration: lambda")).functions
     assert decode(to_text(function), Function, "a function") == function
 
@@ -73,7 +73,9 @@ def test_a_functions_document_keeps_its_mapped_routes(folder: Path) -> None:
          "no fixed value in single quotes"),
     ],
 )  # fmt: skip
-def test_the_engine_refuses_what_only_api_gateway_maps(folder: Path, more: str, at: str, message: str) -> None:
+def test_the_engine_refuses_mappings_that_only_api_gateway_supports(
+    folder: Path, more: str, at: str, message: str
+) -> None:
     service = load(folder, written(", " + more))
     with pytest.raises(ServiceFileError, match=message) as caught:
         check_served(service)

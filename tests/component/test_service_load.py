@@ -83,18 +83,18 @@ def test_the_defaults_are_serverless_frameworks(folder: Path) -> None:
     assert (service.region, service.package_patterns) == ("us-east-1", ())
 
 
-def test_reading_twice_gives_equal_services_whatever_the_order_of_the_environment(folder: Path) -> None:
+def test_loading_a_service_does_not_depend_on_the_order_of_the_environment(folder: Path) -> None:
     one = load(folder, HEAD + API.replace("handler:", "environment: {A: 1, B: 2}, handler:"))
     two = load(folder, HEAD + API.replace("handler:", "environment: {B: 2, A: 1}, handler:"))
     assert one == two
 
 
-def test_scaling_of_provisioned_concurrency_is_read(folder: Path) -> None:
+def test_settings_for_scaling_provisioned_concurrency_are_read(folder: Path) -> None:
     (api,) = load(folder, SCALED.format(name="api", ready=2, most=9)).functions
     assert (api.provisioned_concurrency, api.max_provisioned, api.provisioned_target_percent) == (2, 9, 70)
 
 
-def test_older_spellings_are_read(folder: Path) -> None:
+def test_older_spellings_of_keys_are_read(folder: Path) -> None:
     text = "service: {name: demo}\nprovider: aws\nfunctions:\n  - api: {handler: handlers.api, runtime: python3.9}\n"
     assert load(folder, text).functions[0].runtime == "python3.9"
     (folder / "serverless.yml").rename(folder / "serverless.yaml")
@@ -197,7 +197,7 @@ def test_a_path_that_api_gateway_may_refuse_is_served_with_a_notice(folder: Path
     assert notice.endswith("functions.api.events[0].http: API Gateway may refuse the path /a+b/(z)/c")
 
 
-def test_the_same_route_in_two_functions_names_both(folder: Path) -> None:
+def test_the_same_route_in_two_functions_is_an_error_that_names_both(folder: Path) -> None:
     text = HEAD + "functions:\n  a: {handler: handlers.api, events: [http: GET /x]}\n"
     error = fault(folder, text + "  b: {handler: handlers.other, events: [http: {method: GET, path: x}]}\n")
     assert error.message == (
@@ -240,7 +240,7 @@ custom: {unused: '${s3:b/y}'}
     assert all(line.startswith("serverless.yml:") and "more place" not in line for line in service.notices)
 
 
-def test_a_variable_that_the_function_sets_itself_needs_no_notice_about_the_providers(folder: Path) -> None:
+def test_a_variable_that_a_function_overrides_causes_no_notice_about_the_providers(folder: Path) -> None:
     head = HEAD.replace("name: aws", "name: aws, environment: {TABLE: !Ref Table, KEY: '${ssm:/k}'}")
     service = load(folder, head + API.replace("handler:", "environment: {TABLE: here, KEY: mine}, handler:"))
     assert dict(service.functions[0].environment) == {"KEY": "mine", "TABLE": "here"}
@@ -254,7 +254,7 @@ def test_a_value_that_only_aws_knows_is_an_error_if_needed(folder: Path) -> None
 
 
 @pytest.mark.parametrize("runtime", ["python2.7", "python3.6", "python3.7", "python3.8"])
-def test_an_ended_runtime_runs_on_this_python(folder: Path, runtime: str) -> None:
+def test_a_runtime_that_is_no_longer_supported_runs_on_this_python(folder: Path, runtime: str) -> None:
     service = load(folder, HEAD.replace("python3.11", runtime) + API)
     assert service.functions[0].runtime == runtime
     (notice,) = service.notices
@@ -272,7 +272,7 @@ def test_an_ended_runtime_runs_on_this_python(folder: Path, runtime: str) -> Non
         "outputs: {x: '${self:custom.none}'}",
     ],
 )
-def test_a_variable_that_nothing_here_reads_needs_no_value(folder: Path, unread: str) -> None:
+def test_a_variable_that_the_engine_does_not_read_needs_no_value(folder: Path, unread: str) -> None:
     head = HEAD.replace("name: aws", "name: aws, iam: {role: {x: 'arn:${opt:region, self:provider.region}'}}")
     (notice, *_) = (line for line in load(folder, head + API + unread).notices if "has no value" in line)
     assert notice.startswith("serverless.yml:2: provider.iam.role.x: a variable has no value; nothing here reads it")
@@ -286,7 +286,7 @@ def test_secrets_are_neither_in_the_repr_nor_in_notices(folder: Path) -> None:
     assert service.notices
 
 
-def test_a_misspelt_stage_is_named_first(folder: Path) -> None:
+def test_a_misspelt_stage_is_the_first_error_reported(folder: Path) -> None:
     head = HEAD.replace("name: aws", "name: aws, environment: {X: '${param:x}'}")
     text = head + API + "params: {dev: {x: 1}}\ncustom: {hitless: {stages: {dev: {}, staging: {}}}}\n"
     with pytest.raises(
@@ -295,7 +295,7 @@ def test_a_misspelt_stage_is_named_first(folder: Path) -> None:
         load(folder, text, stage="stagin")
 
 
-def test_a_stage_that_the_file_does_not_list_is_noticed(folder: Path) -> None:
+def test_a_stage_that_the_file_does_not_list_is_a_notice(folder: Path) -> None:
     text = HEAD + API + "custom: {hitless: {stages: {dev: {}}}}\n"
     service = load(folder, text, stage="feature")
     assert service.settings.name == "feature"
@@ -315,7 +315,7 @@ def test_a_stage_that_the_file_does_not_list_is_noticed(folder: Path) -> None:
         ("region: eu-west-1", "dev"),
     ],
 )
-def test_the_default_stage_is_the_providers_else_dev(folder: Path, declared: str, stage: str) -> None:
+def test_the_default_stage_is_the_providers_or_else_dev(folder: Path, declared: str, stage: str) -> None:
     text = HEAD.replace("name: aws", f"name: aws, {declared}") + API + "custom: {stage: test}"
     (folder / "serverless.yml").write_text(text)
     assert default_stage(folder, {"STAGE": "mine"}) == stage

@@ -32,7 +32,9 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("handler", ["wsgi_handler.handler", "wsgi.handler"])
-def test_the_plugins_handler_runs_the_application_from_the_artifact(folder: Path, handler: str, tmp_path: Path) -> None:
+def test_the_wsgi_plugins_handler_runs_the_application_from_the_artifact(
+    folder: Path, handler: str, tmp_path: Path
+) -> None:
     (folder / "api").mkdir()
     (folder / "api" / "main.py").write_text(APP)
     service = load(folder, TEXT.format(app="api/main.app", handler=handler))
@@ -55,11 +57,11 @@ def test_the_plugins_handler_runs_the_application_from_the_artifact(folder: Path
     assert (response["body"], response["isBase64Encoded"]) == ("/a b", False)
 
 
-def test_an_application_that_is_not_there_is_an_error(folder: Path) -> None:
+def test_a_missing_wsgi_application_is_an_error(folder: Path) -> None:
     wrong = fault(folder, TEXT.format(app="handlers.application", handler="wsgi_handler.handler"))
     assert "custom.wsgi.app: handlers.py does not define application" in wrong.message
 
 
-def test_without_the_plugin_the_handler_is_looked_for(folder: Path) -> None:
+def test_without_the_wsgi_plugin_its_handler_is_a_missing_module(folder: Path) -> None:
     text = TEXT.replace("plugins: [serverless-wsgi]\n", "").format(app="handlers.api", handler="wsgi_handler.handler")
     assert "there is no wsgi_handler.py" in fault(folder, text).message

@@ -242,14 +242,14 @@ def test_a_steady_upload_may_take_longer_than_the_grace() -> None:
 
 
 @pytest.mark.parametrize(("response", "status"), [(b"", b"502"), (b"HTTP/1.1 503 Full\r\n\r\n", b"503")])
-def test_an_early_response_is_passed_on_and_a_missing_one_is_a_502(response: bytes, status: bytes) -> None:
+def test_an_early_response_is_passed_on_and_a_missing_response_is_a_502(response: bytes, status: bytes) -> None:
     async def story(world: World) -> None:
         assert (await world.send(post(b"x" * 5 * MIB)))[9:12] == status
 
     play(story, inner=Inner(response, after_bytes=0))
 
 
-def test_invalid_http_gets_400_and_a_client_that_leaves_is_harmless() -> None:
+def test_invalid_http_gets_400_and_a_client_that_disconnects_is_harmless() -> None:
     async def story(world: World) -> None:
         assert (await world.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         _, writer = await world.connect()
@@ -270,7 +270,7 @@ def test_without_the_gateway_an_upload_gets_503() -> None:
     play(story)
 
 
-def test_a_handed_over_connection_gets_the_rest_and_is_closed() -> None:
+def test_a_connection_handed_over_by_a_worker_gets_the_rest_and_is_closed() -> None:
     async def story(world: World) -> None:
         mine, worker_s = socket.socketpair()
         rest = bytes(range(256)) * 20_000

@@ -35,7 +35,7 @@ def test_release_numbers_count_by_stage_and_are_never_reused(tmp_path: Path) -> 
     store.close()
 
 
-def test_rows_survive_a_restart(tmp_path: Path) -> None:
+def test_stored_rows_survive_a_restart(tmp_path: Path) -> None:
     first = Store(tmp_path / "state.sqlite")
     add(first)
     first.set_live("dev", 1, AT)
@@ -58,7 +58,7 @@ def test_rows_survive_a_restart(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_reader_sees_the_writer_s_state_and_cannot_write(tmp_path: Path) -> None:
+def test_a_reader_sees_the_writers_state_and_cannot_write(tmp_path: Path) -> None:
     writer = Store(tmp_path / "state.sqlite")
     writer.set_live("dev", 1, AT)
     reader = Store(tmp_path / "state.sqlite", read_only=True)
@@ -70,12 +70,12 @@ def test_a_reader_sees_the_writer_s_state_and_cannot_write(tmp_path: Path) -> No
     writer.close()
 
 
-def test_the_file_is_private(tmp_path: Path) -> None:
+def test_the_state_file_is_private(tmp_path: Path) -> None:
     Store(tmp_path / "state.sqlite").close()
     assert stat.S_IMODE((tmp_path / "state.sqlite").stat().st_mode) == 0o600
 
 
-def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_state_file_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     Store(path).close()
     with sqlite3.connect(path) as db:
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
         Store(tmp_path / "state.sqlite")
 
 
-def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_leaves_the_state_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.sqlite"
     Store(path).close()
     broken = (*MIGRATIONS, "CREATE TABLE half (a TEXT) STRICT; CREATE TABLE half (a TEXT) STRICT;")
@@ -107,7 +107,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkey
     db.close()
 
 
-def test_events_are_bounded_and_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_limited_in_number_and_returned_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hitless.store.store.EVENTS_KEPT", 500)
     store = Store(tmp_path / "state.sqlite")
     for number in range(2000):
@@ -120,7 +120,7 @@ def test_events_are_bounded_and_come_in_order(tmp_path: Path, monkeypatch: pytes
     store.close()
 
 
-def test_serials_are_unique(tmp_path: Path) -> None:
+def test_serial_numbers_are_unique(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     given = [store.next_serial() for _ in range(3)]
     store.close()
@@ -130,7 +130,7 @@ def test_serials_are_unique(tmp_path: Path) -> None:
     assert given == [1, 2, 3, 4]
 
 
-def test_artifacts_in_use_are_those_of_kept_releases(tmp_path: Path) -> None:
+def test_artifacts_of_kept_releases_are_in_use(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     add(store, digest="sha256:a")
     add(store, digest="sha256:b")

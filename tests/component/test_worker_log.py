@@ -37,7 +37,7 @@ def test_the_start_line_waits_for_the_first_other_line(tmp_path: Path) -> None:
     assert messages(text) == ["START 1", "said", "more", "END 1"]
 
 
-def test_partial_lines_are_joined_and_ended(tmp_path: Path) -> None:
+def test_partial_log_lines_are_joined_and_ended(tmp_path: Path) -> None:
     text = write(tmp_path, "out.write('a'); out.write('b\\nc\\nd'); out.flush(); out.end_line(); out.write('\\n')\n")
     assert messages(text) == ["ab", "c", "d", " "]
 

@@ -14,7 +14,7 @@ from hitless.workers.usage import machine_mb, mean_share_mb, share_mb
 pytestmark = [pytest.mark.component, pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux")]
 
 
-def test_a_living_process_has_a_memory_share_and_a_dead_one_has_none() -> None:
+def test_the_memory_share_of_a_living_process_is_read_and_a_dead_one_has_none() -> None:
     code = "kept = bytearray(64 << 20); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -29,7 +29,7 @@ def test_a_living_process_has_a_memory_share_and_a_dead_one_has_none() -> None:
     assert mean_share_mb([process.pid]) is None
 
 
-def test_the_machines_memory_is_meminfos_or_the_cgroups_limit() -> None:
+def test_the_machines_memory_is_read_from_meminfo_or_the_cgroups_limit() -> None:
     (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     found = machine_mb()
     assert found

@@ -36,7 +36,7 @@ def request(method: str, *headers: tuple[bytes, bytes]) -> Request:
 
 
 @pytest.mark.parametrize("workers", [1, 3, 32, 200])
-def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> None:
+def test_no_fields_of_the_stats_page_overlap(tmp_path: Path, workers: int) -> None:
     page = page_in(tmp_path, workers)
     for generation in (1, 2):
         for number in range(RING_ENTRIES):
@@ -53,7 +53,7 @@ def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> N
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_page_allocates_all_its_room_when_it_is_made(tmp_path: Path) -> None:
+def test_the_stats_page_allocates_all_its_space_when_it_is_created(tmp_path: Path) -> None:
     """If the folder fills up later, the first write to a page without room would end the process by SIGBUS."""
     StatsPage.create(tmp_path / "page", 32)
     assert (tmp_path / "page").stat().st_blocks * 512 >= page_bytes(32)
@@ -65,7 +65,7 @@ def test_concurrent_generations_use_different_slots(tmp_path: Path) -> None:
     assert sorted(used) == list(range(6))
 
 
-def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_stats_page_of_another_version_is_refused(tmp_path: Path) -> None:
     page_in(tmp_path).close()
     text = (tmp_path / "page").read_bytes()
     (tmp_path / "page").write_bytes(b"HLPAGE99" + text[8:])
@@ -76,7 +76,7 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
         StatsPage(tmp_path / "page", writable=False)
 
 
-def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
+def test_the_ring_of_lost_requests_keeps_the_newest(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     for number in range(RING_ENTRIES + 5):
         page.ring_add(1, entry_of(str(number).encode()), LOST)
@@ -86,7 +86,7 @@ def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
     assert lost[entry_of(str(RING_ENTRIES + 4).encode())] == LOST
 
 
-def test_an_id_is_only_found_as_a_whole(tmp_path: Path) -> None:
+def test_a_request_id_is_only_found_as_a_whole(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     page.write_id(0, entry_of(b"abc-1"))
     page.write_id(1, entry_of(b"x" * 56))
@@ -151,7 +151,7 @@ def test_a_get_that_was_lost_three_times_gets_a_502(tmp_path: Path) -> None:
     assert verdicts == [False, False, True]
 
 
-def test_a_reading_sums_all_generations_and_lists_one_generations_workers(tmp_path: Path) -> None:
+def test_reading_the_page_sums_all_generations_and_lists_the_current_workers(tmp_path: Path) -> None:
     page = page_in(tmp_path, 2)
     for generation in (1, 2):
         for worker in range(2):
@@ -175,7 +175,7 @@ def test_a_reading_sums_all_generations_and_lists_one_generations_workers(tmp_pa
     assert stats.latency.percentile_us(99) == pytest.approx(100, rel=0.04)
 
 
-def test_a_page_has_the_size_of_each_half_and_the_maximum_by_default(tmp_path: Path) -> None:
+def test_the_stats_page_stores_a_size_for_each_generation_with_the_maximum_by_default(tmp_path: Path) -> None:
     page = page_in(tmp_path, 3)
     assert (page.size(1), page.size(2)) == (3, 3)
     page.set_size(1, 0)
@@ -185,7 +185,7 @@ def test_a_page_has_the_size_of_each_half_and_the_maximum_by_default(tmp_path: P
     assert read_stats(page, 1).workers == ()
 
 
-def test_work_includes_the_time_of_unfinished_requests(tmp_path: Path) -> None:
+def test_busy_time_includes_the_time_of_unfinished_requests(tmp_path: Path) -> None:
     page = page_in(tmp_path, 2)
     first, other = page.slot(page.slot_index(1, 0)), page.slot(page.slot_index(2, 1))
     first[SlotField.BUSY_SINCE] = 1_000_000_000

@@ -200,7 +200,7 @@ def test_invalid_http_gets_400_and_is_closed() -> None:
         assert read_to_end(client).startswith(b"HTTP/1.1 400 ")
 
 
-def test_clients_that_vanish_at_any_point_are_harmless() -> None:
+def test_clients_that_disconnect_at_any_point_are_harmless() -> None:
     with running() as server:
         server.handler.bodies["/large"] = b"x" * 4_000_000
         for sent in (

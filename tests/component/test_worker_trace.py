@@ -31,13 +31,13 @@ def seen() -> tuple[str | None, str, str]:
     return os.environ.get(TRACE_VARIABLE), child.rstrip("\n"), (getenv(TRACE_VARIABLE.encode()) or b"").decode()
 
 
-def test_each_value_is_visible_to_python_c_and_children(variable: TraceVariable) -> None:
+def test_each_trace_id_is_visible_to_python_c_code_and_child_processes(variable: TraceVariable) -> None:
     for value in ("Root=1-a", "Root=1-longer-than-before", "", "Root=1-é"):
         variable.set(value)
         assert seen() == (value, value, value)
 
 
-def test_a_handlers_change_of_the_variable_does_not_affect_later_requests(
+def test_a_handlers_change_of_the_trace_variable_does_not_affect_later_requests(
     variable: TraceVariable,
 ) -> None:
     variable.set("first")
@@ -54,14 +54,14 @@ def test_a_handlers_change_of_the_variable_does_not_affect_later_requests(
     assert seen() == ("fourth",) * 3
 
 
-def test_a_value_too_long_for_the_buffer_works_and_so_does_the_next(variable: TraceVariable) -> None:
+def test_a_trace_id_too_long_for_the_buffer_works_and_so_does_the_next(variable: TraceVariable) -> None:
     variable.set("short")
     for value in ("x" * (LONGEST_TRACE_BYTES + 1), "y" * LONGEST_TRACE_BYTES, "short again"):
         variable.set(value)
         assert seen() == (value, value, value)
 
 
-def test_many_requests_do_not_leak_memory(variable: TraceVariable) -> None:
+def test_setting_the_trace_id_for_many_requests_leaks_no_memory(variable: TraceVariable) -> None:
     def resident_kib() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 

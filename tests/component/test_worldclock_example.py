@@ -30,7 +30,7 @@ def test_the_examples_own_tests_pass() -> None:
     ("stage", "strategy"),
     [("dev", "AllAtOnce"), ("staging", "Linear10PercentEvery1Minute"), ("prod", "Canary10Percent5Minutes")],
 )
-def test_the_example_is_accepted_in_each_stage_without_a_notice(stage: str, strategy: str) -> None:
+def test_the_example_loads_in_each_stage_without_a_notice(stage: str, strategy: str) -> None:
     service = load_service(WORLDCLOCK, stage=stage, options={"stage": stage}, environ={})
 
     assert service.notices == ()
