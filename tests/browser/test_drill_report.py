@@ -81,7 +81,7 @@ def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 1
 
 
 @pytest.mark.parametrize("width", [1240, 500])
-def test_the_page_fits_its_window_and_every_plot_has_a_body(tmp_path: Path, width: int) -> None:
+def test_the_drill_report_fits_its_window_and_every_plot_is_drawn(tmp_path: Path, width: int) -> None:
     seen = measured(tmp_path, width=width)
     assert seen["overflow"] <= 0
     assert len(seen["plots"]) == 4
@@ -90,7 +90,7 @@ def test_the_page_fits_its_window_and_every_plot_has_a_body(tmp_path: Path, widt
     assert seen["shapes"] > 30
 
 
-def test_the_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
+def test_the_drill_report_follows_the_readers_light_or_dark_mode(tmp_path: Path) -> None:
     light = measured(tmp_path, "--blink-settings=preferredColorScheme=1")["background"]
     dark = measured(tmp_path, "--blink-settings=preferredColorScheme=0")["background"]
     assert light == "rgb(246, 247, 249)"
@@ -98,7 +98,7 @@ def test_the_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-def test_a_phone_shows_the_page_without_sideways_scrolling_or_console_messages(tmp_path: Path, scheme: int) -> None:
+def test_a_phone_shows_the_report_without_sideways_scrolling_or_console_messages(tmp_path: Path, scheme: int) -> None:
     page, outer = tmp_path / "drill.html", tmp_path / "phone.html"
     page.write_text(render(drilled(failures=10)))
     script = MEASURE.replace("document.title = JSON", "parent.postMessage(JSON").replace(
@@ -124,7 +124,7 @@ def test_console_messages_are_detected(tmp_path: Path) -> None:
     assert any("Content Security Policy" in line for line in console(tmp_path, page)), "its policy lets nothing in"
 
 
-def test_the_page_is_drawn_under_its_own_policy(tmp_path: Path) -> None:
+def test_the_drill_report_works_under_its_own_content_security_policy(tmp_path: Path) -> None:
     page, picture = tmp_path / "drill.html", tmp_path / "drill.png"
     page.write_text(render(drilled()))
     chromium(tmp_path, page, f"--screenshot={picture}")

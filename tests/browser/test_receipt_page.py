@@ -55,7 +55,7 @@ def measured(tmp_path: Path, *options: str, width: int = 1240) -> Any:
 
 
 @pytest.mark.parametrize("width", [390, 1240])
-def test_the_page_fits_and_answers_first(tmp_path: Path, width: int) -> None:
+def test_the_receipt_page_fits_its_window_and_begins_with_the_result(tmp_path: Path, width: int) -> None:
     seen = measured(tmp_path, width=width)
     assert seen["width"] == width
     assert seen["overflow"] <= 0
@@ -66,13 +66,13 @@ def test_the_page_fits_and_answers_first(tmp_path: Path, width: int) -> None:
     assert seen["first"] == "release 12: 2 of 8,000 requests failed"
 
 
-def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:
+def test_the_receipt_page_follows_the_readers_light_or_dark_mode(tmp_path: Path) -> None:
     light = measured(tmp_path, "--blink-settings=preferredColorScheme=1")["background"]
     dark = measured(tmp_path, "--blink-settings=preferredColorScheme=0")["background"]
     assert (light, dark) == ("rgb(246, 247, 249)", "rgb(15, 20, 27)")
 
 
-def test_the_page_under_its_own_policy_is_drawn_and_leaves_the_console_silent(tmp_path: Path) -> None:
+def test_the_receipt_page_works_under_its_own_content_security_policy_without_console_messages(tmp_path: Path) -> None:
     page, picture = tmp_path / "receipt.html", tmp_path / "receipt.png"
     page.write_text(render(shown()))
     ran = browse(tmp_path, page, f"--screenshot={picture}", "--enable-logging=stderr")

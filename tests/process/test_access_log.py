@@ -40,7 +40,7 @@ async def logged(folder: Path, count: int) -> list[AccessLine]:
     return lines(folder)
 
 
-def test_a_request_leaves_one_line_without_secrets() -> None:
+def test_each_request_is_logged_in_one_line_without_secrets() -> None:
     async def scenario(folder: Path, workers: Workers) -> None:
         async with running_gateway(folder, logs=folder / "logs") as gateway:
             state = await with_release(gateway, workers)
@@ -116,7 +116,7 @@ def test_shielded_requests_are_marked_and_lines_beyond_the_limit_are_sampled() -
     in_scenario(scenario)
 
 
-def test_the_log_blocks_no_request_and_stays_bounded_after_each_death() -> None:
+def test_the_access_log_blocks_no_request_and_stays_bounded_if_any_process_dies() -> None:
     async def scenario(folder: Path, workers: Workers) -> None:
         async with running_gateway(folder, logs=folder / "logs") as gateway:
             state = await with_release(gateway, workers)

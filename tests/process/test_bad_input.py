@@ -40,7 +40,7 @@ def refused(ran: Ran, code: str, *words: str) -> None:
         ("workers: 2", "worker: 2", ("serverless.yml:", "custom.hitless.worker", "workers")),
     ],
 )
-def test_an_invalid_service_file_is_exit_2(running: Site, old: str, new: str, words: tuple[str, ...]) -> None:
+def test_an_invalid_service_file_exits_with_2(running: Site, old: str, new: str, words: tuple[str, ...]) -> None:
     running.edit(old, new, "serverless.yml")
     refused(running.hitless("deploy", exit_code=2), "invalid_service", *words)
     assert running.get("/fast")[2]["release"] == "1"
@@ -55,14 +55,14 @@ def test_a_syntax_error_is_reported_and_the_live_release_keeps_serving(running: 
     assert running.get("/fast")[2]["release"] == "1"
 
 
-def test_an_unknown_requirement_is_exit_2_and_leaves_no_release(running: Site) -> None:
+def test_an_unknown_requirement_exits_with_2_and_leaves_no_release(running: Site) -> None:
     (running.folder / "requirements.txt").write_text("hitless-has-no-such-dependency==9.9.9\n")
     refused(running.hitless("deploy", exit_code=2), "build_failed", "hitless-has-no-such-dependency")
     assert len(running.hitless("releases").document) == 1
     assert running.get("/fast")[0] == 200
 
 
-def test_a_port_in_use_is_reported_before_anything_runs(site: Site) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_started(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = site.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}", exit_code=1)
@@ -71,7 +71,7 @@ def test_a_port_in_use_is_reported_before_anything_runs(site: Site) -> None:
     assert not site.folders.remains()
 
 
-def test_another_address_for_a_running_engine_is_noted_and_changes_nothing(running: Site) -> None:
+def test_a_new_address_for_a_running_engine_is_a_notice_and_changes_nothing(running: Site) -> None:
     port = int(running.url.rpartition(":")[2])
     other = running.hitless("up", "--detach", "--listen", f"127.0.0.1:{port + 1}")
     assert "note: dev keeps its address while the engine runs" in other.stderr
@@ -90,18 +90,18 @@ def test_up_without_haproxy_or_with_an_old_one_says_what_to_install(site: Site, 
     assert not site.folders.remains()
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(site: Site) -> None:
+def test_a_data_folder_that_cannot_be_created_is_an_error_that_names_it(site: Site) -> None:
     (site.folder / "a-file").write_text("")
     ran = site.hitless("up", "--detach", "--data-dir", str(site.folder / "a-file"), exit_code=1)
     refused(ran, "machine", "a-file")
 
 
-def test_verbs_without_an_engine_are_exit_5(site: Site) -> None:
+def test_commands_without_an_engine_exit_with_5(site: Site) -> None:
     for words in (["deploy"], ["rollback"], ["abort"], ["status"], ["releases"], ["events"], ["down"]):
         refused(site.hitless(*words, exit_code=5), "engine_not_running")
 
 
-def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
+def test_a_second_daemon_for_the_same_data_folder_is_refused(running: Site) -> None:
     read, write = os.pipe()
     command = [
         sys.executable,
@@ -120,7 +120,7 @@ def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
     assert running.get("/fast")[0] == 200
 
 
-def test_two_concurrent_ups_make_one_engine_and_one_release(site: Site) -> None:
+def test_two_concurrent_ups_start_one_engine_and_one_release(site: Site) -> None:
     command = [sys.executable, "-m", "hitless", "up", "--detach", "--json", "--service-dir", str(site.folder)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in both]
@@ -146,13 +146,13 @@ def test_the_newest_of_two_concurrent_deploys_wins(running: Site) -> None:
     assert running.get("/fast")[2]["release"] == "3"
 
 
-def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
+def test_unknown_options_and_strategies_exit_with_2(running: Site) -> None:
     refused(running.hitless("deploy", "--strategy", "Sometimes", exit_code=2), "usage", "Sometimes", "AllAtOnce")
     assert running.hitless("rollback", "99", exit_code=2).document["error"]["message"] == "dev has no release 99"
     refused(running.hitless("deploy", "--stage", "qa", exit_code=2), "usage", "qa", "dev")
 
 
-def test_doctor_passes_here_and_reports_faults(site: Site) -> None:
+def test_doctor_passes_on_this_machine_and_reports_faults(site: Site) -> None:
     looked = site.hitless("doctor").document
     assert looked["well"]
     assert "nothing listens until `hitless up` runs" in next(
@@ -165,7 +165,7 @@ def test_doctor_passes_here_and_reports_faults(site: Site) -> None:
     assert amiss[0]["mend"]
 
 
-def test_up_warns_about_a_low_limit_of_descriptors(site: Site) -> None:
+def test_up_warns_about_a_low_descriptor_limit(site: Site) -> None:
     words = [sys.executable, "-m", "hitless", "up", "--service-dir", str(site.folder)]
     done = subprocess.run(
         ["/bin/sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *words],

@@ -107,7 +107,7 @@ def test_killed_workers_zygotes_and_daemons_fail_no_get(running: Site) -> None:
     assert running.status()["engine"]["pid"] != daemon
 
 
-def test_a_lost_request_is_exit_6_with_the_document_on_stdout(site: Site) -> None:
+def test_a_lost_request_exits_with_6_and_prints_the_document(site: Site) -> None:
     requests: list[dict[str, Any]] = [{"path": "/ok", "weight": 3}, {"path": "/every/10/500"}]
     with FaultyServer() as server:
         ran = site.hitless(
@@ -137,7 +137,7 @@ def test_an_unexpected_rollout_result_exits_with_1(running: Site) -> None:
     assert "error: good ended rolled_back, expected live" in ran.stderr
 
 
-def test_an_interrupt_ends_the_drill_in_order(running: Site) -> None:
+def test_an_interrupt_ends_the_drill_properly(running: Site) -> None:
     command = [sys.executable, "-m", "hitless", "drill", "--rate", "100", "--duration", "60", "--releases", "20"]
     options = ["--json", "--service-dir", str(running.folder)]
     options += ["--requests", requests_file(running.folder, [{"path": "/fast"}])]

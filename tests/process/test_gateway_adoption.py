@@ -32,7 +32,7 @@ from tests.support import eventually
 pytestmark = pytest.mark.process
 
 
-def test_the_next_daemon_adopts_everything() -> None:
+def test_the_next_daemon_adopts_the_running_gateway() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -59,7 +59,7 @@ def test_the_next_daemon_adopts_everything() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux lets sockets be taken out of a process")
-def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> None:
+def test_a_haproxy_without_a_guardian_is_adopted_with_its_sockets_and_no_request_fails() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -178,7 +178,7 @@ def test_counts_continue_over_a_restart_of_haproxy_and_an_adoption() -> None:
     asyncio.run(scenario())
 
 
-def test_the_fifo_tells_exactly_whether_haproxy_is_alive() -> None:
+def test_the_fifo_shows_exactly_whether_haproxy_is_alive() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:

@@ -45,7 +45,7 @@ from tests.process.gateway_support import (
 pytestmark = pytest.mark.process
 
 
-def test_sigkill_of_haproxy_refuses_nothing_and_the_next_one_has_its_state() -> None:
+def test_a_killed_haproxy_refuses_no_connection_and_the_next_one_has_its_state() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -70,7 +70,7 @@ def test_sigkill_of_haproxy_refuses_nothing_and_the_next_one_has_its_state() -> 
     asyncio.run(scenario())
 
 
-def test_sigkill_of_the_guardian_fails_no_request_and_the_next_one_guards_the_same_haproxy() -> None:
+def test_a_killed_guardian_fails_no_request_and_the_next_one_guards_the_same_haproxy() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -97,7 +97,7 @@ def test_sigkill_of_the_guardian_fails_no_request_and_the_next_one_guards_the_sa
     asyncio.run(scenario())
 
 
-def test_guardian_and_haproxy_killed_together_are_both_replaced_and_nothing_is_refused() -> None:
+def test_guardian_and_haproxy_killed_together_are_replaced_without_refused_connections() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -158,7 +158,7 @@ def test_a_guardian_with_a_full_log_still_restarts_haproxy() -> None:
     asyncio.run(scenario())
 
 
-def test_a_haproxy_started_with_older_files_is_brought_to_the_state() -> None:
+def test_a_haproxy_started_with_older_files_is_updated_to_the_current_state() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -248,7 +248,7 @@ def test_a_haproxy_that_dies_at_each_start_is_restarted_with_back_off() -> None:
     asyncio.run(scenario())
 
 
-def test_a_haproxy_that_never_starts_fails_the_start_with_its_message() -> None:
+def test_if_haproxy_never_starts_the_gateways_start_fails_with_its_message() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             broken = ServerState("w0", "/x")
@@ -264,7 +264,7 @@ def test_a_haproxy_that_never_starts_fails_the_start_with_its_message() -> None:
     asyncio.run(scenario())
 
 
-def test_a_second_gateway_in_one_folder_is_refused() -> None:
+def test_a_second_gateway_in_the_same_folder_is_refused() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
@@ -311,7 +311,7 @@ def files_of(pid: int) -> list[str]:
     return [path_of.get(name, name) for name in held]
 
 
-def test_gateway_processes_have_own_sessions_and_private_sockets() -> None:
+def test_gateway_processes_have_their_own_sessions_and_private_sockets() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
@@ -332,7 +332,7 @@ def test_gateway_processes_have_own_sessions_and_private_sockets() -> None:
     asyncio.run(scenario())
 
 
-def test_a_running_gateways_port_cannot_be_bound_again() -> None:
+def test_a_running_gateways_port_cannot_be_bound_by_others() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:

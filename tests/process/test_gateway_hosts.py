@@ -41,7 +41,7 @@ async def previewed(gateway: Gateway, workers: Workers) -> tuple[str, int]:
     return gateway.addresses[SHARED]
 
 
-def test_stages_with_a_host_come_and_go_without_failing_other_requests() -> None:
+def test_adding_and_removing_stages_with_a_host_fails_no_other_request() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:
@@ -65,7 +65,7 @@ def test_stages_with_a_host_come_and_go_without_failing_other_requests() -> None
     asyncio.run(scenario())
 
 
-def test_a_host_is_matched_whole_without_port_and_case() -> None:
+def test_a_host_is_matched_as_a_whole_ignoring_port_and_case() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:

@@ -126,7 +126,7 @@ def test_a_request_that_outlives_its_drain_is_cut_off_at_the_deadline() -> None:
     asyncio.run(scenario())
 
 
-def test_a_canary_gets_its_share_and_the_swap_moves_everyone() -> None:
+def test_a_canary_gets_its_share_and_the_swap_moves_all_clients() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -193,7 +193,7 @@ def test_workers_in_back_off_are_skipped_at_once_and_return_by_themselves() -> N
     asyncio.run(scenario())
 
 
-def test_depth_and_mode_reach_haproxy() -> None:
+def test_changes_of_a_servers_depth_and_mode_reach_haproxy() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:

@@ -106,7 +106,7 @@ def test_a_connection_stays_open_after_a_response_of_the_gateway() -> None:
     asyncio.run(scenario())
 
 
-def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forgeries() -> None:
+def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forged_ones() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             forged = {"X-Hl-Id": "mine", "x-hl-try": "cand", "X-HL-Pool": "p07", "X-Forwarded-For": "203.0.113.9"}
@@ -207,7 +207,7 @@ def test_invalid_requests_are_refused_and_reach_no_worker(request_bytes: bytes) 
     asyncio.run(scenario())
 
 
-def test_a_length_beside_chunks_does_not_smuggle_a_second_request() -> None:
+def test_content_length_with_a_chunked_body_does_not_smuggle_a_second_request() -> None:
     async def scenario() -> None:
         async with serving() as (gateway, _, address):
             smuggled = b"0\r\n\r\nGET /zones/smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -225,7 +225,7 @@ def test_a_length_beside_chunks_does_not_smuggle_a_second_request() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 2_000, 200_000])
-def test_workers_that_die_in_a_request_give_a_502_in_json(size: int) -> None:
+def test_a_worker_that_dies_in_a_request_causes_a_502_in_json(size: int) -> None:
     async def scenario() -> None:
         async with serving(count=4) as (_, _, address):
             is_json(ask(address, "/die", "POST", b"x" * size), 502, "Internal server error")
@@ -248,7 +248,7 @@ def test_a_large_request_whose_worker_dies_gets_a_502(body_bytes: int, header_by
     asyncio.run(scenario())
 
 
-def test_only_uploads_are_refused_when_the_budget_for_bodies_is_used_up() -> None:
+def test_only_uploads_are_refused_when_the_memory_budget_for_bodies_is_used_up() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, bodies_bytes=50_000) as gateway:
@@ -304,7 +304,7 @@ def test_a_request_that_waits_too_long_for_a_worker_gets_503() -> None:
     asyncio.run(scenario())
 
 
-def test_http_2_by_prior_knowledge_is_served_on_the_same_port() -> None:
+def test_http_2_with_prior_knowledge_is_served_on_the_same_port() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             async with httpx.AsyncClient(http1=False, http2=True, base_url="http://{}:{}".format(*address)) as client:
@@ -318,7 +318,7 @@ def test_http_2_by_prior_knowledge_is_served_on_the_same_port() -> None:
     asyncio.run(scenario())
 
 
-def test_any_and_a_methods_own_route_reach_their_pools() -> None:
+def test_a_methods_own_route_and_the_any_route_of_a_path_reach_their_pools() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:

@@ -87,7 +87,7 @@ async def said(gateway: Gateway, path: str, method: str = "GET", **request: obje
     return answer.status, answer.headers.get("x-release", ""), answer.headers.get("x-hitless-shielded")
 
 
-def test_the_live_release_answers_requests_that_the_candidate_fails_with_any_5xx() -> None:
+def test_the_live_release_answers_requests_that_get_a_5xx_from_the_candidate() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             for status in (500, 501, 502, 503, 504, 505, 507, 599):
@@ -234,7 +234,7 @@ def cookie(value: str) -> dict[str, str]:
     return {"cookie": f"theme=dark; s.i^d={value}; xs.i^d=z"}
 
 
-def test_a_release_is_not_drained_while_a_shield_may_still_hand_it_a_request() -> None:
+def test_a_release_is_not_drained_while_the_shield_may_still_send_it_a_request() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             slow = asyncio.create_task(asked(gateway, "/broken/2/slow"))
@@ -282,7 +282,7 @@ def test_sticky_clients_move_once_and_never_back(sticky: Sticky, other: str) -> 
     asyncio.run(scenario())
 
 
-def test_without_header_or_cookie_clients_are_told_apart_by_address() -> None:
+def test_without_the_header_or_cookie_clients_are_distinguished_by_address() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             for sticky in (Sticky(StickyBy.ADDRESS), Sticky(StickyBy.HEADER, "x-user"), Sticky(StickyBy.COOKIE, "sid")):

@@ -43,7 +43,7 @@ custom:
 FAILED = {"message": "Internal Server Error"}
 
 
-def test_an_http_api_lives_beside_nothing_else(site: Site) -> None:
+def test_a_service_with_only_an_http_api_is_served(site: Site) -> None:
     (site.folder / "handlers.py").write_text(HANDLERS)
     (site.folder / "serverless.yml").write_text(SERVICE)
     site.up()

@@ -78,7 +78,7 @@ def test_git_shows_failures_and_refusals(team: Team) -> None:
     assert [run["state"] for run in team.runs() if run["run"] > before] == ["failed", "failed"]
 
 
-def test_of_pushes_within_a_second_the_first_and_the_last_ship(team: Team, gate: Path) -> None:
+def test_of_several_quick_pushes_the_first_and_the_last_are_shipped(team: Team, gate: Path) -> None:
     """The second is superseded while the first is tested; the first and third ship one after the other."""
     first, release = team.last_run() + 1, team.site.stage()["live"]["release"]
     (team.site.folder / "buildspec-test.yml").write_text(
@@ -117,7 +117,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(team: Team) -> None:
     assert team.site.stage("staging")["live"]["commit"] == last
 
 
-def test_forced_deleting_and_empty_pushes_are_handled(team: Team) -> None:
+def test_force_pushes_branch_deletions_and_empty_merges_are_handled(team: Team) -> None:
     """A force-push, a deleted branch, a merge without changes, and the form of a path over SSH."""
     team.site.touch("forced")
     team.commit("to be amended")
@@ -285,7 +285,7 @@ def test_ten_thousand_files_are_pushed_tested_and_shipped(team: Team) -> None:
     assert f"release {release + 1} is live in dev" in team.push("dev")
 
 
-def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team) -> None:
+def test_a_teams_day_from_a_feature_branch_to_prod_fails_no_request(team: Team) -> None:
     """The engine's folder is closed to the build's user, because pytest makes it private."""
     team.site.touch("another day")
     team.commit("another day")

@@ -140,7 +140,7 @@ def test_a_run_resumes_after_its_daemon_was_killed(place: Place, load: LoadOnAll
     assert (place.live("dev")["release"], place.weights()) == (before + 1, [None] * 3)
 
 
-def test_a_canary_cut_off_by_the_daemon_s_death_is_withdrawn_and_can_be_retried(place: Place, load: LoadOnAll) -> None:
+def test_a_canary_cut_off_by_the_daemons_death_is_withdrawn_and_can_be_retried(place: Place, load: LoadOnAll) -> None:
     team, before = place.team, place.live("dev")
     run = place.change("killed in mid-canary")
     with subprocess.Popen(["git", "push", "--quiet", "engine", "dev"], cwd=team.site.folder) as push:
@@ -162,7 +162,7 @@ def test_a_canary_cut_off_by_the_daemon_s_death_is_withdrawn_and_can_be_retried(
     assert place.live("dev")["commit"] == retried["commit"]
 
 
-def test_a_question_and_a_release_survive_the_daemon(place: Place, load: LoadOnAll) -> None:
+def test_an_approval_question_and_its_release_survive_the_daemon(place: Place, load: LoadOnAll) -> None:
     """Killed as it waits for approval, then after the swap, while the old release still has a request in hand."""
     team, held, commit = place.team, place.held, place.live("dev")["commit"]
     assert commit != place.live("prod")["commit"]

@@ -119,7 +119,7 @@ def waiting(team: Previewed, after: int) -> dict[str, Any]:
     return found
 
 
-def test_a_fork_s_pull_request_runs_after_approval_and_finds_no_secret(team: Previewed, forge: Forge) -> None:
+def test_a_forks_pull_request_runs_after_approval_and_finds_no_secret(team: Previewed, forge: Forge) -> None:
     parameters = team.site.folders.data / "pipeline" / "parameters.yml"
     parameters.write_text("parameter-store: {/shop/token: hush-hush}\n")
     parameters.chmod(0o600)

@@ -94,7 +94,7 @@ def sums(receipt: Any, sides: Sequence[str] = ("candidate", "live")) -> list[dic
     return [{name: receipt[side][name] for name in ("requests", "failed", "shielded")} for side in sides]
 
 
-def test_a_receipt_equals_the_clients_counts_also_when_workers_are_killed(site: Site) -> None:
+def test_a_receipt_equals_the_clients_counts_even_if_workers_are_killed(site: Site) -> None:
     clients = baking(site)
 
     def strike() -> None:

@@ -44,7 +44,7 @@ def test_a_killed_rehearsal_leaves_nothing(running: Site, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a sandbox's processes are found by Linux's /proc")
-def test_the_next_rehearsal_removes_what_a_killed_warden_left(running: Site, tmp_path: Path) -> None:
+def test_the_next_rehearsal_removes_the_leftovers_of_a_killed_warden(running: Site, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with rehearsal(running, temporary) as process:
@@ -63,7 +63,7 @@ def test_the_next_rehearsal_removes_what_a_killed_warden_left(running: Site, tmp
     all_gone(of_sandbox, run, temporary)
 
 
-def test_held_and_new_sandboxes_are_not_swept(tmp_path: Path) -> None:
+def test_sandboxes_that_are_in_use_or_new_are_not_removed(tmp_path: Path) -> None:
     made = {name: tmp_path / f"hitless-sandbox-{name}" for name in ("held", "new", "old", "killed")}
     for folder in (*made.values(), tmp_path / "another"):
         folder.mkdir()

@@ -70,7 +70,7 @@ def rehearse(live: Site, candidate: Site, exit_code: int, *words: str, rehearsal
     return candidate.hitless(*against, *words, exit_code=exit_code, timeout_s=180).document
 
 
-def test_leaks_and_locks_are_named(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_reports_memory_leaks_and_locks(pair: tuple[Site, Site]) -> None:
     live, candidate = pair
     does(live, SLEEPS)
     does(candidate, LOCKS + leaks(32_000))
@@ -83,7 +83,7 @@ def test_leaks_and_locks_are_named(pair: tuple[Site, Site]) -> None:
     assert found["candidate"]["memory_growth_mb"] > 2 > found["live"]["memory_growth_mb"]
 
 
-def test_healthy_code_has_no_objections(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_of_healthy_code_finds_no_problems(pair: tuple[Site, Site]) -> None:
     live, candidate = pair
     candidate.touch("another release of the same behaviour")
     found = rehearse(live, candidate, 0)
@@ -91,7 +91,7 @@ def test_healthy_code_has_no_objections(pair: tuple[Site, Site]) -> None:
     assert found["candidate"]["requests"] > 50
 
 
-def test_load_lost_by_both_releases_is_undecided(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_is_undecided_if_both_releases_fail_under_load(pair: tuple[Site, Site]) -> None:
     """Both respond to single requests but hardly under load, as on a starved machine."""
     for site in pair:
         does(site, FAILS_UNDER_LOAD)
@@ -101,7 +101,7 @@ def test_load_lost_by_both_releases_is_undecided(pair: tuple[Site, Site]) -> Non
     assert found["sentence"].startswith("undecided: ")
 
 
-def test_requests_without_a_free_worker_are_undecided(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_is_undecided_if_requests_find_no_free_worker(pair: tuple[Site, Site]) -> None:
     for site in pair:
         does(site, '    if event["path"] != "/fast":\n        return {"statusCode": 503, "body": "{}"}\n')
     found = rehearse(*pair, 1)
@@ -111,7 +111,7 @@ def test_requests_without_a_free_worker_are_undecided(pair: tuple[Site, Site]) -
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", [2_000, 16_000, 200_000])
-def test_leaks_of_every_size_are_named(pair: tuple[Site, Site], size: int) -> None:
+def test_a_rehearsal_reports_memory_leaks_of_every_size(pair: tuple[Site, Site], size: int) -> None:
     live, candidate = pair
     does(candidate, leaks(size))
     (said,) = rehearse(live, candidate, 3, rehearsal="true")["objections"]
@@ -119,14 +119,14 @@ def test_leaks_of_every_size_are_named(pair: tuple[Site, Site], size: int) -> No
 
 
 @pytest.mark.long
-def test_a_cache_that_fills_is_not_a_leak(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_does_not_take_a_filling_cache_for_a_leak(pair: tuple[Site, Site]) -> None:
     live, candidate = pair
     does(candidate, "    len(KEPT) < 300 and KEPT.append(bytearray(20_000))\n")
     assert rehearse(live, candidate, 0, rehearsal="true")["objections"] == []
 
 
 @pytest.mark.long
-def test_a_handler_that_slows_down_under_concurrency_is_named(pair: tuple[Site, Site]) -> None:
+def test_a_rehearsal_reports_a_handler_that_slows_down_under_concurrency(pair: tuple[Site, Site]) -> None:
     live, candidate = pair
     does(live, SLEEPS)
     does(candidate, CROWDS)
@@ -136,7 +136,7 @@ def test_a_handler_that_slows_down_under_concurrency_is_named(pair: tuple[Site, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("again", range(5))
-def test_healthy_code_never_has_objections(pair: tuple[Site, Site], again: int) -> None:
+def test_repeated_rehearsals_of_healthy_code_find_no_problems(pair: tuple[Site, Site], again: int) -> None:
     live, candidate = pair
     does(live, SLEEPS)
     does(candidate, SLEEPS)

@@ -21,7 +21,7 @@ BREAK = """\
 """
 
 
-def test_recorded_requests_are_rehearsed_and_find_breaks(running: Site, tmp_path: Path) -> None:
+def test_a_rehearsal_with_recorded_requests_finds_breaking_changes(running: Site, tmp_path: Path) -> None:
     """No generated request asks for a second page."""
     for _ in range(6):
         running.get("/echo?page=2")

@@ -31,7 +31,7 @@ def test_ten_releases_fail_no_request_of_a_mixed_load(running: Site) -> None:
     assert running.stage()["live"]["release"] == 11
 
 
-def test_without_the_drain_the_same_load_fails(site: Site) -> None:
+def test_without_draining_the_same_load_has_failed_requests(site: Site) -> None:
     """Shows that the test above can fail: the daemon starts without the waiting (see sabotage/)."""
     site.environ["PYTHONPATH"] = str(SABOTAGE)
     site.up()

@@ -128,7 +128,7 @@ def hooked(site: Site) -> Site:
     return site
 
 
-def test_a_hook_that_invokes_the_candidate_decides_whether_it_is_seen(hooked: Site) -> None:
+def test_a_hook_that_invokes_the_candidate_decides_whether_it_gets_traffic(hooked: Site) -> None:
     status = hooked.up()
     names = [function["name"] for function in status["stages"][0]["functions"]]
     assert names == ["api", "misbehave"], "a hook has no workers"

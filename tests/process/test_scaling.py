@@ -48,7 +48,7 @@ def sentences(site: Site) -> list[str]:
     return [event["sentence"] for event in site.hitless("events").document]
 
 
-def test_a_crowd_gets_more_workers_and_no_request_fails(scaling: Site) -> None:
+def test_sudden_load_gets_more_workers_and_no_request_fails(scaling: Site) -> None:
     scaling.up()
     with Wrk(scaling.url, connections=2, slow_one_in=50) as before:
         with crowd(scaling.url) as load:
@@ -105,7 +105,7 @@ def test_killing_the_daemon_while_scaling_fails_no_request(scaling: Site) -> Non
     assert seen.requests > 100
 
 
-def test_a_release_that_ships_while_scaling_has_the_live_ones_size(scaling: Site) -> None:
+def test_a_release_that_ships_while_scaling_has_the_live_releases_size(scaling: Site) -> None:
     scaling.up()
     with crowd(scaling.url) as load:
         eventually(lambda: size(scaling) > 1, what="the first workers have come", deadline_s=20)

@@ -66,7 +66,7 @@ def test_a_broken_canary_is_rolled_back_and_no_get_fails(site: Site, how: str) -
     assert site.stage()["live"]["release"] == 1
 
 
-def test_with_the_shield_off_the_same_canary_fails_requests(site: Site) -> None:
+def test_without_the_shield_the_same_canary_fails_requests(site: Site) -> None:
     canary(site, shield=False)
     document, keeping, closing = ship_under_load(site, "raises")
     assert document["outcome"] == "rolled_back"

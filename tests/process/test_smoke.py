@@ -19,7 +19,7 @@ from tests.support import eventually
 pytestmark = pytest.mark.process
 
 
-def test_a_service_lives_from_up_to_down(site: Site) -> None:
+def test_a_service_is_started_released_rolled_back_and_stopped(site: Site) -> None:
     status = site.up()
     assert status["stages"][0]["live"]["release"] == 1
     assert site.get("/fast")[2] == {"release": "1", "function_version": "1"}
@@ -68,7 +68,7 @@ def test_up_after_down_serves_the_last_live_release(site: Site) -> None:
     assert site.get("/fast")[2]["release"] == "2"
 
 
-def test_up_is_harmless_if_an_engine_runs(running: Site) -> None:
+def test_up_with_a_running_engine_changes_nothing(running: Site) -> None:
     before = running.status()
     after = running.up()
     assert after["engine"]["pid"] == before["engine"]["pid"]
@@ -142,7 +142,7 @@ def test_a_release_whose_smoke_request_fails_is_rolled_back(running: Site) -> No
     assert running.get("/fast")[0] == 200
 
 
-def test_a_first_up_sends_one_request_and_fails_only_without_a_result(site: Site) -> None:
+def test_a_first_up_sends_one_request_and_fails_only_if_the_handler_returns_no_result(site: Site) -> None:
     site.edit("smoke: [GET /fast]", "smoke: []", "serverless.yml")
     site.edit("case _:", 'case "/fast":\n            return {"message": "hello"}\n        case _:')
     ran = site.hitless("up", "--detach", exit_code=3)
@@ -236,7 +236,7 @@ def test_a_route_can_be_invoked_by_its_method_and_path(site: Site) -> None:
     assert error["hint"].startswith("its routes: GET /fast")
 
 
-def test_sockets_and_folders_are_private(running: Site) -> None:
+def test_the_engines_sockets_and_folders_are_private(running: Site) -> None:
     assert stat.S_IMODE(running.folders.run.stat().st_mode) == 0o700
     assert stat.S_IMODE(running.folders.data.stat().st_mode) == 0o700
     sockets = [path for path in running.folders.run.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]

@@ -55,7 +55,9 @@ async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: 
     ],
     ids=["import", "syntax", "old_name", "attribute", "module", "name", "raises", "exits", "_exit", "aborts", "root"],
 )  # fmt: skip
-def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, Any], message: str, line: str) -> None:
+def test_a_candidate_that_cannot_start_is_reported_with_the_reason(
+    source: str, changes: dict[str, Any], message: str, line: str
+) -> None:
     async def scenario(nest: Nest) -> None:
         error = await failure_of(nest, source, **changes)
         assert error.message.startswith("worldclock/dev r3 api cannot start: ")
@@ -135,7 +137,7 @@ def main(event, context):
 """
 
 
-def test_a_handler_with_a_thread_gets_fresh_processes_that_have_the_thread() -> None:
+def test_a_handler_that_starts_a_thread_at_import_gets_workers_that_each_import_it() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(THREAD)
         assert pool.fresh
@@ -153,7 +155,7 @@ def test_a_handler_with_a_thread_gets_fresh_processes_that_have_the_thread() -> 
     in_a_nest(scenario)
 
 
-def test_a_handler_with_a_connected_socket_gets_fresh_processes_each_with_its_own() -> None:
+def test_a_handler_that_connects_at_import_gets_workers_that_each_connect() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(SOCKET)
         assert pool.fresh
@@ -271,7 +273,7 @@ def test_the_import_does_not_count_against_an_invocations_timeout() -> None:
     in_a_nest(scenario)
 
 
-def test_an_invocation_out_of_time_is_ended_with_its_children() -> None:
+def test_an_invocation_that_times_out_is_ended_with_its_child_processes() -> None:
     async def scenario(nest: Nest) -> None:
         source = (
             "import os, subprocess, time\ndef main(e, c):\n child = subprocess.Popen(['sleep', '300'])\n"

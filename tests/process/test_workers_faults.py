@@ -99,7 +99,7 @@ def test_a_request_whose_worker_died_runs_again_if_it_is_safe_and_is_refused_if_
     in_a_nest(scenario)
 
 
-def test_a_lost_id_is_remembered_after_its_workers_successor_served_others() -> None:
+def test_a_lost_requests_id_is_remembered_after_the_next_worker_served_others() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         first, second = (worker.socket for worker in pool.workers)
@@ -124,7 +124,7 @@ def test_a_request_marked_idempotent_may_run_again() -> None:
     in_a_nest(scenario)
 
 
-def test_a_request_that_runs_elsewhere_is_not_run_again() -> None:
+def test_a_request_that_another_worker_runs_is_not_run_again() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep", "POST", "post-1"))
@@ -137,7 +137,7 @@ def test_a_request_that_runs_elsewhere_is_not_run_again() -> None:
     in_a_nest(scenario)
 
 
-def test_a_function_out_of_time_gets_a_502_and_its_worker_is_replaced() -> None:
+def test_a_function_that_times_out_causes_a_502_and_its_worker_is_replaced() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL, timeout_s=1)
         pid = pool.stats().workers[0].pid
@@ -225,7 +225,7 @@ def anybody_answers(pool: Pool) -> bool:
     return False
 
 
-def test_requests_that_kill_do_not_take_the_pool_down() -> None:
+def test_requests_that_kill_their_worker_do_not_stop_the_pool() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         for _ in range(6):
@@ -311,7 +311,7 @@ def test_workers_serve_without_their_zygote_until_a_new_one_replaces_them() -> N
     in_a_nest(scenario)
 
 
-def test_an_id_lost_by_a_worker_without_a_zygote_is_known_to_the_next_generation() -> None:
+def test_a_request_lost_by_a_worker_without_a_zygote_is_known_to_the_next_generation() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         kill(pool.zygote_pid)
@@ -460,7 +460,7 @@ def test_a_process_that_reuses_a_pid_is_not_signalled() -> None:
     in_a_nest(scenario)
 
 
-def test_kills_under_posts_run_nothing_twice() -> None:
+def test_no_post_runs_twice_while_workers_are_killed() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL, timeout_s=20)
         answers: list[int] = []

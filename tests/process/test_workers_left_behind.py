@@ -48,7 +48,7 @@ async def daemon_of(pool: Pool, target: str) -> int:
     return int(answer.json["daemon"])
 
 
-def test_a_handlers_daemon_keeps_no_lock_and_ends_with_its_pool() -> None:
+def test_a_daemon_process_started_by_a_handler_keeps_no_lock_and_ends_with_its_pool() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(DAEMONIZES)
         daemon, lock = await daemon_of(pool, "/x"), locks_of(nest, pool).alive_lock
@@ -81,7 +81,7 @@ def test_a_lock_kept_by_a_leftover_process_neither_revives_a_pool_nor_delays_its
     in_a_nest(scenario)
 
 
-def test_a_stopped_zygote_is_killed_reported_and_replaced() -> None:
+def test_a_zygote_stopped_by_sigstop_is_killed_reported_and_replaced() -> None:
     async def scenario(nest: Nest) -> None:
         await nest.fleet.detach()
         nest.fleet = Fleet(nest.run, clock=SystemClock(), ping_s=0.2)

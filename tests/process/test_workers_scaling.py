@@ -83,7 +83,7 @@ def test_a_surplus_worker_that_does_not_end_is_killed() -> None:
     in_a_nest(scenario)
 
 
-def test_a_place_needed_again_while_its_worker_leaves_gets_a_new_worker() -> None:
+def test_scaling_out_while_a_worker_leaves_starts_a_new_worker() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=2)
         old = pids(pool)[1]
@@ -133,7 +133,7 @@ def test_a_sleeping_pool_wakes_without_a_daemon_and_the_next_one_finds_its_size(
     in_a_nest(scenario)
 
 
-def test_a_worker_that_was_woken_and_dies_is_replaced_like_any_other() -> None:
+def test_a_worker_of_a_woken_pool_that_dies_is_replaced_like_any_other() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=0)
         pid = (await asyncio.to_thread(ask, pool.door.socket)).json["pid"]
@@ -161,7 +161,7 @@ def test_a_new_zygote_has_as_many_workers_as_the_one_that_died() -> None:
     in_a_nest(scenario)
 
 
-def test_fresh_processes_that_are_late_leave_the_pool_unchanged() -> None:
+def test_workers_that_start_too_late_leave_the_pool_unchanged() -> None:
     async def scenario(nest: Nest) -> None:
         late = "import os, threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         late += "if os.path.exists(os.environ['LAMBDA_TASK_ROOT'] + '/slow'): time.sleep(30)\n" + SOURCE

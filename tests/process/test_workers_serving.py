@@ -47,7 +47,7 @@ def test_a_handler_sees_lambdas_environment_and_nothing_of_hitless() -> None:
     in_a_nest(scenario)
 
 
-def test_a_handler_may_import_boto3_but_not_what_only_hitless_needs() -> None:
+def test_a_handler_can_import_boto3_but_not_hitless_own_dependencies() -> None:
     source = """
 import importlib, importlib.metadata, json
 def main(event, context):
@@ -103,7 +103,7 @@ def main(event, context):
 """
 
 
-def test_a_handler_that_fails_gives_502_at_once_and_its_worker_lives_on() -> None:
+def test_a_failing_handler_causes_a_502_at_once_and_its_worker_keeps_serving() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(BROKEN, workers=1)
         path = pool.workers[0].socket
@@ -200,7 +200,7 @@ def main(event, context):
     in_a_nest(scenario)
 
 
-def test_each_process_shows_by_its_title_what_it_is() -> None:
+def test_each_process_has_a_descriptive_title() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(ECHO)
         pids = nest.fleet.root_pid, pool.zygote_pid, pool.stats().workers[1].pid
@@ -222,7 +222,7 @@ def test_each_worker_draws_its_own_random_numbers() -> None:
     in_a_nest(scenario)
 
 
-def test_sockets_folders_and_the_page_are_the_owners_alone() -> None:
+def test_sockets_folders_and_the_stats_page_are_private_to_their_owner() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(ECHO)
         folder = pool.workers[0].socket.parent
