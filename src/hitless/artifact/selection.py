@@ -7,8 +7,9 @@ artifact the same when somebody works in the folder, for example runs its tests:
 unless a pattern names them, and `.env` files stay out by default.
 
 Links that stay inside the folder are followed and stored as the files they lead to, so that the bytes do not depend on
-whether a file is linked or copied. A selected file is an error if it is outside, does not exist, is not a regular file,
-cannot be read, or has a name that is not portable. Files that the patterns exclude cause no error.
+whether a file is linked or copied. A link to a missing file is left out with a notice, as Serverless leaves it out. A
+selected file is an error if it is outside, is not a regular file, cannot be read, or has a name that is not portable.
+Files that the patterns exclude cause no error.
 """
 
 from __future__ import annotations
@@ -131,7 +132,11 @@ class Walk:
                 name = folder.name + _as_utf8(entry.name)
                 if _is_folder(entry):
                     pending.extend(self._entered(folder, entry, name, real))
-                elif self.patterns.selects(name):
+                elif not self.patterns.selects(name):
+                    continue
+                elif entry.is_symlink() and _leads_nowhere(entry):
+                    self.notices.append(f"{shown(name)}: the link's target does not exist; it is left out")
+                else:
                     found.append(self._checked(folder, entry, name, real))
         return sorted(found, key=lambda file: file.name)
 
@@ -175,9 +180,7 @@ class Walk:
         try:
             status = entry.stat()
         except OSError as error:
-            raise BuildError(
-                f"{name}: the file or the link's target does not exist: {error.strerror}", hint=hint
-            ) from error
+            raise BuildError(f"{name}: the file cannot be read: {error.strerror}", hint=hint) from error
         if not stat.S_ISREG(status.st_mode):
             raise BuildError(f"{name}: is a {_kind(status.st_mode)}, not a file", hint=hint)
         return ZipMember(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))
@@ -188,6 +191,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that loops, or leads through a forbidden folder: treated as a file
         return False
+
+
+def _leads_nowhere(link: os.DirEntry[str]) -> bool:
+    try:
+        link.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _as_utf8(name: str) -> str:
