@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hitless.artifact.model import Host, Platform
 from hitless.artifact.requirements import Requirements
-from hitless.artifact.uv import Uv
+from hitless.artifact.uv import Installed, Uv
 from hitless.service.model import Function, Service
 
 RUNTIME = f"python3.{sys.version_info.minor}"
@@ -115,13 +115,13 @@ class FakeInstaller(Uv):
 
     def install(
         self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, keep_open: Sequence[int] = ()
-    ) -> Sequence[str]:
+    ) -> Installed:
         self.targets.append(target)
         if self.error is not None and self.refused in str(target):
             raise self.error
         write_files(into, self.files)
         write_files(into, {"dep-1.0.dist-info/METADATA": "Name: dep\nVersion: 1.0\n"})
-        return ()
+        return Installed()
 
 
 def zip_names(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from hitless.artifact.build import build
 from hitless.artifact.model import Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import Requirements
 from hitless.artifact.store import ArtifactStore
+from hitless.artifact.uv import Installed
 from hitless.errors import BuildError
 from hitless.service.model import Service, WsgiApp
 from tests.component.artifact_support import (
@@ -365,10 +366,10 @@ def test_requirements_that_change_during_the_installation_are_not_cached(tmp_pat
             into: Path,
             *,
             keep_open: Sequence[int] = (),
-        ) -> Sequence[str]:
-            built = super().install(folder, requirements, target, into, keep_open=keep_open)
+        ) -> Installed:
+            installed = super().install(folder, requirements, target, into, keep_open=keep_open)
             write_files(folder, {"requirements.txt": "dep==2.0\n"})
-            return built
+            return installed
 
     with pytest.raises(BuildError, match="changed during the build"):
         built(a_service(tmp_path / "s", requirements=PINNED), store, Meddling())

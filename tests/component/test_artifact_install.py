@@ -162,6 +162,40 @@ def test_native_code_and_failed_builds_are_errors(
     assert "pin a version with a wheel" in refused.value.hint
 
 
+def test_a_pin_that_this_machine_cannot_build_is_raised_within_its_major_version(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    source_package(folder, "' + 1/0 + '")
+    for version in ("1.2", "2.0"):
+        make_wheel(folder / "wheels", "dep", version, {"dep.py": f"VERSION = {version}\n"})
+    older = [a_function(runtime="python3.8")]
+    for _ in range(2):  # the second time from the cache
+        result = built(a_service(folder, functions=older, requirements=f"{OFFLINE}dep==1.0\n"), store, uv)
+        assert result.warnings[-1].startswith("dep 1.2 instead of 1.0: the pinned version has no wheel")
+        assert dict(result.portable) == {}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "pin", "wheels"),
+    [
+        (f"python3.{sys.version_info.minor}", "dep==1.0", ["1.2"]),
+        ("python3.8", f"dep==1.0 --hash=sha256:{'1' * 64}", ["1.2"]),
+        ("python3.8", "dep==1.0", ["2.0"]),
+    ],
+)
+def test_a_pin_is_kept_for_the_declared_platform_with_a_hash_and_across_major_versions(
+    tmp_path: Path, store: ArtifactStore, uv: Uv, runtime: str, pin: str, wheels: list[str]
+) -> None:
+    folder = tmp_path / "s"
+    source_package(folder, "' + 1/0 + '")
+    for version in wheels:
+        make_wheel(folder / "wheels", "dep", version, {"dep.py": ""})
+    service = a_service(folder, functions=[a_function(runtime=runtime)], requirements=f"{OFFLINE}{pin}\n")
+    with pytest.raises(BuildError, match=r"requirements\.txt:3 \(dep\): cannot be installed"):
+        built(service, store, uv)
+
+
 def folder_made(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder

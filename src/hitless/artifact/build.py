@@ -253,6 +253,11 @@ class _Build:
             self._warn(
                 f"{', '.join(built)}: built from source because there is no wheel; other tools may build other bytes"
             )
+        if raised := sorted({one for used in self.installed.values() for one in used.raised}):
+            self._warn(
+                f"{', '.join(raised)}: the pinned version has no wheel for this machine's Python, so this machine runs"
+                " a newer one of the same major version"
+            )
         for name in self.requirements.with_passwords():
             if any(name in code for code in self.code.values()):
                 self._warn(f"{name} contains a password in a URL and is packaged; set UV_INDEX_URL instead")

@@ -49,6 +49,8 @@ class Dependencies:
     distributions: tuple[str, ...]
     built: tuple[str, ...] = ()
     """The distributions that were built from source."""
+    raised: tuple[str, ...] = ()
+    """`NAME VERSION instead of VERSION` of those whose pinned version cannot be installed on this machine."""
 
     @property
     def files(self) -> Path:
@@ -77,6 +79,7 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sizes: tuple[int, ...]
     distributions: tuple[str, ...]
     built: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()
     archive_bytes: int
 
 
@@ -89,7 +92,7 @@ def load(folder: Path) -> Dependencies | None:
             return None
     except (OSError, EngineError):
         return None
-    return Dependencies(folder, listed.names, listed.distributions, listed.built)
+    return Dependencies(folder, listed.names, listed.distributions, listed.built, listed.raised)
 
 
 def key_of(folder: Path, requirements: Requirements, platform: Platform, settings: dict[str, str]) -> str:
@@ -114,7 +117,7 @@ def install(
     """Make an entry in the new folder `into`, which the store then moves into the cache."""
     files = into / "files"
     files.mkdir(parents=True)
-    built = uv.install(service, requirements, platform, files, keep_open=keep_open)
+    installed = uv.install(service, requirements, platform, files, keep_open=keep_open)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = _Manifest(
@@ -123,7 +126,8 @@ def install(
         distributions=tuple(
             sorted(n.split("-")[0] for n in {n.split("/")[0] for n in names} if n.endswith(".dist-info"))
         ),
-        built=tuple(built),
+        built=installed.built,
+        raised=installed.raised,
         archive_bytes=(into / "archive.zip").stat().st_size,
     )
     (into / "manifest.json").write_text(to_text(manifest), "utf-8")

@@ -58,6 +58,11 @@ class Requirements:
         loose = {one.name for one in self.required if not one.pinned} - self.constrained
         return sorted(loose | ({canonicalize_name(name) for name in installed} - pinned))
 
+    @property
+    def hashed(self) -> bool:
+        """Whether a file gives hashes, which bind a requirement to its exact version."""
+        return any(_HASH.search(text) for _, text in self.texts)
+
     def with_passwords(self) -> list[str]:
         """Names of the files in which a URL contains a password itself, and not as ${VARIABLE}."""
         return [name for name, text in self.texts if _PASSWORD.search(text)]

@@ -11,11 +11,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from uv import find_uv_bin
 
 from hitless.artifact.model import Platform
@@ -49,6 +51,7 @@ _NETWORK = (
     "timed out",
 )
 _WITHOUT_WHEEL = re.compile(r"Wheels are required for `([^`]+)` because building from source is disabled")
+_NOT_BUILT = re.compile(r"Failed to build `([^`=@\s]+)==([^`\s]+)`")
 _NATIVE = (".so", ".pyd", ".dylib")
 _WHEELS = (
     "only wheels and pure Python sources are installed: pin a version with a wheel for {}, or build one and add"
@@ -56,6 +59,13 @@ _WHEELS = (
 )
 _NO_WHEEL = ("Failed to build", "no usable wheels", "building from source is disabled", "no wheels with a matching")
 _REASON_CHARACTERS = 700
+
+
+class Installed(NamedTuple):
+    """The names of the packages that were built from source, and `NAME VERSION instead of VERSION` of the raised."""
+
+    built: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,12 @@ class Uv:
 
     def install(
         self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, keep_open: Sequence[int] = ()
-    ) -> Sequence[str]:
-        """Install the requirements of the service in `folder` below `into`; the names of those built from source.
+    ) -> Installed:
+        """Install the requirements of the service in `folder` below `into`.
 
         Only packages without a wheel are built, and without a compiler: native code would fit only this machine.
+        For this machine instead of the declared platform, a pinned version that has no wheel and cannot be built is
+        raised within its major version: pins of older Pythons often have no wheel for this one.
         uv keeps the descriptors in `keep_open` open while it runs (the store's lock). Raises BuildError that names the
         wrong requirements, MachineError if the disk is full.
         """
@@ -83,17 +95,33 @@ class Uv:
         command += ["--python", sys.executable, *platform.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
+        overrides = into.with_name("overrides.txt")
+        may_raise = bool(platform.host) and not requirements.hashed and "UV_OVERRIDE" not in self.environ
         built: list[str] = []
+        pinned: dict[str, str] = {}
+        first = ""
         while said := self._run(
-            [*command, *(f"--no-binary={name}" for name in built)], folder, keep_open, requirements.generated
-        ):
+            [
+                *command,
+                *(f"--no-binary={name}" for name in built),
+                *(("--override", str(overrides)) if pinned else ()),
+            ],
+            folder, keep_open, requirements.generated,
+        ):  # fmt: skip
             fresh = set(_WITHOUT_WHEEL.findall(said)) - set(built)
-            if not fresh:
-                raise refusal(said, requirements, platform, self.environ)
-            built += sorted(fresh)
+            failed = {name: version for name, version in _NOT_BUILT.findall(said) if may_raise and name not in pinned}
+            if not fresh and not failed:
+                raise refusal(first or said, requirements, platform, self.environ)
+            first = first or (said if failed else "")
+            pinned |= failed
+            overrides.write_text(
+                "".join(f"{name}>={v},=={Version(v).major}.*\n" for name, v in pinned.items()), "utf-8"
+            )
+            built = [name for name in (*built, *sorted(fresh)) if name not in failed]
+        overrides.unlink(missing_ok=True)
         if native := _native(into, built):
             raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(platform))
-        return built
+        return Installed(tuple(built), tuple(_raised(into, pinned)))
 
     def _run(self, command: Sequence[str], folder: Path, keep_open: Sequence[int], given: str) -> str:
         """uv's stderr if it failed, else an empty string."""
@@ -126,6 +154,14 @@ def _native(into: Path, built: Sequence[str]) -> str | None:
             if found := next((name for name in names if name.endswith(_NATIVE)), None):
                 return found
     return None
+
+
+def _raised(into: Path, pinned: Mapping[str, str]) -> Iterator[str]:
+    """`NAME VERSION instead of VERSION` of each package that was not installed in its pinned version."""
+    for info in sorted(into.glob("*.dist-info")):
+        name, _, version = info.name.removesuffix(".dist-info").partition("-")
+        if (asked := pinned.get(canonicalize_name(name))) is not None:
+            yield f"{canonicalize_name(name)} {version} instead of {asked}"
 
 
 def refusal(stderr: str, requirements: Requirements, platform: Platform, environ: Mapping[str, str]) -> HitlessError:
