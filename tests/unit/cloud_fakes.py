@@ -113,6 +113,9 @@ class World:
     unrouted: frozenset[str] = frozenset()
     """Methods (logical ids) that the service does not have."""
 
+    deleted: set[tuple[str, str]] = field(default_factory=set)
+    """(function, version) that Lambda holds no more."""
+
     unreserved: int = 1000
     """What Lambda has left of the account's concurrency."""
 
@@ -185,6 +188,12 @@ class World:
             assert not state.others, f"{name} is still shared: {state}"
             letters.add(self.letter(f"worldclock-prod-{name}", state.version))
         return "".join(sorted(letters))
+
+    def kept_versions(self, function: str) -> list[str]:
+        """The numbers of the versions that Lambda holds of it."""
+        ids = {name: ids for ids, name in functions_of(self.stack.live.template).items()}
+        numbers = range(1, len(self.stack.published[ids[function].function]) + 1)
+        return [str(one) for one in numbers if (function, str(one)) not in self.deleted]
 
     def letter(self, function: str, version: str) -> str:
         ids = {name: ids for ids, name in functions_of(self.stack.live.template).items()}

@@ -160,6 +160,14 @@ class FakeLambdas(Lambdas):
         self._world.moment("read the account's concurrency")
         return 1000, self._world.unreserved
 
+    def versions(self, function: str) -> list[str]:
+        self._world.moment("list versions")
+        return self._world.kept_versions(function)
+
+    def delete_version(self, function: str, version: str) -> None:
+        self._world.moment("delete a version")
+        self._world.deleted.add((function, version))
+
     def may_be_invoked_by(self, service: str, function: str, qualifier: str) -> bool:
         self._world.moment("read a policy")
         return function not in self._world.closed

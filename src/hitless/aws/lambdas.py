@@ -234,13 +234,22 @@ class Lambdas:
         """The newest version's number if it equals `$LATEST`. Both are read by GetFunctionConfiguration, because the
         list of versions leaves out some of the fields.
         """
-        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
-        numbers = [int(one["Version"]) for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
-        if not numbers:
+        if not (numbers := self.versions(function)):
             return None
-        newest = str(max(numbers))
+        newest = max(numbers, key=int)
         found = self._configuration(function, newest) or {}
         return newest if all(found.get(key) == latest.get(key) for key in _HELD) else None
+
+    def versions(self, function: str) -> list[str]:
+        """The numbers of the function's published versions."""
+        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
+        return [one["Version"] for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
+
+    def delete_version(self, function: str, version: str) -> None:
+        """Delete a version. Lambda keeps one that an alias names."""
+        assert version.isdecimal(), "without a version the whole function would be deleted"
+        with Ignoring("ResourceNotFoundException", "ResourceConflictException"):
+            self._lambda.delete_function(FunctionName=function, Qualifier=version)
 
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         """Write the zip of this version to a file. Raises CloudError if its SHA-256 (hex) is not `sha256`."""

@@ -147,6 +147,7 @@ REASONS: Final[Mapping[str, Mapping[str, Need]]] = {
 _STACK = f"arn:aws:cloudformation:{_HERE}:stack/clock-dev/1"
 _API = f"arn:aws:lambda:{_HERE}:function:clock-dev-api"
 _MORE = "a release with resources beyond a plain service's, before anything changes"
+_OLD = "once a stage has had more releases than it keeps versions of"
 _SCALED = "where a function's provisionedConcurrency is scaled"
 _READY = "where a function has provisionedConcurrency"
 _SCALING = "lambda.application-autoscaling.amazonaws.com"
@@ -185,8 +186,13 @@ NOT_RECORDED: Final[Mapping[str, Need]] = {
         _API,
         {
             "lambda:GetFunction": "hitless aws repair, of an artifact that the bucket has lost",
+            "lambda:ListVersionsByFunction": _OLD,
             "lambda:GetPolicy": "hitless aws status and repair: who may invoke an alias",
         },
+    ),
+    **_on(
+        f"{_API}:*",
+        {"lambda:DeleteFunction": _OLD},
     ),
     **_on(
         f"{_API}:*",  # of one version the simulator asks whether it is an alias, whose ARN has the same form

@@ -144,8 +144,12 @@ class Records:
 
         A rollback saves its target's record again, so the latest end counts, not the number.
         """
-        were_live = [one for one in self.many(self.numbers()[:LOOKED_AT]) if one.outcome == Outcome.LIVE]
-        return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
+        return next(iter(self.recently_live(1)), None)
+
+    def recently_live(self, count: int, *, of: int = LOOKED_AT) -> list[Record]:
+        """The releases that were live last, the latest first, among the `of` newest ones."""
+        were_live = [one for one in self.many(self.numbers()[:of]) if one.outcome == Outcome.LIVE]
+        return sorted(were_live, key=lambda record: (record.ended_at or "", record.release), reverse=True)[:count]
 
     def begin(self, record: Record, template: Template, *, new: bool) -> None:
         """Take the number if it is `new`, and keep the template. Raises ConflictError if another process was faster."""

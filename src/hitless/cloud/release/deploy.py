@@ -22,6 +22,7 @@ from hitless.cloud.release.executor import (
     TransitionExecutor,
     check_headroom,
     conclude,
+    prune,
     versions_to_return_to,
 )
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
@@ -129,7 +130,9 @@ class Deploy:
             return self._go_back(run, executor, error)
         # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
         executor.keep_ready(run.targets, live)
-        return self._end(run, Outcome.LIVE, None)
+        ended = self._end(run, Outcome.LIVE, None)
+        prune(self._cloud, run.record.release)
+        return ended
 
     def _check_permissions(self, service: Service, wanted: Template, before: Observed) -> None:
         """Raise ServiceFileError if CloudFormation's role may not make what the release adds or changes."""

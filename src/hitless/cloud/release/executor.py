@@ -25,7 +25,7 @@ from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.stage import Cloud, Observed, url_of
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.functions import Ready, kept_ready
-from hitless.cloud.transform.model import FunctionIds, Template, of_type
+from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, Template, of_type
 from hitless.cloud.transform.widening import one_index_each
 from hitless.cloud.transition import Transition
 from hitless.errors import CloudError, ConflictError, ServiceFileError
@@ -34,6 +34,8 @@ from hitless.release.result import Outcome, Result
 from hitless.service.model import AlarmSettings
 from hitless.service.strategy import Strategy
 
+KEPT_RELEASES = 10
+"""How many releases that were live can be rolled back to."""
 ALWAYS_UNRESERVED = 100
 """Concurrency that Lambda keeps for other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
 
@@ -146,6 +148,31 @@ def known_versions(observed: Observed, *records: Record | None) -> set[tuple[Fun
         named = ((record.functions[name], version) for name, version in record.versions.items())
         found |= {(by_name[name], version) for name, version in named if name in by_name}
     return found
+
+
+def prune(cloud: Cloud, number: int) -> None:
+    """Delete the functions' versions that nobody needs, once release `number` is live. A failure is only reported.
+
+    Lambda keeps every version, and 75 GB of code a region (Lambda quotas). Kept are those of the last releases that
+    were live, those that the stack holds, and those newer than the live one.
+    """
+    if number <= KEPT_RELEASES:
+        return
+    observed, records = cloud.stack.observe(), cloud.records
+    previous = observed.live.output(PREVIOUS_OUTPUT)
+    releases = [
+        *records.recently_live(KEPT_RELEASES, of=5 * KEPT_RELEASES),
+        records.get(int(previous)) if previous else None,
+    ]
+    kept = {(name, version) for record in filter(None, releases) for name, version in record.at.items()}
+    kept |= {(observed.functions[ids], version) for ids, version in known_versions(observed)}
+    try:
+        for name, live in observed.at.items():
+            for version in cloud.lambdas.versions(name):
+                if int(version) < int(live) and (name, version) not in kept:
+                    cloud.lambdas.delete_version(name, version)
+    except ClientError as error:
+        cloud.say(f"older versions of functions were not deleted: {error}")
 
 
 def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
