@@ -41,7 +41,7 @@ def deploy_plainly(service: Worldclock, *words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_adopting_a_plain_stack_and_releasing_to_it_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
+def test_adopting_a_plain_stack_and_then_releasing_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     deploy_plainly(service)
     (before,) = service.stages()

@@ -276,5 +276,5 @@ def test_no_exception_to_the_required_permissions_is_unused() -> None:
     assert not idle, idle
 
 
-def test_each_permission_beyond_the_schemas_has_a_reason() -> None:
+def test_each_permission_that_the_schemas_do_not_require_has_a_reason() -> None:
     assert granted() - wanted() == set(BEYOND_THE_SCHEMAS)

@@ -67,7 +67,7 @@ def _said() -> list[Definition]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("definition", _said(), ids=range(len(_said())))
-def test_osls_compiles_both_ends_of_each_named_transition_as_the_tests_do(
+def test_osls_compiles_each_named_transition_to_the_same_templates_as_the_tests(
     definition: Definition, tmp_path: Path
 ) -> None:
     _is_as_osls_compiles_it(definition, tmp_path)

@@ -43,7 +43,7 @@ SHIELDED, CONTROL = canary(gets=1400, failed=0, shielded=44), canary(gets=240, f
 WHOLE = Comparison(SHIELDED, CONTROL)
 
 
-def test_the_page_begins_with_the_failures_of_both_runs_and_counts_the_control_separately() -> None:
+def test_the_demo_page_begins_with_the_failures_of_both_runs_and_counts_the_control_separately() -> None:
     page = WHOLE.on(render(drilled()))
     card = page[page.index(FIRST_CARD) : page.index("</section>")]
     assert "With the shield 0 GETs failed; without it 36 of 240 did (15.0 %): the canary's share." in card
@@ -56,7 +56,7 @@ def test_the_page_begins_with_the_failures_of_both_runs_and_counts_the_control_s
     assert WHOLE.held
 
 
-def test_the_terminal_shows_the_failures_of_both_runs() -> None:
+def test_the_demo_prints_the_failures_of_both_runs() -> None:
     title, shielded, control = WHOLE.in_words().splitlines()
     assert "every GET fails" in title
     assert "the shield on            0 of 1,400 GETs failed (0.0 %)" in shielded

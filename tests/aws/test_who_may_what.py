@@ -129,7 +129,7 @@ DEEDS = (
 
 
 @pytest.mark.parametrize("who", WHO)
-def test_each_role_may_do_what_the_table_says_and_nothing_else_of_it(who: str) -> None:
+def test_each_role_is_allowed_exactly_the_actions_that_the_table_lists(who: str) -> None:
     role = WHO[who]
     asked = [Question(one.action, one.resource, {"aws:PrincipalArn": role.arn, **one.context}) for one in DEEDS]
     found = verdicts(role, asked)
@@ -138,7 +138,7 @@ def test_each_role_may_do_what_the_table_says_and_nothing_else_of_it(who: str) -
     assert allowed == {deed.what for deed in DEEDS if who in deed.may.split(", ")}
 
 
-def test_the_document_shows_the_same_table() -> None:
+def test_docs_aws_shows_the_same_table() -> None:
     rows = [
         f"| {deed.what} | {' | '.join('✔' if who in deed.may.split(', ') else '' for who in WHO)} |" for deed in DEEDS
     ]
@@ -147,7 +147,7 @@ def test_the_document_shows_the_same_table() -> None:
     assert [row for row in rows if row not in shown] == []
 
 
-def test_a_function_assumes_the_roles_that_bootstrap_names_and_no_other() -> None:
+def test_a_function_can_assume_only_the_roles_named_at_bootstrap() -> None:
     role = function_role("clock-dev-ApiRole-1", AssumableRoles=NAMED)
     named, other = Question("sts:AssumeRole", NAMED), Question("sts:AssumeRole", f"{NAMED}-2")
     found = verdicts(role, [named, other])
@@ -155,7 +155,7 @@ def test_a_function_assumes_the_roles_that_bootstrap_names_and_no_other() -> Non
 
 
 @pytest.mark.parametrize("name", ["clock-dev-CodeDeployRole-1", "clock-dev-67e13856fd04f242"])
-def test_codedeploys_role_moves_aliases_within_the_same_boundary(name: str) -> None:
+def test_codedeploys_role_can_move_only_the_stages_own_aliases(name: str) -> None:
     """It is in the service's stack. The second name is given if the service's and the stage's are long."""
     role = function_role(name)
     own = Question("lambda:UpdateAlias", arn("lambda", "function:clock-dev-api"), {"aws:PrincipalArn": role.arn})
@@ -167,7 +167,7 @@ def test_codedeploys_role_moves_aliases_within_the_same_boundary(name: str) -> N
 
 
 @pytest.mark.parametrize("who", ["DeployRole", "CloudFormationRole"])
-def test_a_stage_reaches_no_function_of_a_stage_whose_name_begins_with_its_own(who: str) -> None:
+def test_a_stage_cannot_change_a_function_of_a_stage_whose_name_starts_with_its_own(who: str) -> None:
     """`clock-dev-*` matches clock-dev-eu-api. CloudFormation gives each function its stack's tags."""
     function = arn("lambda", "function:clock-dev-eu-api")
     asked = {

@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "data" / "artifacts")
 
 
-def test_the_digest_and_sizes_of_an_artifact_are_those_of_its_zip(tmp_path: Path, store: ArtifactStore) -> None:
+def test_an_artifacts_digest_and_sizes_are_computed_from_its_zip(tmp_path: Path, store: ArtifactStore) -> None:
     artifact = only(built(a_service(tmp_path / "s", requirements=PINNED), store))
     zipped = store.zip_path(artifact.digest)
     assert archive.digest_of(zipped) == artifact.digest

@@ -79,7 +79,7 @@ def test_bytecode_is_in_the_tree_but_not_in_the_zip(store: ArtifactStore) -> Non
     assert not any(name.endswith(".pyc") for name in zip_names(store.zip_path(artifact.digest)))
 
 
-def test_bytecode_is_used_whatever_the_dates_of_the_sources(store: ArtifactStore) -> None:
+def test_bytecode_is_used_even_if_its_sources_have_other_dates(store: ArtifactStore) -> None:
     tree = store.unpack(an_artifact(store).digest)
     os.utime(tree / "dep/__init__.py", (1, 1))
     program = (

@@ -70,7 +70,9 @@ def test_an_unknown_command_or_option_gives_an_error_and_a_hint(
         (GIT_IS_MISSING, 7, "install git; the push is kept, and `hitless pipeline show 7` tells more"),
     ],
 )
-def test_a_failed_push_hook_says_that_the_push_is_kept(error: HitlessError, started: int | None, hint: str) -> None:
+def test_a_failed_push_hook_says_that_the_pushed_commits_are_kept(
+    error: HitlessError, started: int | None, hint: str
+) -> None:
     assert after_the_push(error, started).endswith(hint)
 
 

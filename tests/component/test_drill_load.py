@@ -179,7 +179,7 @@ def test_connections_are_reused_except_for_the_share_of_new_ones() -> None:
     assert 61 <= opened < 120, "20 are kept; a few more where a stall of the machine left none idle"
 
 
-def test_unsafe_requests_get_new_idempotency_keys_unless_they_have_one() -> None:
+def test_each_unsafe_request_gets_a_new_idempotency_key_unless_it_has_one() -> None:
     requests = with_keys(
         [
             DrillRequest("POST", "/ok", body=b"{}"),

@@ -162,7 +162,7 @@ def test_a_failed_request_exits_with_6_and_shows_its_kind_and_rollout(stage: Sta
     assert document["samples"][0]["kind"] == "closed_early"
 
 
-def test_requests_that_get_no_2xx_response_beforehand_are_excluded(stage: Stage) -> None:
+def test_requests_that_get_no_2xx_response_before_the_drill_are_excluded(stage: Stage) -> None:
     requests = (
         OK,
         DrillRequest("GET", "/404"),

@@ -131,7 +131,7 @@ def machine_of(bench: Bench, *, survives: bool = False) -> Machine:
     )
 
 
-def test_a_daemon_whose_workers_do_not_end_reports_it_and_exits(tmp_path: Path) -> None:
+def test_a_daemon_whose_workers_do_not_end_reports_them_and_exits(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(EngineError, match="survive SIGKILL"):
         asyncio.run(machine_of(bench, survives=True).shut_down(force=True))

@@ -176,7 +176,7 @@ def test_a_candidate_that_is_never_ready_leaves_the_live_release_untouched(tmp_p
     run(tmp_path, story)
 
 
-def test_a_failed_first_release_leaves_the_stage_without_one(tmp_path: Path) -> None:
+def test_a_failed_first_release_leaves_the_stage_without_a_release(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         bench.workers.fails["api"] = "SyntaxError"
         assert (await bench.deploy())["outcome"] == "rolled_back"
@@ -230,7 +230,7 @@ def test_abort_without_a_rollout_is_refused_with_a_hint(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_canary_bakes_and_then_takes_all_traffic(tmp_path: Path) -> None:
+def test_a_canary_bakes_and_then_gets_all_traffic(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         began = bench.clock.monotonic()

@@ -253,7 +253,7 @@ def test_a_build_folder_with_another_users_owner_file_is_kept(tmp_path: Path) ->
     assert (theirs / "owner").exists()
 
 
-def test_build_limits_come_from_the_stored_definition(tmp_path: Path) -> None:
+def test_build_limits_are_read_from_the_stored_definition(tmp_path: Path) -> None:
     assert limits_of(None) == Limits()
     file = tmp_path / "definition.json"
     Definition("shop", "", (), BuildSettings(30, 512, 1)).write(file)

@@ -321,7 +321,7 @@ def test_local_artifacts_are_not_promoted_to_aws(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_candidate_for_aws_is_rehearsed_against_the_live_release_there(tmp_path: Path) -> None:
+def test_a_candidate_for_aws_is_rehearsed_against_the_live_release_on_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -384,7 +384,7 @@ def test_an_aws_errand_without_credentials_says_whose_environment_it_has(
     assert "that of the shell that ran `hitless up`" in failed.value.hint
 
 
-def test_cancelling_an_aws_errand_closes_its_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_an_aws_errand_closes_its_connection_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock_on_aws(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -272,7 +272,7 @@ def served(path: Path) -> Iterator[EngineClient]:
         listener.close()
 
 
-def test_the_callers_user_comes_from_the_kernel(tmp_path: Path) -> None:
+def test_the_callers_user_is_determined_by_the_kernel(tmp_path: Path) -> None:
     with served(tmp_path / "api.sock") as client:
         assert client.call("GET", "/who") == {"user": pwd.getpwuid(os.getuid()).pw_name}
 

@@ -114,7 +114,7 @@ def test_a_function_url_protected_by_iam_is_refused_until_it_is_opened(folder: P
     check_served(load(folder, text + "custom: {hitless: {open: ['$default']}}\n"))
 
 
-def test_a_functions_timeout_limit_is_that_of_its_api(folder: Path) -> None:
+def test_a_functions_timeout_limit_depends_on_its_api(folder: Path) -> None:
     text = HEAD + FUNCTION.format(events="httpApi: GET /x") + "    timeout: 30\n"
     assert not any("timeout" in notice for notice in load(folder, text).notices)
     assert any("over 30 s" in notice for notice in load(folder, text.replace("30", "31")).notices)

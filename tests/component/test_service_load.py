@@ -343,7 +343,7 @@ U==eq
 """
 
 
-def test_the_dotenv_file_is_read_as_serverless_framework_reads_it(folder: Path) -> None:
+def test_the_dotenv_file_is_read_like_in_serverless_framework(folder: Path) -> None:
     (folder / ".env").write_text(DOTENV)
     names = ["A", "B", "C", "D", "F", "G", "H", "I", "J", "SET", "EMPTY", "M", "N", "U"]
     listed = ", ".join(f"{name}: '${{env:{name}}}'" for name in names)

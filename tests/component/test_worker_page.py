@@ -122,7 +122,7 @@ def test_the_guard_refuses_requests_that_timed_out_or_are_unsafe_and_had_begun(t
     assert [guard.refuses(entry, marked) for entry in (begun, lost, late)] == [False, False, True]
 
 
-def test_a_request_that_another_release_can_answer_runs_once_whatever_its_method(tmp_path: Path) -> None:
+def test_a_shielded_request_of_any_method_runs_only_once_at_the_candidate(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard, begun, lost = RetryGuard(page), entry_of(b"begun"), entry_of(b"lost")
     page.write_id(4, begun)

@@ -137,7 +137,7 @@ def test_an_unexpected_rollout_result_exits_with_1(running: Site) -> None:
     assert "error: good ended rolled_back, expected live" in ran.stderr
 
 
-def test_an_interrupt_ends_the_drill_properly(running: Site) -> None:
+def test_an_interrupted_drill_restores_the_first_release_and_prints_its_document(running: Site) -> None:
     command = [sys.executable, "-m", "hitless", "drill", "--rate", "100", "--duration", "60", "--releases", "20"]
     options = ["--json", "--service-dir", str(running.folder)]
     options += ["--requests", requests_file(running.folder, [{"path": "/fast"}])]

@@ -149,7 +149,7 @@ def test_previews_survive_haproxy_and_the_daemon(place: Previewed) -> None:
 
 
 @pytest.mark.long
-def test_a_preview_comes_back_with_the_engine(place: Previewed) -> None:
+def test_a_preview_is_served_again_after_the_engine_restarts(place: Previewed) -> None:
     place.show("stays", "one")
     place.site.hitless("down")
     place.site.up()

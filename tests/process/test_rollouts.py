@@ -59,7 +59,7 @@ def releases(site: Site) -> list[tuple[int, bool, str]]:
     return [(row["release"], row["live"], row["outcome"]) for row in rows]
 
 
-def test_killing_the_daemon_during_a_canary_fails_nothing_and_rolls_it_back(site: Site) -> None:
+def test_killing_the_daemon_during_a_canary_fails_no_request_and_rolls_it_back(site: Site) -> None:
     settings(site, "strategy: Canary20Percent5Minutes")
     site.up()
     with Wrk(site.url) as load:

@@ -198,7 +198,7 @@ def test_a_request_that_ends_its_worker_gets_a_502(running: Site) -> None:
     assert running.stage()["functions"][1]["restarts"] == 1
 
 
-def test_an_unknown_route_and_a_stage_without_release_respond_in_json(running: Site) -> None:
+def test_an_unknown_route_and_a_stage_without_a_release_get_json_responses(running: Site) -> None:
     assert running.get("/nowhere")[::2] == (403, {"message": "Missing Authentication Token"})
     running.url = running.stage("prod")["url"]
     assert running.get("/fast")[::2] == (503, {"message": "Service Unavailable"})

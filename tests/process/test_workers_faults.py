@@ -350,7 +350,7 @@ def test_a_pool_starts_even_if_the_root_zygote_dies_meanwhile() -> None:
     in_a_nest(scenario)
 
 
-def test_a_new_daemon_adopts_pools_with_their_counts() -> None:
+def test_a_new_daemon_adopts_pools_and_keeps_their_counts() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         await asyncio.to_thread(ask, pool.workers[0].socket)
@@ -369,7 +369,7 @@ def test_a_new_daemon_adopts_pools_with_their_counts() -> None:
     in_a_nest(scenario)
 
 
-def test_adoption_finds_living_pools_by_locks_and_ends_half_started_ones() -> None:
+def test_adoption_finds_living_pools_by_their_locks_and_ends_partly_started_ones() -> None:
     async def scenario(nest: Nest) -> None:
         dead = await nest.pool(FATAL, key="dead")
         headless = await nest.pool(FATAL, key="headless")

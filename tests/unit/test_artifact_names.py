@@ -42,7 +42,7 @@ def test_names_that_differ_by_case_only_are_found_in_pairs() -> None:
     assert case_collisions(["b", "a/Readme", "a/README", "B"]) == [("a/README", "a/Readme"), ("B", "b")]
 
 
-def test_folders_come_before_their_contents() -> None:
+def test_folders_are_listed_before_their_contents() -> None:
     assert folders_of(["a/b/c.py", "a/d.py", "e.py"]) == ["a", "a/b"]
 
 

@@ -33,7 +33,7 @@ ROLE = f"arn:aws:iam::{TOOLS}:role/hitless/clock-dev-deploy-build"
 ROLE_ELSEWHERE = f"arn:aws:iam::{TOOLS}:role/clock-core-dev-DeployRole-1"
 
 
-def test_missing_options_are_kept_and_empty_ones_remove_the_value() -> None:
+def test_a_missing_identity_option_keeps_its_value_and_an_empty_one_removes_it() -> None:
     assert set(core_parameters(IdentityOptions(), None).values()) == {None}
     emptied = IdentityOptions(boundary="", trust="", external_id="", github=False, assume="")
     assert set(core_parameters(emptied, None).values()) == {""}

@@ -29,7 +29,7 @@ def test_nat_gateways_are_the_fixed_cost_of_a_stage(nat: Nat, dollars: float) ->
     assert "us-east-1" in found.source
 
 
-def test_a_stage_without_pipeline_is_not_charged_for_one() -> None:
+def test_a_stage_without_a_pipeline_has_no_pipeline_costs() -> None:
     without = costs(make_service(), load_prices(), pipeline=False)
     assert not [line for line in without.lines if line.what == "pipeline"]
 
@@ -43,7 +43,7 @@ def test_every_price_has_a_date_and_a_source_page() -> None:
         assert item["page"].startswith("https://aws.amazon.com/"), name
 
 
-def test_only_a_known_short_quota_is_reported() -> None:
+def test_only_a_quota_known_to_be_too_small_is_reported() -> None:
     short, unknown = Quota("addresses", 3, 3, 5), Quota("networks", 4, 1, None)
     assert str(short) == "addresses: 3 of 5 used, 3 needed: NOT ENOUGH, ask for more in Service Quotas"
     assert unknown.enough

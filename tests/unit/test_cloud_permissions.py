@@ -61,11 +61,11 @@ def _document(*actions: str) -> dict[str, Any]:
     return {"Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}, denied]}
 
 
-def test_the_copy_of_the_schemas_permissions_equals_that_of_the_installed_linter() -> None:
+def test_our_copy_of_the_schemas_permissions_matches_the_installed_linter() -> None:
     assert permissions_of_types() == permissions_of_schemas(), "cfn-lint was updated: run scripts/create-only"
 
 
-def test_core_grants_rules_schedules_mappings_and_urls_of_the_stages_own_name() -> None:
+def test_the_core_stack_permits_rules_schedules_mappings_and_urls_of_the_stage() -> None:
     kinds = ("AWS::Events::Rule", "AWS::Scheduler::Schedule", "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Url")
     own = {kind: {"Type": kind, "Properties": {"Name": "clock-dev-jobs-rule-1"}} for kind in kinds}
     assert missing({"Resources": own}, {}, granted_by_core(), "clock-dev-") == {}
@@ -76,7 +76,7 @@ def test_core_grants_rules_schedules_mappings_and_urls_of_the_stages_own_name() 
     assert list(missing({"Resources": named}, {}, granted_by_core(), "clock-dev-")) == ["AWS::Events::Rule"]
 
 
-def test_a_release_that_needs_more_is_refused_with_the_policy_before_anything_changes() -> None:
+def test_a_release_that_needs_more_permissions_is_refused_with_the_missing_policy() -> None:
     world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(), ROLE))
     with pytest.raises(ServiceFileError, match=r"AWS::SNS::Topic \(sns:CreateTopic\)") as refused:
         world.deploy("a", "AllAtOnce")
@@ -88,12 +88,12 @@ def test_a_release_that_needs_more_is_refused_with_the_policy_before_anything_ch
 
 
 @pytest.mark.parametrize("granted", ["sns:*", "sns:CreateTopic", "*", "SNS:Create*"])
-def test_a_release_ships_with_what_policies_grant(granted: str) -> None:
+def test_a_release_ships_if_the_policies_option_grants_its_permissions(granted: str) -> None:
     world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(granted), ROLE))
     assert world.deploy("a", "AllAtOnce").outcome is Outcome.LIVE
 
 
-def test_what_is_live_already_needs_no_new_permission_and_a_role_that_may_not_be_read_is_said() -> None:
+def test_existing_resources_need_no_permission_and_an_unreadable_role_is_a_notice() -> None:
     world = World(also={"Things": TOPIC}, granted=StackPermissions(FakeIam(denied=True), ROLE))
     assert world.deploy("a", "AllAtOnce").outcome is Outcome.LIVE
     assert [one for one in world.said if "may not be read" in one]
@@ -101,12 +101,12 @@ def test_what_is_live_already_needs_no_new_permission_and_a_role_that_may_not_be
     assert world.deploy("b", "AllAtOnce").outcome is Outcome.LIVE
 
 
-def test_only_what_makes_a_resource_decides() -> None:
+def test_only_the_permission_to_create_a_resource_is_required() -> None:
     resources = {"Table": {"Type": "AWS::DynamoDB::Table", "Properties": {}}}
     assert missing({"Resources": resources}, {}, Granted((), ("dynamodb:CreateTable",)), "clock-dev-") == {}
 
 
-def test_a_schedule_of_scheduler_assumes_the_role_of_the_function_that_it_calls() -> None:
+def test_an_eventbridge_schedule_assumes_the_role_of_the_function_that_it_calls() -> None:
     """osls names the role that all functions share, which no release has."""
     compiled = json.loads(json.dumps(packaged().template))
     shared, arn = "IamRoleLambdaExecution", {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}

@@ -75,7 +75,7 @@ def test_requests_are_summed_per_release_and_an_unchanged_function_counts_as_liv
     assert receipt_of(rollout(live={}), BAKED, None, LATE)["live"] is None
 
 
-def test_a_minutes_requests_count_for_the_weight_that_lasted_longest_in_it() -> None:
+def test_a_minutes_requests_count_for_the_weight_that_applied_longest_in_it() -> None:
     weights = receipt_of(rollout(), BAKED, None, LATE)["weights"]
     asked = [(each["asked_percent"], each["candidate"]["requests"], each["got_percent"]) for each in weights]
     assert asked == [(0, 0, 0.0), (10, 63, round(6300 / 633, 2)), (100, 200, round(20000 / 300, 2))]

@@ -94,7 +94,7 @@ def test_a_fault_signals_one_process_that_the_status_names(
     assert recovered(well)
 
 
-def test_every_fault_is_tested() -> None:
+def test_the_tests_cover_every_fault() -> None:
     assert set(FAULTS) == {"kill-worker", "kill-zygote", "kill-daemon", "kill-guardian", "kill-gateway", "hang"}
 
 

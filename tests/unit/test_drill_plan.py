@@ -41,7 +41,7 @@ def test_each_scenario_has_an_expected_outcome() -> None:
     }
 
 
-def test_an_unknown_scenario_or_fault_is_named_with_the_known_ones() -> None:
+def test_an_unknown_scenario_or_fault_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="'bad'") as error:
         choose(["bad"], 1)
     assert "import-crash" in error.value.hint
@@ -91,7 +91,7 @@ def test_a_drills_releases_are_spread_evenly_over_its_duration() -> None:
 
 
 @pytest.mark.parametrize(("load", "cpus", "said"), [(3.9, 2, False), (4.0, 2, True), (15.0, 8, False), (2.5, 1, True)])
-def test_an_overloaded_machine_is_noticed_before_the_drill(load: float, cpus: int, said: bool) -> None:
+def test_an_overloaded_machine_causes_a_notice(load: float, cpus: int, said: bool) -> None:
     notices = machine_notices(load, cpus)
     assert bool(notices) is said
     assert not said or f"load {load:.1f} on {cpus} processor" in notices[0]

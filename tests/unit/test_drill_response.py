@@ -70,7 +70,7 @@ def test_a_response_whose_status_forbids_a_body_has_none(status: bytes) -> None:
     assert answer.feed(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 7\r\n\r\n")
 
 
-def test_a_response_to_head_has_no_body_whatever_its_length() -> None:
+def test_a_response_to_head_has_no_body_even_with_a_content_length() -> None:
     assert Http1Response(bodiless=True).feed(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
 
 

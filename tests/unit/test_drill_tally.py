@@ -40,7 +40,7 @@ def test_every_request_counts_as_answered_or_failed() -> None:
     assert tally.statuses == {(0, 200): 2, (0, 503): 1}
 
 
-def test_an_amending_record_turns_a_response_into_a_failure() -> None:
+def test_a_correcting_record_turns_a_response_into_a_failure() -> None:
     tally = fresh()
     tally.add(record(0.1))
     tally.add(record(0.1, failure=FailureKind.WRONG_LENGTH, flags=Flag.AMENDED))

@@ -37,7 +37,7 @@ def test_an_old_haproxy_is_refused_with_an_install_hint(text: str) -> None:
     assert "apt install haproxy" in caught.value.hint
 
 
-def test_another_program_is_not_taken_for_haproxy() -> None:
+def test_another_program_is_not_accepted_as_haproxy() -> None:
     with pytest.raises(MachineError, match="does not look like HAProxy"):
         require_version("nginx version: nginx/1.24.0", "/usr/sbin/nginx")
 

@@ -11,7 +11,7 @@ from hitless.workers.stats import Histogram
 pytestmark = pytest.mark.unit
 
 
-def test_a_latency_counts_in_every_bucket_above_it() -> None:
+def test_a_latency_is_counted_in_every_higher_bucket_of_a_prometheus_histogram() -> None:
     latencies_us = (3, 255, 256, 511, 512, 1_000_000, 40_000_000)
     counts = [0] * BUCKETS
     for latency_us in latencies_us:

@@ -44,7 +44,7 @@ def test_a_label_is_the_branchs_name_in_dns_characters(branch: str, label: str) 
         ("___", set(), "branch-"),
     ],
 )
-def test_a_taken_or_truncated_label_gets_six_digits(branch: str, taken: set[str], begins: str) -> None:
+def test_a_taken_or_truncated_label_gets_six_more_digits(branch: str, taken: set[str], begins: str) -> None:
     label = preview_label(branch, taken)
     assert re.fullmatch(re.escape(begins) + "[0-9a-f]{6}", label)
     assert preview_label(branch, taken) == label
@@ -64,7 +64,7 @@ def test_every_branch_gets_a_unique_label_that_is_a_valid_host(
         taken.add(label)
 
 
-def test_a_branch_named_like_another_branchs_label_gets_its_own() -> None:
+def test_a_branch_named_like_another_branchs_label_gets_a_label_of_its_own() -> None:
     first = preview_label("Fix", {"fix"})
     second = preview_label(first, {"fix", first})
     assert second not in ("fix", first)

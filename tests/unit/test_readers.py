@@ -24,7 +24,7 @@ def test_requests_at_an_idle_worker_count_as_responses_being_read() -> None:
     assert after((3, 16, 10), (3, 16, 12)) == 3
 
 
-def test_one_sample_is_not_enough_because_a_request_may_be_on_its_way() -> None:
+def test_one_sample_does_not_count_a_reader_because_a_request_may_be_on_its_way() -> None:
     assert after((1, 16, 10)) == 0
     assert after((0, 16, 10), (1, 16, 10)) == 0
     assert after((2, 16, 10), (1, 16, 11)) == 1

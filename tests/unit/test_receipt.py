@@ -140,7 +140,7 @@ def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length()
     assert int(points[-1]["at"]) >= 10_000 - max(gaps)
 
 
-def test_the_first_last_changed_and_worst_readings_are_kept() -> None:
+def test_a_receipt_keeps_the_first_last_changed_and_worst_alarm_readings() -> None:
     receipt = Receipt()
     receipt.add_reading(reading(Verdict.NOT_ENOUGH_DATA, 90), "0")
     for second in range(1, 500):

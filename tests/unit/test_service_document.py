@@ -71,7 +71,7 @@ def test_a_stage_is_equal_after_a_round_trip_through_json(stage: StageSettings) 
     assert decode(to_text(stage), StageSettings, "stage") == stage
 
 
-def test_a_document_of_an_older_version_takes_the_defaults() -> None:
+def test_missing_fields_of_an_older_document_get_their_defaults() -> None:
     assert convert({"name": "api", "handler": "a.b"}, Function, "function") == Function("api", "a.b")
     assert convert({"name": "dev", "branch": "dev"}, StageSettings, "stage") == StageSettings("dev", "dev")
 

@@ -127,7 +127,7 @@ def test_keys_from_a_file_can_be_referenced() -> None:
     assert tree.mapping()["v"].plain() == "a.b"
 
 
-def test_parameters_of_the_stage_come_before_the_default_ones() -> None:
+def test_a_stages_parameters_take_precedence_over_default_ones() -> None:
     text = "params: {default: {a: 1, b: 2}, prod: {a: 3}}\nstages: {prod: {params: {c: 4}}}\nv: '${param:a}${param:b}'"
     assert resolve(text).mapping()["v"].plain() == "12"
     assert resolve(text, stage="prod").mapping()["v"].plain() == "32"
@@ -280,7 +280,7 @@ def test_the_dollar_escape_and_the_account_number_are_noticed() -> None:
     assert [line.partition(" ")[0] for line in notices.sentences()] == ["f.yml:1:", "f.yml:2:"]
 
 
-def test_a_value_has_the_place_of_its_reference_and_its_origin() -> None:
+def test_a_resolved_value_has_the_position_of_its_reference_and_of_its_source() -> None:
     tree = resolve("custom:\n  t: [1]\nv: ${self:custom.t}\nw: ${file(a.yml):k}", files={"a.yml": "\nk: s3cret"})
     item = tree.mapping()["v"].items()[0]
     assert (item.path, str(item.place), str(item.origin)) == ("v[0]", "f.yml:3", "f.yml:2")

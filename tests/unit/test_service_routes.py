@@ -121,7 +121,7 @@ def test_a_pattern_binds_each_parameter_to_one_segment() -> None:
     assert re.fullmatch(compile_route("/v1.0"), "/v1x0") is None
 
 
-def test_a_greedy_pattern_matches_one_character_or_more() -> None:
+def test_a_greedy_parameter_matches_one_character_or_more() -> None:
     found = re.fullmatch(compile_route("/files/{proxy+}"), "/files/a/b.txt")
     assert found is not None
     assert found["proxy"] == "a/b.txt"

@@ -85,7 +85,7 @@ def test_flags_are_booleans_or_their_words() -> None:
             value(bad).flag()
 
 
-def test_wrong_types_are_named_by_type() -> None:
+def test_an_error_about_a_wrong_type_names_the_type() -> None:
     for data, wanted in (([], "a list"), (None, "empty"), ({}, "a map")):
         with pytest.raises(ServiceFileError, match=f"must be a string, and is {wanted}"):
             value(data).text()

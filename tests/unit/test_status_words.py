@@ -55,7 +55,7 @@ def test_a_rehearsals_notes_are_listed_under_its_step() -> None:
     assert "            GET /version: region is new" in shown.splitlines()
 
 
-def test_a_failed_run_names_the_command_for_its_log_unless_the_log_is_shown() -> None:
+def test_a_failed_run_shows_the_command_for_its_log_unless_the_log_is_shown() -> None:
     failed = run(RunState.FAILED)
     assert in_full(failed).endswith("`hitless pipeline show 7 --log` has the output of its steps")
     assert "--log" not in in_full({**failed, "log": "== test"})

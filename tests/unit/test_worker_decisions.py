@@ -55,7 +55,7 @@ def test_the_last_serving_worker_backs_off_only_briefly() -> None:
     assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
 
 
-def test_many_deaths_in_a_short_window_back_off_whatever_their_cause() -> None:
+def test_many_deaths_of_any_cause_in_a_short_time_back_off() -> None:
     history, delays = DeathHistory(), []
     for step in range(DEATHS_IN_WINDOW):
         history, delay = backoff_after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)

@@ -144,7 +144,7 @@ def test_headers_dropped_by_a_rest_api_do_not_reach_the_handler() -> None:
     assert event["headers"]["range"] == "bytes=0-1"
 
 
-def test_a_greedy_parameter_takes_the_rest_for_any_method() -> None:
+def test_a_greedy_parameter_matches_the_rest_of_the_path_for_any_method() -> None:
     event = event_of("/files/a/b/c.txt", method="DELETE")
     assert event["pathParameters"] == {"proxy": "a/b/c.txt"}
 

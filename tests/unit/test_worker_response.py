@@ -44,7 +44,7 @@ def test_a_decimal_in_status_and_headers_is_sent_as_a_number() -> None:
             answer_of({"statusCode": value})
 
 
-def test_a_handlers_own_content_type_is_kept_whatever_its_case() -> None:
+def test_a_handlers_own_content_type_is_kept_in_any_letter_case() -> None:
     head = answer_of({"statusCode": 200, "headers": {"Content-Type": "text/html"}, "body": "x"})[1]
     assert [line for line in head if line.lower().startswith("content-type")] == ["Content-Type: text/html"]
 
