@@ -1,4 +1,4 @@
-"""The fixtures of the AWS tests: one ministack behind one front for the session, as new for each test."""
+"""Fixtures of the AWS tests: one ministack behind one front for the session, reset before each test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOCK_FACTOR = pytest.StashKey[float]()
 
 @pytest.fixture(scope="session")
 def running_aws(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[EmulatedAws]:
-    """Started once: ministack takes seconds to come up."""
+    """Started once, because ministack takes seconds to start."""
     with emulated_aws(tmp_path_factory.mktemp("emulators")) as running:
         pytestconfig.stash[CLOCK_FACTOR] = running.front.codedeploy.clock_factor
         yield running
@@ -27,7 +27,7 @@ def running_aws(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.C
 
 @pytest.fixture
 def aws(running_aws: EmulatedAws) -> EmulatedAws:
-    """Emulated AWS with nothing in it."""
+    """Emulated AWS without any resources."""
     running_aws.front.reset()
     running_aws.emulator.reset()
     return running_aws
@@ -35,7 +35,7 @@ def aws(running_aws: EmulatedAws) -> EmulatedAws:
 
 @pytest.fixture(scope="session")
 def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The second emulator, for what ministack refuses: NAT gateways, addresses, flow logs."""
+    """The second emulator, for resources that ministack refuses: NAT gateways, addresses, flow logs."""
     emulator: Emulator = start_moto(free_port(), Path(tmp_path_factory.mktemp("moto")))
     try:
         yield emulator.url
@@ -44,7 +44,7 @@ def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The same patience for every test of this folder."""
+    """Sets the same timeout for every test of this folder."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says how much faster than on AWS the emulated CodeDeploy's minutes went by."""
+    """Prints how much faster than on AWS the emulated CodeDeploy's minutes passed."""
     factor = config.stash.get(CLOCK_FACTOR, None)
     if factor is not None:
         terminalreporter.write_line(f"emulated CodeDeploy: a minute lasted {60 / factor:g} s (clock factor {factor:g})")

@@ -32,11 +32,11 @@ class EmulatedAws:
         return self.front.url
 
     def client(self, service: str, region: str | None = None) -> Any:
-        """A boto3 client past the front: what a test looks at is not recorded, and templates pass unchanged."""
+        """A boto3 client that bypasses the front: its calls are not recorded, and templates pass unchanged."""
         return self.front.backend.client(service, region or self.region)
 
     def session_client(self, service: str, region: str | None = None) -> Any:
-        """A boto3 client through the front, as the product's calls go."""
+        """A boto3 client through the front, like the product's own calls."""
         return boto3.session.Session().client(
             service,
             region_name=region or self.region,
@@ -46,13 +46,13 @@ class EmulatedAws:
         )
 
     def service_url(self, stack: str, stage: str, region: str) -> str:
-        """Where the front serves the REST API of a service stack."""
+        """The URL at which the front serves the REST API of a service stack."""
         resources = self.client("cloudformation", region).describe_stack_resources(StackName=stack)["StackResources"]
         (api,) = (one for one in resources if one["ResourceType"] == "AWS::ApiGateway::RestApi")
         return self.api_url(api["PhysicalResourceId"], stage)
 
     def hitless(self, *words: str, folder: Path, ok: tuple[int, ...] = (0,)) -> dict[str, Any]:
-        """Run `hitless … --json` in a service's folder against this AWS; its document."""
+        """Runs `hitless … --json` in a service's folder against this AWS and returns its document."""
         command = [str(Path(sys.executable).with_name("hitless")), *words, "--json"]
         done = subprocess.run(
             command, cwd=folder, env=self.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
@@ -66,7 +66,7 @@ class EmulatedAws:
 
 
 def aws_environ(url: str, waits_factor: float) -> dict[str, str]:
-    """An environment in which botocore and osls find the front and nothing else of AWS."""
+    """An environment in which botocore and osls find only the front, and nothing else of AWS."""
     return clean_environ() | {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "test",

@@ -1,4 +1,4 @@
-"""A command on emulated AWS, killed at one of its calls and repeated: which calls there are, and how it ends."""
+"""Kills a command on emulated AWS at one of its calls and repeats it: lists the calls and checks the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANGES = re.compile(
 
 @dataclass(frozen=True)
 class Point:
-    """The `nth` call of an operation, before it takes effect or after."""
+    """The `nth` call of an operation, before or after it takes effect."""
 
     operation: str
     nth: int
@@ -53,7 +53,7 @@ def points(calls: list[str]) -> list[Point]:
 
 @dataclass
 class Killed:
-    """Worldclock whose commands are killed. `world` is shipped once at least."""
+    """Worldclock whose commands are killed. `world` has at least one release."""
 
     world: Worldclock
     marks: int = 0
@@ -63,7 +63,7 @@ class Killed:
     missed: list[Point] = field(default_factory=list)
 
     def change(self) -> str:
-        """Other bytes, which answer so under `marker` of /version. Returns it."""
+        """Changes the code so that /version responds with a new `marker`, which it returns."""
         self.marks += 1
         meta = self.world.folder / "worldclock" / "handlers" / "meta.py"
         text = re.sub(r'\n        "marker": "\w+",', "", meta.read_text())
@@ -73,7 +73,7 @@ class Killed:
         return marker
 
     def calls_of(self, *words: str) -> list[str]:
-        """What the command calls when nothing happens to it."""
+        """The calls that the command makes if it is not interrupted."""
         self.world.aws.front.death = death = Death()
         done = self.world.run(*words)
         self.world.aws.front.death = None
@@ -81,7 +81,7 @@ class Killed:
         return death.calls
 
     def kill(self, point: Point, *words: str) -> bool:
-        """Start the command and kill it there; False where it never came there, and ended by itself."""
+        """Starts the command and kills it at that point; False if it ended before it reached the point."""
         front = self.world.aws.front
         with self.world.start(*words) as process:
             front.death = Death(point.operation, point.nth, point.after, process.kill)
@@ -94,7 +94,7 @@ class Killed:
 
 @contextlib.contextmanager
 def killed_world(place: Path, packages: Path, *, clock_factor: float = 600.0) -> Iterator[Killed]:
-    """An emulator of its own: several may be killed side by side."""
+    """An emulator of its own, so that several commands can be killed at the same time."""
     place.mkdir(parents=True)
     with emulated_aws(place, clock_factor=clock_factor) as aws:
         world = Worldclock.new(aws, place, packages=packages)

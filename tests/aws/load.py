@@ -1,4 +1,4 @@
-"""Load of many kinds of request at once, each with the answers that are right for it; they change while it runs."""
+"""Load of many kinds of requests at once, each with its expected responses, which can change while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAUSE_S: Final = 0.02
 
 @dataclass(frozen=True, order=True)
 class Ask:
-    """A request. `key` is the API key that it shows, empty for none."""
+    """A request. `key` is the API key that it sends, empty for none."""
 
     method: str
     path: str
@@ -36,7 +36,7 @@ Right = frozenset[tuple[int, str, str]]
 
 
 class Load:
-    """Asks in turn what `change` told it to, from a few threads. `failures` has each answer that was not right."""
+    """Sends the requests set by `change` in turn, from a few threads. `failures` has each unexpected response."""
 
     def __init__(self, url: str, *, threads: int = 2) -> None:
         self._url = urlsplit(url)
@@ -64,7 +64,7 @@ class Load:
             assert not thread.is_alive()
 
     def change(self, asks: Mapping[Ask, Right]) -> None:
-        """Ask these from now on. Returns when nothing is on its way that was asked before."""
+        """Sends these requests from now on. Returns when no earlier request is still in flight."""
         with self._lock:
             self._turn += 1
             turn = self._turn
@@ -73,7 +73,7 @@ class Load:
         eventually(lambda: self._is_all_of(turn), deadline_s=TIMEOUT_S, what="answers that were on their way")
 
     def goes_round(self, times: int = 3) -> None:
-        """Wait until each request has been answered so often since the change."""
+        """Waits until each request was answered this often since the change."""
         eventually(lambda: self._went_round(times), deadline_s=TIMEOUT_S, what="an answer to each request")
 
     def _is_all_of(self, turn: int) -> bool:

@@ -1,4 +1,4 @@
-"""What two homes answer to the same request, made comparable, and the table of what differs.
+"""Makes the responses of two homes to the same request comparable, and reads the table of known differences.
 
 A difference has a field and the request that shows it. What is never the same twice (ids, times, addresses) is replaced
 by its kind where it has the form that AWS documents, and stays where it has not, so that a wrong form is a difference.
@@ -37,7 +37,7 @@ _CAUSES: Final = ("by design", "emulator", "undocumented")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field of one request's observation that is not the same in both homes."""
+    """One field of one request's observation that differs between the homes."""
 
     field: str
     request: str
@@ -52,7 +52,7 @@ class Difference:
 class Row:
     """A line of the document's table. `request` is `any` or one request's name; `field` may end with `.*`.
 
-    `engine` and `aws` are None where the cell tells it in words, else what each difference must show.
+    `engine` and `aws` are None if the cell describes the value in words, else the exact value of each difference.
     """
 
     field: str
@@ -63,7 +63,7 @@ class Row:
     why: str
 
     def covers(self, found: Difference) -> bool:
-        """Whether this row is about that difference, and tells it truly."""
+        """Whether this row describes that difference correctly."""
         about = fnmatch.fnmatchcase(found.field, self.field) and self.request in ("any", found.request)
         return about and self.engine in (None, found.engine) and self.aws in (None, found.aws)
 
@@ -99,7 +99,7 @@ def observe(base: str, asked: Asked) -> dict[str, str]:
 
 
 def _event(event: dict[str, Any], port: str) -> dict[str, str]:
-    """An event's fields; each header is one, with the list of its values."""
+    """An event's fields; each header is one field, with the list of its values."""
     single, several = event.pop("headers"), event.pop("multiValueHeaders")
     headers = {name: f"{single.get(name, ABSENT)} of {several.get(name, ABSENT)}" for name in {*single, *several}}
     headers["X-Forwarded-Port"] = headers.get("X-Forwarded-Port", ABSENT).replace(port, "PORT")
@@ -127,7 +127,7 @@ def _flat(name: str, node: Any) -> Iterator[tuple[str, str]]:
 
 
 def compare(asked: Asked, engine: Mapping[str, str], aws: Mapping[str, str]) -> list[Difference]:
-    """What is not the same."""
+    """The fields that differ."""
     return [
         Difference(field, asked.name, engine.get(field, ABSENT), aws.get(field, ABSENT))
         for field in sorted({*engine, *aws})
@@ -136,7 +136,7 @@ def compare(asked: Asked, engine: Mapping[str, str], aws: Mapping[str, str]) -> 
 
 
 def listed(text: str) -> list[Row]:
-    """The rows of the table in the document, below its mark. AssertionError where a row is not well-formed."""
+    """The rows of the table below its mark in the document. AssertionError if a row is malformed."""
     _, mark, rest = text.partition("<!-- parity: compared by tests/aws/test_parity.py -->\n")
     assert mark, "the document has no table of parity"
     lines = rest.splitlines()
@@ -153,7 +153,7 @@ def listed(text: str) -> list[Row]:
 
 
 def _told(cell: str) -> str | None:
-    """A value in backquotes is meant literally, `absent` too; anything else is words."""
+    """A value in backquotes is literal, `absent` too; any other text describes the value."""
     if cell == "absent":
         return ABSENT
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == "`" else None

@@ -1,4 +1,6 @@
-"""A function beside worldclock's that shows its event, or answers as it is told; copied into the service."""
+"""A function beside worldclock's that returns its event, or the response that the request asks for; copied into the
+service.
+"""
 
 import json
 

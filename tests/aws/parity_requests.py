@@ -1,4 +1,4 @@
-"""The requests that both homes are asked: worldclock's routes, and what HTTP and API Gateway's rules make special.
+"""The requests sent to both homes: worldclock's routes, and special cases of HTTP and API Gateway.
 
 `/echo…` answers with its event, `/answer` with what the request's body says the handler returns, `/raise` raises.
 """
@@ -16,7 +16,7 @@ JSON: Final[Headers] = (("Content-Type", "application/json"),)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request; `target` is sent as it is, below the stage. The table of differences knows it by `name`."""
+    """One request; `target` is sent unchanged, below the stage. The table of differences refers to it by `name`."""
 
     name: str
     method: str

@@ -1,4 +1,4 @@
-"""A copy of worldclock, a small core stack, the `hitless aws` command, and a client that counts what fails."""
+"""A copy of worldclock, a small core stack, the `hitless aws` command, and a client that counts failures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CORE: dict[str, Any] = {
 
 
 def make_core(aws: EmulatedAws, stage: str) -> None:
-    """The stage's core stack."""
+    """Creates the stage's core stack."""
     name, client = f"worldclock-core-{stage}", aws.client("cloudformation", REGION)
     client.create_stack(StackName=name, TemplateBody=json.dumps(CORE).replace("worldclock-prod", f"worldclock-{stage}"))
     client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
@@ -52,7 +52,7 @@ def make_core(aws: EmulatedAws, stage: str) -> None:
 
 @dataclass
 class Ran:
-    """A command's end."""
+    """A command's output and exit code."""
 
     code: int
     out: str
@@ -65,7 +65,7 @@ class Ran:
 
 @dataclass
 class Worldclock:
-    """The service in a folder of its own, for stage prod on the emulated AWS."""
+    """The service in its own folder, for stage prod on the emulated AWS."""
 
     aws: EmulatedAws
     folder: Path
@@ -117,7 +117,7 @@ class Worldclock:
         path.write_text(text.replace(old, new))
 
     def mark(self, text: str) -> None:
-        """A release of other bytes that does the same."""
+        """Changes the bytes of the release and not its behaviour."""
         with (self.folder / "worldclock" / "api.py").open("a") as file:
             file.write(f"\n# {text}\n")
 
@@ -141,7 +141,7 @@ class Worldclock:
 
 @dataclass
 class Client:
-    """Asks one URL again and again from a thread; counts answers by status, what failed and what was shielded."""
+    """Requests one URL repeatedly in a thread; counts responses by status, failures and shielded responses."""
 
     url: str
     every_s: float = 0.1

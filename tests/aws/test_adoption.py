@@ -1,4 +1,4 @@
-"""A plain `osls deploy` of worldclock is taken over under load; cut off at any step, the next try takes it over."""
+"""Adopts a plain `osls deploy` of worldclock under load."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = ("zones", "convert", "meetings", "meta")
 
 
 def deploy_plainly(service: Worldclock, *words: str) -> None:
-    """As somebody does who has never heard of hitless."""
+    """Deploys with osls alone, as a user without hitless does."""
     osls = find_osls(service.folder, service.environ)
     done = subprocess.run(
         [*osls.command, "deploy", "--stage", "prod", *words], cwd=service.folder, env=dict(osls.environ),
@@ -94,7 +94,7 @@ def test_each_template_of_an_adoption_passes_cfn_lint(version: str | None, tmp_p
 
 
 def _names_what_stands_against_it(service: Worldclock) -> None:
-    """Somebody has given the stage a variable; a dry run says so and changes nothing."""
+    """Sets a variable of the stage; a dry run then reports it and changes nothing."""
     apigateway = service.aws.client("apigateway", REGION)
     (api,) = apigateway.get_rest_apis()["items"]
     where, path = {"restApiId": api["id"], "stageName": "prod"}, "/variables/theirs"

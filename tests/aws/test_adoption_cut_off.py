@@ -1,5 +1,5 @@
-"""Taking over a plain stack is killed at each step and repeated, under load; and what follows it, up to the release by
-which the last of the plain stack is gone.
+"""Kills the adoption of a plain stack at each step under load and repeats it; then ships until nothing of the plain
+stack is left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEPS = ("importing", "expanding", "testing", "moving")
 
 
 def kill_as_it_says(process: subprocess.Popen[str], word: str) -> None:
-    """SIGKILL as soon as that step is told. What it has begun goes on without it: CloudFormation, and osls itself."""
+    """Sends SIGKILL as soon as the command reports that step. CloudFormation and osls continue their work."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(word):

@@ -1,4 +1,4 @@
-"""Each alarm of a release taken to ALARM on emulated AWS, and what the release does then: it goes back."""
+"""Brings each alarm of a release to ALARM on emulated AWS and checks that the release is rolled back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may release, by the options of bootstrap: set, kept, revoked; a pipeline in an account of its own.
+"""Bootstrap's options for who may release: set, kept and removed; and a pipeline in an account of its own.
 
 The emulator's CloudFormation leaves a role's boundary out; that the templates give it is in test_identity.py.
 """
@@ -41,7 +41,7 @@ def role_named(aws: EmulatedAws, stack: str, logical: str) -> dict[str, Any]:
 
 
 def trusted(aws: EmulatedAws) -> list[dict[str, Any]]:
-    """What the deploy role's trust says beyond the own pipeline."""
+    """The principals that the deploy role trusts besides the stage's own pipeline."""
     statements: list[dict[str, Any]] = role_named(aws, "clock-core-dev", "DeployRole")["AssumeRolePolicyDocument"][
         "Statement"
     ]
@@ -49,7 +49,7 @@ def trusted(aws: EmulatedAws) -> list[dict[str, Any]]:
 
 
 def boundary_of_releases(aws: EmulatedAws) -> str:
-    """What core says that roles of the service's stack are held within."""
+    """The boundary that the core stack sets for roles of the service's stack."""
     (stack,) = aws.client("cloudformation").describe_stacks(StackName="clock-core-dev")["Stacks"]
     found = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
     return str(found["PermissionsBoundaryArn"])

@@ -1,4 +1,4 @@
-"""The network with NAT gateways, addresses and flow logs: on moto, for the main emulator knows none of the three."""
+"""The network with NAT gateways, addresses and flow logs: on moto, because ministack supports none of the three."""
 
 from __future__ import annotations
 

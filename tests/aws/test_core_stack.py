@@ -1,4 +1,4 @@
-"""The core stack on a CloudFormation that runs: made, made again, changed, refused, destroyed."""
+"""The core stack on an emulated CloudFormation: created, repeated, changed, refused and destroyed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our templates before the strict checkers, in every option; each suppression earns its place."""
+"""Checks our templates with strict linters, with every option; each suppression must be needed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ IDENTITIES: tuple[Mapping[str, str], ...] = (
 
 
 def options(name: str) -> Iterator[Mapping[str, str]]:
-    """Every combination of what a condition depends on."""
+    """Every combination of the parameters that a condition depends on."""
     choices: dict[str, tuple[str, ...]]
     if name == "core":
         choices = {
@@ -81,7 +81,7 @@ def options(name: str) -> Iterator[Mapping[str, str]]:
 
 
 def decided(template: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
-    """The template with the conditions taken out that these parameters decide, and the parameters as its defaults."""
+    """The template with the conditions that these parameters decide resolved, and the parameters as its defaults."""
     resolver = Resolver(template, chosen, {}, {}, region="us-east-1", stack="clock")
     pruned = without_conditions(template, resolver)
     for section in ("Conditions", "Rules"):
@@ -115,7 +115,7 @@ def linter(files: list[Path]) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
-    """What checkov fails (check, resource), with our suppressions and without, in the fullest option of each."""
+    """Checkov's failures (check, resource), with our suppressions and without, in each template with all options."""
     folder = tmp_path_factory.mktemp("scan")
     full = {
         "core": {"Nat": "per-az", "DomainName": "api.example.com", "HostedZoneId": "Z1", "ExtraPolicyArns": ""},

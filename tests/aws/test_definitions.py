@@ -1,4 +1,4 @@
-"""The definitions that unit tests make templates of are compiled by osls to the same templates: a sample of them."""
+"""Checks by a sample that osls compiles definitions to the same templates as the unit tests do."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_osls_compiles_a_definition_to_the_same_release_as_the_tests(definition:
 
 
 def _said() -> list[Definition]:
-    """Every definition of the named transitions once, by what its serverless.yml says. `api` is not said there."""
+    """Each definition of the named transitions once, by its serverless.yml, which does not contain `api`."""
     by_text: dict[str, Definition] = {}
     for transition in TRANSITIONS:
         for one in (transition.before, transition.after):
@@ -85,7 +85,7 @@ def _is_as_osls_compiles_it(definition: Definition, tmp_path: Path) -> None:
 
 
 def _comparable(template: dict[str, Any]) -> dict[str, Any]:
-    """The resources; the order in which one waits for others says nothing."""
+    """The resources, without the order of their dependencies."""
     resources: dict[str, Any] = template["Resources"]
     for one in resources.values():
         if isinstance(one.get("DependsOn"), list):

@@ -1,4 +1,4 @@
-"""What `scripts/demo --aws` says of a broken canary with the shield and without, and the whole of it once."""
+"""`scripts/demo --aws`: its summary of a broken canary with the shield and without, and one complete run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = [
 
 
 def canary(*, gets: int, failed: int, shielded: int) -> BrokenCanary:
-    """From documents as the drill, the deploy and its receipt have them."""
+    """A result made of documents in the forms of the drill, the deploy and its receipt."""
     asked = {"200": gets - failed - 100, **({"502": failed} if failed else {})}
     by_request: list[dict[str, Any]] = [
         {"request": "GET /health", "failed": 0, "statuses": {"200": 100}},

@@ -1,4 +1,4 @@
-"""The dry run of the acceptance on a real account: it states the cost, shows every step and calls nobody."""
+"""The dry run of the acceptance test on a real account: it shows the cost and every step, and calls no API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CodeDeploy's double keeps AWS' rules: hooks, alarms, stop and roll-back, one deployment a group."""
+"""The emulated CodeDeploy follows AWS's rules: hooks, alarms, stop and rollback, one deployment per group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports into a stack, and what a stage that a Deployment made does to a template that declares it."""
+"""Imports into a stack, and updates that declare a stage which a Deployment has created."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEPT_STAGE = STAGE | {"DeletionPolicy": "Retain"}
 
 
 class Shop:
-    """A stack whose stage its Deployment made."""
+    """A stack whose stage was created by its Deployment."""
 
     def __init__(self, aws: EmulatedAws) -> None:
         self.cloudformation, self.api = aws.session_client("cloudformation"), aws.session_client("apigateway")

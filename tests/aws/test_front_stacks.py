@@ -1,4 +1,4 @@
-"""A tiny stack through the front: deployed, served with a split, shifted, removed."""
+"""A tiny stack through the front: deployed, served with a traffic split, shifted and removed."""
 
 from __future__ import annotations
 

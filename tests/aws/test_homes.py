@@ -43,7 +43,7 @@ class Both:
         return self.clock.folder
 
     def hitless(self, *words: str, code: int = 0, **environ: str) -> Ran:
-        """A plain verb, as a person types it in the service's folder."""
+        """Runs a plain command in the service's folder."""
         done = subprocess.run(
             [str(HITLESS), *words, "--json"],
             cwd=self.folder,
@@ -81,12 +81,12 @@ class Both:
         return self.folder / ".hitless" / "artifacts" / "zips"
 
     def holds(self, digest: str) -> bool:
-        """Whether the engine's store holds these bytes, read anew."""
+        """Whether the engine's store contains these bytes, read again."""
         file = self.zips / f"{digest.removeprefix('sha256:')}.zip"
         return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" == digest
 
     def origin(self, stage: str, number: int) -> Any:
-        """What the first receipt of the release says of its bytes' origin."""
+        """The origin of the release's bytes, by its first receipt."""
         first = self.hitless("releases", str(number), "--stage", stage).json["rollouts"][-1]
         return first["verb"], first["receipt"]["promoted_from"]
 
@@ -135,7 +135,7 @@ def test_a_live_release_is_promoted_to_aws_and_back_byte_for_byte(both: Both) ->
 
 @pytest.mark.long
 def test_a_day_of_releases_at_both_homes_fails_no_request(both: Both) -> None:
-    """Promotions by canary, a rollback, a deploy and a drill by the plain verbs, and from AWS to AWS."""
+    """Promotions by canary, a rollback, a deploy and a drill by the plain commands, and a promotion from AWS to AWS."""
     assert both.hitless("promote", "dev", "prod").json["outcome"] == "live"
     first = both.lambda_digests()
     both.clock.mark("second")

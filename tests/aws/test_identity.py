@@ -1,4 +1,4 @@
-"""Who may become the deploy role, and what no release can do to its boundary.
+"""Who may assume the deploy role, and that no release can remove its permissions boundary.
 
 Trust of roles and boundaries are asked of the simulator: the emulator takes a session's ARN for aws:PrincipalArn, where
 AWS has the role's (reference_policies_condition-keys). Tokens of GitHub are shown to the emulator, which checks them.
@@ -37,14 +37,14 @@ ASSUME = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resourc
 
 
 def trust_of(told: IdentityOptions, github: GitHubTrust | None = None) -> dict[str, Any]:
-    """The trust of core's deploy role with these options."""
+    """The trust policy of core's deploy role with these options."""
     parameters = {name: value for name, value in core_parameters(told, github).items() if value is not None}
     found: dict[str, Any] = properties_of("core", "DeployRole", **parameters)["AssumeRolePolicyDocument"]
     return found
 
 
 def releases(trust: dict[str, Any], *who: tuple[str, str, str]) -> list[bool]:
-    """Whether each (account, role, external id), which may itself assume any role, becomes the deploy role."""
+    """Whether each (account, role, external id) can assume the deploy role, if its own policy allows any role."""
     found = []
     for account, role, external_id in who:
         principal = f"arn:aws:iam::{account}:role/{role}"
@@ -91,13 +91,13 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 @pytest.fixture
 def iam(emulator: Emulator) -> Emulator:
-    """An IAM that checks signatures, policies and trust, with nobody in it."""
+    """An IAM without users that checks signatures, policies and trust."""
     emulator.reset()
     return emulator
 
 
 def client(iam: Emulator, service: str, key: str = "test") -> Any:
-    """As the root of the account, or of the one that is the key."""
+    """A client as the root of the account, or of the account that is the key."""
     return boto3.session.Session().client(
         service, "us-east-1", endpoint_url=iam.url, aws_access_key_id=key, aws_secret_access_key="test"
     )
@@ -146,7 +146,7 @@ SUBJECTS = (
 
 
 def token(issuer: str, subject: str, audience: str) -> str:
-    """A token of that shape. The emulator reads its claims, not the signature, which is AWS's to check."""
+    """A token with these claims. The emulator reads the claims and does not check the signature, as AWS does."""
     claims = {"iss": issuer, "aud": audience, "sub": subject}
     parts = [
         base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in ({"alg": "RS256"}, claims)
@@ -170,7 +170,7 @@ def test_without_the_option_no_github_token_is_accepted(iam: Emulator) -> None:
 
 
 def shown(iam: Emulator, role: str, subject: str, *, issuer: str = f"https://{HOST}", audience: str = AUDIENCE) -> bool:
-    """Whether STS gives a session of the role for such a token. Any error but a denial fails the test."""
+    """Whether STS gives a session of the role for such a token. Any error except a denial fails the test."""
     try:
         client(iam, "sts").assume_role_with_web_identity(
             RoleArn=role, RoleSessionName="release", WebIdentityToken=token(issuer, subject, audience)
@@ -190,18 +190,18 @@ EVERYTHING = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
 
 
 def cloudformation_role(boundary: str, *, everything: bool = False) -> Role:
-    """What CloudFormation works as; `everything`: with an administrator's rights by --policies."""
+    """CloudFormation's role; `everything` adds an administrator's rights by --policies."""
     role = role_of("core", "CloudFormationRole", Boundary="" if boundary == SERVICE_BOUNDARY else boundary)
     return Role(role.arn, (*role.policies, EVERYTHING)) if everything else role
 
 
 def on_role(action: str, boundary: str | None) -> Question:
-    """Of a role that has, or would get, that boundary."""
+    """A question about a role that has, or would get, that boundary."""
     return Question(action, FUNCTION_ROLE, {"iam:PermissionsBoundary": boundary} if boundary else {})
 
 
 def allowed(role: Role, questions: Sequence[Question]) -> list[Question]:
-    """Those that are allowed; the others are denied, and none is a mistake."""
+    """The questions that are allowed; the others are denied, and none is malformed."""
     found = verdicts(role, questions)
     assert set(found.values()) <= {"Allowed", "ImplicitlyDenied", "ExplicitlyDenied"}, found
     return [question for question, verdict in found.items() if verdict == "Allowed"]

@@ -1,4 +1,4 @@
-"""The same service in both homes, asked the same: each field that differs is listed with its cause, and no other is."""
+"""Sends the same requests to the service at both homes: exactly the listed differences occur."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From a `git push` to an answer with the pushed commit, through the pipeline that bootstrap generated; and whether the
-roles that worked there are allowed what they did, and no more.
+"""From a `git push` to a response of the pushed commit, through the generated pipeline; and the permissions that its
+roles used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAY_BE_REFUSED = {"logs:DeleteLogGroup": "osls tidies a log group that the stage
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push led to."""
+    """The result of a push."""
 
     aws: EmulatedAws
     work: Path
@@ -64,7 +64,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def clone(place: Path) -> Path:
-    """The example service in a folder of a larger repository, a clone of a bare one, on branch dev, not yet pushed."""
+    """A clone of a bare repository with the example service in a subfolder, on branch dev, not pushed yet."""
     subprocess.run(["git", "init", "--quiet", "--bare", str(place / "origin.git")], check=True)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "dev", str(place / "repository")], check=True)
     folder = place / "repository" / "services" / "worldclock"

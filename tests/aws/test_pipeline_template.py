@@ -1,4 +1,4 @@
-"""The pipeline stack: made in two steps around a person's click, repeated, shared between stages, taken away."""
+"""The pipeline stack: created in two steps, before and after a person's authorisation, repeated, shared, deleted."""
 
 from __future__ import annotations
 

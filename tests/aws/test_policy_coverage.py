@@ -1,4 +1,4 @@
-"""Each action of each role is used by a recorded call or has a written reason, and no reason is left over."""
+"""Each action of each role is used by a recorded call or has a written reason, and no reason is unused."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def test_every_reason_has_more_than_a_few_letters() -> None:
 
 @pytest.mark.parametrize(("template", "name"), ROLES)
 def test_no_role_is_an_administrator(template: str, name: str) -> None:
-    """Nor may one name a service's actions as a whole, or have a policy of AWS's own."""
+    """Nor does a role have a wildcard for a service's actions, or one of AWS's managed policies."""
     assert not [action for action in role_of(template, name, **FULLEST).allowed_actions() if "*" in action]
     assert "ManagedPolicyArns" not in properties_of(template, name, **FULLEST)
 
 
 def test_every_policy_in_the_templates_belongs_to_a_checked_role() -> None:
-    """A group's, a user's or a managed policy would be past the tests above."""
+    """The tests above would miss a policy of a group, a user or a managed policy."""
     kinds = {
         resource["Type"]
         for template in ("core", "pipeline")

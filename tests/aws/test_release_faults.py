@@ -1,4 +1,4 @@
-"""Releases that end otherwise: a failed smoke request, broken code, a cut network, SIGKILL, two at once, an abort."""
+"""Releases that do not succeed: a failed smoke request, broken code, a lost network, SIGKILL, two at once, an abort."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ SAYS_500 = BROKEN.replace('raise RuntimeError("broken on purpose")', 'return {"s
 
 
 def baking(service: Worldclock) -> bool:
-    """Whether the alias of `meta` is shared by two versions."""
+    """Whether two versions share the alias of `meta`."""
     alias = service.aws.client("lambda", REGION).get_alias(FunctionName="worldclock-prod-meta", Name="live")
     return bool(alias.get("RoutingConfig", {}).get("AdditionalVersionWeights"))
 
 
 @contextlib.contextmanager
 def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """A deploy in the middle of its shift, which stays there as long as the context; its process ends with it."""
+    """A deploy that stays in the middle of its shift inside the block; its process ends with the block."""
     codedeploy = service.aws.front.codedeploy
     before = set(codedeploy.deployments)
 
     def shifts() -> bool:
-        """All of worldclock's functions, so that none of this deploy's is taken for the next one's."""
+        """All of worldclock's functions, so that no shift of this deploy is mistaken for the next one's."""
         made = [one for name, one in list(codedeploy.deployments.items()) if name not in before]
         return sum(bool(one.percent) for one in made if one.creator == "user") == len(FUNCTIONS)
 
@@ -116,7 +116,7 @@ def _without_a_shield_readers_see_the_canarys_share_of_answers_that_say_500(serv
 
 
 def _ship_broken(service: Worldclock, code: str) -> tuple[Client, Any]:
-    """A canary of half the requests under load, and how its deploy ended."""
+    """Ships a broken canary with half the requests under load; returns the result of its deploy."""
     meta = service.folder / "worldclock" / "handlers" / "meta.py"
     whole = meta.read_text()
     meta.write_text(whole + code)

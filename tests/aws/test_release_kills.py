@@ -1,4 +1,5 @@
-"""`hitless aws deploy` and `rollback` killed at each call, before it takes effect and after, under load; then repeated.
+"""`hitless aws deploy` and `rollback` are killed at each call, before or after it takes effect, under load; then
+repeated.
 
 Whatever was killed where, the same command once more ends right: the wanted release is live and answers, each alias is
 at its version without weights, the Stage at the stack's Deployment, the record ended, nothing left over (that is what
@@ -33,7 +34,7 @@ release): with three of them for all points, the last points had no memory left 
 
 
 def repeated_after(killed: Killed, point: Point) -> None:
-    """Kill a deploy there, repeat it, and see that all is as it should be."""
+    """Kills a deploy at that point, repeats it, and checks the result."""
     marker = killed.change()
     killed.kill(point, "deploy")
     again = killed.world.run("deploy")
@@ -44,7 +45,7 @@ def repeated_after(killed: Killed, point: Point) -> None:
 
 
 def mended_after(killed: Killed, point: Point) -> None:
-    """Kill a deploy there, repair, and see that the live release serves, whichever it is."""
+    """Kills a deploy at that point, repairs the stage, and checks that one release is live."""
     before = killed.live_marker
     marker = killed.change()
     killed.kill(point, "deploy")
@@ -58,7 +59,7 @@ def mended_after(killed: Killed, point: Point) -> None:
 
 
 def went_back_after(killed: Killed, point: Point) -> None:
-    """Kill a rollback between the first two releases there, repeat it, and see that all is as it should be."""
+    """Kills a rollback between the first two releases at that point, repeats it, and checks the result."""
     target = "1" if killed.world.run("status").json["release"] == 2 else "2"
     killed.kill(point, "rollback", target)
     again = killed.world.run("rollback", target)
@@ -67,7 +68,7 @@ def went_back_after(killed: Killed, point: Point) -> None:
 
 
 def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
-    """Nothing is amiss, and this marker's release has all traffic. Returns the newest release."""
+    """Checks that the stage has no faults and this marker's release has all traffic. Returns the newest release."""
     status = killed.world.run("status").json
     assert (status["troubles"], status["candidate"]) == ([], None), point
     releases = killed.world.run("releases").json
@@ -82,7 +83,7 @@ def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
 
 
 def shipped(killed: Killed) -> list[str]:
-    """The calls of a release that nothing happens to, with one live before it."""
+    """The calls of an uninterrupted deploy, with one release live before it."""
     killed.change()
     assert killed.world.run("deploy").code == 0
     killed.live_marker = killed.change()
@@ -90,7 +91,7 @@ def shipped(killed: Killed) -> list[str]:
 
 
 def shipped_twice(killed: Killed) -> list[str]:
-    """The calls of a rollback that nothing happens to, between two releases."""
+    """The calls of an uninterrupted rollback between two releases."""
     for _ in range(2):
         killed.change()
         assert killed.world.run("deploy", "--strategy", "AllAtOnce").code == 0
@@ -99,7 +100,7 @@ def shipped_twice(killed: Killed) -> list[str]:
 
 @dataclass
 class Sweep:
-    """All points of a command, every one of them tried on one of several emulators."""
+    """All points of a command; each is tried on one of several emulators."""
 
     place: Path
     calls: Callable[[Killed], list[str]]

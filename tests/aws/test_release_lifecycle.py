@@ -1,4 +1,4 @@
-"""Worldclock on the emulated AWS by the command line alone: ship, ship again by canary, roll back, ship the fix."""
+"""Worldclock on the emulated AWS by the command line alone: a release, a canary, a rollback, and a fix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def handler(event, context):
 
 
 def with_a_hook(service: Worldclock) -> None:
-    """A function of the service is asked before each shift."""
+    """Makes a function of the service the hook of each shift."""
     (service.folder / "worldclock" / "handlers" / "gate.py").write_text(GATE)
     service.edit(
         "serverless.yml", "functions:\n", "functions:\n  gate:\n    handler: worldclock/handlers/gate.handler\n"
@@ -47,7 +47,7 @@ def with_a_hook(service: Worldclock) -> None:
 
 
 def with_an_alarm_of_its_own_that_rings(aws: EmulatedAws) -> None:
-    """It would stop each shift before it began."""
+    """Creates an alarm that is active from the start; it would stop each shift before it began."""
     cloudwatch = aws.client("cloudwatch", REGION)
     cloudwatch.put_metric_alarm(
         AlarmName="disk", Namespace="Disk", MetricName="Full", Statistic="Maximum", Period=60, EvaluationPeriods=1,
@@ -110,7 +110,7 @@ def test_canary_releases_and_a_rollback_fail_no_request(aws: EmulatedAws, tmp_pa
 
 @contextlib.contextmanager
 def now_and_then_throttled_and_cut(aws: EmulatedAws) -> Iterator[None]:
-    """AWS refuses, or loses, a call of each kind: the release does not notice."""
+    """AWS throttles, or loses, a call of each kind; the release succeeds anyway."""
     faults = [Fault("throttle", kind, 2) for kind in ("cloudformation:DescribeStacks", "codedeploy:Create*")]
     faults += [Fault("cut", "codedeploy:GetDeployment", 2), Fault("cut", "s3:ListObjectsV2", 1)]
     aws.front.faults.extend(faults)

@@ -1,4 +1,4 @@
-"""`hitless aws deploy --dry-run` in the example, without credentials: templates that linter and scanner pass."""
+"""`hitless aws deploy --dry-run` of the example without credentials: its templates pass linter and scanner."""
 
 from __future__ import annotations
 

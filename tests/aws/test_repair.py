@@ -1,4 +1,4 @@
-"""What is amiss on a stage, made for real and fixed under load: `status` names it, `hitless aws repair` fixes it."""
+"""Real faults of a stage under load: `status` reports them, `hitless aws repair` fixes them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ META = "worldclock-prod-meta"
 
 
 def amiss(service: Worldclock) -> list[dict[str, str]]:
-    """What status names."""
+    """The faults that status reports."""
     shown = service.run("status")
     assert shown.code == 0, shown.err
     return list(shown.json["troubles"])
 
 
 def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] = ()) -> Any:
-    """Status names just these troubles; repair fixes them, or ends otherwise, and no request fails meanwhile."""
+    """Checks that status reports exactly these faults and that repair ends as expected, while no request fails."""
     troubles = [one["what"] for one in amiss(service)]
     assert len(troubles) == len(named), troubles
     assert all(any(part in one for one in troubles) for part in named), troubles

@@ -1,4 +1,4 @@
-"""Troubles of the stack, of the domain and of the bucket, made for real and fixed under load."""
+"""Real faults of the stack, the domain and the bucket, fixed under load."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_stuck_stack_rollback_continues_after_its_fix_or_if_the_resource_is_sk
 
 
 def _get_stuck(service: Worldclock, whole: str) -> None:
-    """A release whose update fails, after somebody put another parameter where the roll-back has to put the old one."""
+    """Ships a release whose update fails, after somebody changed the parameter that the rollback has to restore."""
     ssm = service.aws.client("ssm", REGION)
     text = whole.replace("Value: before", "Value: after") + NEVER_READY
     (service.folder / "serverless.yml").write_text(text)
@@ -119,7 +119,7 @@ def test_repair_fixes_an_orphaned_deployment_an_interrupted_rollback_and_a_faile
 
 
 def _update_without_roll_back(aws: EmulatedAws) -> None:
-    """By hand, past hitless and past the front: a resource that cannot be made."""
+    """An update by hand, bypassing hitless and the front, with a resource that cannot be created."""
     cloudformation, s3 = aws.client("cloudformation", REGION), aws.client("s3", REGION)
     body = cloudformation.get_template(StackName="worldclock-prod", TemplateStage="Original")["TemplateBody"]
     template = json.loads(body) if isinstance(body, str) else json.loads(json.dumps(body))

@@ -1,4 +1,4 @@
-"""The named transitions between definitions, on emulated AWS under load: none fails a request, the new one serves.
+"""The named transitions between definitions on emulated AWS under load: no request fails, and the new release serves.
 
 Their table is that of the model's tests (tests/unit/transitions.py). Of which the emulator shows no more than that the
 updates pass and requests are answered stands in NOT_SEEN, and in docs/aws-emulation.md.
@@ -113,7 +113,7 @@ SAMPLE = (
 
 @pytest.fixture(scope="module")
 def fast_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
-    """An emulator on which a bake of five minutes takes a second."""
+    """An emulator on which a bake of five minutes takes one second."""
     with emulated_aws(tmp_path_factory.mktemp("emulators"), clock_factor=CLOCK_FACTOR) as running:
         yield running
 
@@ -198,7 +198,7 @@ def _transit(demo: Demo, transition: Transition) -> None:
 
 
 def _ships(demo: Demo, transition: Transition, load: Load) -> None:
-    """B goes out while A's routes are asked until the contract step, and those of both without an end."""
+    """Ships B while A's routes are requested until the contract step, and routes of both releases all the time."""
     before, after = transition.before, transition.after
     load.change(_meanwhile(demo, before, after, own=True))
 
@@ -230,7 +230,7 @@ def _template(demo: Demo) -> Any:
 
 
 def _is_what_lambda_has(demo: Demo, definition: Definition) -> None:
-    """All traffic of each function goes to a version of the configuration that the definition asks for."""
+    """Checks that all traffic of each function goes to a version with the definition's configuration."""
     lambdas = demo.aws.client("lambda", REGION)
     for key, one in definition.functions.items():
         name = lambda_name(key, one)
@@ -263,13 +263,13 @@ def _keys(*definitions: Definition) -> dict[str, str]:
 
 
 def _asks(*definitions: Definition) -> list[Ask]:
-    """Every request that one of them answers, with each key where one of them wants keys."""
+    """Every request that one of them answers, with each API key if one of them needs keys."""
     paths = sorted(set().union(*map(_paths, definitions)))
     return [Ask(method, path, key) for method, path in paths for key in _keys(*definitions) or ("",)]
 
 
 def _answer(demo: Demo, definition: Definition, ask: Ask, keys: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """(key, Lambda's name, letter) of the function that answers; None where it is none, or the API key is not good."""
+    """(key, Lambda's name, letter) of the function that answers; None if there is none, or the API key is invalid."""
     found = find_route(demo.package(definition).service.functions, ask.method, f"/{ask.path}")
     if found is None:
         return None
@@ -290,7 +290,7 @@ def _only(demo: Demo, definition: Definition) -> dict[Ask, Right]:
 
 
 def _meanwhile(demo: Demo, before: Definition, after: Definition, *, own: bool) -> dict[Ask, Right]:
-    """What the live release answers, by either release's bytes; with `own` also where the next one answers no more."""
+    """The live release's responses with the bytes of either release; with `own` also routes that the next one has not."""
     asks: dict[Ask, Right] = {}
     for ask in _asks(before, after):
         mine = _answer(demo, before, ask, _keys(before))
@@ -307,7 +307,7 @@ def _meanwhile(demo: Demo, before: Definition, after: Definition, *, own: bool) 
 
 
 def _after(demo: Demo, before: Definition, after: Definition) -> dict[Ask, Right]:
-    """What the next release answers. What is gone is refused; keys of the release before are good for one more."""
+    """The next release's responses. Removed routes are refused; keys of the previous one stay valid for one more."""
     has_api = any(one.routes for one in after.functions.values())
     asks: dict[Ask, Right] = {}
     for ask in _asks(before, after):

@@ -1,4 +1,4 @@
-"""What the templates of the front's own tests have in common."""
+"""The parts that the templates of the front's own tests share."""
 
 from __future__ import annotations
 

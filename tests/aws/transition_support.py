@@ -1,4 +1,4 @@
-"""Definitions of a service shipped on emulated AWS by the release layer's own code, in this process.
+"""Ships definitions of a service on emulated AWS by the release layer's own code, in this process.
 
 `osls package` is spared: a definition compiles itself (tests/unit/definitions.py; tests/aws/test_definitions.py holds
 that against osls). So is the start of Node for each update: the state that osls would be given goes to CloudFormation
@@ -83,7 +83,7 @@ class DirectOsls(Osls):
     s3: Any = None
 
     def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
-        """None where all went well, else the stack's last reason."""
+        """None if it succeeded, else the stack's last reason."""
         provider = state["service"]["provider"]
         key = f"{state['package']['artifactDirectoryName']}/compiled-cloudformation-template.json"
         body = json.dumps(provider["compiledCloudFormationTemplate"]).encode()
@@ -124,7 +124,7 @@ def _route(route: Route) -> model.Route:
 
 @dataclass
 class Demo:
-    """The stage of one service. `on_say` hears each sentence of a release, when it is said."""
+    """The stage of one service. `on_say` gets each message of a release as it is printed."""
 
     aws: EmulatedAws
     place: Path
@@ -143,14 +143,14 @@ class Demo:
         return cls(aws, place)
 
     def ship(self, definition: Definition) -> Result:
-        """One process' `hitless aws deploy`. Raises what it would say."""
+        """One process's `hitless aws deploy`. Raises the error that it would print."""
         self.said = []
         shipped = parse(definition.strategy)
         deploy = Deploy(self.cloud(), lambda digest: self._zips[digest])
         return deploy.run(self.package(definition), strategy=shipped, commit=None, message=None)
 
     def package(self, definition: Definition) -> ServicePackage:
-        """What a build and `osls package` would give."""
+        """The result of a build and `osls package`."""
         functions = tuple(
             model.Function(key, "app.handler", routes=tuple(map(_route, one.routes)))
             for key, one in definition.functions.items()
@@ -166,7 +166,7 @@ class Demo:
         return ServicePackage(service, packaged, artifacts, core)
 
     def _artifact(self, letter: str, function: model.Function) -> Artifact:
-        """Code that knows the function's own routes alone: other routes are other bytes."""
+        """Code with the routes of its function only: other routes give other bytes."""
         routes = sorted(map(str, function.routes))
         path = self.place / f"{short_hash([letter, routes])}.zip"
         if not path.exists():
@@ -177,7 +177,7 @@ class Demo:
         return Artifact(digest, size, size, False, "python3.11", "x86_64")
 
     def cloud(self) -> Cloud:
-        """Everything outside, as the command line builds it."""
+        """All adapters, as the command line builds them."""
         clock, client = SystemClock(), self._client
         cloudformation, lambdas = client("cloudformation"), Lambdas(client("lambda"))
         bucket, traffic = Bucket(client("s3"), BUCKET), Traffic(client("cloudwatch"))
@@ -210,6 +210,6 @@ class Demo:
 
     @property
     def url(self) -> str | None:
-        """Where the API answers; None where there is none."""
+        """The URL of the API; None if there is none."""
         found = self.aws.client("apigateway", REGION).get_rest_apis()["items"]
         return self.aws.api_url(found[0]["id"], STAGE) if found else None

@@ -1,4 +1,4 @@
-"""The drill's page in a real Chromium: it fits, nothing is empty or cut off, and it follows light and dark."""
+"""The drill's page in a real Chromium: it fits, nothing is empty or cut off, and it follows light and dark mode."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEASURE = """<script>addEventListener('load', () => {
 
 
 def chromium_command(tmp_path: Path) -> list[str]:
-    """Chromium without a screen, and without anything that it would look for elsewhere."""
+    """Headless Chromium that makes no requests of its own."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium (on Debian: apt-get install chromium)")
@@ -47,12 +47,12 @@ def chromium_command(tmp_path: Path) -> list[str]:
 
 
 def chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> str:
-    """What the browser wrote to its standard output."""
+    """The browser's standard output."""
     return run_chromium(tmp_path, page, *options, width=width).stdout
 
 
 def run_chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> subprocess.CompletedProcess[str]:
-    """The browser opens the page once, and ends."""
+    """Opens the page once and ends the browser."""
     return subprocess.run(
         [*chromium_command(tmp_path), f"--window-size={width},1400", *options, page.as_uri()],
         capture_output=True,
@@ -63,14 +63,14 @@ def run_chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -
 
 
 def console(tmp_path: Path, page: Path, *options: str) -> list[str]:
-    """What the page, as it is, said on the browser's console."""
+    """The page's messages on the browser's console."""
     done = run_chromium(tmp_path, page, "--dump-dom", "--enable-logging=stderr", *options)
     assert "</html>" in done.stdout
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 10) -> Any:
-    """The page's measures in the browser."""
+    """Measurements of the page in the browser."""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', MEASURE, render(drilled(failures=failures)))
     page = tmp_path / "measured.html"
     page.write_text(text)

@@ -1,4 +1,4 @@
-"""A receipt's page in a real Chromium: it fits a phone, follows light and dark, and the console stays silent."""
+"""A receipt's page in a real Chromium: it fits a phone, follows light and dark mode, and logs nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The HTTP front before the emulators. It imitates what they do not offer; docs/aws-emulation.md lists it."""
+"""The HTTP front before the emulators. It imitates features that they do not have; docs/aws-emulation.md lists them."""

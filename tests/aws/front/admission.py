@@ -1,4 +1,4 @@
-"""What API Gateway asks before it asks a function: the caller's API key, and a Lambda authorizer.
+"""API Gateway's checks before it invokes a function: the caller's API key, and a Lambda authorizer.
 
 * A method that wants a key takes one of a usage plan that names the API's stage, in `x-api-key`; else 403
   (docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-api-usage-plans.html). Keys and plans are as they
@@ -42,13 +42,13 @@ class Authorizer:
 
 
 def lambda_of(uri: str) -> tuple[str, str]:
-    """Function and qualifier of an integration's or an authorizer's URI; an empty function where it names none."""
+    """The function and qualifier of an integration's or authorizer's URI; an empty function if the URI names none."""
     reference = uri.partition(":function:")[2].partition("/")[0].split(":")
     return reference[0], reference[1] if len(reference) > 1 else "$LATEST"
 
 
 class Admission:
-    """`ask` invokes an alias: (region, function, qualifier, event) → its answer, None where it failed."""
+    """`ask` invokes an alias: (region, function, qualifier, event) → its response, or None if it failed."""
 
     def __init__(self, backend: Backend, ask: Callable[[str, str, str, Event], Awaitable[Any]]) -> None:
         self._backend, self._ask = backend, ask
@@ -60,7 +60,7 @@ class Admission:
     async def refusal(
         self, request: Request, region: str, *, key_required: bool, authorizer: Authorizer | None
     ) -> tuple[int, str] | None:
-        """Status and message where the caller is not let in."""
+        """Status and message if the caller is refused, else None."""
         if authorizer is not None and (refused := await self._unauthorized(request, region, authorizer)):
             return refused
         if key_required and request.headers.get("x-api-key") not in await self._keys(request, region):
@@ -85,7 +85,7 @@ class Admission:
         return None if allowed else (403, "User is not authorized to access this resource")
 
     async def _keys(self, request: Request, region: str) -> set[str]:
-        """The values of all keys that are good for this stage."""
+        """The values of all keys that are valid for this stage."""
         here = {"apiId": request.path_params["api"], "stage": request.path_params["stage"]}
         found: set[str] = set()
         for plan in await self._items("/usageplans", region):
@@ -101,6 +101,6 @@ class Admission:
 
 
 def refused(given: tuple[int, str]) -> Response:
-    """As API Gateway words it."""
+    """A refusal in API Gateway's words."""
     status, message = given
     return Response(f'{{"message": "{message}"}}', status, media_type="application/json")

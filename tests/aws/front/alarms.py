@@ -1,4 +1,4 @@
-"""Alarms as CodeDeploy reads them: the emulator's own, and those of metric math, which it does not evaluate.
+"""Alarms as CodeDeploy reads them: the emulator's own, and metric-math alarms, which it does not evaluate.
 
 A metric-math alarm is a stand-in (standins.py). Its expression is evaluated here on the metrics that the emulator's
 CloudWatch holds, over the alarm's window in the front's faster time, never shorter than SHORTEST_WINDOW_S: sums, and of
@@ -67,7 +67,7 @@ def evaluate(expression: str, values: Mapping[str, float | None]) -> float:
 
 
 class Alarms:
-    """`active` names those of the given alarms that are in ALARM."""
+    """`active` returns those of the given alarms that are in ALARM."""
 
     def __init__(self, backend: Backend, *, minute_s: float) -> None:
         self._backend = backend
@@ -89,7 +89,7 @@ class Alarms:
         return {str(alarm.get("AlarmName") or path.replace("/", "-")): alarm for path, alarm in found}
 
     async def settle(self, region: str) -> None:
-        """Have the emulator's CloudWatch hold each alarm of metric math, in the state that it is in now."""
+        """Sets each metric-math alarm in the emulator's CloudWatch to its present state."""
         client = self._backend.client("cloudwatch", region)
         for name, alarm in (await self._of_math(region)).items():
             state = "ALARM" if await self._math_alarm(region, alarm) else "OK"
@@ -114,7 +114,7 @@ class Alarms:
         return compare(evaluate(shown, values), float(alarm["Threshold"]))
 
     async def _value(self, region: str, stat: Mapping[str, Any], periods: int) -> float | None:
-        """The sum over the window, or the highest of a percentile by seconds; None without a data point."""
+        """The sum over the window, or the highest second of a percentile; None without a data point."""
         metric = stat["Metric"]
         window_s = max(float(stat["Period"]) / 60 * self._minute_s * periods, SHORTEST_WINDOW_S)
         now = datetime.now(UTC)

@@ -1,4 +1,5 @@
-"""API requests through the front: API Gateway's data plane, with the split by alias weight, which ministack has not.
+"""API requests through the front: API Gateway's data plane with the split by alias weight, which ministack does not
+have.
 
 As on AWS, and unlike the emulator:
 * what a stage serves is the API as its deployment froze it, not the resources as they are edited: a stage is read anew
@@ -66,7 +67,9 @@ class DeployedStage:
     variables: tuple[tuple[str, str], ...] = ()
 
     def match(self, verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
-        """The most specific method: a literal segment before {param} before {proxy+}; a verb of its own before ANY."""
+        """The most specific method: a literal segment before {param} before {proxy+}, and the method's own verb before
+        ANY.
+        """
         wanted = [part for part in path.split("/") if part]
         found = [
             (rank, method, parameters)
@@ -144,7 +147,7 @@ class ApiRequests:
         return answer
 
     async def look(self) -> None:
-        """Read every stage that is known anew, now: its deployment shows the API as it is at this moment."""
+        """Reads every known stage again, now: its deployment then shows the API as it is at this moment."""
         for key, cached in list(self._cache.items()):
             if key[0] == "stage":
                 cached.read_at = -1e9
@@ -223,7 +226,7 @@ class ApiRequests:
         return await self._fresh(("stage", api, stage), read)
 
     async def _ask(self, region: str, function: str, qualifier: str, event: Mapping[str, Any]) -> Any:
-        """An authorizer's answer; None where it may not be called, or fails."""
+        """An authorizer's response; None if it may not be invoked, or fails."""
         version = await self._called(region, function, qualifier)
         if version is None:
             return None
@@ -236,7 +239,7 @@ class ApiRequests:
         return None if failed else answer.json()
 
     async def _called(self, region: str, function: str, qualifier: str) -> str | None:
-        """The version that answers for it; None where API Gateway may not invoke it, or it is not there."""
+        """The version that answers; None if API Gateway may not invoke it, or it does not exist."""
         if not await self._permitted(region, function, qualifier):
             return None
         return await self._version(region, function, qualifier)
@@ -328,5 +331,5 @@ class ApiRequests:
 
 
 def _environments() -> asyncio.Semaphore:
-    """How many execution environments a version has at most: each is a process that the emulator starts. More wait."""
+    """The most execution environments of a version. Each is a process of the emulator; more requests wait."""
     return asyncio.Semaphore(3)

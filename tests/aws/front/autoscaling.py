@@ -22,7 +22,7 @@ Key = tuple[str, str]
 
 
 class ApiError(Exception):
-    """An error of the API by its name there."""
+    """An error of the API, by its name in the API."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The emulator as the front's own parts see it: plain HTTP for the hot path, boto3 in threads for the rest."""
+"""The emulator as the front's own parts use it: plain HTTP for frequent calls, boto3 in threads for the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPLATE_BUCKET = "front-templates"
 
 
 class Backend:
-    """One emulator. `regions` are those that were called so far: a REST API is looked for in each."""
+    """One emulator. `regions` are those called so far: a REST API is searched for in each."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -45,7 +45,7 @@ class Backend:
         await self.http.aclose()
 
     def client(self, service: str, region: str) -> Any:
-        """A boto3 client that goes to the emulator past the front, so that nothing of it is recorded."""
+        """A boto3 client that bypasses the front, so that its calls are not recorded."""
         key = (service, region)
         if key not in self._clients:
             self._clients[key] = boto3.session.Session().client(
@@ -59,7 +59,7 @@ class Backend:
         return self._clients[key]
 
     async def aws(self, call: Callable[[], Any]) -> Any:
-        """Run a blocking call of a client beside the loop."""
+        """Runs a blocking call of a client in a thread."""
         return await asyncio.to_thread(call)
 
     async def rest(
@@ -73,7 +73,7 @@ class Backend:
         return await self.http.request(method, self.url + path, content=content, headers=headers)
 
     async def stack_parameters(self, name: str, region: str) -> dict[str, str]:
-        """The parameters that a stack has now; none where there is no such stack."""
+        """The present parameters of a stack; none if the stack does not exist."""
         client = self.client("cloudformation", region)
         try:
             found = await self.aws(lambda: client.describe_stacks(StackName=name))
@@ -86,7 +86,7 @@ class Backend:
         }
 
     async def keep_template(self, text: str, region: str) -> str:
-        """Lay a template into a bucket of the front's own; its URL."""
+        """Stores a template in the front's own bucket and returns its URL."""
         client = self.client("s3", region)
         key = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 

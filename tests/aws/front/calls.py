@@ -1,4 +1,4 @@
-"""Which IAM action a request is: service, operation, resources and who makes it. Pure, by botocore's service models.
+"""Which IAM action a request is: service, operation, resources and caller. Pure, by botocore's service models.
 
 The names of IAM actions and the resources they are checked against follow AWS' Service Authorization Reference; only
 those services are told apart that hitless calls.
@@ -86,7 +86,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation as the API calls it, before IAM's own names."""
+    """An operation by its name in the API, which IAM's name may differ from."""
 
     service: str
     name: str
@@ -95,7 +95,7 @@ class Operation:
 
 @cache
 def _routes(service: str) -> tuple[tuple[str, re.Pattern[str], frozenset[tuple[str, str]], str], ...]:
-    """(method, path pattern, query that must stand, operation) of a service of the REST protocols."""
+    """(method, path pattern, required query, operation) of a service of the REST protocols."""
     model: dict[str, Any] = botocore.loaders.Loader().load_service_model(_MODELS.get(service, service), "service-2")
     routes = []
     for name, operation in model["operations"].items():
@@ -109,7 +109,7 @@ def _routes(service: str) -> tuple[tuple[str, re.Pattern[str], frozenset[tuple[s
 
 
 def operation_of(request: Request) -> Operation | None:
-    """None where the request is none that AWS' clients make."""
+    """None if it is not a request of an AWS client."""
     scope = request.scope
     if scope is None:
         return None
@@ -139,7 +139,7 @@ def _rest_operation(service: str, request: Request) -> Operation | None:
 
 
 def call_of(request: Request, operation: Operation, *, principal: str, status: int) -> Call:
-    """The record of a request that was answered with `status`."""
+    """The record of a request that got a response with `status`."""
     scope = request.scope
     region = scope[1] if scope else "us-east-1"
     prefix = _IAM_PREFIX.get(operation.service, operation.service)

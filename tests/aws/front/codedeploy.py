@@ -29,7 +29,7 @@ _TYPES: Final = (
 
 
 class ApiError(Exception):
-    """An error of CodeDeploy's API by its name there."""
+    """An error of CodeDeploy's API, by its name in the API."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ def _config(name: str, routing: Mapping[str, Any]) -> Document:
 
 
 def lower_camel(value: Any) -> Any:
-    """CloudFormation's property names as the API's."""
+    """Renames CloudFormation's property names to the API's."""
     if isinstance(value, dict):
         return {key[:1].lower() + key[1:]: lower_camel(inner) for key, inner in value.items()}
     return [lower_camel(inner) for inner in value] if isinstance(value, list) else value
@@ -79,7 +79,7 @@ class CodeDeploy:
         self._configs: dict[tuple[str, str], Document] = {}
 
     async def forget(self) -> None:
-        """End every deployment where it stands."""
+        """Ends every deployment in its present state."""
         tasks = [one.task for one in self.deployments.values() if one.task]
         for task in tasks:
             task.cancel()
@@ -94,7 +94,7 @@ class CodeDeploy:
 
     @contextlib.contextmanager
     def held_bakes(self) -> Iterator[None]:
-        """No bake ends by time meanwhile: what is done in mid-shift is done in mid-shift, however slow the machine."""
+        """Inside the block no bake ends by time, so that a test can act during a shift on any machine."""
         self._runner.bakes_held = True
         try:
             yield
@@ -323,7 +323,7 @@ class CodeDeploy:
 
 
 def _overridden(group: Document, given: Document) -> Document:
-    """The group as this one deployment has it."""
+    """The group with the overrides of this one deployment."""
     merged = group | {key: given[key] for key in ("autoRollbackConfiguration",) if key in given}
     if "overrideAlarmConfiguration" in given:
         merged["alarmConfiguration"] = given["overrideAlarmConfiguration"]

@@ -1,4 +1,4 @@
-"""The GitHub connection, which a person authorises in the console, and the pipelines that exist but never run here.
+"""The GitHub connection, which a person authorises in the console, and pipelines, which exist but never run here.
 
 A new connection is PENDING (docs.aws.amazon.com/codeconnections/latest/APIReference/API_Connection.html). Here somebody
 authorises it: it turns AVAILABLE after `pending_answers` answers, at once when a test says so.
@@ -19,7 +19,7 @@ _CONNECTIONS: Final = ("AWS::CodeConnections::Connection", "AWS::CodeStarConnect
 
 
 class Connections:
-    """Reads connections and pipelines from the stand-ins of CloudFormation's."""
+    """Reads connections and pipelines from the stand-ins of CloudFormation's resources."""
 
     def __init__(self, backend: Backend, *, pending_answers: int = 2) -> None:
         self._backend = backend

@@ -46,7 +46,7 @@ ENDED: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.STOPPED})
 
 
 class Ended(Exception):
-    """A deployment that cannot go on: its status, error code and message."""
+    """A deployment that cannot continue: its status, error code and message."""
 
     def __init__(self, status: Status, code: str, message: str) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class Shift:
 
     @classmethod
     def from_appspec(cls, content: str) -> Shift:
-        """Raises ValueError where the AppSpec is none of one Lambda function."""
+        """Raises ValueError if it is not an AppSpec of one Lambda function."""
         document = yaml.safe_load(content)
         try:
             (resource,) = (one for entry in document["Resources"] for one in entry.values())
@@ -187,7 +187,7 @@ class Runner:
         self._hooks: dict[str, asyncio.Future[str]] = {}
 
     def hook_reported(self, execution: str, status: str) -> bool:
-        """PutLifecycleEventHookExecutionStatus; False where no hook waits under that id."""
+        """PutLifecycleEventHookExecutionStatus; False if no hook waits under that id."""
         waiting = self._hooks.get(execution)
         if waiting is None or waiting.done():
             return False
@@ -195,7 +195,7 @@ class Runner:
         return True
 
     async def run(self, deployment: Deployment, roll_back: Callable[[Deployment, str], Awaitable[None]]) -> None:
-        """Until the deployment ended; what happened stands in its fields."""
+        """Runs until the deployment has ended; its fields hold the result."""
         deployment.status = Status.IN_PROGRESS
         try:
             await self._check_alias(deployment)

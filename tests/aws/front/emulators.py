@@ -1,4 +1,4 @@
-"""The emulators as children: started on free ports, awaited by a probe, ended by their own pid."""
+"""The emulators as child processes: started on free ports, awaited by a probe, ended by their own pid."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Emulator:
             return bool(answer.status == 200)
 
     def reset(self) -> None:
-        """Forget everything: as new."""
+        """Removes everything, as in a new emulator."""
         request = urllib.request.Request(self.url + self._reset, method="POST")
         with urllib.request.urlopen(request, timeout=60) as answer:
             answer.read()
 
     def stop(self) -> None:
-        """TERM, then KILL, to the child's own session: the Lambda processes that ministack forks end with it."""
+        """TERM, then KILL, to the child's own session, so that its Lambda processes end too."""
         for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
             try:
                 os.killpg(self.process.pid, number)
@@ -66,7 +66,7 @@ class Emulator:
 
 
 def clean_environ() -> dict[str, str]:
-    """This process' environment without any AWS setting of the person who runs the tests."""
+    """This process's environment without AWS settings of the person who runs the tests."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_", "HITLESS_"))}
 
 

@@ -1,5 +1,5 @@
-"""What goes wrong between a caller and AWS, told by a test: a throttled call, a connection that breaks off, a caller
-that dies at one of its calls.
+"""Faults between a caller and AWS that a test sets: a throttled call, a broken connection, a caller that dies at a
+call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _JSON_SERVICES: Final = frozenset({"codebuild", "codeconnections", "codedeploy",
 
 @dataclass
 class Fault:
-    """Calls whose `service:Operation` matches `pattern` fail; the first `times` of them, all without it."""
+    """The first `times` calls whose `service:Operation` matches `pattern` fail; without `times`, all of them."""
 
     kind: Literal["throttle", "cut"]
     pattern: str
@@ -54,7 +54,7 @@ class Death:
         return Response(status_code=500)  # nobody reads it
 
     def strike_after(self, operation: str) -> None:
-        """The call has taken effect, and is not answered yet."""
+        """The call has taken effect, and its response was not sent yet."""
         if self.after and self._is_due(operation):
             self._strike()
 
@@ -67,7 +67,7 @@ class Death:
 
 
 def _throttled(service: str) -> Response:
-    """In the protocol of the service; REST-JSON reads the header alone."""
+    """The error in the protocol of the service; REST-JSON clients read only the header."""
     if service in _JSON_SERVICES:
         body = {"__type": "ThrottlingException", "message": "Rate exceeded"}
         return Response(json.dumps(body), 400, media_type="application/x-amz-json-1.1")
@@ -80,7 +80,7 @@ def _throttled(service: str) -> Response:
 
 
 def _cut() -> Response:
-    """Fewer bytes than were promised: the server closes the connection."""
+    """Fewer bytes than announced, after which the server closes the connection."""
 
     async def nothing() -> AsyncIterator[bytes]:
         yield b"{"

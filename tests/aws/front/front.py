@@ -1,4 +1,4 @@
-"""The HTTP front before the emulator: what `AWS_ENDPOINT_URL` points to in the tests and in `scripts/demo --aws`.
+"""The HTTP front before the emulator: `AWS_ENDPOINT_URL` points to it in the tests and in `scripts/demo --aws`.
 
 What it does, and nothing else: it passes each AWS call on to ministack and records it (service, action, resources,
 role); gives templates stand-ins for what ministack refuses; answers CodeDeploy and the GitHub connection itself; and
@@ -94,12 +94,12 @@ class Front:
         self._thread.join(20)
 
     def reset(self) -> None:
-        """Forget what was recorded and end every deployment; the emulator is reset by its own."""
+        """Removes the recorded calls and ends every deployment; the emulator has its own reset."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._forget(), self._loop).result(20)
 
     def actions(self) -> list[str]:
-        """What was called so far, in order, as IAM actions."""
+        """The calls so far, in order, as IAM actions."""
         return [call.action for call in self.calls]
 
     async def _forget(self) -> None:

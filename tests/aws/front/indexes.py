@@ -1,4 +1,4 @@
-"""An update that changes two global secondary indexes of one table: AWS fails it, ministack would carry it out.
+"""Fails an update that changes two global secondary indexes of one table, as AWS does; ministack would carry it out.
 
 DynamoDB creates or deletes one index an UpdateTable (API reference, GlobalSecondaryIndexUpdates); CloudFormation's
 template reference says the same of AWS::DynamoDB::Table. AWS tells it as the table's failed event; the front refuses

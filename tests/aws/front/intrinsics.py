@@ -1,4 +1,4 @@
-"""CloudFormation's intrinsics and conditions, resolved outside CloudFormation; any that is not known is an error."""
+"""Resolves CloudFormation's intrinsics and conditions outside CloudFormation; an unknown one is an error."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Resolver:
         raise ValueError(f"condition {kind}")
 
     def value(self, node: Any) -> Any:
-        """The node with every intrinsic resolved; what is AWS::NoValue is left out of its list or mapping."""
+        """The node with every intrinsic resolved; AWS::NoValue is removed from its list or mapping."""
         if isinstance(node, list):
             return [one for one in map(self.value, node) if one is not _ABSENT]
         if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""UpdateBasePathMapping, which ministack does not have: its CreateBasePathMapping overwrites one that is there."""
+"""UpdateBasePathMapping, which ministack does not have: its CreateBasePathMapping overwrites an existing mapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_FOUND = {"content-type": "application/json", "x-amzn-errortype": "NotFoundE
 
 
 async def update_mapping(backend: Backend, request: Request) -> Response:
-    """The mapping as the patch makes it, in one step; 404 where there is none (API_UpdateBasePathMapping)."""
+    """Applies the patch to the mapping in one step; 404 if there is no mapping (API_UpdateBasePathMapping)."""
     region = request.scope[1] if request.scope else "us-east-1"
     collection, _, path = request.path.rpartition("/")
     found = await backend.rest("GET", request.path, service="apigateway", region=region)

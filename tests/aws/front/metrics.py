@@ -1,4 +1,4 @@
-"""Metrics as Lambda publishes them: its own by alias and version, and those of a log's embedded metric format."""
+"""Metrics as Lambda publishes them: its own by alias and version, and those in a log's embedded metric format."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def data_of(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, A
 
 
 def dimensions_of(function: str, qualifier: str, version: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Those of the alias, and those of a version's traffic through it."""
+    """The dimensions of the alias, and of a version's traffic through it."""
     by_alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": f"{function}:{qualifier}"}]
     return by_alias, [*by_alias, {"Name": "ExecutedVersion", "Value": version}]

@@ -1,4 +1,5 @@
-"""API Gateway's Lambda proxy integration, payload format 1.0: a request as an event, a handler's result as an answer.
+"""API Gateway's Lambda proxy integration, payload format 1.0: turns a request into an event and a result into a
+response.
 
 Source: docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html, "Input format" and
 "Output format". What that page leaves open is as simple as can be; where the engine does otherwise there, the table in
@@ -30,13 +31,13 @@ _NOBODY: Final = dict.fromkeys(
 
 
 def message(status: int, text: str, kind: str = "") -> Response:
-    """An answer of API Gateway's own."""
+    """A response of API Gateway's own."""
     headers = {"x-amzn-requestid": str(uuid.uuid4())} | ({"x-amzn-errortype": kind} if kind else {})
     return Response(json.dumps({"message": text}), status, media_type="application/json", headers=headers)
 
 
 def proxy_response(content: bytes) -> Response:
-    """A handler's result as HTTP; one "of a different format" is 502."""
+    """A handler's result as an HTTP response; a malformed result is a 502."""
     document = json.loads(content)
     if not _is_well_formed(document):
         return message(502, "Internal server error", "InternalServerErrorException")
@@ -68,7 +69,7 @@ def _is_well_formed(document: Any) -> bool:
 
 
 def _merged(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """`headers` and `multiValueHeaders` in one list; a pair that is in both once."""
+    """`headers` and `multiValueHeaders` in one list; a pair in both is listed once."""
     merged = [
         (name.lower(), value if isinstance(value, str) else json.dumps(value))
         for name, values in (document.get("multiValueHeaders") or {}).items()
@@ -84,7 +85,7 @@ def _merged(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 async def event_of(
     request: Request, api: str, stage: str, path: str, resource: str, path_parameters: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The event; `path` is as it was sent, below the stage."""
+    """The event; `path` is as sent, below the stage."""
     query: dict[str, list[str]] = {}
     for name, value in parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True):
         query.setdefault(name, []).append(value)
@@ -124,7 +125,7 @@ async def event_of(
 
 
 def _headers(request: Request) -> dict[str, list[str]]:
-    """The client's, with the names that API Gateway writes itself in its own case, and what it adds."""
+    """The client's headers, with those that API Gateway adds or rewrites."""
     cased = ("host", "user-agent", "authorization", "x-amzn-trace-id")
     headers: dict[str, list[str]] = {}
     for name, value in request.headers.items():

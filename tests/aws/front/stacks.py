@@ -1,4 +1,6 @@
-"""CloudFormation calls on their way: templates get stand-ins going in, answers get the real types coming out."""
+"""Rewrites CloudFormation calls: templates get stand-ins on their way in, responses show the real types on their way
+out.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def object_of(template_url: str) -> str:
 
 
 class StackCalls:
-    """Remembers what each logical id really is, to tell it in answers."""
+    """Remembers the real type of each logical id, for responses."""
 
     def __init__(self) -> None:
         self._types: dict[str, str] = {}
@@ -95,7 +97,7 @@ class StackCalls:
         return json.dumps(template)
 
     def coming_out(self, operation: str, body: bytes) -> bytes:
-        """The answer with stand-ins shown as what they stand in for."""
+        """The response, which shows the real resources in place of their stand-ins."""
         if operation == "GetTemplate":
             return self._template(body)
         if not any(kind.encode() in body for kind in _SUBSTITUTES):
@@ -130,7 +132,7 @@ def _original(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(form: Mapping[str, str], previous: Mapping[str, str]) -> dict[str, str]:
-    """The parameters of a request; those that keep their value have it from the stack as it is."""
+    """The parameters of a request; those with UsePreviousValue have the stack's present value."""
     found: dict[str, str] = {}
     for key, name in form.items():
         if not re.fullmatch(r"Parameters\.member\.\d+\.ParameterKey", key):

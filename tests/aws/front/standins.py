@@ -1,4 +1,4 @@
-"""Templates on their way to the emulator: what it refuses becomes a stand-in that keeps the resource's place.
+"""Replaces resources that the emulator refuses by stand-ins, which keep the resource's place in the template.
 
 ministack fails a stack with "Unrecognized resource types" for the types of REFUSED. Leaving the resource out would
 break each Ref, DependsOn and preview that names it, so it becomes an SSM parameter instead: its name is
@@ -76,7 +76,9 @@ INLINE_POLICY: Final = "AWS::IAM::RolePolicy"
 
 
 def is_refused(resource: Mapping[str, Json]) -> bool:
-    """By its type; and alarms of metric math, which ministack does not evaluate."""
+    """Whether ministack refuses it: by its type, or because it is a metric-math alarm, which ministack does not
+    evaluate.
+    """
     kind = resource.get("Type")
     return kind in REFUSED or (kind == "AWS::CloudWatch::Alarm" and "Metrics" in resource.get("Properties", {}))
 
@@ -87,7 +89,7 @@ def _reference(logical_id: str, resource: Mapping[str, Json]) -> Json:
 
 
 def replace_refused(template: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
-    """The template as the emulator takes it, and the replaced resources: logical id → real type."""
+    """The template for the emulator, and the replaced resources: logical id → real type."""
     resources: Mapping[str, Mapping[str, Json]] = template.get("Resources", {})
     refused = {name: resource for name, resource in resources.items() if is_refused(resource)}
     policies = {name: one for name, one in resources.items() if one.get("Type") == INLINE_POLICY}
@@ -130,7 +132,7 @@ def _stand_in(logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _rewrite(value: Json, references: Mapping[str, Json]) -> Json:
-    """Ref, GetAtt and Sub that name a stand-in get what the real resource would have given."""
+    """Gives each Ref, GetAtt and Sub of a stand-in the real resource's value."""
     if isinstance(value, list):
         return [_rewrite(item, references) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A Stage that an update adds, and that the API has already: AWS fails the update, ministack would write over it.
+"""Fails an update that adds a Stage which the API already has, as AWS does; ministack would overwrite it.
 
 CloudFormation says "ApiGatewayStage - dev already exists" (serverless/serverless#3232): a Deployment's `StageName` has
 made the stage, and no template holds it. In the place of the Stage goes a resource that ministack fails to create, so
@@ -20,7 +20,7 @@ _STAGE: Final = "AWS::ApiGateway::Stage"
 
 
 async def taken_stages(backend: Backend, template: Mapping[str, Any], stack: str, region: str) -> dict[str, str]:
-    """Logical id → name, of the Stages that the update of the stack would make and that stand already."""
+    """Logical id → name of the Stages that the stack's update would create and that already exist."""
     wanted = {
         name: one["Properties"]
         for name, one in template.get("Resources", {}).items()
@@ -50,7 +50,7 @@ def _look(backend: Backend, wanted: Mapping[str, Any], stack: str, region: str) 
 
 
 def with_failing(template: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, Any]:
-    """The template in which these Stages cannot be made."""
+    """The template in which creating these Stages fails."""
     resources = dict(template["Resources"])
     for name in taken:
         stage = resources[name]

@@ -1,1 +1,1 @@
-"""Least privilege: recorded calls against the policies of the roles that made them, by a simulator of IAM."""
+"""Least privilege: checks recorded calls against the policies of the roles that made them, by a simulator of IAM."""

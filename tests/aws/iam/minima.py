@@ -1,4 +1,4 @@
-"""The permissions that AWS documents as the least for each provider of an action and each service role that we use.
+"""The minimum of permissions that AWS documents for each action provider and service role that we use.
 
 An emulator enforces none of them, so a role without one would fail on a real account alone.
 """

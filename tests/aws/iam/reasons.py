@@ -1,4 +1,4 @@
-"""Why each role of ours is allowed what it is where no call in a test shows it: {role: {action: need}}.
+"""Reasons for allowed actions of our roles that no call in a test shows: {role: {action: need}}.
 
 The deploy role's calls are recorded in test_pipeline_run.py, which has the reasons for what is left; what the
 CloudFormation role is for stands in CloudFormation's own schemas (test_core_template.py).
@@ -29,7 +29,7 @@ _FORMER = "the connection's service under its former name, which AWS still asks 
 
 @dataclass(frozen=True)
 class Need:
-    """Why a role is allowed an action, a resource that it is done to, and what AWS tells IAM with the call."""
+    """Why a role is allowed an action, its resource, and the context keys that AWS passes with the call."""
 
     reason: str
     resource: str

@@ -1,4 +1,4 @@
-"""The roles of our own templates with their parameters put in: trust, policies, boundary, without a deployed stack."""
+"""The roles of our templates with their parameters applied: trust, policies and boundary, without a deployed stack."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def properties_of(template: str, name: str, **parameters: str) -> dict[str, Any]
 
 
 def role_of(template: str, name: str, **parameters: str) -> Role:
-    """A role as the simulator asks about it."""
+    """A role in the form that the simulator takes."""
     properties = properties_of(template, name, **parameters)
     arn = f"arn:aws:iam::{ACCOUNT}:role/{SERVICE}-{template}-{STAGE}-{name}-1"
     return Role(arn, tuple(one["PolicyDocument"] for one in properties["Policies"]))
 
 
 def service_boundary(**parameters: str) -> dict[str, Any]:
-    """The policy document that bounds every role of the service's stack."""
+    """The permissions boundary of every role of the service's stack."""
     whole = load_template("core")
     resolver = _resolver(whole, "core", parameters)
     found: dict[str, Any] = resolver.value(whole["Resources"]["ServiceBoundary"]["Properties"]["PolicyDocument"])
@@ -65,7 +65,7 @@ def _resolver(whole: Mapping[str, Any], template: str, parameters: Mapping[str, 
 
 @dataclass(frozen=True)
 class Returned:
-    """What CloudFormation gives for `Ref` and for the attributes of `GetAtt` that our templates use."""
+    """CloudFormation's return values of `Ref` and of the `GetAtt` attributes that our templates use."""
 
     ref: str
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""npm's @cloud-copilot/iam-simulate, asked in one batch; and a role's policies as they stand."""
+"""Calls npm's @cloud-copilot/iam-simulate in one batch, and reads a role's deployed policies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NODE = Path(__file__).resolve().parents[3] / "node"
 
 @dataclass(frozen=True)
 class Role:
-    """A role and what it is allowed."""
+    """A role and its policies."""
 
     arn: str
     policies: tuple[Mapping[str, Any], ...]
     boundary: Mapping[str, Any] | None = None
 
     def allowed_actions(self) -> set[str]:
-        """Every action that its Allow statements name."""
+        """Every action that its Allow statements list."""
         return {
             action
             for policy in self.policies
@@ -33,7 +33,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Question:
-    """May the role do this to that? `trust` is the trust policy of a role that would be assumed."""
+    """Whether the role may do this action to this resource. `trust` is the trust policy of a role to be assumed."""
 
     action: str
     resource: str
@@ -66,7 +66,7 @@ def _document(iam: Any, arn: str) -> Mapping[str, Any]:
 
 
 def verdicts(role: Role, questions: Sequence[Question]) -> dict[Question, str]:
-    """`Allowed`, `ImplicitlyDenied`, `ExplicitlyDenied`, or what the simulator found wrong in the question."""
+    """`Allowed`, `ImplicitlyDenied`, `ExplicitlyDenied`, or the simulator's error about the question."""
     asked = [
         {
             "policies": role.policies,
@@ -88,6 +88,6 @@ def verdicts(role: Role, questions: Sequence[Question]) -> dict[Question, str]:
 
 
 def refused(role: Role, questions: Iterable[Question]) -> list[str]:
-    """Those that the role may not do, each as a line."""
+    """The questions whose action the role is not allowed, one line each."""
     found = verdicts(role, list(dict.fromkeys(questions)))
     return [f"{one.action} on {one.resource}: {verdict}" for one, verdict in found.items() if verdict != "Allowed"]

@@ -1,1 +1,1 @@
-"""The pipeline without CodePipeline: the generated template, read and run on this machine."""
+"""Runs the generated pipeline template on this machine, without CodePipeline."""

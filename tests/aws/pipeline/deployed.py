@@ -1,4 +1,4 @@
-"""A deployed pipeline stack and its generated template, put together into what the driver runs."""
+"""Combines a deployed pipeline stack and its generated template into the definition that the driver runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def definition_of(template: Path, stack: str, region: str, client: Callable[[str
 
 
 def role_session(sts: Any) -> Callable[[str], Mapping[str, str]]:
-    """Credentials of a role as CodeBuild puts them into a build's environment."""
+    """Credentials of a role, as CodeBuild puts them into a build's environment."""
 
     def session(role_arn: str) -> Mapping[str, str]:
         given = sts.assume_role(RoleArn=role_arn, RoleSessionName="AWSCodeBuild")["Credentials"]

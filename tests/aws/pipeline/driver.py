@@ -31,7 +31,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of the pipeline. It ended where a step did not succeed."""
+    """One execution of the pipeline. It ends at the first step that does not succeed."""
 
     commit: str
     succeeded: bool
@@ -43,7 +43,7 @@ class Run:
 
 @dataclass
 class _Passage:
-    """A commit on its way through the pipeline: artifacts by name, variables as `Namespace.Name`."""
+    """A commit in the pipeline: artifacts by name, variables as `Namespace.Name`."""
 
     branch: str
     commit: str
@@ -87,7 +87,7 @@ class Driver:
         return Run(commit, True, tuple(steps))
 
     def _act(self, action: Action, stage: str, passage: _Passage) -> tuple[bool, BuildResult | None, str]:
-        """Whether the action succeeded, and its build and log where it has one."""
+        """Whether the action succeeded, and its build and log if it has one."""
         match action.category:
             case "Source":
                 passage.artifacts[action.outputs[0]] = self._source(passage.commit, passage.place / "source")
@@ -103,7 +103,7 @@ class Driver:
                 raise ValueError(f"action {action.category}")
 
     def _source(self, commit: str, place: Path) -> Path:
-        """The commit's files without git's, as CODE_ZIP hands them on."""
+        """The commit's files without git's own, as CODE_ZIP passes them on."""
         archive = subprocess.run(
             ["git", "--git-dir", str(self.repository), "archive", commit], stdout=subprocess.PIPE, check=True
         ).stdout

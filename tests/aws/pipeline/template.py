@@ -1,4 +1,4 @@
-"""What the generated pipeline template says, with its parameters and the names of what was deployed put in."""
+"""Reads the generated pipeline template, with its parameters and the names of the deployed resources applied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.aws.front.intrinsics import Resolver
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A CodeBuild project: what runs, as whom, with which variables."""
+    """A CodeBuild project: its buildspec, role and variables."""
 
     name: str
     buildspec: str
@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineDefinition:
-    """What is to run when a branch is pushed."""
+    """What runs when a branch is pushed."""
 
     name: str
     role_arn: str
@@ -53,7 +53,7 @@ class PipelineDefinition:
 
 
 def read_pipeline(template: Mapping[str, Any], resolver: Resolver) -> PipelineDefinition:
-    """The pipeline and its projects out of the template."""
+    """Reads the pipeline and its projects from the template."""
     resources: Mapping[str, Mapping[str, Any]] = template["Resources"]
     (pipeline,) = (one for one in resources.values() if one["Type"] == "AWS::CodePipeline::Pipeline")
     properties = resolver.value(pipeline["Properties"])
@@ -104,6 +104,6 @@ def _action(document: Mapping[str, Any]) -> Action:
 
 
 def action_variables(action: Action, variables: Mapping[str, str]) -> dict[str, str]:
-    """The action's own EnvironmentVariables with `#{Namespace.Name}` put in."""
+    """The action's own EnvironmentVariables with `#{Namespace.Name}` replaced."""
     given = json.loads(action.configuration.get("EnvironmentVariables", "[]"))
     return {one["name"]: re.sub(r"#\{([^}]+)\}", lambda m: variables[m.group(1)], one["value"]) for one in given}
