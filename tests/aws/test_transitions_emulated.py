@@ -290,7 +290,7 @@ def _only(demo: Demo, definition: Definition) -> dict[Ask, Right]:
 
 
 def _meanwhile(demo: Demo, before: Definition, after: Definition, *, own: bool) -> dict[Ask, Right]:
-    """The live release's responses with the bytes of either release; with `own` also routes that the next one has not."""
+    """The live release's responses with either release's bytes; with `own` also for routes that it alone has."""
     asks: dict[Ask, Right] = {}
     for ask in _asks(before, after):
         mine = _answer(demo, before, ask, _keys(before))

@@ -1,4 +1,4 @@
-"""A CloudFormation of a few lines: stacks that take the states a test gives them, answers in botocore's shapes."""
+"""A small fake CloudFormation: stacks that go through the states a test sets, responses in botocore's shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OURS = {"hitless:service": "clock", "hitless:stage": "dev"}
 
 
 class FakeTime:
-    """Seconds pass only where somebody sleeps."""
+    """Seconds pass only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,7 +26,7 @@ class FakeTime:
 
 @dataclass
 class FakeStack:
-    """`ahead` are the states that each look at it reaches next; `then` names the events told on the way."""
+    """`ahead` are the states that the next looks at it find; `then` names the events that occur on the way."""
 
     status: str = "CREATE_COMPLETE"
     ahead: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class FakeStack:
 
 
 class FakeCloudFormation:
-    """Records each call in `calls`; `changes` and `refusal` are what the next change set shows."""
+    """Records each call in `calls`; `changes` and `refusal` are the result of the next change set."""
 
     def __init__(self, **stacks: FakeStack) -> None:
         self.stacks = {name.replace("_", "-"): stack for name, stack in stacks.items()}

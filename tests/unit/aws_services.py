@@ -1,4 +1,4 @@
-"""Services as the AWS tests need them, made without a file."""
+"""Services for the AWS tests, made without a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_service(
     architecture: str = "x86_64",
     rehearsal: RehearsalSettings | None = None,
 ) -> Service:
-    """One function, one stage."""
+    """A service with one function and one stage."""
     settings = StageSettings(stage, branch or stage, nat=nat, domain=domain, approval=approval, rehearsal=rehearsal)
     return Service(
         name=name,

@@ -1,5 +1,5 @@
-"""A stage on AWS that is only remembered: stack, aliases, CodeDeploy and bucket, each call a moment at which something
-may happen (the process dies, the network is cut, another process acts).
+"""A fake stage on AWS in memory: stack, aliases, CodeDeploy and bucket. Each call is a moment at which a test can let
+something happen: the process dies, the network is cut, another process acts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Clock:
 
 @dataclass
 class World:
-    """Everything that outlives a process. `moments` are the calls so far; `at` is asked before each one."""
+    """Everything that outlives a process. `moments` are the calls so far; `at` is called before each one."""
 
     stack: RememberedStack = field(default_factory=RememberedStack)
     aliases: dict[str, AliasState] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class World:
         return Records(FakeDocuments(World(documents=self.documents)), "prod")
 
     def cloud(self) -> Cloud:
-        """What one process sees of it."""
+        """One process's adapters for this world."""
         return Cloud(
             stack=cast(Any, FakeStack(self)),
             bucket=FakeDocuments(self),
@@ -166,7 +166,7 @@ class World:
         )
 
     def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
-        """One process ships bytes of that letter."""
+        """Ships bytes of that letter as one process."""
         shipped = parse(strategy)
         made = package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted)
         if self.also:
@@ -181,7 +181,7 @@ class World:
         )
 
     def serves(self) -> str:
-        """The letters of the bytes to which all traffic goes, one a function."""
+        """The letters of the bytes that get all traffic, one for each function."""
         letters = set()
         for name in NAMES:
             state = self.aliases[f"worldclock-prod-{name}"]
@@ -203,7 +203,7 @@ class World:
 
 @functools.cache
 def small() -> Packaged:
-    """Worldclock with two of its functions: a release takes fewer calls."""
+    """Worldclock with two of its functions, so that a release takes fewer calls."""
     whole = packaged()
     template = copy.deepcopy(whole.template)
     resources: dict[str, Any] = template["Resources"]
@@ -235,7 +235,7 @@ def package(
     most: int | None = None,
     unrouted: frozenset[str] = frozenset(),
 ) -> ServicePackage:
-    """Worldclock, all functions of bytes of that letter."""
+    """Worldclock; all functions have the bytes that the letter stands for."""
     compiled = small()
     if provisioned:
         compiled = replace(compiled, template=with_provisioned(compiled.template, "Meta", provisioned))

@@ -1,4 +1,4 @@
-"""The services of a remembered stage (`cloud_fakes.World`): each call is a moment of the world's."""
+"""The services of a stage in memory (`cloud_fakes.World`): each call is a moment of the world."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FakeStack:
-    """ServiceStack over a remembered one; an update sets the aliases that it names anew, as CloudFormation does."""
+    """ServiceStack in memory; an update sets the aliases that it names, as CloudFormation does."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -117,7 +117,7 @@ class FakeDocuments(Bucket):
 
 
 class FakeLambdas(Lambdas):
-    """Lambda: aliases, and versions that are always awake."""
+    """Lambda: aliases, and versions that are always active."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -191,7 +191,7 @@ class FakeLambdas(Lambdas):
 
 
 class FakeAutoscaling(Autoscaling):
-    """Application Auto Scaling: its bounds are the world's; a version below its least is raised to it."""
+    """Application Auto Scaling: the world has its limits; a version below its minimum is raised to it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -245,7 +245,9 @@ class FakeApiStages(ApiStages):
 
 
 class FakeCodeDeploy(CodeDeploy):
-    """CodeDeploy: a deployment bakes until it is looked at twice; an alias that is not where it should be fails it."""
+    """CodeDeploy: a deployment bakes until its second look-up, and fails if its alias is not at the expected
+    version.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -312,7 +314,7 @@ class FakeCodeDeploy(CodeDeploy):
 
 
 class FakeTraffic(Traffic):
-    """CloudWatch: nothing was counted; the world says which alarms there are and which ring."""
+    """CloudWatch without any counts; the world has the alarms and those that are active."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,5 +1,5 @@
-"""CloudFormation's schemas of its types, as cfn-lint brings them: which properties are create-only, and which
-permissions its handlers of some types use.
+"""CloudFormation's schemas of its types, from cfn-lint: create-only properties, and permissions that its handlers
+use.
 """
 
 from __future__ import annotations
@@ -73,6 +73,6 @@ def create_only_of_schemas() -> dict[str, list[str]]:
 
 
 def written(of_types: Mapping[str, list[str]]) -> str:
-    """A file's text: a type a line."""
+    """A file's text: one type per line."""
     lines = [f"{json.dumps(kind)}: {json.dumps(names)}" for kind, names in of_types.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"

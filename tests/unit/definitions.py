@@ -1,4 +1,4 @@
-"""Definitions of a service as data: what its serverless.yml says, and what `osls package` compiles of it.
+"""Definitions of a service as data: the content of serverless.yml, and the template that `osls package` compiles.
 
 The compiled template is written here so that a test can make thousands; tests/aws/test_definitions.py holds a sample
 of them against a real osls.
@@ -46,7 +46,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """`letter` stands for its bytes, `properties` for what is Lambda's: MemorySize, VpcConfig, Environment …"""
+    """`letter` stands for its bytes; `properties` are Lambda's: MemorySize, VpcConfig, Environment …"""
 
     routes: tuple[Route, ...] = ()
     letter: str = "a"
@@ -74,7 +74,7 @@ class Definition:
     pre_traffic: str | None = None
 
     def release(self, number: int) -> ReleaseInput:
-        """Release `number` of it."""
+        """Release `number` of the definition."""
         codes = {key: one.letter * 64 for key, one in self.functions.items()}
         return ReleaseInput(
             service=SERVICE,
@@ -121,7 +121,7 @@ class Definition:
         }  # fmt: skip
 
     def compiled(self) -> dict[str, Any]:
-        """What osls 4.3 compiles of it."""
+        """The template that osls 4.3 compiles of it."""
         resources: dict[str, Any] = {"IamRoleLambdaExecution": self._role()}
         for key, one in self.functions.items():
             resources |= _function(key, one)
@@ -218,7 +218,7 @@ class Definition:
 
 
 def normal(key: str) -> str:
-    """osls' part of a logical id for a function's key."""
+    """osls's part of a logical id for a function's key."""
     made = key.replace("-", "Dash").replace("_", "Underscore")
     return made[0].upper() + made[1:]
 

@@ -1,4 +1,4 @@
-"""Definitions at random, of parts that a release can follow each other with: none of them is refused."""
+"""Random definitions of which each can follow any other: no release of them is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CloudFormation, Lambda and API Gateway as far as an update of a stack can fail a request.
+"""A model of CloudFormation, Lambda and API Gateway with the rules by which a stack update can fail a request.
 
 `ModelledAws.update` refuses what they refuse: a name that is taken, a place in the API that is, a version of the same
 bytes, a circle, a reference to nothing, and any replacement of what is not the API's draft.
@@ -29,7 +29,7 @@ NAMES = {
 
 
 class UpdateRefused(AssertionError):
-    """What CloudFormation would say."""
+    """CloudFormation's error message."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class ModelledAws:
 
     @property
     def live(self) -> LiveState:
-        """What the tool would observe."""
+        """The live state as hitless observes it."""
         held = {name: number for name, number in self.versions.items() if name in self.resources}
         return LiveState(copy.deepcopy(self.template), dict(self.aliases), held)
 
@@ -95,7 +95,7 @@ class ModelledAws:
 
     @property
     def served(self) -> dict[str, Any] | None:
-        """The picture that clients are served."""
+        """The picture that clients get."""
         deployment = self.resources[STAGE_ID]["Properties"]["DeploymentId"]["Ref"]
         return self.pictures.get(deployment)
 
@@ -161,7 +161,7 @@ def _check_place(name: str, one: Resource, old: Mapping[str, Resource]) -> None:
 
 
 def picture(resources: Mapping[str, Resource]) -> dict[str, Any]:
-    """What a Deployment shows that is made now: routes by method and path, gateway responses, the API's settings."""
+    """The content of a Deployment made now: routes by method and path, gateway responses, the API's settings."""
     shown: dict[str, Any] = {"api": resources["ApiGatewayRestApi"]["Properties"]}
     for method in of_type(resources, "AWS::ApiGateway::Method").values():
         said = {key: one for key, one in method["Properties"].items() if key not in ("RestApiId", "ResourceId")}

@@ -1,5 +1,5 @@
-"""A release of worldclock, made of what `osls package` wrote of it once (fixtures/worldclock-state.json), and a stack
-that is only remembered: what CloudFormation, Lambda and CodeDeploy would make of the transform's templates.
+"""A release of worldclock, made of a recorded `osls package` (fixtures/worldclock-state.json), and a stack in memory:
+the results that CloudFormation, Lambda and CodeDeploy produce from the transform's templates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def packaged() -> Packaged:
 
 
 def with_provisioned(compiled: Template, base: str, number: int) -> Template:
-    """The template as osls compiles it where that function has provisionedConcurrency."""
+    """The template as osls compiles it if that function has provisionedConcurrency."""
     function, alias = f"{base}LambdaFunction", f"{base}ProvConcLambdaAlias"
     arn = {"Fn::GetAtt": [function, "Arn"]}
 
@@ -90,7 +90,7 @@ def release(number: int = 1, code: dict[str, str] | None = None, **changed: Any)
 
 @dataclass
 class RememberedStack:
-    """A stack by its templates. `log` has each update, `published` each version in the order of its number."""
+    """A stack in memory, by its templates. `log` has each update, `published` each version by number."""
 
     live: LiveState = field(default_factory=LiveState)
     log: list[Template] = field(default_factory=list)
@@ -122,11 +122,11 @@ class RememberedStack:
         return version if isinstance(version, str) else str(versions[version["Fn::GetAtt"][0]])
 
     def point(self, aliases: dict[str, str]) -> None:
-        """CodeDeploy, at the end of a shift."""
+        """Moves the aliases, as CodeDeploy does at the end of a shift."""
         self.live = LiveState(self.live.template, {**self.live.aliases, **aliases}, self.live.versions)
 
     def ship(self, compiled: Template, wanted: ReleaseInput, *, shifts: bool = True) -> None:
-        """A whole release; without `shifts` one whose shift failed."""
+        """Ships a whole release; with `shifts` false its shift fails."""
         template, before = desired(compiled, wanted), self.live
         expanded = expand(template, before)
         cleared = clear(expanded, before)

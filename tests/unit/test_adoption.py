@@ -1,4 +1,4 @@
-"""A plain stack's way to release 1, and on: a model of AWS refuses what AWS refuses, and shows what is served."""
+"""Adoption of a plain stack and later releases: a model refuses what AWS refuses, and shows the served picture."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS: Mapping[str, Definition] = {
 
 
 def plain(definition: Definition, *, published: bool) -> Template:
-    """What `osls deploy` makes of it; `published`: with versionFunctions, as by default."""
+    """The stack that `osls deploy` makes; `published`: with versionFunctions, the default."""
     template = copy.deepcopy(definition.compiled())
     resources = template["Resources"]
     resources[BUCKET_ID] = {"Type": "AWS::S3::Bucket", "Properties": {}}
@@ -66,7 +66,7 @@ def plain(definition: Definition, *, published: bool) -> Template:
 
 
 class Adopting:
-    """A plain stack in the model, and its way."""
+    """A plain stack in the model, and its adoption."""
 
     def __init__(self, definition: Definition, *, published: bool = True, past_the_stack: bool = False) -> None:
         self.aws = ModelledAws()
@@ -92,13 +92,13 @@ class Adopting:
         self.expanded = expanded(self.wanted, self.imported, self.seen)
 
     def take_in(self) -> None:
-        """The import: nothing but the Stage may be new."""
+        """The import, which may add only the Stage."""
         made = changes(self.aws.template, self.imported)
         assert [(one.action, one.resource) for one in made] in ([("add", STAGE_ID)], [])
         self.aws.template = copy.deepcopy(self.imported)
 
     def walk(self) -> Walk:
-        """All three steps, and a walk that goes on from there."""
+        """All three steps; returns a walk for further releases."""
         before = picture(self.aws.resources) if STAGE_ID in self.imported["Resources"] else None
         self.take_in()
         assert self.served == before

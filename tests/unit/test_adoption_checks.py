@@ -1,4 +1,4 @@
-"""Each reason why a stack cannot be taken over is named, with the way around; a plain one has none."""
+"""Each obstacle to an adoption is reported with a fix; a plain stack has none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEPLOYMENT = "ApiGatewayDeployment1795562478305"
 
 
 def seen(template: Template | None = None, **changed: Any) -> PlainStack:
-    """A plain stack that can be taken over, except for the given changes."""
+    """A plain stack that can be adopted, except for the given changes."""
     made = template if template is not None else BASE.compiled()
     given: dict[str, Any] = {
         "stack": stack(),

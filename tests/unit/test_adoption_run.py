@@ -1,4 +1,4 @@
-"""Taking a stack over that is cut off at any call, or met by another try: the next one ends it, and releases follow."""
+"""An adoption interrupted at any call, or met by another try, is finished by the next one, and releases can follow."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ OLD = "a"
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the process runs on."""
+    """SIGKILL: nothing more of the process runs."""
 
 
 def plain_world() -> World:
-    """Worldclock as a plain `osls deploy` left it."""
+    """Worldclock as a plain `osls deploy` leaves it."""
     world = World()
     template = copy.deepcopy(small().template)
     template["Resources"].setdefault(BUCKET_ID, {"Type": "AWS::S3::Bucket", "Properties": {}})
@@ -114,7 +114,7 @@ def adopt(world: World) -> Result:
 
 
 def check_adopted(world: World) -> None:
-    """It is release 1, and the next releases go as ever."""
+    """Checks that it is release 1 and that further releases succeed."""
     live = world.stack.live
     assert phase(live.template) is AdoptionPhase.ADOPTED
     for function in of_type(live.resources, "AWS::Lambda::Function").values():
@@ -275,7 +275,7 @@ def test_adopting_a_missing_stack_is_an_error() -> None:
 
 @dataclass
 class FailingLambdas(FakeCode):
-    """What is invoked at these versions answers with 500."""
+    """Requests to these versions get a 500."""
 
     at: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""Alarms: sure of what they say, quick where it is plain, silent where it is noise."""
+"""Alarms: no false ones from noise, and early ones for clear faults."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_one_failure_is_an_alarm_if_none_is_allowed(of: int) -> None:
 
 
 def first_alarm(rate: float, *, seed: int, looks: int, requests_a_look: int) -> int | None:
-    """The look at which a release that fails at that rate is sent back; None where it is not."""
+    """The number of the reading at which a release with that error rate is rolled back; None if never."""
     chance, failed = random.Random(seed), 0
     for look in range(1, looks + 1):
         failed += sum(chance.random() < rate for _ in range(requests_a_look))
@@ -209,7 +209,7 @@ def test_an_alarm_outranks_a_verdict_of_not_enough_data() -> None:
 
 
 class Sight:
-    """Traffic that the test sets."""
+    """Traffic as set by the test."""
 
     def __init__(self) -> None:
         self.window = TrafficWindow(served(1000, 500, [900] * 1000))

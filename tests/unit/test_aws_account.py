@@ -1,4 +1,6 @@
-"""The account's role for API Gateway's logs: set where there is none, never taken from somebody, patient with IAM."""
+"""The account's role for API Gateway's logs: created if missing, never replaced, and retried until IAM has
+propagated it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts into the bucket and out of it: none that is not its own bytes. Documents: none over one not seen."""
+"""Artifacts in the bucket: none with another digest. Documents: none overwritten that was not read."""
 
 from __future__ import annotations
 

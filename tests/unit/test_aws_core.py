@@ -1,4 +1,4 @@
-"""Names, addresses and parameters of the core stack; what its template promises."""
+"""Names, addresses and parameters of the core stack, and the guarantees of its template."""
 
 from __future__ import annotations
 

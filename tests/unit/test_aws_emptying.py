@@ -1,4 +1,4 @@
-"""A bucket is emptied whole, or the object that S3 keeps is named: it answers 200 to that."""
+"""A bucket is emptied completely, or an object that S3 keeps is reported, to which S3 responds with 200."""
 
 from __future__ import annotations
 

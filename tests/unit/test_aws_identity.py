@@ -1,4 +1,4 @@
-"""Who may release, as bootstrap is told: core's parameters, GitHub's provider, and what is refused beforehand."""
+"""Bootstrap's options for who may release: core's parameters, GitHub's OIDC provider, and refused options."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class AlreadyExists(ClientError):  # type: ignore[misc]
 
 
 class FakeIam:
-    """An account's providers; `late`: another stage makes it between our look and our call."""
+    """An account's providers; with `late` another stage creates it between our look and our call."""
 
     class exceptions:  # noqa: N801 - botocore's name
         NoSuchEntityException = NoSuchEntity

@@ -1,4 +1,4 @@
-"""The pipeline's parameters and steps, the repository that git names, the connection that a person authorises."""
+"""The pipeline's parameters and steps, the repository by git's origin, the connection that a person authorises."""
 
 from __future__ import annotations
 

@@ -91,9 +91,7 @@ def test_identity_options_need_more_permissions(told: IdentityOptions, more: set
 
 
 class AskedAws:
-    """Answers what a plan asks of API Gateway and of IAM's simulator, which allows nothing; of the rest it knows
-    nothing.
-    """
+    """Responds to a plan's requests to API Gateway and IAM's simulator, which allows nothing; any other call fails."""
 
     def __init__(self, log_role: str | None) -> None:
         self._account = {"cloudwatchRoleArn": log_role} if log_role else {}

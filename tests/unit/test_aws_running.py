@@ -1,4 +1,4 @@
-"""What a function runs, as Lambda tells it: which version is just that, and the bytes."""
+"""The code that a function runs, by Lambda's responses: the version that equals `$LATEST`, and its bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pages:
 
 
 class FakeLambda:
-    """One function. `versions`: number → what differs from `$LATEST`. The list says little of each, as on AWS."""
+    """One function. `versions`: number → its differences from `$LATEST`. Its list has few fields, as on AWS."""
 
     def __init__(self, versions: Mapping[str, Mapping[str, Any]], location: str = "") -> None:
         self._versions, self._location = versions, location

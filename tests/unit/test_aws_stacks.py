@@ -1,4 +1,4 @@
-"""Stacks by change sets: what each state of a stack asks for, what is refused, what is told."""
+"""Stacks by change sets: the steps for each state of a stack, refusals, and messages."""
 
 from __future__ import annotations
 

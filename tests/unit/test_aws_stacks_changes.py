@@ -1,4 +1,4 @@
-"""Change sets in words, and which changes are harm."""
+"""Change sets in words, and which changes are harmful."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""botocore's errors as sentences that say who must do what; no secret in any of them."""
+"""botocore's errors as sentences that say who must act, without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""serverless-state.json as osls wrote it, and the state and overlay that it is given."""
+"""serverless-state.json as osls writes it, and the state and overlay that hitless gives to osls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CloudFormation's YAML: short tags written out, versions that stay text, JSON that is the same each time."""
+"""CloudFormation's YAML: short tags in their long form, versions as text, reproducible JSON."""
 
 from __future__ import annotations
 

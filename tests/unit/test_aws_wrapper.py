@@ -1,4 +1,4 @@
-"""The wrapper before each handler on Lambda, with a handler and a Lambda client of the test's own."""
+"""The wrapper around each handler on Lambda, with a handler and a Lambda client of the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Handler = Callable[[Any, Any], Any]
 
 
 class Context:
-    """Lambda's; its time stands still."""
+    """Lambda's context; its remaining time does not change."""
 
     def __init__(self, left_s: float = 10.0) -> None:
         self._left_s = left_s
@@ -33,7 +33,7 @@ class Context:
 
 
 class FakeLambda:
-    """Answers as the live version does; `asked` are the requests handed over."""
+    """Responds as the live version does; `asked` are the requests sent to it."""
 
     def __init__(self, answer: Any = WELL, *, error: str = "") -> None:
         self.answer, self.error = answer, error
@@ -49,7 +49,7 @@ class FakeLambda:
 
 @pytest.fixture
 def wrapped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
-    """Makes the wrapper as version 8 of `api` loads it, before that handler; without one the import fails."""
+    """Makes the wrapper as version 8 of `api` loads it, around that handler; without a handler the import fails."""
 
     def make(handler: Handler | None, live: FakeLambda | None = None, **environ: str) -> ModuleType:
         given = {"HITLESS_HANDLER": "service_under_test.app.handler", "HITLESS_SHIELD": "hitlessShieldApi", **environ}
@@ -82,7 +82,7 @@ BAKING = {"hitlessShieldApi": "7:8", "theirs": "1"}
 
 
 def counted(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The metrics that the log's lines count, each with the version that it is of."""
+    """The metrics that the log's lines count, each with its version."""
     found = []
     for line in capsys.readouterr().out.splitlines():
         document = json.loads(line)

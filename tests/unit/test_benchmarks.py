@@ -1,4 +1,4 @@
-"""The pure parts of the benchmarks: what tools print, the parts of a deploy, medians, ratios and goals."""
+"""The pure parts of the benchmarks: output of tools, parts of a deploy, medians, ratios and goals."""
 
 from __future__ import annotations
 

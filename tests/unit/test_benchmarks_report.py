@@ -1,4 +1,4 @@
-"""The benchmarks' plots and page, out of figures that need no measurement."""
+"""The benchmarks' plots and page, made from given figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def charted(failed: dict[str, int]) -> Section:
-    """The section that counts failed requests, with these counts by contender's key."""
+    """The section of failed requests, with these counts by contender's key."""
     chart = "Failed requests while releases ship"
     figures = [
         Figure(
@@ -37,7 +37,7 @@ def charted(failed: dict[str, int]) -> Section:
 
 
 def widths(svg: str) -> list[float]:
-    """Of the bars, top to bottom."""
+    """The widths of the bars, top to bottom."""
     return [float(bar.attrib["width"]) for bar in ET.fromstring(svg).iter(f"{SVG}rect")]
 
 

@@ -1,4 +1,4 @@
-"""Alarms that the tool watches itself: all after AllAtOnce, composite ones at any time."""
+"""Alarms that hitless watches itself: all of them after AllAtOnce, composite ones at any time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ META = "MetaAlarm"
 
 @dataclass
 class Ringing:
-    """Lets an alarm ring from one kind of moment on, counted from the second release's first."""
+    """Makes an alarm active from one kind of moment on, counted from the second release's first."""
 
     world: World
     alarm: str
@@ -34,12 +34,12 @@ class Ringing:
 
 
 def shipped(world: World, strategy: str = "AllAtOnce") -> Result:
-    """The second release of a stage."""
+    """Ships the second release of a stage."""
     return world.deploy("b", strategy)
 
 
 def own_alarm(world: World) -> str:
-    """The alarm that the candidate's version of `meta` will have."""
+    """The alarm of the candidate's version of `meta`."""
     probe = World(alarms=world.alarms)
     probe.deploy("a")
     probe.deploy("b")

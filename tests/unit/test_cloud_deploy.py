@@ -1,4 +1,4 @@
-"""A release that is cut off at any call, or met by another process at any call: nothing half-done stays."""
+"""A release that is interrupted at any call, or meets another process at any call, leaves nothing half done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the process runs on."""
+    """SIGKILL: nothing more of the process runs."""
 
 
 def stop_at(world: World, moment: int, error: BaseException) -> None:
@@ -34,7 +34,7 @@ def stop_at(world: World, moment: int, error: BaseException) -> None:
 
 
 def live_world(*letters: str) -> World:
-    """Releases of these bytes, one after the other; each time another copy of the same world."""
+    """Releases of these bytes, one after the other; each call returns another copy of the same world."""
     return copy.deepcopy(_shipped(*letters))
 
 
@@ -54,7 +54,7 @@ def moments_of(act: Callable[[World], object], *letters: str) -> list[str]:
 
 
 def distinct(calls: list[str]) -> Iterator[int]:
-    """The moments at which a call differs from the one before it: reads of one alias after the other are one moment."""
+    """The moments whose call differs from the one before: reads of one alias after the other are one moment."""
     return (moment for moment, name in enumerate(calls, 1) if moment == 1 or name != calls[moment - 2])
 
 

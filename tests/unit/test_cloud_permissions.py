@@ -1,4 +1,4 @@
-"""What CloudFormation's role may make, and that a release which needs more is refused before anything changes."""
+"""The resources that CloudFormation's role may create; a release that needs more is refused before anything changes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_only_the_permission_to_create_a_resource_is_required() -> None:
 
 
 def test_an_eventbridge_schedule_assumes_the_role_of_the_function_that_it_calls() -> None:
-    """osls names the role that all functions share, which no release has."""
+    """osls names the role shared by all functions, which no release of hitless has."""
     compiled = json.loads(json.dumps(packaged().template))
     shared, arn = "IamRoleLambdaExecution", {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}
     target = {"Arn": arn, "RoleArn": {"Fn::GetAtt": [shared, "Arn"]}}

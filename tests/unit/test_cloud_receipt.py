@@ -1,4 +1,4 @@
-"""A rollout's receipt on AWS, from what CloudWatch summed by the minute."""
+"""A rollout's receipt on AWS, from CloudWatch's sums per minute."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_responses_to_clients_are_counted_by_class() -> None:
 
 @dataclass
 class InMemoryBucket(Bucket):
-    """Documents; `denies` refuses to write."""
+    """Documents; with `denies` it refuses to write."""
 
     held: dict[str, str] = field(default_factory=dict)
     denies: bool = False
@@ -166,7 +166,7 @@ class InMemoryBucket(Bucket):
 
 @dataclass
 class Late(Traffic):
-    """CloudWatch: `known` is what it has by now."""
+    """CloudWatch: `known` are the figures that it has so far."""
 
     known: Mapping[tuple[str, str], Mapping[datetime, Minute]] = field(default_factory=dict)
     asked: int = 0

@@ -1,4 +1,4 @@
-"""Repair of a stage: after a death at any call, beside another process at any call, and cut off itself."""
+"""Repair of a stage: after a death at any call, beside another process, and interrupted itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 
 
 def fix(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: Path(sha256)) -> Repaired:
-    """One process repairs."""
+    """One process repairs the stage."""
     return repair(world, here, skip).run("prod")
 
 
@@ -38,7 +38,7 @@ def repair(world: World, here: Callable[[str], Path], skip: tuple[str, ...] = ()
 
 
 class LambdasCopy(FakeLambdas):
-    """What Lambda has kept of each version's bytes."""
+    """The bytes of each version that Lambda has kept."""
 
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         self._world.moment("fetch a version's code")
@@ -47,7 +47,7 @@ class LambdasCopy(FakeLambdas):
 
 
 def amiss(world: World) -> list[str]:
-    """What status names."""
+    """The faults that status reports."""
     return [one.what for one in troubles(look(world.cloud()))]
 
 

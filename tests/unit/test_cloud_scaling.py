@@ -1,4 +1,4 @@
-"""Provisioned concurrency that is scaled, from version to version; and whether the account has room for two."""
+"""Scaled provisioned concurrency from version to version, and the check that the account has room for two versions."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_release_beyond_the_accounts_concurrency_is_refused_before_anything_ch
 
 
 class FakeClient:
-    """Application Auto Scaling that refuses by one code."""
+    """Application Auto Scaling that refuses each call with one code."""
 
     def __init__(self, code: str) -> None:
         self._code = code

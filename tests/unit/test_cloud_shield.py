@@ -1,4 +1,4 @@
-"""The shield of a shift, raised and taken down; and what CloudWatch's sums make of a version's requests."""
+"""The shield of a shift: put up and taken down; and a version's requests from CloudWatch's sums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(code: str) -> ClientError:
 
 @dataclass
 class Fake:
-    """API Gateway's variables and Lambda's permissions; `refuses` gives a call's error by function, or by "set"."""
+    """API Gateway's variables and Lambda's permissions; `refuses` has a call's error by function, or by "set"."""
 
     held: dict[str, str] = field(default_factory=dict)
     allowed: set[tuple[str, str, str]] = field(default_factory=set)
@@ -125,7 +125,7 @@ def test_removing_a_stage_variable_that_is_already_gone_succeeds() -> None:
 
 
 class FakeCodeDeploy:
-    """A group with two alarms of its own and one of the person's."""
+    """A group with two alarms of its own and one of the user's."""
 
     def __init__(self) -> None:
         self.created: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def test_active_alarms_are_found_and_a_missing_alarm_is_reported() -> None:
 
 
 class FakeCloudWatch:
-    """Gives each metric a value of its own; `disk` rings, `queue` does not; `all` is a composite alarm that rings."""
+    """Each metric has a different value; `disk` is active, `queue` is not; `all` is an active composite alarm."""
 
     def describe_alarms(self, **given: Any) -> dict[str, Any]:
         states = {"disk": "ALARM", "queue": "OK"}

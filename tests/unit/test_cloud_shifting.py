@@ -1,4 +1,4 @@
-"""A shift's edges: what a strategy cannot move, and what fails when there is nothing to go back to any more."""
+"""Special cases of a shift: functions that a strategy cannot move, and failures after the point of no return."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_at_once_move_uses_codedeploys_all_at_once_configuration() -> None:
 
 @dataclass
 class Fails:
-    """Raises at a kind of moment, once the stack was updated so often."""
+    """Raises at a kind of moment, after this many updates of the stack."""
 
     moment: str
     error: Exception

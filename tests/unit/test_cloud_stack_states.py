@@ -1,4 +1,4 @@
-"""The service's stack in each state that a release may meet it in, or leave it in: what is done, and what is said."""
+"""The service's stack in each state before or after a release: the steps taken, and the messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Deployed(FakeCloudFormation):
 
 @dataclass
 class FakeOsls:
-    """osls whose deploy does `act`, and says `words` where it failed."""
+    """osls whose deploy runs `act`, and returns `words` if it failed."""
 
     act: Callable[[], None] = lambda: None
     words: str | None = None

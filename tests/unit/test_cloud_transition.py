@@ -1,4 +1,4 @@
-"""A transition is decided once: what a rollback announces is what it does; and no failure leaves half a transition."""
+"""A transition is planned once: a rollback does what it announces, and no failure leaves half a transition."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def moments_of(act: Callable[[World], object]) -> list[str]:
 
 
 def failing_at(moment: int) -> World:
-    """AWS refuses one call; those before and after it succeed."""
+    """A world in which AWS refuses one call; those before and after it succeed."""
     world = copy.deepcopy(_live())
 
     def at(number: int, name: str) -> None:
@@ -120,7 +120,7 @@ def failing_at(moment: int) -> World:
 
 
 def is_whole(world: World, release: int, letter: str) -> None:
-    """Traffic, stack and the provisioned concurrency are those of one release, and no shield stands."""
+    """Checks that traffic, stack and provisioned concurrency are those of one release, and that no shield is up."""
     assert (world.serves(), world.stack.live.output("HitlessRelease")) == (letter, str(release))
     version = world.aliases["worldclock-prod-meta"].version
     assert world.ready == {("worldclock-prod-meta", version): 3}

@@ -1,4 +1,4 @@
-"""The table of what differs between the homes is read as it is meant: a row covers what it says and no more."""
+"""The table of differences between the homes: which differences each kind of row covers."""
 
 from __future__ import annotations
 

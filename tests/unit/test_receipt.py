@@ -1,4 +1,4 @@
-"""A rollout's receipt: sums by side, what the candidate really got, bounded readings, going on after JSON."""
+"""A rollout's receipt: sums per release, the candidate's actual share, bounded readings, continuation from JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reading(verdict: Verdict, rate: float = 0.0) -> Reading:
 
 
 def baked() -> Receipt:
-    """A canary of 10 %: 100 requests for the candidate, 900 for the live release, which had had 5000 before."""
+    """A canary of 10 %: 100 requests at the candidate, 900 at the live release, which had 5000 before."""
     receipt = Receipt(ReceiptFacts(release=2))
     receipt.begin(counted(5000, 7))
     receipt.add_counts(counted(0, pool="r2-2"), counted(5000, 7), "00:00")
@@ -40,7 +40,7 @@ def shown(receipt: Receipt) -> Any:
 
 
 def resumed(receipt: Receipt) -> Receipt:
-    """As the next daemon goes on with it."""
+    """The receipt as the next daemon continues it."""
     return Receipt.resumed(decode(to_text(receipt.document()), ReceiptDocument, "receipt"))
 
 

@@ -1,4 +1,4 @@
-"""What people read of a receipt: sentences, the terminal, the page and the part of a drill's report."""
+"""Receipts for people: sentences, the terminal, the page and the part of a drill's report."""
 
 from __future__ import annotations
 

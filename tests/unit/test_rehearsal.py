@@ -1,4 +1,4 @@
-"""A rehearsal's comparisons, judgements and load."""
+"""A rehearsal's comparisons, verdicts and load."""
 
 from __future__ import annotations
 

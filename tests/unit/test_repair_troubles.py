@@ -1,4 +1,4 @@
-"""What is named as amiss, by table: from what was seen to sentences and steps, without a call."""
+"""From an observed state to faults and repair steps, as pure functions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ API = ApiStage("api", "prod")
 
 @functools.cache
 def well() -> Facts:
-    """Release 2 is live, all functions at version 2, and nothing is amiss."""
+    """Release 2 is live, all functions are at version 2, and there is no fault."""
     return replace(look(live_world("a", "b").cloud()), now=NOW)
 
 
@@ -56,14 +56,14 @@ def begun(number: int = 3, **said: object) -> Record:
 
 
 def at(version: str, **others: float) -> Observed:
-    """The alias of `meta` there; `v1=0.1` is a share of version 1."""
+    """The alias of `meta` at that version; `v1=0.1` is a share of version 1."""
     observed = well().observed
     state = AliasState(version, {name.removeprefix("v"): share for name, share in others.items()})
     return replace(observed, aliases={**observed.aliases, META: state})
 
 
 def shifting(minutes: float) -> dict[str, tuple[FunctionIds, Deployment]]:
-    """A deployment of `meta` that began so long ago."""
+    """A deployment of `meta` that began this long ago."""
     return {"d-1": (META, Deployment("InProgress", began=NOW - timedelta(minutes=minutes)))}
 
 
@@ -72,7 +72,7 @@ def served(at: str | None, belongs: str = "mine") -> Served:
 
 
 def left() -> Record:
-    """Release 1, to which a rollback was going."""
+    """Release 1, the target of a rollback."""
     return begun(1, versions={"meta": "1", "convert": "1"})
 
 

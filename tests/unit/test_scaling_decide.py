@@ -1,4 +1,4 @@
-"""The scaler's decision: out at once and to what is needed, in slowly, never beyond a limit, always with its reason."""
+"""The scaler's decision: adds workers at once, removes them slowly, stays within limits, and gives its reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def looks(
     memory: LoadHistory | None = None,
     now_s: float = 0,
 ) -> tuple[int, Decision]:
-    """The same load for a while, each decision carried out at once; the number of workers and the last decision."""
+    """Repeats the same load for a while and carries out each decision; the number of workers and the last decision."""
     decision = Decision(workers, "", memory or LoadHistory())
     for tick in range(round(seconds / each.took_s)):
         at = now_s + tick * each.took_s
@@ -42,7 +42,7 @@ def looks(
 
 
 def decided(workers: int, each: PoolLoad, *, bounds: Bounds = BOUNDS, room: int | None = None) -> Decision:
-    """The decision where as many waited at the look before."""
+    """The decision if as many requests waited at the previous reading."""
     return decide(bounds, workers, each, LoadHistory(waiting=each.waiting), now_s=0, room=room, pace=ScaleInPace())
 
 

@@ -1,4 +1,4 @@
-"""The scaler on virtual time: crowds are caught up with, constant load is left in peace, limits hold throughout."""
+"""The scaler on virtual time: it follows crowds, leaves constant load alone, and keeps its limits."""
 
 from __future__ import annotations
 

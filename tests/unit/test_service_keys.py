@@ -19,7 +19,7 @@ def notices_of(root: Value) -> tuple[str, ...]:
 
 
 def file_with(key: Key) -> Value:
-    """A file in which that key, and nothing else, has a value."""
+    """A file in which only that key has a value."""
     data: object = ["x"] if key.path == "plugins" else "x"
     for part in reversed(key.path.replace("events.*", "events[]").split(".")):
         data = {part[:-2]: [data]} if part.endswith("[]") else {"name" if part == "*" else part: data}

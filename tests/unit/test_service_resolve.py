@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 
 class FakeFiles(Files):
-    """Files by name, their text YAML."""
+    """Files by name, with YAML text."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._trees = {name: parse_yaml(text, name) for name, text in files.items()}
@@ -43,7 +43,7 @@ def resolve(
 
 
 def one(expression: str, **more: Any) -> object:
-    """The value of `expression` as that of a key."""
+    """The value of `expression` as the value of a key."""
     return (
         resolve(f"custom: {{n: 5, t: text, m: {{a: [x, y]}}, e: ''}}\nv: {expression}", **more).mapping()["v"].plain()
     )

@@ -1,4 +1,4 @@
-"""Templates stay equal to the byte while the code that makes them changes."""
+"""Templates stay byte for byte equal while the code that makes them changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What replaces a resource is what CloudFormation's own schemas say."""
+"""CloudFormation's own schemas decide which changes replace a resource."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The template that a release wants: who calls whom, what is named by what, what each function may do."""
+"""The template of a release: callers and aliases, names, and the permissions of each function."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_the_old_permission_is_kept_beside_a_changed_one_until_the_next_release(
 
 
 def test_a_property_called_depends_on_may_contain_objects() -> None:
-    """As that of a container in a task of ECS does: CloudFormation's own DependsOn holds names only."""
+    """For example a container's in an ECS task definition. CloudFormation's own DependsOn contains only names."""
     containers = [{"Name": "web", "DependsOn": [{"ContainerName": "proxy", "Condition": "START"}]}, {"Name": "proxy"}]
     task = {"Type": "AWS::ECS::TaskDefinition", "Properties": {"ContainerDefinitions": containers}}
     definition = replace(BASE, resources={"Task": {**task, "DependsOn": "Items"}, "Items": table()})

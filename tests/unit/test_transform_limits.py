@@ -1,4 +1,4 @@
-"""AWS's limits that no emulator keeps: names, policies and environments of a large service, or of long names."""
+"""Limits of AWS that no emulator enforces: names, policies and environments of a large service, or of long names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLICY_LETTERS = 10_240
 
 
 def policy_letters(role: dict[str, Any], name: str) -> int:
-    """As IAM counts, once CloudFormation has put in the longest names that there are."""
+    """The policy's size as IAM counts it, with the longest possible names."""
     arn = f"arn:aws:lambda:ap-northeast-1:123456789012:function:{name}"
 
     def filled(node: Any) -> Any:
@@ -46,7 +46,7 @@ def policy_letters(role: dict[str, Any], name: str) -> int:
 
 
 def application(count: int, prefix: str = "worldclock-prod-") -> dict[str, Any]:
-    """The role of an application of so many functions with names of 64 letters."""
+    """The role of an application with this many functions whose names have 64 letters."""
     ids = [FunctionIds(f"F{number}").function for number in range(count)]
     resources: dict[str, Any] = {
         name: {"Type": "AWS::Lambda::Function", "Properties": {"FunctionName": f"{prefix}{name}"}} for name in ids
@@ -71,7 +71,7 @@ def test_functions_without_the_stacks_prefix_are_listed_in_codedeploys_policy() 
 
 @pytest.mark.parametrize(("service", "named"), [("worldclock", False), ("a-service-with-a-rather-long-name", True)])
 def test_role_names_begin_with_the_whole_stack_name_even_if_it_is_long(service: str, named: bool) -> None:
-    """It makes STACK-LOGICALID-RANDOM of 64 letters at most, of which a long STACK gets 25."""
+    """CloudFormation makes STACK-LOGICALID-RANDOM of at most 64 letters, and cuts a long STACK to 25."""
     wanted = desired(COMPILED, release(service=service))
     roles = of_type(wanted["Resources"], "AWS::IAM::Role")
     names = [one["Properties"].get("RoleName") for one in roles.values()]

@@ -1,4 +1,4 @@
-"""What osls makes of provisioned concurrency, and what the release layer makes of that."""
+"""Provisioned concurrency as osls compiles it, and as the release layer changes it."""
 
 from __future__ import annotations
 

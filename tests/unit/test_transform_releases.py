@@ -1,4 +1,4 @@
-"""What holds between any two releases, whatever changes: nothing that serves is replaced, removed or moved early."""
+"""Invariants between any two releases: no serving resource is replaced, removed or moved too early."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVING = (
 
 
 def without_function(compiled: Template, base: str) -> Template:
-    """The service without one function: its resources and routes are gone from what osls compiles."""
+    """The service without one function: osls compiles neither its resources nor its routes."""
     made = copy.deepcopy(compiled)
     methods = [
         name for name, one in of_type(made["Resources"], "AWS::ApiGateway::Method").items()
@@ -63,7 +63,7 @@ def shipped(*codes: dict[str, str]) -> RememberedStack:
 
 @dataclass(frozen=True)
 class Change:
-    """One release of a history. `shifts`: whether its shift goes well."""
+    """One release of a history. `shifts`: whether its shift succeeds."""
 
     memory: int
     meetings: bool
@@ -109,7 +109,9 @@ def _no_harm(before: Template, after: Template) -> None:
 
 
 def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> None:
-    """Up to the shift each update finds every alias at the literal version that is live, and the Stage where it is."""
+    """Checks that until the shift each update keeps every alias at its live version, and the Stage at its
+    Deployment.
+    """
     for template in updates[1:]:
         for name, version in aliases.items():
             assert template["Resources"][name]["Properties"]["FunctionVersion"] == version

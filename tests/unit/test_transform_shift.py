@@ -1,4 +1,4 @@
-"""The watch over a shift, and a roll-back's template: with doubles of CodeDeploy and Lambda, and no time."""
+"""Watching a shift, and a rollback's template, with fakes of CodeDeploy and Lambda and without real time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 
 class NoTime:
-    """Sleeping costs nothing, and passes."""
+    """Time passes only by sleeping, which takes no real time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ class NoTime:
 
 @dataclass
 class FakeCodeDeploy(CodeDeploy):
-    """Each group's deployment goes through the given states, one a look, and stays at the last one."""
+    """Each group's deployment goes through the given states, one per look-up, and stays at the last one."""
 
     states: dict[str, list[Deployment]]
     aliases: FakeAliases

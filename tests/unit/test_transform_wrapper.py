@@ -1,4 +1,4 @@
-"""The wrapper, and the alarms that read what it counts, in the templates of a release."""
+"""The wrapper, and the alarms on its metrics, in the templates of a release."""
 
 from __future__ import annotations
 

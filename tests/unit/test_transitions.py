@@ -1,4 +1,4 @@
-"""Every named transition: shipped without harm, or refused with the way around; and walks at random."""
+"""Every named transition ships without a failed request or is refused with a fix; and random sequences of releases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_there_are_sixty_transitions_with_different_names() -> None:
 
 
 def other_bytes(definition: Definition) -> Definition:
-    """The same service with a byte changed in each function."""
+    """The same service with one byte changed in each function."""
     return replace(definition, functions={key: replace(one, letter="f") for key, one in definition.functions.items()})
 
 

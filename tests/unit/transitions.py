@@ -1,4 +1,4 @@
-"""Named transitions between two definitions of a service: what changes, and what becomes of it."""
+"""Named transitions between two definitions of a service, each with the change and the expected result."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ OWN_ROLE = {"Role": {"Fn::GetAtt": ["OwnRole", "Arn"]}}
 
 
 def of(base: Definition = BASE, /, **functions: Function | None) -> Definition:
-    """The definition with these functions put in, or taken out where None."""
+    """The definition with these functions added, or removed if None."""
     made = {**base.functions, **functions}
     return replace(base, functions={key: one for key, one in made.items() if one is not None})
 
 
 def alpha(**properties: Any) -> Definition:
-    """The base with properties of Lambda's for its first function."""
+    """The base with Lambda properties for its first function."""
     return of(alpha=Function((ITEMS, ITEM), properties=properties))
 
 
@@ -108,7 +108,7 @@ def routed(*routes: Route) -> Definition:
 
 
 def holding(resources: Mapping[str, Any], **properties: Any) -> Definition:
-    """The base with resources of its own, and properties of its first function that may name them."""
+    """The base with resources of its own, and properties of its first function that may refer to them."""
     return replace(alpha(**properties), resources=resources)
 
 
@@ -118,7 +118,7 @@ def asking(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Transition:
-    """`refused` and `noted` are parts of what is said; `updates` how many CloudFormation gets."""
+    """`refused` and `noted` are parts of the messages; `updates` is CloudFormation's number of updates."""
 
     name: str
     before: Definition

@@ -1,4 +1,4 @@
-"""Releases one after another over the modelled AWS.
+"""Releases one after another on the modelled AWS.
 
 `Walk` ships definitions and asserts after each update that what is served, and what a live version uses, is all there.
 It knows nothing of how the transform comes to its templates.
@@ -31,7 +31,7 @@ class Rights:
 
 
 def rights(resources: Mapping[str, Resource], role: str) -> Rights:
-    """What a role may: its own policies, those that are attached to it, those that it names."""
+    """The rights of a role: its own policies, those attached to it, and those that it names."""
     properties = resources[role]["Properties"]
     documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
     documents += [
@@ -53,7 +53,7 @@ def role_of(resources: Mapping[str, Resource], ids: FunctionIds) -> str:
 
 
 def used(resources: Mapping[str, Resource], ids: FunctionIds) -> set[str]:
-    """Everything in the stack that a function's configuration names, and what that names."""
+    """Everything in the stack that a function's configuration refers to, directly or indirectly."""
     found: set[str] = set()
     properties = resources[ids.function]["Properties"]
     ahead = set(references(properties))
@@ -66,7 +66,7 @@ def used(resources: Mapping[str, Resource], ids: FunctionIds) -> set[str]:
 
 
 def items(resource: Resource) -> set[str]:
-    """What of a resource's lists a version may use: indexes by name, rules as they are written."""
+    """The items in a resource's lists that a version may use: indexes by name, rules as written."""
     properties = resource.get("Properties", {})
     return {
         str(one.get("IndexName") or json.dumps(one, sort_keys=True))
@@ -81,7 +81,7 @@ def concurrency(resources: Mapping[str, Resource], ids: FunctionIds) -> float:
 
 @dataclass
 class Walk:
-    """Releases one after another. `said` has the notes of each that was begun."""
+    """Releases one after another. `said` has the notes of each release that began."""
 
     aws: ModelledAws = field(default_factory=ModelledAws)
     live: Template = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Walk:
     """What stands in the stack because of the live release and of failed ones since."""
 
     def ship(self, definition: Definition, *, shifts: bool = True) -> None:
-        """A whole release; without `shifts` one whose shift fails. ServiceFileError where it is refused."""
+        """Ships a whole release; with `shifts` false its shift fails. ServiceFileError if it is refused."""
         self.number += 1
         wanted = desired(definition.compiled(), definition.release(self.number))
         before = self.aws.live
@@ -152,7 +152,7 @@ class Walk:
         self._answers()
 
     def is_settled(self) -> None:
-        """After two releases of one definition nothing is wider than the definition says."""
+        """Checks that after two releases of one definition nothing is wider than the definition."""
         mine, now = self.live["Resources"], self.aws.resources
         for ids in functions_of(self.live):
             role = role_of(mine, ids)
@@ -167,7 +167,9 @@ class Walk:
         return copy.deepcopy(of_type(self.aws.resources, "AWS::Events::Rule"))
 
     def _answers(self) -> None:
-        """Each route that the Stage shows leads to an alias that stands, at a version that is, and may be invoked."""
+        """Checks that each route of the Stage leads to an existing alias, at an existing version that may be
+        invoked.
+        """
         if STAGE_ID not in self.aws.resources:
             return
         resources = self.aws.resources
@@ -186,7 +188,7 @@ class Walk:
     def _uses(
         self, template: Template, physical: Mapping[str, int], *, strict: bool = True, lowered: bool = False
     ) -> None:
-        """All that the versions of a release use is there, the same as ever (`strict`), and not narrower."""
+        """Checks that everything the versions of a release use exists, is the same (`strict`), and is not narrower."""
         theirs, now = template.get("Resources", {}), self.aws.resources
         for ids in functions_of(template):
             assert ids.function in now, f"{ids.function} is gone"
@@ -221,7 +223,9 @@ class Walk:
                 assert self.aws.aliases[alias] in stays, f"{route} reaches what knows it no more"
 
     def _keeps_settings(self, live: Template) -> None:
-        """What bounds the live release is not tightened, what it uses not switched off, its address not moved."""
+        """Checks that the live release's limits are not tightened, nothing it uses is switched off, its address is
+        kept.
+        """
         theirs, now = live.get("Resources", {}), self.aws.resources
         for name in theirs.keys() & now.keys():
             mine, other = theirs[name].get("Properties", {}), now[name].get("Properties", {})
@@ -247,7 +251,7 @@ class Walk:
             assert bound or "PermissionsBoundary" not in self.aws.resources[role]["Properties"], f"{role} is bounded"
 
     def _is(self, wanted: Template) -> None:
-        """What the release wants is there exactly, and nothing that is older than the release before it."""
+        """Checks that the stack is exactly the wanted release, without leftovers older than the release before."""
         mine, now = wanted["Resources"], self.aws.resources
         for ids in functions_of(wanted):
             assert concurrency(now, ids) == concurrency(mine, ids)
@@ -299,7 +303,7 @@ def _only_denies(resource: Resource) -> bool:
 
 
 def _by_function(shown: Any) -> Any:
-    """A picture without regard to which of its aliases a function is called by."""
+    """A picture in which aliases of the same function are not distinguished."""
     return json.loads(json.dumps(shown).replace("AliasHeld", "AliasLive"))
 
 
@@ -308,7 +312,7 @@ def _called_by_a_trigger(resource: Resource) -> bool:
 
 
 def _asked(shown: Mapping[str, Any], route: str, alias: str) -> bool:
-    """Whether a release's own API asks this alias for the route."""
+    """Whether a release's own API calls this alias for the route."""
     said = shown.get(route) or shown.get(f"ANY {route.partition(' ')[2]}") or {}
     return alias in _called({"Integration": said.get("Integration")})
 
