@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cfnlint.api import lint
 
 from tests.aws.release_support import EXAMPLE, HITLESS
 
@@ -18,10 +19,32 @@ pytestmark = pytest.mark.aws
 BIN = Path(sys.executable).parent
 
 
-def dry_run(place: Path, stage: str, *options: str) -> dict[str, Any]:
+EVENTS = """\
+service: clock
+provider: {name: aws, region: us-east-1, runtime: python3.11, stage: "${opt:stage, 'dev'}"}
+functions:
+  api: {handler: app.handler, events: [{http: GET /time}]}
+  jobs:
+    handler: app.handler
+    url: true
+    events:
+      - schedule: rate(1 hour)
+      - schedule: {rate: ["rate(2 hours)"], method: scheduler}
+      - sqs: {arn: "arn:aws:sqs:us-east-1:123456789012:q"}
+      - stream: {arn: "arn:aws:dynamodb:us-east-1:123456789012:table/t/stream/2020"}
+      - eventBridge: {pattern: {source: [a.b]}}
+      - cloudwatchEvent: {event: {source: [aws.ec2]}}
+      - sns: things
+      - s3: {bucket: things-of-the-clock, event: "s3:ObjectCreated:*"}
+      - iot: {sql: "SELECT * FROM 'a'"}
+      - cloudwatchLog: /aws/lambda/hello
+"""
+
+
+def dry_run(place: Path, stage: str, *options: str, service: Path = EXAMPLE) -> dict[str, Any]:
     bare = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "HITLESS_"))}
     command = [str(HITLESS), "aws", "deploy", "--stage", stage, "--dry-run", "--json"]
-    where = ["--service-dir", str(EXAMPLE), "--data-dir", str(place / "data")]
+    where = ["--service-dir", str(service), "--data-dir", str(place / "data")]
     done = subprocess.run([*command, *where, *options], env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
@@ -69,3 +92,28 @@ def test_the_security_scanner_accepts_the_template(shown: dict[str, Any]) -> Non
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def linted(document: dict[str, Any]) -> list[str]:
+    found = (
+        lint(Path(document[which]).read_text(), regions=["us-east-1"]) for which in ("template", "expand_template")
+    )
+    return [str(match) for each in found for match in each]
+
+
+def test_a_service_with_events_of_other_kinds_is_valid_and_names_the_policy_that_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(event, context): return {'statusCode': 200}\n")
+    (tmp_path / "serverless.yml").write_text(EVENTS)
+    document = dry_run(tmp_path, "dev", service=tmp_path)
+    assert linted(document) == []
+    needed = json.loads(Path(document["policy"]).read_text())
+    makes = {statement["Action"][0] for statement in needed["Statement"]}
+    assert makes == {"iot:CreateTopicRule", "logs:PutSubscriptionFilter", "s3:CreateBucket", "sns:CreateTopic"}
+
+
+@pytest.mark.long
+def test_the_scaffold_is_valid_and_needs_no_policy(tmp_path: Path) -> None:
+    subprocess.run([str(HITLESS), "init", str(tmp_path / "hello")], capture_output=True, check=True)
+    document = dry_run(tmp_path, "dev", service=tmp_path / "hello")
+    assert linted(document) == []
+    assert document["policy"] is None
