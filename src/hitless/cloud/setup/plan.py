@@ -30,7 +30,7 @@ NEEDED_ACTIONS = (
     *("ec2:CreateVpcEndpoint", "ec2:CreateSecurityGroup", "ec2:RevokeSecurityGroupIngress"),
     *("s3:CreateBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutEncryptionConfiguration"),
     *("iam:CreateRole", "iam:PutRolePolicy", "iam:CreatePolicy", "iam:PassRole", "logs:CreateLogGroup"),
-    "apigateway:GET",
+    *("apigateway:GET", "iam:CreateServiceLinkedRole"),
 )
 LOG_ROLE_ACTIONS = ("apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy")
 """Needed if API Gateway has no role for its logs yet."""
