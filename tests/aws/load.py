@@ -72,15 +72,15 @@ class Load:
             self._since_change.clear()
         eventually(lambda: self._is_all_of(turn), deadline_s=TIMEOUT_S, what="answers that were on their way")
 
-    def goes_round(self, times: int = 3) -> None:
+    def complete_rounds(self, times: int = 3) -> None:
         """Waits until each request was answered this often since the change."""
-        eventually(lambda: self._went_round(times), deadline_s=TIMEOUT_S, what="an answer to each request")
+        eventually(lambda: self._rounds_completed(times), deadline_s=TIMEOUT_S, what="an answer to each request")
 
     def _is_all_of(self, turn: int) -> bool:
         with self._lock:
             return all(at >= turn for at in self._in_hand.values())
 
-    def _went_round(self, times: int) -> bool:
+    def _rounds_completed(self, times: int) -> bool:
         with self._lock:
             return all(self._since_change[ask] >= times for ask, _ in self._asks)
 

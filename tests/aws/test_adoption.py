@@ -31,7 +31,7 @@ pytestmark = pytest.mark.aws
 NAMES = ("zones", "convert", "meetings", "meta")
 
 
-def deploy_plainly(service: Worldclock, *words: str) -> None:
+def deploy_with_osls(service: Worldclock, *words: str) -> None:
     """Deploys with osls alone, as a user without hitless does."""
     osls = find_osls(service.folder, service.environ)
     done = subprocess.run(
@@ -43,18 +43,18 @@ def deploy_plainly(service: Worldclock, *words: str) -> None:
 
 def test_adopting_a_plain_stack_and_then_releasing_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
-    deploy_plainly(service)
+    deploy_with_osls(service)
     (before,) = service.stages()
     with Client(service.url + "/version") as client:
         refused = service.run("deploy")
         assert (refused.code, "hitless aws adopt" in refused.json["error"]["hint"]) == (1, True), refused.err
         assert "built" not in refused.err, "it is refused before anything is done"
-        _names_what_stands_against_it(service)
+        _reports_an_obstacle(service)
 
         adopted = service.run("adopt", "--yes")
         assert adopted.code == 0, adopted.err
         assert (adopted.json["outcome"], adopted.json["release"]) == ("live", 1)
-        _serves_what_ran_through_the_aliases(service, before["deploymentId"])
+        _serves_the_previous_code_through_aliases(service, before["deploymentId"])
         again = service.run("adopt", "--yes")
         assert (again.code, again.json["outcome"]) == (0, "unchanged"), again.err
 
@@ -93,7 +93,7 @@ def test_each_template_of_an_adoption_passes_cfn_lint(version: str | None, tmp_p
     assert done.returncode == 0, done.stdout
 
 
-def _names_what_stands_against_it(service: Worldclock) -> None:
+def _reports_an_obstacle(service: Worldclock) -> None:
     """Sets a variable of the stage; a dry run then reports it and changes nothing."""
     apigateway = service.aws.client("apigateway", REGION)
     (api,) = apigateway.get_rest_apis()["items"]
@@ -105,7 +105,7 @@ def _names_what_stands_against_it(service: Worldclock) -> None:
     apigateway.update_stage(**where, patchOperations=[{"op": "remove", "path": path}])
 
 
-def _serves_what_ran_through_the_aliases(service: Worldclock, plain_deployment: str) -> None:
+def _serves_the_previous_code_through_aliases(service: Worldclock, plain_deployment: str) -> None:
     (stage,) = service.stages()
     assert stage["deploymentId"] != plain_deployment
     state = service.run("status").json

@@ -11,14 +11,14 @@ import pytest
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
-from tests.aws.test_adoption import NAMES, deploy_plainly
+from tests.aws.test_adoption import NAMES, deploy_with_osls
 
 pytestmark = [pytest.mark.aws, pytest.mark.long]
 
 STEPS = ("importing", "expanding", "testing", "moving")
 
 
-def kill_as_it_says(process: subprocess.Popen[str], word: str) -> None:
+def kill_at_step(process: subprocess.Popen[str], word: str) -> None:
     """Sends SIGKILL as soon as the command reports that step. CloudFormation and osls continue their work."""
     assert process.stderr is not None
     for line in process.stderr:
@@ -32,10 +32,10 @@ def kill_as_it_says(process: subprocess.Popen[str], word: str) -> None:
 def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     service.edit("serverless.yml", "provider:\n", "provider:\n  versionFunctions: false\n")
-    deploy_plainly(service)
+    deploy_with_osls(service)
     with Client(service.url + "/version") as client:
         for step in STEPS:
-            kill_as_it_says(service.start("adopt", "--yes"), step)
+            kill_at_step(service.start("adopt", "--yes"), step)
             assert service.get("/version")[0] == 200
             if step == "testing":
                 refused = service.run("deploy")
@@ -50,7 +50,7 @@ def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aw
             service.mark(f"release {number}")
             shipped = service.run("deploy", "--strategy", "AllAtOnce")
             assert (shipped.code, shipped.json["release"]) == (0, number), shipped.err
-        _nothing_of_the_plain_stack_is_left_in_it(service)
+        _has_no_resources_of_the_plain_stack(service)
         back = service.run("rollback", "1")
         assert back.code == 1, back.err
         assert "ran under a role that was deleted" in back.err
@@ -58,7 +58,7 @@ def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aw
     assert client.failed == 0, client.statuses
 
 
-def _nothing_of_the_plain_stack_is_left_in_it(service: Worldclock) -> None:
+def _has_no_resources_of_the_plain_stack(service: Worldclock) -> None:
     cloudformation, s3 = service.aws.client("cloudformation", REGION), service.aws.client("s3", REGION)
     held = cloudformation.describe_stack_resources(StackName="worldclock-prod")["StackResources"]
     names = {one["LogicalResourceId"] for one in held}

@@ -39,7 +39,7 @@ def demo(fast_aws: EmulatedAws, tmp_path: Path) -> Demo:
 
 
 def test_a_version_that_fails_after_an_all_at_once_shift_is_rolled_back(demo: Demo) -> None:
-    _goes_back(demo, FAILS, "AllAtOnce", "alarm demo-prod-AlphaAlarm", guard_s=3600)
+    _is_rolled_back(demo, FAILS, "AllAtOnce", "alarm demo-prod-AlphaAlarm", guard_s=3600)
 
 
 @pytest.mark.long
@@ -57,16 +57,16 @@ def test_a_version_that_fails_after_an_all_at_once_shift_is_rolled_back(demo: De
 def test_an_alarm_during_the_bake_rolls_back_the_release(
     demo: Demo, letter: str, alarms: dict[str, Any], named: str
 ) -> None:
-    _goes_back(demo, letter, CANARY, named, **alarms)
+    _is_rolled_back(demo, letter, CANARY, named, **alarms)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("alarm", ["disk", "all"])
 def test_a_users_own_alarm_after_an_all_at_once_shift_rolls_back_the_release(demo: Demo, alarm: str) -> None:
-    _goes_back(demo, WELL, "AllAtOnce", f"alarm {alarm} rings", guard_s=3600, also=(alarm,))
+    _is_rolled_back(demo, WELL, "AllAtOnce", f"alarm {alarm} rings", guard_s=3600, also=(alarm,))
 
 
-def _goes_back(demo: Demo, letter: str, strategy: str, named: str, **alarms: Any) -> None:
+def _is_rolled_back(demo: Demo, letter: str, strategy: str, named: str, **alarms: Any) -> None:
     cloudwatch = demo.aws.client("cloudwatch", REGION)
     cloudwatch.put_metric_alarm(
         AlarmName="disk", Namespace="Disk", MetricName="Full", Statistic="Maximum", Period=60, EvaluationPeriods=1,
@@ -85,10 +85,10 @@ def _goes_back(demo: Demo, letter: str, strategy: str, named: str, **alarms: Any
     assert url is not None
     with Load(url) as load, demo.aws.front.codedeploy.held_bakes():
         load.change({Ask("GET", "items"): ANSWERS})
-        load.goes_round()
+        load.complete_rounds()
         result = demo.ship(replace(of(alpha=Function((ITEMS, ITEM), letter)), strategy=strategy))
         assert result.outcome is Outcome.ROLLED_BACK, result
         assert named in str(result.reason)
         load.change({Ask("GET", "items"): frozenset({(200, "demo-prod-alpha", "a")})})
-        load.goes_round()
+        load.complete_rounds()
     assert not load.failures, load.failures[:3]

@@ -53,7 +53,7 @@ def compiled_by_osls(definition: Definition, place: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("definition", [RICH, BARE], ids=["rich", "bare"])
 def test_osls_compiles_a_definition_to_the_same_release_as_the_tests(definition: Definition, tmp_path: Path) -> None:
-    _is_as_osls_compiles_it(definition, tmp_path)
+    _equals_the_output_of_osls(definition, tmp_path)
 
 
 def _said() -> list[Definition]:
@@ -70,10 +70,10 @@ def _said() -> list[Definition]:
 def test_osls_compiles_each_named_transition_to_the_same_templates_as_the_tests(
     definition: Definition, tmp_path: Path
 ) -> None:
-    _is_as_osls_compiles_it(definition, tmp_path)
+    _equals_the_output_of_osls(definition, tmp_path)
 
 
-def _is_as_osls_compiles_it(definition: Definition, tmp_path: Path) -> None:
+def _equals_the_output_of_osls(definition: Definition, tmp_path: Path) -> None:
     release = replace(definition.release(1), permissions_boundary="")
     theirs, mine = (
         _comparable(desired(template, release))

@@ -63,10 +63,10 @@ def test_a_stage_survives_failed_interrupted_and_concurrent_releases(aws: Emulat
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
     _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service)
-    _broken_code_goes_back_by_its_alarm_and_no_reader_sees_it(service)
-    _without_a_shield_readers_see_the_canarys_share_of_answers_that_say_500(service)
-    _a_deploy_without_network_and_one_that_is_killed_are_continued(service)
-    _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service)
+    _broken_code_is_rolled_back_by_its_alarm_and_no_reader_sees_it(service)
+    _without_a_shield_readers_get_the_canarys_share_of_500s(service)
+    _deploys_that_lose_the_network_or_are_killed_are_continued(service)
+    _the_newer_of_two_deploys_continues_and_can_be_aborted(service)
 
 
 def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: Worldclock) -> None:
@@ -85,7 +85,7 @@ def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: W
     assert service.get("/health") == (200, {"status": "ok"})
 
 
-def _broken_code_goes_back_by_its_alarm_and_no_reader_sees_it(service: Worldclock) -> None:
+def _broken_code_is_rolled_back_by_its_alarm_and_no_reader_sees_it(service: Worldclock) -> None:
     client, ended = _ship_broken(service, BROKEN)
     assert client.failed == 0, client.statuses
     assert client.shielded > 0
@@ -104,7 +104,7 @@ def _broken_code_goes_back_by_its_alarm_and_no_reader_sees_it(service: Worldcloc
     assert sum(let < at < let_no_more for at in handed_over) >= client.shielded
 
 
-def _without_a_shield_readers_see_the_canarys_share_of_answers_that_say_500(service: Worldclock) -> None:
+def _without_a_shield_readers_get_the_canarys_share_of_500s(service: Worldclock) -> None:
     with_shield = (service.folder / "serverless.yml").read_text()
     alarms = "alarms: {minimum_requests: 3}"
     service.edit("serverless.yml", alarms, f"{alarms}\n        shield: false")
@@ -148,7 +148,7 @@ def _its_receipt_agrees_with_the_client(service: Worldclock, client: Client, num
     assert f"release {number}: {client.failed} of" in page.read_text()
 
 
-def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worldclock) -> None:
+def _deploys_that_lose_the_network_or_are_killed_are_continued(service: Worldclock) -> None:
     service.mark("cut off")
     faults = service.aws.front.faults
     with deploying(service, AWS_MAX_ATTEMPTS="1") as deploy:
@@ -169,7 +169,7 @@ def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worl
     assert not baking(service)
 
 
-def _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service: Worldclock) -> None:
+def _the_newer_of_two_deploys_continues_and_can_be_aborted(service: Worldclock) -> None:
     before = service.run("status").json
     service.mark("older")
     with deploying(service) as older:

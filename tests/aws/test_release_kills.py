@@ -39,12 +39,12 @@ def repeated_after(killed: Killed, point: Point) -> None:
     killed.kill(point, "deploy")
     again = killed.world.run("deploy")
     assert (again.code, again.json["outcome"] in ("live", "unchanged")) == (0, True), f"{point}: {again.err}"
-    newest = is_well(killed, point, marker)
+    newest = check_stage_is_healthy(killed, point, marker)
     assert newest["live"], point
     assert set(newest["versions"].values()) == {str(newest["release"])}, f"{point}: bytes were published twice"
 
 
-def mended_after(killed: Killed, point: Point) -> None:
+def repaired_after(killed: Killed, point: Point) -> None:
     """Kills a deploy at that point, repairs the stage, and checks that one release is live."""
     before = killed.live_marker
     marker = killed.change()
@@ -53,21 +53,21 @@ def mended_after(killed: Killed, point: Point) -> None:
     assert (done.code, done.json["left"]) == (0, []), f"{point}: {done.err}"
     _, answer = killed.world.get("/version")
     assert answer["marker"] in (before, marker), point
-    newest = is_well(killed, point, answer["marker"])
+    newest = check_stage_is_healthy(killed, point, answer["marker"])
     assert newest["outcome"] is not None, point
     assert newest["live"] == (answer["marker"] == marker) or newest["outcome"] == "live", point
 
 
-def went_back_after(killed: Killed, point: Point) -> None:
+def rolled_back_after(killed: Killed, point: Point) -> None:
     """Kills a rollback between the first two releases at that point, repeats it, and checks the result."""
     target = "1" if killed.world.run("status").json["release"] == 2 else "2"
     killed.kill(point, "rollback", target)
     again = killed.world.run("rollback", target)
     assert (again.code, again.json["release"]) == (0, int(target)), f"{point}: {again.err}"
-    is_well(killed, point, f"m{target}")
+    check_stage_is_healthy(killed, point, f"m{target}")
 
 
-def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
+def check_stage_is_healthy(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
     """Checks that the stage has no faults and this marker's release has all traffic. Returns the newest release."""
     status = killed.world.run("status").json
     assert (status["troubles"], status["candidate"]) == ([], None), point
@@ -157,7 +157,7 @@ def test_a_deploy_killed_at_any_call_is_finished_by_the_same_command(tmp_path: P
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_deploy_killed_after_any_change_is_fixed_by_repair(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, shipped, mended_after, chosen=lambda point: point.after)
+    sweep = Sweep(tmp_path, shipped, repaired_after, chosen=lambda point: point.after)
     sweep.run()
     assert len(sweep.reached) > 25
 
@@ -165,6 +165,6 @@ def test_a_deploy_killed_after_any_change_is_fixed_by_repair(tmp_path: Path) -> 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_rollback_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, shipped_twice, went_back_after)
+    sweep = Sweep(tmp_path, shipped_twice, rolled_back_after)
     sweep.run()
     assert len(sweep.reached) > 30

@@ -46,7 +46,7 @@ def with_a_hook(service: Worldclock) -> None:
     )
 
 
-def with_an_alarm_of_its_own_that_rings(aws: EmulatedAws) -> None:
+def with_an_active_alarm(aws: EmulatedAws) -> None:
     """Creates an alarm that is active from the start; it would stop each shift before it began."""
     cloudwatch = aws.client("cloudwatch", REGION)
     cloudwatch.put_metric_alarm(
@@ -59,7 +59,7 @@ def with_an_alarm_of_its_own_that_rings(aws: EmulatedAws) -> None:
 def test_canary_releases_and_a_rollback_fail_no_request(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     with_a_hook(service)
-    with_an_alarm_of_its_own_that_rings(aws)
+    with_an_active_alarm(aws)
     first = service.run("deploy", "--message", "the first")
     assert first.code == 0, first.err
     assert (first.json["outcome"], first.json["release"], first.json["live"]) == ("live", 1, None)
@@ -71,7 +71,7 @@ def test_canary_releases_and_a_rollback_fail_no_request(aws: EmulatedAws, tmp_pa
 
     service.mark("second")
     with Client(service.url + "/version") as client:
-        with now_and_then_throttled_and_cut(aws):
+        with with_throttled_and_lost_calls(aws):
             second = service.run("deploy")
             assert second.code == 0, second.err
         assert "disk rings already" in second.err
@@ -105,11 +105,11 @@ def test_canary_releases_and_a_rollback_fail_no_request(aws: EmulatedAws, tmp_pa
         (1, "live", False),
     ]
     assert listed[-1]["message"] == "the first"
-    _stack_is_as_it_should_be(service)
+    _stack_is_correct(service)
 
 
 @contextlib.contextmanager
-def now_and_then_throttled_and_cut(aws: EmulatedAws) -> Iterator[None]:
+def with_throttled_and_lost_calls(aws: EmulatedAws) -> Iterator[None]:
     """AWS throttles, or loses, a call of each kind; the release succeeds anyway."""
     faults = [Fault("throttle", kind, 2) for kind in ("cloudformation:DescribeStacks", "codedeploy:Create*")]
     faults += [Fault("cut", "codedeploy:GetDeployment", 2), Fault("cut", "s3:ListObjectsV2", 1)]
@@ -137,7 +137,7 @@ def _logs_are_those_of_the_function_and_the_release(service: Worldclock) -> None
     assert (unknown.code, "known: convert, gate, meetings, meta, zones" in unknown.err) == (2, True)
 
 
-def _stack_is_as_it_should_be(service: Worldclock) -> None:
+def _stack_is_correct(service: Worldclock) -> None:
     lambdas, zones = service.aws.client("lambda", REGION), "worldclock-prod-zones"
     ready = lambdas.get_provisioned_concurrency_config(FunctionName=zones, Qualifier="2")
     assert ready["RequestedProvisionedConcurrentExecutions"] == 1

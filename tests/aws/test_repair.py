@@ -17,7 +17,7 @@ pytestmark = pytest.mark.aws
 META = "worldclock-prod-meta"
 
 
-def amiss(service: Worldclock) -> list[dict[str, str]]:
+def reported_faults(service: Worldclock) -> list[dict[str, str]]:
     """The faults that status reports."""
     shown = service.run("status")
     assert shown.code == 0, shown.err
@@ -26,7 +26,7 @@ def amiss(service: Worldclock) -> list[dict[str, str]]:
 
 def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] = ()) -> Any:
     """Checks that status reports exactly these faults and that repair ends as expected, while no request fails."""
-    troubles = [one["what"] for one in amiss(service)]
+    troubles = [one["what"] for one in reported_faults(service)]
     assert len(troubles) == len(named), troubles
     assert all(any(part in one for one in troubles) for part in named), troubles
     planned = service.run("repair", "--dry-run")
@@ -36,7 +36,7 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
     assert (done.code, client.failed) == (ends, 0), (done.err, client.statuses)
     assert client.asked > 10
     if ends == 0:
-        assert (done.json["left"], amiss(service)) == ([], [])
+        assert (done.json["left"], reported_faults(service)) == ([], [])
     return done.json
 
 
@@ -50,16 +50,16 @@ def test_repair_finds_and_fixes_faults_without_failing_a_request(aws: EmulatedAw
     well = service.run("repair")
     assert (well.code, well.json) == (0, {"stage": "prod", "dry_run": False, "steps": [], "mended": [], "left": []})
     lambdas = aws.client("lambda", REGION)
-    _aliases_that_were_moved_by_hand(service, lambdas)
+    _aliases_moved_by_hand(service, lambdas)
     _a_stage_at_another_deployment(service)
-    _a_permission_that_was_taken_away(service, lambdas)
-    _what_a_shift_left_over(service, lambdas)
-    _a_deploy_whose_machine_died_in_mid_shift(service)
+    _a_removed_permission(service, lambdas)
+    _leftovers_of_a_shift(service, lambdas)
+    _a_deploy_that_died_during_its_shift(service)
     assert service.run("status").json["weights"] == {name: {"2": 100} for name in FUNCTIONS}
     assert service.get("/version")[1]["release"] == 2
 
 
-def _aliases_that_were_moved_by_hand(service: Worldclock, lambdas: Any) -> None:
+def _aliases_moved_by_hand(service: Worldclock, lambdas: Any) -> None:
     lambdas.update_alias(FunctionName=META, Name="live", FunctionVersion="1")
     weights = {"AdditionalVersionWeights": {"1": 0.2}}
     lambdas.update_alias(FunctionName="worldclock-prod-zones", Name="live", FunctionVersion="2", RoutingConfig=weights)
@@ -76,7 +76,7 @@ def _a_stage_at_another_deployment(service: Worldclock) -> None:
     assert service.stages()[0]["deploymentId"] != other
 
 
-def _a_permission_that_was_taken_away(service: Worldclock, lambdas: Any) -> None:
+def _a_removed_permission(service: Worldclock, lambdas: Any) -> None:
     name = {"FunctionName": "worldclock-prod-convert", "Qualifier": "live"}
     (statement,) = json.loads(lambdas.get_policy(**name)["Policy"])["Statement"]
     lambdas.remove_permission(**name, StatementId=statement["Sid"])
@@ -87,7 +87,7 @@ def _a_permission_that_was_taken_away(service: Worldclock, lambdas: Any) -> None
     )
 
 
-def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:
+def _leftovers_of_a_shift(service: Worldclock, lambdas: Any) -> None:
     gateway = service.aws.client("apigateway", REGION)
     (api,) = gateway.get_rest_apis()["items"]
     patch = [{"op": "replace", "path": "/variables/hitlessShieldMeta", "value": "1:2"}]
@@ -96,16 +96,16 @@ def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:
     fix(service, "a shield is up", "1 environments of version 2 are provisioned instead of 0")
 
 
-def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:
+def _a_deploy_that_died_during_its_shift(service: Worldclock) -> None:
     service.mark("third")
     with deploying(service) as deploy:
         deploy.kill()
         deploy.communicate()
-        assert amiss(service) == [], "CodeDeploy is at work: its deploy may still run"
+        assert reported_faults(service) == [], "CodeDeploy is at work: its deploy may still run"
         with Client(service.url + "/version", every_s=0.02) as client:
             done = service.run("repair")
         assert (done.code, done.json["left"], client.failed) == (0, [], 0), (done.err, client.statuses)
-    assert amiss(service) == []
+    assert reported_faults(service) == []
     (newest, *_) = service.run("releases").json
     assert (newest["release"], newest["outcome"]) == (3, "rolled_back")
 
@@ -123,5 +123,5 @@ def test_a_repair_during_a_deploy_takes_over_and_the_deploy_ends_as_superseded(
         out, err = deploy.communicate()
         assert (deploy.returncode, json.loads(out)["outcome"]) == (4, "superseded"), err
     assert client.failed == 0, client.statuses
-    assert amiss(service) == []
+    assert reported_faults(service) == []
     assert service.run("status").json["weights"] == {name: {"1": 100} for name in FUNCTIONS}

@@ -13,7 +13,7 @@ from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Death
 from tests.aws.release_support import CORE, REGION, Client, Worldclock
 from tests.aws.test_release_faults import FUNCTIONS
-from tests.aws.test_repair import amiss, fix
+from tests.aws.test_repair import fix, reported_faults
 from tests.support import eventually
 
 pytestmark = [pytest.mark.aws, pytest.mark.long]
@@ -105,7 +105,7 @@ def test_repair_fixes_an_orphaned_deployment_an_interrupted_rollback_and_a_faile
         fix(service, "is in progress, and no release is under way")
     assert service.run("status").json["weights"]["meta"] == {"2": 100}
 
-    _update_without_roll_back(aws)
+    _update_without_rollback(aws)
     fix(service, "UPDATE_FAILED: an update failed, and its roll-back is turned off")
 
     with service.start("rollback") as back:
@@ -118,7 +118,7 @@ def test_repair_fixes_an_orphaned_deployment_an_interrupted_rollback_and_a_faile
     assert service.run("status").json["versions"] == dict.fromkeys(FUNCTIONS, "1")
 
 
-def _update_without_roll_back(aws: EmulatedAws) -> None:
+def _update_without_rollback(aws: EmulatedAws) -> None:
     """An update by hand, bypassing hitless and the front, with a resource that cannot be created."""
     cloudformation, s3 = aws.client("cloudformation", REGION), aws.client("s3", REGION)
     body = cloudformation.get_template(StackName="worldclock-prod", TemplateStage="Original")["TemplateBody"]
@@ -163,12 +163,14 @@ def test_repair_fixes_a_wrong_domain_mapping_and_a_missing_artifact(aws: Emulate
     ]
     for key in keys:
         s3.delete_object(Bucket="worldclock-prod-artifacts", Key=key)
-    assert [one["where"] for one in amiss(service)] == ["release 1"] * 5, "four functions and the wrapper's layer"
+    assert [one["where"] for one in reported_faults(service)] == ["release 1"] * 5, (
+        "four functions and the wrapper's layer"
+    )
     here = service.folder.parent.parent / "shared-data" / "artifacts"
     here.rename(away := here.with_name("elsewhere"))
     done = service.run("repair")
     away.rename(here)
-    assert (done.code, done.json["left"], amiss(service)) == (0, [], []), done.err
+    assert (done.code, done.json["left"], reported_faults(service)) == (0, [], []), done.err
 
 
 def _with_a_domain(service: Worldclock) -> None:

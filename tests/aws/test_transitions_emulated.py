@@ -157,7 +157,7 @@ def test_responses_of_a_held_route_count_for_the_live_release(demo: Demo) -> Non
     assert demo.url is not None
     with Load(demo.url) as load:
         load.change(_only(demo, moves.before))
-        load.goes_round()
+        load.complete_rounds()
         _ships(demo, moves, load)
     assert not load.failures, load.failures[:5]
 
@@ -181,18 +181,18 @@ def _transit(demo: Demo, transition: Transition) -> None:
         assert url is not None
         with Load(url) as load:
             load.change(_after(demo, before, after))
-            load.goes_round()
+            load.complete_rounds()
     else:
         with Load(url) as load:
             load.change(_only(demo, before))
-            load.goes_round()
+            load.complete_rounds()
             if transition.refused:
                 _is_refused(demo, transition)
                 load.change(_only(demo, before))
             else:
                 _ships(demo, transition, load)
                 load.change(_after(demo, before, after))
-            load.goes_round(BAKE_ROUNDS)
+            load.complete_rounds(BAKE_ROUNDS)
     assert not load.failures, load.failures[:5]
     assert sum(load.answered.values()) >= BAKE_ROUNDS
 
@@ -204,7 +204,7 @@ def _ships(demo: Demo, transition: Transition, load: Load) -> None:
 
     def hear(said: str) -> None:
         if said.startswith("draining"):
-            load.goes_round(1)
+            load.complete_rounds(1)
             load.change(_meanwhile(demo, before, after, own=False))
 
     demo.on_say = hear

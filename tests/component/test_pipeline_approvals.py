@@ -17,7 +17,7 @@ from tests.component.receiver_site import Site
 pytestmark = pytest.mark.component
 
 
-async def asked_about_a_second(bench: PipelineBench) -> dict[str, Any]:
+async def run_waiting_for_approval(bench: PipelineBench) -> dict[str, Any]:
     """A run that waits to ship to prod, which has another live release with other settings."""
     await shipped_to_staging(bench)
     first = await bench.end_of((await promote(bench, "staging", "prod")).run)
@@ -37,7 +37,7 @@ def test_an_approval_shows_commits_configuration_changes_and_the_rehearsal_resul
     found: list[dict[str, Any]] = []
 
     async def story(bench: PipelineBench) -> None:
-        found.append(await asked_about_a_second(bench))
+        found.append(await run_waiting_for_approval(bench))
 
     for name in ("bench", "site"):
         (tmp_path / name).mkdir()

@@ -156,7 +156,7 @@ def test_unused_caches_expire_and_too_large_ones_are_not_kept(
     (folder / "file").touch()
     for branch in ("forgotten", "asked-for"):
         keep_cache(caches / branch, folder, ("**/*",), None)
-        grow_old(caches / branch, KEPT_S)
+        make_older(caches / branch, KEPT_S)
     restore_cache(caches / "asked-for", folder, None)
     keep_cache(caches / "now", folder, ("**/*",), None)
     assert sorted(path.name for path in caches.iterdir()) == ["asked-for", "now"]
@@ -169,7 +169,7 @@ def test_unused_caches_expire_and_too_large_ones_are_not_kept(
     assert not (caches / "large").exists()
 
 
-def grow_old(path: Path, seconds: float) -> None:
+def make_older(path: Path, seconds: float) -> None:
     """Make it look unused for a minute longer than that."""
     last = time.time() - seconds - 60
     os.utime(path, (last, last))
@@ -180,7 +180,7 @@ def test_unused_environments_expire_unless_a_build_holds_them(tmp_path: Path) ->
         pass
     with environment(tmp_path, "at-work", None, None) as at_work:
         for place in (forgotten, at_work):
-            grow_old(place.with_name(f"{place.name}.made"), KEPT_S)
+            make_older(place.with_name(f"{place.name}.made"), KEPT_S)
         with environment(tmp_path, "now", None, None):
             pass
         assert at_work.is_dir()

@@ -116,7 +116,7 @@ class Team:
     def push(self, *what: str, exit_code: int = 0) -> str:
         return self.git("push", "engine", *what, exit_code=exit_code)
 
-    def push_aside(self, *what: str) -> subprocess.Popen[str]:
+    def push_in_background(self, *what: str) -> subprocess.Popen[str]:
         """A push that goes on by itself; its output is both of its streams."""
         words = ["git", "push", "engine", *what]
         pipe = subprocess.PIPE

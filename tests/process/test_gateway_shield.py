@@ -115,7 +115,7 @@ def test_the_live_release_answers_requests_that_get_a_5xx_from_the_candidate() -
     asyncio.run(scenario())
 
 
-def answers_nothing(listener: socket.socket) -> None:
+def never_responds(listener: socket.socket) -> None:
     """A worker that closes each connection when it gets a request."""
     while True:
         try:
@@ -133,7 +133,7 @@ def test_a_candidate_that_never_responds_is_shielded() -> None:
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(path)
                 listener.listen(64)
-                threading.Thread(target=answers_nothing, args=(listener,), daemon=True).start()
+                threading.Thread(target=never_responds, args=(listener,), daemon=True).start()
                 await gateway.apply(gateway.state.with_servers("p01", [ServerState("w0", path)]))
                 connection = http.client.HTTPConnection(*gateway.addresses["dev"], timeout=15)
                 for _ in range(4):

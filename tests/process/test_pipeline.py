@@ -88,7 +88,7 @@ def test_of_several_quick_pushes_the_first_and_the_last_are_shipped(team: Team, 
     for number in range(3):
         team.site.touch(f"push {number}")
         team.commit(f"push {number}")
-        pushes.append(team.push_aside("dev"))
+        pushes.append(team.push_in_background("dev"))
         eventually(lambda run=first + number: team.last_run() == run, what="the push has its run")  # type: ignore[misc]
     gate.touch()
     said = [push.communicate(timeout=60)[0] for push in pushes]
@@ -105,7 +105,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(team: Team) -> None:
     team.site.touch("one")
     team.commit("one")
     options = ["-o", "skip-rehearsal", "dev:staging"]
-    push = team.push_aside(*options)
+    push = team.push_in_background(*options)
     eventually(lambda: "baking" in team.log(first), deadline_s=60, what="the first one bakes")
     team.site.touch("two")
     last = team.commit("two")
@@ -238,7 +238,7 @@ def test_a_hanging_test_can_be_stopped(team: Team) -> None:
     (team.site.folder / "buildspec-test.yml").write_text("version: 0.2\nphases: {build: {commands: [sleep 98765]}}\n")
     team.commit("a test that hangs")
     run = team.last_run() + 1
-    push = team.push_aside("dev")
+    push = team.push_in_background("dev")
     eventually(lambda: sleeping("98765"), deadline_s=60, what="it hangs")
     words = [sys.executable, "-m", "hitless", "pipeline", "show", str(run), "-f"]
     words += ["--service-dir", str(team.site.folder)]

@@ -53,7 +53,7 @@ def test_a_full_disk_fails_the_run_and_nothing_else(team: Team, held: Holds) -> 
         held.close("test")
         site.touch("as the disk fills")
         team.commit("as the disk fills")
-        push = team.push_aside("dev")
+        push = team.push_in_background("dev")
         eventually(lambda: "\nbegun" in team.log(run), deadline_s=60, what="the test is under way")
         filler = site.folders.data / "filler"
         _fill(filler)

@@ -38,7 +38,7 @@ def begun(pool: Pool) -> list[str]:
     return (Path(pool.spec.task_root) / "begun").read_text().split("\n")[:-1]
 
 
-def no_answer(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
+def dies_without_response(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
     """Send a request that ends its worker: its connection must end, and not stay open until the timeout."""
     with pytest.raises((OSError, HTTPException)) as ended:
         ask(path, target, method, request_id=request_id)
@@ -46,7 +46,7 @@ def no_answer(path: Path, target: str, method: str = "GET", request_id: str = ""
 
 
 async def quietly(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
-    await asyncio.to_thread(no_answer, path, target, method, request_id)
+    await asyncio.to_thread(dies_without_response, path, target, method, request_id)
 
 
 async def busy_pid(pool: Pool, other_than: int = 0) -> int:
@@ -215,7 +215,7 @@ def test_a_worker_that_dies_by_its_own_fault_backs_off_without_a_socket(way: str
     in_a_nest(scenario)
 
 
-def anybody_answers(pool: Pool) -> bool:
+def any_worker_responds(pool: Pool) -> bool:
     """Whether one of the workers responds; tries each once, the one that died last first."""
     for worker in reversed(pool.workers):
         try:
@@ -231,7 +231,7 @@ def test_requests_that_kill_their_worker_do_not_stop_the_pool() -> None:
         for _ in range(6):
             for worker in pool.workers:  # as the gateway tries them
                 await quietly(worker.socket, "/exit")
-            assert await asyncio.to_thread(anybody_answers, pool)
+            assert await asyncio.to_thread(any_worker_responds, pool)
 
     in_a_nest(scenario)
 

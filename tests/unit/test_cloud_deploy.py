@@ -61,7 +61,7 @@ def distinct(calls: list[str]) -> Iterator[int]:
 RAISING = ("set stage variables", "let a version be invoked")
 
 
-def check_well(world: World, letter: str, release: int, met_at: str = "") -> None:
+def check_healthy(world: World, letter: str, release: int, met_at: str = "") -> None:
     """All traffic is at these bytes, the stack says so, and neither a release nor a shield hangs in the air.
 
     But a process that was raising its shield while another one took over leaves that to the next command.
@@ -94,7 +94,7 @@ def test_a_deploy_interrupted_at_any_call_is_finished_by_the_same_command(
         world.at = None
         again = world.deploy("c")
         assert again.outcome in (Outcome.LIVE, Outcome.UNCHANGED), f"cut off at {calls[moment - 1]}"
-        check_well(world, "c", again.release)
+        check_healthy(world, "c", again.release)
         assert again.release <= len(before) + 2
         assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
 
@@ -145,7 +145,7 @@ def test_another_deploy_can_follow_an_interrupted_one() -> None:
         world.at = None
         other = world.deploy("c")
         assert other.outcome is Outcome.LIVE, f"cut off at {calls[moment - 1]}: {other.reason}"
-        check_well(world, "c", other.release)
+        check_healthy(world, "c", other.release)
 
 
 def meet(world: World, moment: int, act: Callable[[World], object]) -> list[object]:
@@ -179,12 +179,12 @@ def test_the_newer_of_two_concurrent_deploys_wins_and_the_older_ends_as_supersed
         ends.add(older.outcome)
         assert newer.outcome is Outcome.LIVE, where
         if older.outcome is Outcome.LIVE and older.release > newer.release:
-            check_well(
+            check_healthy(
                 world, "b", older.release, calls[moment - 1]
             )  # it had looked, but not begun: so it is the newer one
         else:
             assert world.serves() == "c", where
-            check_well(world, "c", newer.release, calls[moment - 1])
+            check_healthy(world, "c", newer.release, calls[moment - 1])
     assert {Outcome.SUPERSEDED, Outcome.LIVE} <= ends
 
 
@@ -217,7 +217,7 @@ def test_one_of_two_concurrent_deploys_of_the_same_content_continues() -> None:
         (second,) = happened
         assert isinstance(second, Result)
         assert {first.outcome, second.outcome} & {Outcome.LIVE}, f"met at {calls[moment - 1]}: {first}"
-        check_well(world, "b", second.release, calls[moment - 1])
+        check_healthy(world, "b", second.release, calls[moment - 1])
 
 
 def test_a_deploy_changes_nothing_after_another_process_has_taken_over_its_release() -> None:
@@ -266,7 +266,7 @@ def test_a_rollback_interrupted_at_any_call_is_finished_by_the_same_command() ->
             rollback(world.cloud(), 1)
         world.at = None
         assert rollback(world.cloud(), 1).outcome in (Outcome.LIVE, Outcome.UNCHANGED), calls[moment - 1]
-        check_well(world, "a", 1)
+        check_healthy(world, "a", 1)
 
 
 def test_a_failed_deploy_after_an_interrupted_rollback_does_not_restore_the_bad_release() -> None:
@@ -307,7 +307,7 @@ def test_codedeploy_invokes_the_hooks_at_each_shift_but_not_at_a_first_release()
     assert world.asked == [], "a first release has nothing to shift from"
     assert world.deploy("b").outcome is Outcome.LIVE
     assert world.asked == [("worldclock-prod-convert", {"BeforeAllowTraffic": "worldclock-prod-meta"})]
-    check_well(world, "b", 2)
+    check_healthy(world, "b", 2)
 
 
 def test_provisioned_concurrency_is_ready_before_the_shift_and_then_only_on_the_new_version() -> None:

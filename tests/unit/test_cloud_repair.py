@@ -23,7 +23,7 @@ from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageErr
 from hitless.release.result import Outcome, Result
 from tests.unit.cloud_fakes import World
 from tests.unit.cloud_services import FakeLambdas
-from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
+from tests.unit.test_cloud_deploy import Killed, check_healthy, distinct, live_world, meet, moments_of, stop_at
 
 pytestmark = pytest.mark.unit
 
@@ -46,13 +46,13 @@ class LambdasCopy(FakeLambdas):
             raise CloudError("other bytes")
 
 
-def amiss(world: World) -> list[str]:
+def reported_faults(world: World) -> list[str]:
     """The faults that status reports."""
     return [one.what for one in troubles(look(world.cloud()))]
 
 
-def check_nothing_amiss(world: World) -> None:
-    assert amiss(world) == []
+def check_no_faults(world: World) -> None:
+    assert reported_faults(world) == []
     again = fix(world)
     assert (again.fixed, again.left, again.steps) == ((), (), ())
 
@@ -66,7 +66,7 @@ def kill_in(world: World, act: Callable[[World], object], moment: int) -> None:
 
 def test_repair_of_a_healthy_stage_finds_nothing_and_changes_nothing() -> None:
     world = live_world("a", "b")
-    check_nothing_amiss(world)
+    check_no_faults(world)
     changing = ("write", "point", "update", "start", "stop", "move", "map", "upload", "provision", "drop", "set")
     assert not [name for name in world.moments if name.split()[0] in changing]
 
@@ -80,13 +80,13 @@ def test_repair_undoes_a_deploy_that_died_at_any_call_and_the_next_one_ships(bef
         done = fix(world)
         where = f"cut off at {calls[moment - 1]}: {done.steps}"
         assert done.left == (), where
-        assert amiss(world) == [], where
+        assert reported_faults(world) == [], where
         if before and world.stack.live.output("HitlessRelease") == str(len(before)):
-            check_well(world, before[-1], len(before))
+            check_healthy(world, before[-1], len(before))
         assert world.records.unfinished() is None, where
         again = world.deploy("c")
         assert again.outcome in (Outcome.LIVE, Outcome.UNCHANGED), where
-        check_well(world, "c", again.release)
+        check_healthy(world, "c", again.release)
 
 
 def test_a_repair_that_died_at_any_call_is_finished_by_the_next() -> None:
@@ -107,8 +107,8 @@ def test_a_repair_that_died_at_any_call_is_finished_by_the_next() -> None:
             world = copy.deepcopy(left)
             kill_in(world, fix, moment)
             assert fix(world).left == (), calls[moment - 1]
-            check_nothing_amiss(world)
-            check_well(world, "b", 2)
+            check_no_faults(world)
+            check_healthy(world, "b", 2)
 
 
 def test_a_repair_takes_over_a_running_deploy_which_ends_as_superseded() -> None:
@@ -130,7 +130,7 @@ def test_a_repair_takes_over_a_running_deploy_which_ends_as_superseded() -> None
         ends.add(deployed.outcome)
         assert deployed.outcome in (Outcome.LIVE, Outcome.SUPERSEDED), where
         letter, release = ("b", 2) if deployed.outcome is Outcome.LIVE else ("a", 1)
-        check_well(world, letter, release, calls[moment - 1])
+        check_healthy(world, letter, release, calls[moment - 1])
     assert {Outcome.LIVE, Outcome.SUPERSEDED} <= ends
 
 
@@ -156,7 +156,7 @@ def test_a_deploy_changes_nothing_after_a_repair_took_over_even_if_the_repair_di
     assert world.deploy("b").outcome is Outcome.SUPERSEDED
     assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
     assert fix(world).left == ()
-    check_well(world, "a", 1)
+    check_healthy(world, "a", 1)
 
 
 def test_a_repair_changes_nothing_after_a_deploy_has_begun() -> None:
@@ -182,7 +182,7 @@ def test_a_repair_changes_nothing_after_a_deploy_has_begun() -> None:
             stopped += 1
         where = f"met at {calls[moment - 1]}"
         assert world.serves() == "c", where
-        check_well(world, "c", 3, where)
+        check_healthy(world, "c", 3, where)
     assert stopped > 2
 
 
@@ -191,7 +191,7 @@ def test_repair_does_not_end_a_release_until_its_traffic_was_moved_back() -> Non
     calls = moments_of(lambda world: world.deploy("b"), "a")
     ended = len(calls) - calls[::-1].index("update the stack")
     kill_in(world, lambda world: world.deploy("b"), ended)
-    assert len(amiss(world)) == 3, "both aliases, and the release"
+    assert len(reported_faults(world)) == 3, "both aliases, and the release"
 
     def deny(number: int, name: str) -> None:
         if name == "point an alias":
@@ -204,7 +204,7 @@ def test_repair_does_not_end_a_release_until_its_traffic_was_moved_back() -> Non
     assert world.records.unfinished() is not None
     world.at = None
     assert fix(world).left == ()
-    check_well(world, "a", 1)
+    check_healthy(world, "a", 1)
 
 
 def test_repair_finishes_a_dead_rollback_and_resets_an_alias_that_was_moved_by_hand() -> None:
@@ -215,17 +215,17 @@ def test_repair_finishes_a_dead_rollback_and_resets_an_alias_that_was_moved_by_h
         kill_in(world, lambda world: rollback(world.cloud(), 1), moment)
         begun = world.records.require(2).left_for == 1
         assert fix(world).left == ()
-        check_well(world, *(("a", 1) if begun else ("b", 2)))
-        check_nothing_amiss(world)
+        check_healthy(world, *(("a", 1) if begun else ("b", 2)))
+        check_no_faults(world)
         finished += begun
     assert finished > 5
 
     world = live_world("a", "b")
     for name in ("worldclock-prod-meta", "worldclock-prod-convert"):
         world.aliases[name] = AliasState("1")
-    assert len(amiss(world)) == 2
+    assert len(reported_faults(world)) == 2
     assert fix(world).left == ()
-    check_well(world, "b", 2)
+    check_healthy(world, "b", 2)
 
 
 def test_a_dead_rollback_is_not_mistaken_for_an_earlier_rollback_in_the_other_direction() -> None:
@@ -241,18 +241,18 @@ def test_a_dead_rollback_is_not_mistaken_for_an_earlier_rollback_in_the_other_di
         begun = world.records.require(2).left_for == 1
         repeated = copy.deepcopy(world)
         assert fix(world).left == ()
-        check_well(world, *(("a", 1) if begun else ("b", 2)), met_at=calls[moment - 1])
+        check_healthy(world, *(("a", 1) if begun else ("b", 2)), met_at=calls[moment - 1])
         rollback(repeated.cloud(), 1)
-        check_well(repeated, "a", 1)
-        assert amiss(repeated) == [], calls[moment - 1]
+        check_healthy(repeated, "a", 1)
+        assert reported_faults(repeated) == [], calls[moment - 1]
 
 
 def test_two_finished_rollbacks_in_opposite_directions_are_not_taken_for_unfinished() -> None:
     world = live_world("a", "b")
     rollback(world.cloud(), 1)
     rollback(world.cloud(), 2)
-    check_nothing_amiss(world)
-    check_well(world, "b", 2)
+    check_no_faults(world)
+    check_healthy(world, "b", 2)
 
 
 def test_each_kind_of_drift_is_reported_and_undone() -> None:
@@ -267,22 +267,22 @@ def test_each_kind_of_drift_is_reported_and_undone() -> None:
     for what, drift in drifts.items():
         world = live_world("a", "b")
         drift(world)
-        assert [what in one for one in amiss(world)] == [True] * len(amiss(world)) != []
+        assert [what in one for one in reported_faults(world)] == [True] * len(reported_faults(world)) != []
         planned = repair(world, lambda sha256: Path(__file__)).plan("prod")
         assert planned.steps, what
-        assert what in amiss(world)[0], "a dry run changed something"
+        assert what in reported_faults(world)[0], "a dry run changed something"
         done = fix(world, here=lambda sha256: Path(__file__))
         assert (done.left, done.steps) == ((), planned.steps)
         assert what in done.fixed[0].what
-        check_nothing_amiss(world)
-        check_well(world, "b", 2)
+        check_no_faults(world)
+        check_healthy(world, "b", 2)
 
 
 def test_lost_provisioned_concurrency_is_restored() -> None:
     world = World(provisioned=3)
     world.deploy("a")
     world.ready.clear()
-    assert amiss(world) == ["0 environments of version 1 are provisioned instead of 3"]
+    assert reported_faults(world) == ["0 environments of version 1 are provisioned instead of 3"]
     assert fix(world).left == ()
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
 
@@ -291,15 +291,17 @@ def test_provisioned_concurrency_is_a_fault_only_outside_its_scaling_limits() ->
     world = World(provisioned=3, max_provisioned=20)
     world.deploy("a")
     world.ready["worldclock-prod-meta", "1"] = 12
-    assert amiss(world) == []
+    assert reported_faults(world) == []
     world.ready["worldclock-prod-meta", "1"] = 25
-    assert amiss(world) == ["25 environments of version 1 are provisioned instead of 20"]
+    assert reported_faults(world) == ["25 environments of version 1 are provisioned instead of 20"]
 
 
 def test_a_stuck_stack_rollback_is_continued_and_skips_a_resource_only_on_request() -> None:
     world = live_world("a", "b")
     world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}
-    assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
+    assert reported_faults(world) == [
+        "UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"
+    ]
     done = fix(world)
     assert [one.fix for one in done.left] == [
         "Table: it is in use; fix the cause, and repeat, or skip it with "
@@ -309,15 +311,15 @@ def test_a_stuck_stack_rollback_is_continued_and_skips_a_resource_only_on_reques
         fix(world, "Other")
     assert refused.value.hint == "stuck at: Table"
     assert fix(world, "Table").left == ()
-    check_nothing_amiss(world)
+    check_no_faults(world)
 
 
 def test_a_missing_artifact_is_copied_back_from_lambda_if_lambda_still_has_it(tmp_path: Path) -> None:
     world = live_world("a", "b")
     world.lost |= {"a" * 64, "b" * 64}
-    assert len(amiss(world)) == 4, "both functions of both releases"
+    assert len(reported_faults(world)) == 4, "both functions of both releases"
     assert fix(world, here=lambda sha256: tmp_path / sha256).left == ()
-    check_nothing_amiss(world)
+    check_no_faults(world)
 
     world.lost |= {"a" * 64}
     world.stack.published["MetaLambdaFunction"][0] = world.stack.published["ConvertLambdaFunction"][0] = "artifacts/z"
@@ -330,9 +332,9 @@ def test_an_orphaned_or_endless_shift_is_stopped() -> None:
     world = live_world("a")
     calls = moments_of(lambda world: world.deploy("b"), "a")
     kill_in(world, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
-    assert amiss(world) == [], "it may still be carried on"
+    assert reported_faults(world) == [], "it may still be carried on"
     assert fix(world).left == ()
-    check_well(world, "a", 1)
+    check_healthy(world, "a", 1)
     record = json.loads(world.documents["releases/prod/2.json"])
     assert (record["outcome"], "rolled it back" in record["reason"]) == ("rolled_back", True)
 
@@ -349,7 +351,7 @@ def test_an_unsafe_rollback_is_refused_before_anything_changes() -> None:
     assert refused.value.exit_code == 2
     assert refused.value.hint
     assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update")]
-    check_well(world, "b", 2)
+    check_healthy(world, "b", 2)
 
 
 def test_status_lists_faults_in_addition_to_its_other_fields() -> None:
@@ -385,6 +387,6 @@ def test_a_wrong_domain_mapping_is_corrected() -> None:
     resources["ApiDomainMapping1"] = {"Type": "AWS::ApiGateway::BasePathMapping", "Properties": mapping}
     for elsewhere, said in ((None, "leads nowhere"), (ApiStage("other", "prod"), "leads to stage prod of API other")):
         world.mapping = elsewhere
-        assert amiss(world) == [f"api.example.org {said}"]
+        assert reported_faults(world) == [f"api.example.org {said}"]
         assert fix(world).left == ()
-        check_nothing_amiss(world)
+        check_no_faults(world)

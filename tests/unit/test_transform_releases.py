@@ -98,7 +98,7 @@ def test_no_serving_resource_is_replaced_and_no_alias_is_removed_too_early(histo
         updates = [served.template, *stack.log[began:]]
         for before, after in itertools.pairwise(updates):
             _no_harm(before, after)
-        _stands_still(served.aliases, updates[:-1] if change.shifts else updates)
+        _is_unchanged_until_the_shift(served.aliases, updates[:-1] if change.shifts else updates)
 
 
 def _no_harm(before: Template, after: Template) -> None:
@@ -108,7 +108,7 @@ def _no_harm(before: Template, after: Template) -> None:
             assert "hitless:retired" in before["Resources"][change.resource].get("Metadata", {}), change
 
 
-def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> None:
+def _is_unchanged_until_the_shift(aliases: dict[str, str] | Any, updates: list[Template]) -> None:
     """Checks that until the shift each update keeps every alias at its live version, and the Stage at its
     Deployment.
     """

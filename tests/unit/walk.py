@@ -130,7 +130,7 @@ class Walk:
         targets = {ids.alias: str(self.aws.versions[version]) for ids, version in version_ids(wanted).items()}
         self.aws.aliases |= targets
         if not self._was_cut_off:
-            self._asks_nobody_what_he_knows_no_more(wanted, pinned)
+            self._calls_no_version_for_removed_routes(wanted, pinned)
         self._apply(transition.contract(targets))
         assert {name: self.aws.aliases[name] for name in targets} == targets
         self._uses(self.live, physical, lowered=True)
@@ -205,7 +205,7 @@ class Walk:
             for name in of_type(theirs, f"AWS::ApiGateway::{kind}"):
                 assert not strict or lowered or name in now or not self.live, f"{name} is gone"
 
-    def _asks_nobody_what_he_knows_no_more(self, wanted: Template, pinned: Mapping[str, str]) -> None:
+    def _calls_no_version_for_removed_routes(self, wanted: Template, pinned: Mapping[str, str]) -> None:
         """While the aliases have moved and the Stage has not, a version of the next release is asked for what that
         release asks its function for, and for nothing else; no more is asked for what the live version knows.
         """

@@ -248,9 +248,9 @@ class CodeDeploy:
 
     def _start(self, deployment: Deployment) -> None:
         self.deployments[deployment.identifier] = deployment
-        deployment.task = asyncio.create_task(self._runner.run(deployment, self._roll_back))
+        deployment.task = asyncio.create_task(self._runner.run(deployment, self._rollback))
 
-    async def _roll_back(self, failed: Deployment, event: str) -> None:
+    async def _rollback(self, failed: Deployment, event: str) -> None:
         configuration = failed.group.get("autoRollbackConfiguration") or {}
         wanted = configuration.get("enabled") and event in configuration.get("events", [])
         if not wanted and not failed.group.get("rollBackAnyway"):
