@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """`pytest -m aws` takes two processes unless told otherwise: its files share nothing, and mostly wait for Node."""
+    """`pytest -m aws` uses two processes by default: its files share nothing, and mostly wait for Node."""
     if hasattr(config, "workerinput"):  # one of the two: it must not take two of its own
         return
     if (

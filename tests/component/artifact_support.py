@@ -1,4 +1,4 @@
-"""What the tests of artifacts share: small services, wheels made on the spot, an installer that needs no network."""
+"""Shared by the tests of artifacts: small services, wheels made by the test, an installer that needs no network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def a_service(
     patterns: tuple[str, ...] = (),
     requirements: str | None = None,
 ) -> Service:
-    """A service in `folder`, which is made: one function `api` in src/handlers.py unless told otherwise."""
+    """A service in `folder`, which is created: one function `api` in src/handlers.py by default."""
     folder.mkdir(parents=True, exist_ok=True)
     given = {"src/handlers.py": "def api(event, context):\n    return {'statusCode': 200}\n", **(files or {})}
     write_files(folder, {"serverless.yml": "service: sample\n", **given})
@@ -99,7 +99,7 @@ def _record_hash(content: str) -> str:
 
 
 class FakeInstaller(Uv):
-    """Installs the same files whatever is required, and counts. With `error`, targets that hold `refused` fail."""
+    """Installs the same files for any requirements, and counts. With `error`, targets that contain `refused` fail."""
 
     def __init__(
         self, files: Mapping[str, str] | None = None, *, error: Exception | None = None, refused: str = ""

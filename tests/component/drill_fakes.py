@@ -1,4 +1,4 @@
-"""What the drill's tests put in the place of an engine: a shipper that changes the release of a test server."""
+"""Replaces the engine in the drill's tests: a shipper that changes the release of a test server."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _read(folder: Path) -> dict[str, str]:
 
 
 class Silent(TerminalProgress):
-    """Progress that is kept."""
+    """Progress that is recorded and not printed."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

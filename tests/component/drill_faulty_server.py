@@ -1,4 +1,6 @@
-"""An HTTP server that misbehaves on purpose: the path of a request says how. Raw sockets, so that nothing tidies up."""
+"""An HTTP server that misbehaves on purpose, as the path of a request says. It uses raw sockets, so that no library
+corrects it.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,7 @@ class FaultyServer:
         return not close and name not in broken
 
     def _parts(self, name: str, method: str, body: bytes, *, close: bool) -> list[bytes | None]:
-        """What to write, in order; None is a pause."""
+        """The parts to write, in order; None is a pause."""
         release = str(self._release()).encode()
         live = b"x-hitless-release: " + release + b"\r\n" + (b"Connection: close\r\n" if close else b"")
         json_body = json.dumps({"release": release.decode(), "got": len(body)}).encode()

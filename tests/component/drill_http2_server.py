@@ -1,4 +1,4 @@
-"""An HTTP/2 server that misbehaves on purpose: the path of a request says how. Cleartext, by prior knowledge."""
+"""An HTTP/2 server that misbehaves on purpose, as the path of a request says. Cleartext, with prior knowledge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from h2.errors import ErrorCodes
 
 
 class FaultyHttp2Server:
-    """Listens on a free port of 127.0.0.1; `seen` counts by path, `keys` and `bodies` keep what came."""
+    """Listens on a free port of 127.0.0.1; `seen` counts requests by path, `keys` and `bodies` keep what was
+    received.
+    """
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()

@@ -61,7 +61,7 @@ class Bench:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Let other tasks run until it is true; the story's timeout is the deadline."""
+    """Let other tasks run until the condition is true; the story's timeout is the deadline."""
     while not true():  # noqa: ASYNC110 - the fakes have no events to wait for
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""A fake home for tests of the verbs that pick one; `home` makes it, as in each module of a home."""
+"""A fake home for tests of commands that pick one; `home` makes it, like the function of each home's module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hitless.service.model import Service
 
 
 class FakeHome:
-    """Its stage `prod` answers at `url`, and has never shipped anything."""
+    """A home whose stage `prod` responds at `url` and has no releases."""
 
     def __init__(self) -> None:
         self.url: str | None = None

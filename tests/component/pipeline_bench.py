@@ -131,9 +131,7 @@ class FakeRehearsal:
 
 @dataclass
 class FakeErrands(AwsErrands):
-    """AWS by errands: `live_there` is what its stages serve; what ships there waits for `hold` and ends as `outcome`
-    says.
-    """
+    """AWS by errands: `live_there` is live on its stages; a release there waits for `hold` and ends as `outcome`."""
 
     diary: list[str]
     live_there: dict[str, Origin] = field(default_factory=dict)
@@ -302,7 +300,7 @@ class PipelineBench:
         return next((one for one in started if isinstance(one, int)), started)
 
     async def end_of(self, run: int) -> dict[str, Any]:
-        """The run's document once it has ended or waits for a person."""
+        """The run's document when it has ended or waits for a person."""
         async for line in self.pipeline.follow(run):
             if "run" in line:
                 found = to_plain(self.pipeline.document(run, full=True))

@@ -97,7 +97,7 @@ class Site:
         return httpx.AsyncClient(transport=transport, base_url="http://receiver")
 
     def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
-        """Send one request, and wait for what it began; if `watched`, also for runs that wait for an answer."""
+        """Send one request and wait for the work it started; if `watched`, also for runs that wait for an approval."""
 
         async def asked() -> httpx.Response:
             async with self.client() as client:
@@ -152,7 +152,7 @@ def pull(action: str = "opened", *, owner: str | None = "team/shop", number: Any
 
 
 def theirs(site: Site, code: str = "stranger's", number: int = 5) -> str:
-    """A commit that the forge holds as a pull request of a fork's."""
+    """A commit that the forge has as a fork's pull request."""
     commit = site.remote.commit(code)
     site.remote.git("update-ref", f"refs/pull/{number}/head", commit)
     return commit

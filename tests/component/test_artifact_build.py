@@ -192,7 +192,7 @@ def test_code_that_replaces_a_file_of_a_dependency_is_a_warning(tmp_path: Path, 
 
 
 def imported_value(tree: Path) -> str:
-    """What a new interpreter sees as dep.VALUE, by bytecode if there is some."""
+    """The value of dep.VALUE in a new interpreter, from bytecode if there is some."""
     command = [sys.executable, "-B", "-c", "import dep; print(dep.VALUE)"]
     return subprocess.run(command, cwd=tree, capture_output=True, check=True, text=True).stdout.strip()
 
@@ -389,7 +389,7 @@ def test_unreadable_requirements_are_refused(tmp_path: Path, store: ArtifactStor
 
 @pytest.mark.parametrize("line", ["-r {}", "-c {}", "-r ../shadow", "-r inside.txt", ""])
 def test_requirements_outside_the_folder_are_not_read(tmp_path: Path, store: ArtifactStore, line: str) -> None:
-    """A parser's complaint would show them."""
+    """A parser's error message would show them."""
     (tmp_path / "shadow").write_text("hush @ git+https://example.org\n")
     service = a_service(tmp_path / "s", requirements=line.format(tmp_path / "shadow"))
     (tmp_path / "s" / "inside.txt").symlink_to("../shadow")
@@ -403,7 +403,7 @@ def test_requirements_outside_the_folder_are_not_read(tmp_path: Path, store: Art
 
 @pytest.mark.parametrize("name", ["s/uv.toml", "s/pyproject.toml", "uv.toml"])
 def test_uv_settings_linked_from_outside_are_an_error(tmp_path: Path, store: ArtifactStore, name: str) -> None:
-    """uv looks for them from the service's folder upwards, and shows the line that it cannot read."""
+    """uv searches for them from the service's folder upwards, and shows the line that it cannot read."""
     root = tmp_path / "repository"
     service = a_service(root / "s", requirements=PINNED, patterns=("!uv.toml", "!pyproject.toml"))
     (root / ".git").mkdir()

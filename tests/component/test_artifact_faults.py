@@ -1,4 +1,4 @@
-"""Builds at once, killed in the middle, on a full or closed disk."""
+"""Concurrent builds, builds killed in the middle, and builds on a full or read-only disk."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ print(result.by_function["api"].digest, flush=True)
 
 
 class Child:
-    """A build in a process of its own, which waits in the middle until it is told to go on."""
+    """A build in a process of its own, which waits in the middle until the test lets it continue."""
 
     def __init__(self, folder: Path, store: ArtifactStore, files: str = "[]") -> None:
         command = [sys.executable, "-c", BUILD, str(folder), str(store.root), files]
@@ -170,7 +170,7 @@ def test_a_failed_write_is_a_machine_error_and_leaves_nothing(tmp_path: Path, st
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB; only root can make one."""
+    """A file system of 256 KiB; only root can create one."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]

@@ -1,4 +1,4 @@
-"""Real uv installs wheels made on the spot, without a network."""
+"""Real uv installs wheels that the test makes, without a network."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ BUILD_SYSTEM = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbacken
 
 
 def source_package(folder: Path, module: str) -> None:
-    """dep 1.0 without a wheel, whose backend needs nothing and puts one file into the wheel."""
+    """dep 1.0 without a wheel; its build backend needs no other package and puts one file into the wheel."""
     with tarfile.open(folder_made(folder / "wheels") / "dep-1.0.tar.gz", "w:gz") as source:
         for name, text in (
             ("PKG-INFO", "Metadata-Version: 2.1\nName: dep\nVersion: 1.0\n"),

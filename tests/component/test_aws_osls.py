@@ -1,4 +1,4 @@
-"""Where osls and Node are found, and which; what is said where one is missing or too old."""
+"""Finding osls and Node, and the errors if one is missing or too old."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def program(path: Path, said: str = "") -> Path:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder of programs with a Node that is new enough, and nothing else."""
+    """A folder of programs that contains only a Node that is new enough."""
     return program(tmp_path / "bin" / "node", "v20.19.0").parent
 
 

@@ -1,4 +1,4 @@
-"""A live release out of the bucket alone: which one it is, what it is made of, and that its bytes are its own."""
+"""Reading the live release from the bucket alone: its number, its document, and its artifacts by their digests."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.component
 
 @pytest.fixture
 def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """Two that write to the log, as a daemon's standard output and error do."""
+    """Two descriptors that write to the log, like a daemon's standard output and error."""
     first = os.open(tmp_path / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     second = os.dup(first)
     yield first, second

@@ -1,4 +1,4 @@
-"""How `scripts/demo --pipeline` accounts for its requests: its last line is a contract, and when it ends with 0."""
+"""The result of `scripts/demo --pipeline`: its last line is a contract, and it ends with 0 only on success."""
 
 from __future__ import annotations
 

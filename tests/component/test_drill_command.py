@@ -1,4 +1,4 @@
-"""`hitless drill` refuses wrong options before anything is sent or shipped."""
+"""`hitless drill` refuses wrong options before it sends or ships anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def drill(folder: Path, *words: str) -> Result:
-    """The verb in this process, with --json."""
+    """Run the command in this process, with --json."""
     return CliRunner().invoke(build(("init", "drill")), ["drill", *words, "--json", "--service-dir", str(folder)])
 
 

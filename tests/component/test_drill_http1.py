@@ -1,4 +1,4 @@
-"""The client in this process: idle connections, TLS, and what this machine cannot send."""
+"""The client in this process: idle connections, TLS, and requests that this machine cannot send."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def client_of(plan: SenderPlan) -> Iterator[tuple[Http1Client, Records, selector
 
 
 def pump(client: Client[Any], selector: selectors.BaseSelector) -> None:
-    """Until every request has its record."""
+    """Run until every request has its record."""
     end = time.monotonic() + 10
     while client.under_way:
         assert time.monotonic() < end

@@ -36,7 +36,7 @@ async def send(
     seed: int | None = None,
     http2: bool = False,
 ) -> tuple[Tally, Load]:
-    """Send `count` requests in all and return what came of them."""
+    """Send `count` requests in all and return the tally."""
     tally = Tally(slot_s=0.25, deadline_s=deadline_s, timeline=Timeline())
     plan = SenderPlan(
         host="127.0.0.1",

@@ -33,7 +33,7 @@ PLAN = DrillPlan("dev", 200, 1.5, (OK,))
 
 
 class Stage:
-    """A server, an engine that decides which release it shows, and a service's folder."""
+    """A server, an engine that decides which release it serves, and a service's folder."""
 
     def __init__(self, folder: Path, server: FaultyServer, engine: FakeEngine) -> None:
         self.folder, self.server, self.engine = folder, server, engine

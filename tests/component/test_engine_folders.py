@@ -1,4 +1,4 @@
-"""The engine's folders: found from any shell, and never another user's."""
+"""The engine's folders are found from any shell and are never another user's."""
 
 from __future__ import annotations
 

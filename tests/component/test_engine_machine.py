@@ -1,4 +1,4 @@
-"""Start and stop of the engine over fakes: a failed start ends nothing that serves."""
+"""Start and stop of the engine over fakes: a failed start ends no serving process."""
 
 from __future__ import annotations
 

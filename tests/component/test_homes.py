@@ -1,4 +1,4 @@
-"""The plain verbs work at the stage's home: the engine, or AWS (which cannot be reached in these tests)."""
+"""The plain commands work at the stage's home: the engine, or AWS (which cannot be reached in these tests)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNREACHABLE = "AWS cannot be reached"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A service of both homes; no engine runs, and where AWS should be nobody listens."""
+    """A service with stages at both homes; no engine runs, and nothing listens at AWS's address."""
     (tmp_path / "app.py").write_text("def handler(event, context): ...\n")
     (tmp_path / "serverless.yml").write_text(FILE)
     for name, value in {
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any, str]:
-    """Exit code, document, what was said."""
+    """Exit code, document, and standard error."""
     with pytest.raises(SystemExit) as end:
         main([*words, "--service-dir", str(folder), "--json"])
     assert isinstance(end.value.code, int)

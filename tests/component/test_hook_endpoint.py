@@ -1,4 +1,6 @@
-"""What a hook reaches while it runs: only whoever has the key in the path, a bounded body, so many calls at once."""
+"""The server that a hook reaches while it runs: it needs the key in the path, and limits bodies and concurrent
+calls.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.component
 
 
 class Served:
-    """One hook's server, and what was asked of the candidate through it."""
+    """One hook's server, and the invocations of the candidate through it."""
 
     def __init__(
         self, url: str, client: httpx.AsyncClient, execution: Execution, invoked: list[Any], full: asyncio.Event

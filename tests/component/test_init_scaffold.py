@@ -1,4 +1,4 @@
-"""`hitless init`: a service that works at once, and nothing of the user's touched."""
+"""`hitless init` makes a service that works at once, and changes none of the user's files."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_new_service_loads_without_notices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", [TEMPLATES / "service", WORLDCLOCK], ids=["scaffold", "worldclock"])
 @pytest.mark.parametrize("step", ["test", "deploy"])
 def test_each_command_of_a_pipeline_step_is_plain_text(folder: Traversable, step: str) -> None:
-    """A `: ` in a command that is not quoted makes YAML read a mapping."""
+    """YAML reads an unquoted command with a `: ` as a map."""
     spec = yaml.safe_load((folder / f"buildspec-{step}.yml").read_text(encoding="utf-8"))
 
     commands = [command for phase in spec["phases"].values() for command in phase["commands"]]
@@ -173,7 +173,9 @@ def test_parent_folders_are_created(tmp_path: Path) -> None:
 
 
 def fill(folder: Path, names: list[str], *, then: Callable[[Path], None]) -> None:
-    """Make a folder of these files as `scaffold` does, and do something just before they are moved into place."""
+    """Make a folder of these files like `scaffold`, and call the given function just before they are moved into
+    place.
+    """
     with _staging(folder) as staging:
         for name in names:
             (staging / name).write_text("ours", encoding="utf-8")

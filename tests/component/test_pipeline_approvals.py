@@ -1,4 +1,4 @@
-"""The question of an approval, in the terminal and behind the link."""
+"""An approval's question, in the terminal and behind the link."""
 
 from __future__ import annotations
 

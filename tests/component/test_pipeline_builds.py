@@ -47,7 +47,7 @@ PARAMETERS = "parameter-store: {/shop/token: abcdef}\nsecrets-manager: {shop/dat
 
 
 class Yard:
-    """A repository with one commit on dev, and what builds it."""
+    """A repository with one commit on dev, and its builder."""
 
     def __init__(self, folder: Path) -> None:
         self.workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)

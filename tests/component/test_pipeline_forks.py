@@ -1,4 +1,4 @@
-"""Pull requests of forks: tested only after approval, without secrets, and without leaving anything."""
+"""Pull requests of forks are tested only after approval, without secrets, and leave nothing behind."""
 
 from __future__ import annotations
 

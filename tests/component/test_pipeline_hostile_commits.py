@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> Iterator[PipelineBench]:
 
 
 def push(bench: PipelineBench, *words: str) -> str:
-    """Commit what was added to the clone, and push it; the commit."""
+    """Commit the changes added in the clone and push them; returns the commit."""
     bench.git("add", "--all")
     bench.git("commit", "-q", "--allow-empty", *words)
     bench.git("push", "-q", "--force", str(bench.repository.folder), "dev")

@@ -69,7 +69,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
 
 def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
-    """Notify, wait until all is done; the events."""
+    """Send the notification, wait until it is delivered, and return the events."""
     said: list[str] = []
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""Receipts on a real state file: what a rollout leaves behind, also when the daemon dies, and who asked for it."""
+"""Receipts on a real state file: their content, also if the daemon dies, and the caller."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_an_unfinished_rollout_is_never_removed_from_the_state_file(tmp_path: Pa
 
 @contextmanager
 def served(path: Path) -> Iterator[EngineClient]:
-    """An application on a Unix socket that says who calls."""
+    """An application on a Unix socket that returns the caller."""
 
     async def who(request: Request) -> JSONResponse:
         return JSONResponse({"user": user_of(request)})

@@ -1,4 +1,4 @@
-"""Slow senders to the receiver delay nobody else, and are ended."""
+"""Slow senders to the receiver delay no other request, and are ended."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ async def deliver(port: int, **options: Any) -> httpx.Response:
 
 
 async def ended(one: Stream) -> bool:
-    """Whether the receiver closes the connection, without a word."""
+    """Whether the receiver closes the connection without a response."""
     with contextlib.suppress(ConnectionResetError):
         return await one[0].read() == b""
     return True
 
 
 async def stands(one: Stream) -> bool:
-    """Whether its request is still taken: what is left of it gets its response."""
+    """Whether its request is still accepted: the rest of it gets its response."""
     one[1].write(b"content-length: 0\r\n\r\n")
     return (await one[0].read()).startswith(b"HTTP/1.1 403 ")
 

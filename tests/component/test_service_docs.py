@@ -1,4 +1,4 @@
-"""docs/serverless-yml.md says what the code does: its tables are compared with the tables that the code works by."""
+"""docs/serverless-yml.md agrees with the code: its tables are compared with the code's tables."""
 
 from __future__ import annotations
 

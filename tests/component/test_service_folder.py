@@ -1,4 +1,4 @@
-"""The folder around the service's file: the handlers' existence, files, links, bounds."""
+"""The folder of the service's file: handlers, other files, links, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service of the plugin serverless-wsgi: read, packed, and its application run from the artifact."""
+"""A service with the plugin serverless-wsgi: loaded, packaged, and its application run from the artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state file: migrations, one writer, readers beside it, and what it refuses."""
+"""The state file: migrations, one writer, concurrent readers, and files that it refuses."""
 
 from __future__ import annotations
 

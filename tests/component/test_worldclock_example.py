@@ -1,4 +1,4 @@
-"""The example is what newcomers read and what the demo drills: its own tests pass, with what the project installs."""
+"""The example that newcomers read and the demo drills: its own tests pass with the project's dependencies."""
 
 from __future__ import annotations
 

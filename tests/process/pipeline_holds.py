@@ -43,12 +43,12 @@ exec {git} "$@"
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """A folder that the build's user can look into; a file in it holds the step of its name."""
+    """A folder that the build's user can read; a file in it holds the step of that name."""
 
     folder: Path
 
     def close(self, step: str) -> None:
-        """From now on the step is held."""
+        """Hold the step from now on."""
         (self.folder / step).touch()
 
     def open(self, step: str) -> None:
@@ -64,7 +64,7 @@ class Holds:
 
     @property
     def command(self) -> str:
-        """For a buildspec."""
+        """The command for a buildspec."""
         return f"touch $HOME/begun; echo begun; while [ -e {self.folder / 'test'} ]; do sleep 0.02; done"
 
 

@@ -117,7 +117,7 @@ class Team:
         return self.git("push", "engine", *what, exit_code=exit_code)
 
     def push_in_background(self, *what: str) -> subprocess.Popen[str]:
-        """A push that goes on by itself; its output is both of its streams."""
+        """A push that continues in the background; its output has both streams."""
         words = ["git", "push", "engine", *what]
         pipe = subprocess.PIPE
         return subprocess.Popen(words, cwd=self.site.folder, stdout=pipe, stderr=subprocess.STDOUT, text=True)
@@ -147,7 +147,7 @@ class Team:
         return found
 
     def ended(self, number: int) -> dict[str, Any]:
-        """The run, once it has ended."""
+        """The run, when it has ended."""
 
         def look() -> dict[str, Any] | None:
             found = self.run(number)
@@ -172,7 +172,7 @@ def _to(requests: Sequence[DrillRequest], host: str | None) -> tuple[DrillReques
 
 
 class LoadOnAll:
-    """The same safe requests on each stage, in a thread of its own, as long as the block lasts."""
+    """Sends the same safe requests to each stage, in a thread of its own, until the block ends."""
 
     def __init__(self, urls: dict[str, str], rate_per_s: float, *, hosts: Mapping[str, str] | None = None) -> None:
         """`hosts`: what is sent as Host instead of the URL's."""

@@ -44,14 +44,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 @pytest.fixture
 def team(place: Team) -> Team:
-    """On dev, with the service as it was first."""
+    """On dev, with the service's first content."""
     place.reset()
     return place
 
 
 @pytest.fixture
 def gate() -> Iterator[Path]:
-    """A file that a build waits for; not there yet. In a folder that the build's user can see into."""
+    """A file that a build waits for, which does not exist yet, in a folder that the build's user can read."""
     folder = Path(tempfile.mkdtemp(prefix="hitless-gate-"))
     folder.chmod(0o755)
     yield folder / "open"
@@ -212,7 +212,7 @@ def test_notifications_are_sent_and_their_address_is_never_shown(team: Team) -> 
 
 @contextmanager
 def listener() -> Iterator[tuple[str, list[Any]]]:
-    """A URL, and what was posted to it."""
+    """A URL, and the requests posted to it."""
     bodies: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

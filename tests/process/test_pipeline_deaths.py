@@ -36,7 +36,7 @@ STAGES = """    stages:
 
 @dataclass
 class Place:
-    """One engine for all of this module, with a release in each stage, and what holds its steps."""
+    """One engine for all of this module, with a release in each stage, and its holds."""
 
     team: Team
     held: Holds
@@ -44,7 +44,7 @@ class Place:
     urls: dict[str, str] = field(default_factory=dict)
 
     def ship_everywhere(self) -> None:
-        """A release in each stage, whose handler can be held."""
+        """Ship a release whose handler can be held to each stage."""
         team, site = self.team, self.team.site
         site.edit('    match event["path"]:', HANDLER.format(folder=str(self.held.folder)) + '    match event["path"]:')
         site.edit("  timeout: 5\n", "  timeout: 25\n", "serverless.yml")

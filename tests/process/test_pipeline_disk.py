@@ -1,4 +1,4 @@
-"""The disk of the data folder fills during a run: the workers go on, and the run gets its end."""
+"""The disk of the data folder fills during a run: the workers keep serving, and the run's end is recorded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Faults that only load shows: leaks and locks. Healthy code has no objections.
+"""Faults that only load shows: leaks and locks. Healthy code has none.
 
-The breaks pass the service's tests, its smoke requests and every comparison of single answers.
+The faults pass the service's tests, its smoke requests and every comparison of single responses.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def pair() -> Iterator[tuple[Site, Site]]:
 
 
 def does(site: Site, more: str) -> None:
-    """The handler of the service's usual routes does that before anything else."""
+    """Make the handler of the service's usual routes do this first."""
     site.edit(HANDLER, HANDLER + more)
 
 
@@ -92,7 +92,7 @@ def test_a_rehearsal_of_healthy_code_finds_no_problems(pair: tuple[Site, Site]) 
 
 
 def test_a_rehearsal_is_undecided_if_both_releases_fail_under_load(pair: tuple[Site, Site]) -> None:
-    """Both respond to single requests but hardly under load, as on a starved machine."""
+    """Both respond to single requests but hardly under load, as on an overloaded machine."""
     for site in pair:
         does(site, FAILS_UNDER_LOAD)
     found = rehearse(*pair, 1)

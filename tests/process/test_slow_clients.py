@@ -1,4 +1,4 @@
-"""Slow clients take nothing from others: no request fails, no place is lost, no release waits."""
+"""Slow clients do not affect others: no request fails, no worker's place is lost, no release waits."""
 
 from __future__ import annotations
 
