@@ -101,7 +101,7 @@ def linted(document: dict[str, Any]) -> list[str]:
     return [str(match) for each in found for match in each]
 
 
-def test_a_service_with_events_of_other_kinds_is_valid_and_names_the_policy_that_it_needs(tmp_path: Path) -> None:
+def test_templates_of_a_service_with_other_events_are_valid_and_its_needed_policy_is_written(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("def handler(event, context): return {'statusCode': 200}\n")
     (tmp_path / "serverless.yml").write_text(EVENTS)
     document = dry_run(tmp_path, "dev", service=tmp_path)
@@ -112,7 +112,7 @@ def test_a_service_with_events_of_other_kinds_is_valid_and_names_the_policy_that
 
 
 @pytest.mark.long
-def test_the_scaffold_is_valid_and_needs_no_policy(tmp_path: Path) -> None:
+def test_templates_of_a_new_service_are_valid_and_need_no_policy(tmp_path: Path) -> None:
     subprocess.run([str(HITLESS), "init", str(tmp_path / "hello")], capture_output=True, check=True)
     document = dry_run(tmp_path, "dev", service=tmp_path / "hello")
     assert linted(document) == []

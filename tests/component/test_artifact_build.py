@@ -325,7 +325,7 @@ def test_a_release_that_can_only_be_built_for_this_machine_still_runs_here(
     assert len(installer.targets) == 2
 
 
-def test_a_failed_installation_is_an_error_and_leaves_nothing(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_failed_installation_is_an_error_and_leaves_no_files(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", requirements=PINNED)
     with pytest.raises(BuildError, match="no wheel"):
         built(service, store, FakeInstaller(error=BuildError("dep: no wheel")))

@@ -184,7 +184,7 @@ def test_a_pin_that_this_machine_cannot_build_is_raised_within_its_major_version
         ("python3.8", "dep==1.0", ["2.0"]),
     ],
 )
-def test_a_pin_is_kept_for_the_declared_platform_with_a_hash_and_across_major_versions(
+def test_a_pin_is_never_raised_across_major_versions_with_a_hash_or_for_the_declared_platform(
     tmp_path: Path, store: ArtifactStore, uv: Uv, runtime: str, pin: str, wheels: list[str]
 ) -> None:
     folder = tmp_path / "s"

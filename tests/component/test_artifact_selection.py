@@ -78,7 +78,7 @@ def test_a_sibling_folder_with_a_longer_name_is_outside(tmp_path: Path) -> None:
     assert "points outside" in refusal(tmp_path / "service").message
 
 
-def test_a_link_to_a_missing_file_is_left_out_with_a_notice_if_it_is_selected(tmp_path: Path) -> None:
+def test_a_selected_link_to_a_missing_file_is_left_out_with_a_notice(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.py": ""})
     (tmp_path / "gone").symlink_to("nothing")
     (tmp_path / "outside").symlink_to("/nothing/outside")

@@ -143,7 +143,7 @@ def test_the_report_shows_a_rollouts_steps_on_the_drills_time_axis(stage: Stage)
     assert window.state_at(window.phases[1].start_us) == "shifting"
 
 
-def test_an_unexpected_rollout_exits_with_1(stage: Stage) -> None:
+def test_a_drill_with_an_unexpected_rollout_exits_with_1(stage: Stage) -> None:
     stage.engine.outcomes[3] = Shipped(3, "rolled_back", "smoke request failed")
     result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
     assert result.exit_code == 1
@@ -151,7 +151,7 @@ def test_an_unexpected_rollout_exits_with_1(stage: Stage) -> None:
     assert any("expected live" in line for line in stage.progress.lines)
 
 
-def test_a_failed_request_exits_with_6_and_shows_its_kind_and_rollout(stage: Stage) -> None:
+def test_a_drill_with_a_failed_request_exits_with_6_and_shows_its_kind_and_rollout(stage: Stage) -> None:
     stage.engine.outcomes[2] = Shipped(2, "rolled_back", "why not")
     plan = replace(PLAN, requests=(OK, DrillRequest("GET", "/every/10/drop")), scenarios=choose([], 2))
     result = asyncio.run(stage.drill(plan))

@@ -186,7 +186,7 @@ def test_a_preview_expires_unless_a_push_renews_it(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_a_branch_deleted_during_its_first_rollout_leaves_nothing(tmp_path: Path) -> None:
+def test_a_branch_deleted_during_its_first_rollout_leaves_no_preview(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         before, bench.workers.hold = bench.gateway.state, asyncio.Event()
         started = await bench.previews.ship("fix", release_document(), who=NOBODY)
@@ -248,7 +248,7 @@ def test_a_failed_removal_is_retried(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_a_preview_whose_stage_the_gateway_refuses_is_not_recorded(tmp_path: Path) -> None:
+def test_a_preview_that_the_gateway_refuses_is_not_recorded(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         def away(_: GatewayState) -> None:
             raise EngineError("HAProxy is away")
@@ -333,7 +333,7 @@ class LastWords(PreviewRecords):
         raise asyncio.CancelledError
 
 
-def test_a_previews_record_is_deleted_last(tmp_path: Path) -> None:
+def test_the_record_of_a_removed_preview_is_deleted_last(tmp_path: Path) -> None:
     logs = tmp_path / "logs" / STAGE
 
     async def story(bench: PreviewBench) -> None:

@@ -124,7 +124,7 @@ def test_a_folders_name_is_converted_to_a_valid_service_name(folder: str, name: 
 
 
 @pytest.mark.parametrize("folder", ["", "x", "2026", "___", "世界", "9lives", "a" * (LONGEST_NAME + 1)])
-def test_a_folder_with_an_unusable_name_is_an_error(tmp_path: Path, folder: str) -> None:
+def test_init_in_a_folder_with_an_unusable_name_is_an_error(tmp_path: Path, folder: str) -> None:
     with pytest.raises(UsageError) as refused:
         service_name(folder)
 
@@ -134,7 +134,7 @@ def test_a_folder_with_an_unusable_name_is_an_error(tmp_path: Path, folder: str)
         assert tree(tmp_path) == set()
 
 
-def test_a_folder_with_files_is_an_error_and_unchanged(tmp_path: Path) -> None:
+def test_init_in_a_folder_with_files_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     for number in range(7):
         (tmp_path / f"mine-{number}").write_text("mine", encoding="utf-8")
     before = tree(tmp_path)
@@ -145,14 +145,14 @@ def test_a_folder_with_files_is_an_error_and_unchanged(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_a_file_instead_of_the_folder_is_an_error(tmp_path: Path) -> None:
+def test_init_onto_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "hello").write_text("mine", encoding="utf-8")
 
     assert run(str(tmp_path / "hello")).exit_code == 2
     assert (tmp_path / "hello").read_text(encoding="utf-8") == "mine"
 
 
-def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_fills_an_empty_folder_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "hello"
     (folder / ".git").mkdir(parents=True)
     inode = folder.stat().st_ino
@@ -166,7 +166,7 @@ def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, mon
     assert not [name for name in tree(folder) if "hitless-init" in name]
 
 
-def test_parent_folders_are_created(tmp_path: Path) -> None:
+def test_init_creates_parent_folders(tmp_path: Path) -> None:
     assert run(str(tmp_path / "a" / "b" / "hello")).exit_code == 0
     assert tree(tmp_path / "a") >= {"b", "b/hello", "b/hello/serverless.yml"}
     assert not [name for name in tree(tmp_path) if "hitless-init" in name]
@@ -183,7 +183,7 @@ def fill(folder: Path, names: list[str], *, then: Callable[[Path], None]) -> Non
         _move_into_place(staging, folder)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_during_init_leaves_no_files(tmp_path: Path) -> None:
     def fail(_: Path) -> None:
         raise OSError("disk full")
 

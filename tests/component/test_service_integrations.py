@@ -83,7 +83,7 @@ def test_the_engine_refuses_mappings_that_only_api_gateway_supports(
     check_served(load(folder, written(", " + more) + "custom: {hitless: {stages: {dev: {home: aws}}}}\n"))
 
 
-def test_binary_media_types_belong_to_functions_with_routes_of_the_rest_api(folder: Path) -> None:
+def test_binary_media_types_apply_only_to_functions_with_rest_routes(folder: Path) -> None:
     head = HEAD.replace("name: aws", "name: aws, apiGateway: {binaryMediaTypes: [image/*, '*/*']}")
     text = f"{head}functions:\n  api: {{handler: handlers.api, events: [http: GET /]}}\n"
     service = load(folder, f"{text}  other: {{handler: handlers.other, events: [httpApi: GET /b]}}\n")

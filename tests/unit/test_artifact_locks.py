@@ -135,14 +135,14 @@ def test_requirements_are_read_from_a_poetry_locks_main_group(tmp_path: Path, ma
     assert read_lock(tmp_path) == ("poetry.lock", "a==1.0\nwin==4.0 ; sys_platform == 'win32'\n")
 
 
-def test_a_poetry_lock_without_groups_lists_what_the_main_dependencies_lead_to(tmp_path: Path) -> None:
+def test_a_poetry_lock_without_groups_gives_the_main_dependencies_and_their_dependencies(tmp_path: Path) -> None:
     (tmp_path / "poetry.lock").write_text(POETRY_1_8)
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     lines = 'a==1.0\nb==2.0\nc==3.0 ; (python_version >= "3")\nwin==4.0 ; (sys_platform == "win32")\n'
     assert read_lock(tmp_path) == ("poetry.lock", lines)
 
 
-def test_a_pipfile_lock_lists_its_default_packages(tmp_path: Path) -> None:
+def test_requirements_are_read_from_a_pipfile_locks_default_packages(tmp_path: Path) -> None:
     (tmp_path / "Pipfile.lock").write_text(PIPFILE)
     assert read_lock(tmp_path) == ("Pipfile.lock", "flask==1.0\nwin==4.0 ; sys_platform == 'win32'\n")
     for elsewhere in ('"git": "https://git.example/flask"', '"path": ".", "editable": true'):

@@ -27,7 +27,7 @@ def _shipped() -> World:
     return world
 
 
-def test_the_versions_of_the_last_releases_that_were_live_are_kept_and_older_ones_deleted() -> None:
+def test_only_versions_of_the_last_live_releases_are_kept() -> None:
     world = copy.deepcopy(_shipped())
     numbers = [str(one) for one in range(1, len(LETTERS) + 1)]
     assert world.kept_versions(META) == numbers[-KEPT_RELEASES:]
@@ -36,7 +36,7 @@ def test_the_versions_of_the_last_releases_that_were_live_are_kept_and_older_one
     assert world.serves() == LETTERS[oldest - 1]
 
 
-def test_a_release_that_was_rolled_back_to_stays_for_as_long_as_it_may_be_the_previous_one() -> None:
+def test_the_target_of_a_rollback_is_kept_while_a_rollback_can_return_to_it() -> None:
     world = copy.deepcopy(_shipped())
     oldest = len(LETTERS) - KEPT_RELEASES + 1
     rollback(world.cloud(), oldest)
@@ -46,7 +46,7 @@ def test_a_release_that_was_rolled_back_to_stays_for_as_long_as_it_may_be_the_pr
     assert world.serves() == LETTERS[oldest - 1]
 
 
-def test_a_release_that_may_not_delete_is_live_and_says_so() -> None:
+def test_without_permission_to_delete_versions_a_release_goes_live_with_a_message() -> None:
     world = copy.deepcopy(_shipped())
 
     def at(_: int, name: str) -> None:

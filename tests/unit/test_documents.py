@@ -22,14 +22,14 @@ class Kept(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-def test_a_document_survives_a_round_trip() -> None:
+def test_a_document_is_equal_after_a_round_trip_through_json() -> None:
     kept = Kept(3, (Step("2026-01-01T00:00:00Z", 10),))
     assert decode(to_text(kept), Kept, "release 3") == kept
     assert convert(to_plain(kept), Kept, "release 3") == kept
     assert list(to_plain(kept)) == ["release", "steps", "message"]
 
 
-def test_missing_later_fields_take_defaults_and_unknown_keys_are_ignored() -> None:
+def test_missing_newer_fields_get_their_defaults_and_unknown_keys_are_ignored() -> None:
     assert decode('{"release": 3, "colour": "red"}', Kept, "release 3") == Kept(3)
 
 

@@ -62,7 +62,7 @@ def test_a_transition_fails_no_request_or_is_refused_with_a_hint(transition: Tra
     ],
     ids=["two are taken out", "three are added", "one is replaced again and again", "both are replaced"],
 )
-def test_a_table_changes_one_index_an_update(releases: tuple[tuple[str, ...], ...]) -> None:
+def test_a_table_gets_at_most_one_index_change_per_stack_update(releases: tuple[tuple[str, ...], ...]) -> None:
     """DynamoDB refuses two in one update ("AWS::DynamoDB::Table" in CloudFormation's template reference)."""
     walk, sent, noted = Walk(), 0, 0
     for indexes in releases:
