@@ -95,7 +95,7 @@ def test_the_receiver_learns_about_a_forks_run_at_its_start(tmp_path: Path) -> N
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_an_approval_is_for_one_commit_of_a_fork(tmp_path: Path) -> None:
+def test_an_approval_is_valid_for_only_one_commit_of_a_fork(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
         second = await asked(bench, "2")
@@ -228,7 +228,7 @@ def test_a_malformed_description_of_a_fork_is_refused(document: Any) -> None:
         convert(document, Fork, "the fork", error=UsageError)
 
 
-def test_a_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
+def test_a_forks_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with pytest.raises(UsageError, match="does not contain the commit"):
             await bench.pipeline.fork(FORK, "1" * 40, "github webhook")

@@ -43,7 +43,7 @@ def within(tmp_path: Path, command: str, *, head: str = "", tail: str = "", dead
     return found[0]
 
 
-def test_circular_links_are_not_followed(tmp_path: Path) -> None:
+def test_circular_links_of_a_build_are_not_followed(tmp_path: Path) -> None:
     command = "for name in a b c d; do ln -s . $name; done; mkdir real; touch real/r.xml; ln -s real/r.xml linked.xml"
     done = within(tmp_path, command, tail="artifacts: {files: ['**/*.xml']}\n")
     names = [str(Path(path).relative_to(tmp_path / "source")) for path in done.build.artifacts]
@@ -113,7 +113,7 @@ def test_files_and_artifacts_of_a_build_are_limited_in_size_and_number(tmp_path:
     assert len(done.build.artifacts) == MAX_ARTIFACTS
 
 
-def test_a_folder_replaced_by_a_link_is_not_read(tmp_path: Path) -> None:
+def test_a_build_folder_replaced_by_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "file").write_text("not the build's")
     root = tmp_path / "root"

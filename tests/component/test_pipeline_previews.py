@@ -165,7 +165,7 @@ def test_deleting_a_branch_removes_its_preview(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("while_it", ["tests", "builds", "starts"])
-def test_a_branch_deleted_during_its_run_leaves_no_preview(tmp_path: Path, while_it: str) -> None:
+def test_a_branch_deleted_during_its_pipeline_run_leaves_no_preview(tmp_path: Path, while_it: str) -> None:
     async def story(bench: PipelineBench) -> None:
         hold = asyncio.Event()
         parts: dict[str, Any] = {"tests": bench.builds, "builds": bench.packaging, "starts": bench.workers}

@@ -159,7 +159,7 @@ def test_a_first_release_obeys_the_operators_folder_and_its_commit(
     tell_story(tmp_path, story)
 
 
-def test_a_deploy_on_the_machine_changes_the_protection(tmp_path: Path) -> None:
+def test_a_deploy_by_the_operator_changes_the_protection(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")

@@ -149,7 +149,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_branch_that_feeds_no_stage_is_only_tested(tmp_path: Path) -> None:
+def test_a_branch_without_a_stage_is_only_tested(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.failing = {bench.commit("1")}
         run = await bench.end_of(await bench.push("dev", to="feature"))
@@ -176,7 +176,7 @@ def test_tags_and_deleted_branches_start_no_run(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_force_push_ships_and_is_recorded(tmp_path: Path) -> None:
+def test_a_force_push_is_shipped_and_recorded_as_forced(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())

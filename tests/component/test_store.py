@@ -120,7 +120,7 @@ def test_events_are_limited_in_number_and_returned_in_order(tmp_path: Path, monk
     store.close()
 
 
-def test_serial_numbers_are_unique(tmp_path: Path) -> None:
+def test_the_stores_serial_numbers_are_unique(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite")
     given = [store.next_serial() for _ in range(3)]
     store.close()

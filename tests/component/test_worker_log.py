@@ -80,7 +80,7 @@ def test_a_log_that_another_process_rotated_is_not_rotated_again(tmp_path: Path)
     assert (tmp_path / "w0.log.1").stat().st_size > 300_000
 
 
-def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
+def test_a_full_disk_for_logs_fails_no_request(tmp_path: Path) -> None:
     text = write(
         tmp_path,
         "full, file = os.open('/dev/null', os.O_RDONLY), os.dup(1)  # writing to it fails, as on a full disk\n"

@@ -171,7 +171,7 @@ def test_up_restarts_everything_after_all_parts_were_killed(running: Site) -> No
     assert answered == {200}
 
 
-def test_a_failed_first_release_leaves_adopted_processes_alone(running: Site) -> None:
+def test_a_failed_first_release_does_not_end_adopted_processes(running: Site) -> None:
     kill(running.status()["engine"]["pid"])
     running.edit("import json", "import json\nimport not_there")
     ran = running.hitless("up", "--detach", "--stage", "prod", exit_code=3)

@@ -105,7 +105,7 @@ def main(event, context): return {"statusCode": 200}
     in_a_nest(scenario)
 
 
-def test_a_cancelled_start_leaves_nothing() -> None:
+def test_a_cancelled_start_of_a_pool_leaves_nothing_running() -> None:
     async def scenario(nest: Nest) -> None:
         spec = nest.spec("import time\ntime.sleep(300)\n")
         for wait_s in (0.0, 0.01, 0.3):
@@ -174,7 +174,7 @@ def test_a_handler_without_threads_and_sockets_is_forked() -> None:
     in_a_nest(scenario)
 
 
-def test_a_failure_in_a_fresh_worker_is_reported() -> None:
+def test_an_import_failure_in_a_separately_started_worker_is_reported() -> None:
     async def scenario(nest: Nest) -> None:
         once = (
             "import os, threading, time\nmark = os.environ['LAMBDA_TASK_ROOT'] + '/once'\n"

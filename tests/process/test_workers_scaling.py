@@ -37,7 +37,7 @@ async def small(nest: Nest, size: int = 1, key: str = "dev-r3-api-1") -> Pool:
     return await nest.fleet.start_pool(spec, size=size, ready_timeout_s=20)
 
 
-def test_more_workers_serve_as_soon_as_the_call_returns_and_share_one_import() -> None:
+def test_added_workers_serve_as_soon_as_scaling_returns_and_share_one_import() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest)
         assert (pool.size, len(pool.workers), len(pids(pool))) == (1, 1, 1)

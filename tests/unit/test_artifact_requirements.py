@@ -57,7 +57,7 @@ def test_a_constraint_pins_its_package() -> None:
 
 
 @pytest.mark.parametrize("option", ["-r more.txt", "-rmore.txt", "--requirement more.txt", "--requirement=more.txt"])
-def test_included_files_are_read(option: str) -> None:
+def test_included_requirements_files_are_read(option: str) -> None:
     requirements = parsed(option, {"more.txt": "foo==1.0"})
     assert [(one.name, one.at) for one in requirements.required] == [("foo", "more.txt:1")]
     assert dict(requirements.texts) == {"requirements.txt": option, "more.txt": "foo==1.0"}
@@ -68,7 +68,7 @@ def test_included_paths_are_relative_and_loops_end() -> None:
     assert [one.at for one in parsed("-r sub/a.txt", others).required] == ["sub/b.txt:2"]
 
 
-def test_a_file_may_be_constraint_and_requirement() -> None:
+def test_a_file_may_be_both_a_constraints_and_a_requirements_file() -> None:
     requirements = parsed("-c pins.txt\n-r pins.txt", {"pins.txt": "foo==1.0"})
     assert [one.name for one in requirements.required] == ["foo"]
 
@@ -120,11 +120,11 @@ def test_index_options_are_left_to_uv_and_links_are_recorded() -> None:
         ("https://example.org/index", []),
     ],
 )
-def test_a_plain_password_is_found(url: str, found: list[str]) -> None:
+def test_a_password_in_plain_text_is_found(url: str, found: list[str]) -> None:
     assert parsed(f"--extra-index-url {url}\n").with_passwords() == found
 
 
-def test_no_text_means_no_requirements() -> None:
+def test_an_empty_file_has_no_requirements() -> None:
     assert parsed("# nothing\n\n").required == ()
     assert Requirements().unpinned([]) == []
 

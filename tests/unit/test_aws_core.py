@@ -40,7 +40,7 @@ def test_a_network_is_divided_without_overlap(prefix: int, second: int) -> None:
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.0/15", "10.0.0.0/25", "8.8.0.0/16", "10.0.0.1/16", "network", "::/64"])
-def test_addresses_that_cannot_be_divided_are_refused(cidr: str) -> None:
+def test_a_cidr_that_cannot_be_divided_into_subnets_is_refused(cidr: str) -> None:
     with pytest.raises(UsageError, match="--cidr"):
         network(cidr)
 

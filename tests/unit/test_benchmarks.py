@@ -86,7 +86,7 @@ def test_a_run_of_h2load_with_a_failed_request_is_an_error(right: str, wrong: st
         parse_h2load(H2LOAD.replace(right, wrong))
 
 
-def test_the_parts_of_a_deploy_add_up_to_the_whole() -> None:
+def test_the_timed_parts_of_a_deploy_add_up_to_its_duration() -> None:
     timing = timing_of(ran(STEPS))
     assert timing.pop("to_100_percent") == pytest.approx(0.6)
     assert timing.pop("to_end") == pytest.approx(1.0)

@@ -198,7 +198,7 @@ def test_workers_are_drawn_as_steps_and_only_with_an_engine() -> None:
     assert "Workers against the load" not in render(replace(drilled(), workers=()))
 
 
-def test_text_from_the_service_is_escaped() -> None:
+def test_text_from_the_service_is_escaped_in_the_report() -> None:
     page = render(drilled(failures=1, outcome=EVIL, reason=EVIL))
     assert "<script" not in page
     assert "&lt;script&gt;" in page

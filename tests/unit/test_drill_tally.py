@@ -120,7 +120,7 @@ def test_a_request_without_a_complete_response_has_no_latency() -> None:
     assert percentiles_ms(tally.steady, [("p50", 50)]) == {"p50": None}
 
 
-def test_percentiles_are_in_milliseconds() -> None:
+def test_latency_percentiles_are_in_milliseconds() -> None:
     tally = fresh()
     tally.add(b"".join(record(0.1, latency_ms=place) for place in range(1, 101)))
     tally.finish()

@@ -174,7 +174,7 @@ def test_the_terminal_shows_a_receipt_in_few_lines() -> None:
     assert len(text.splitlines()) < 25
 
 
-def test_the_list_shows_what_each_release_cost() -> None:
+def test_the_list_of_releases_shows_each_ones_failed_requests() -> None:
     head, row = table([shown()]).splitlines()
     assert [word for word in head.split() if word in ("failed", "of", "shielded")] == ["failed", "of", "shielded"]
     assert re.search(r"\* +12 +rolled back +2 +8,000 +40 +32\.1 s", row)

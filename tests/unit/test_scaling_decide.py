@@ -92,7 +92,7 @@ def test_a_pool_without_history_keeps_its_size_for_a_window() -> None:
     assert (workers, decision.reason) == (20, "1 worker would be enough, if the load stays as low")
 
 
-def test_a_small_surplus_stays_unless_only_the_minimum_is_needed() -> None:
+def test_a_small_surplus_of_workers_is_kept_unless_only_the_minimum_is_needed() -> None:
     memory = LoadHistory(needs=((0.0, 9), (60.0, 9)), mean=6.3)
     assert decide(BOUNDS, 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 10
     assert decide(replace(BOUNDS, least=9), 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 9

@@ -131,6 +131,6 @@ def test_custom_params_and_resources_are_not_checked() -> None:
     assert notices_of(parse_yaml(text, "f.yml")) == ()
 
 
-def test_an_event_without_settings_is_noticed_too() -> None:
+def test_an_event_without_settings_causes_a_notice_too() -> None:
     (sentence,) = notices_of(parse_yaml("functions: {a: {events: [alexaSmartHome]}}", "f.yml"))
     assert "functions.a.events[0]" in sentence

@@ -104,7 +104,7 @@ def test_addresses_may_contain_variables() -> None:
     assert resolve(text, stage="prod").mapping()["v"].plain() == 2
 
 
-def test_referenced_values_are_resolved() -> None:
+def test_variables_in_referenced_values_are_resolved() -> None:
     text = "a: ${self:b}\nb: {c: '${self:d.0}'}\nd: ['${sls:stage}']\ne: ${self:a.c}"
     assert resolve(text).mapping()["e"].plain() == "dev"
 
@@ -309,7 +309,7 @@ def test_exponential_maps_are_an_error() -> None:
     assert "expand without end" in fault("\n".join(lines)).message
 
 
-def test_nested_references_are_limited() -> None:
+def test_the_depth_of_nested_references_is_limited() -> None:
     lines = [f"a{i}: ${{self:a{i + 1}}}" for i in range(100)] + ["a100: x"]
     assert "more than 40 nested references" in fault("\n".join(lines)).message
 

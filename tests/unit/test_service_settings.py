@@ -113,7 +113,7 @@ def test_contradictory_steps_are_an_error(text: str, message: str) -> None:
         stage(text)
 
 
-def test_every_setting_is_read() -> None:
+def test_every_setting_of_a_stage_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
         rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
@@ -335,7 +335,7 @@ def test_previews_cannot_use_a_guarded_stage(stages: str) -> None:
         ("true", "must be a map"),
     ],
 )
-def test_mistakes_in_previews_are_errors(text: str, words: str) -> None:
+def test_mistakes_in_the_previews_setting_are_errors(text: str, words: str) -> None:
     with pytest.raises(ServiceFileError, match=words):
         previews(text)
 

@@ -69,7 +69,7 @@ def test_keys_are_read_as_strings_as_written() -> None:
     assert list(parse_yaml("200: a\ntrue: b\n'x y': c", "f.yml").mapping()) == ["200", "true", "x y"]
 
 
-def test_maps_merge_and_own_keys_win() -> None:
+def test_merged_maps_are_combined_and_own_keys_take_precedence() -> None:
     tree = parse_yaml("b: &b {x: 1, y: 2}\nc: &c {x: 8, y: 3, z: 4}\na:\n  y: 9\n  <<: [*b, *c]\n", "f.yml")
     assert tree.mapping()["a"].plain() == {"x": 1, "y": 9, "z": 4}
     assert parse_yaml("b: &b {x: 1}\na: {<<: *b, x: 2}", "f.yml").mapping()["a"].plain() == {"x": 2}

@@ -191,7 +191,7 @@ def test_the_environment_has_only_lambdas_variables_and_the_service_files() -> N
     assert not {"SECRET", "VIRTUAL_ENV", "PYTHONPATH"} & found.keys()
 
 
-def test_a_long_or_odd_key_gets_a_short_unique_folder() -> None:
+def test_a_long_or_unusual_key_gets_a_short_unique_folder() -> None:
     assert folder_name("dev-r12-zones-1") == "dev-r12-zones-1"
     long = [folder_name(f"staging-r1234-a-function-with-a-name-{number}") for number in range(50)]
     assert len(set(long)) == 50
