@@ -69,6 +69,9 @@ class World:
     at: Callable[[int, str], None] | None = None
     hooks: Hooks = field(default_factory=Hooks)
     variables: dict[str, str] = field(default_factory=dict)
+    requests_an_hour: int = 10_000
+    """Of each function."""
+
     permitted: set[tuple[str, str]] = field(default_factory=set)
     """(function, version) that the function's role may invoke."""
 

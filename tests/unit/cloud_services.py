@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -329,6 +329,9 @@ class FakeTraffic(Traffic):
 
     def peak_concurrency(self, function: str, alias: str, *, until: Any) -> int:
         return self._world.busy
+
+    def requests(self, functions: Sequence[str], alias: str, *, until: Any) -> dict[str, int]:
+        return dict.fromkeys(functions, self._world.requests_an_hour)
 
     def series(self, versions: Any, aliases: Any, *, since: Any, until: Any) -> dict[Any, Any]:
         return {}

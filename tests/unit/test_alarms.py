@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hitless.rollout.alarms import (
     ALARM_PERIOD_S,
     RECENT_S,
-    RELATIVE_FLOOR_MS,
     CandidateWatch,
     Reading,
     ReleaseTraffic,
@@ -22,7 +21,7 @@ from hitless.rollout.alarms import (
     is_above,
     read_alarms,
 )
-from hitless.service.model import AlarmSettings
+from hitless.service.model import ALARM_FLOOR_MS, AlarmSettings
 from hitless.worker.layout import BUCKETS, bucket_of
 from hitless.workers.stats import Histogram
 from tests.fakes import FakeClock
@@ -174,9 +173,9 @@ def test_the_relative_alarm_needs_enough_requests_the_ratio_and_a_minimum_differ
     verdict = read(RELATIVE, candidate, live).verdict
     if min(live_count, count) < 20:
         assert verdict is Verdict.NOT_ENOUGH_DATA
-    elif candidate_ms > 1.14 * max(2 * live_ms, live_ms + RELATIVE_FLOOR_MS):  # two buckets' widths
+    elif candidate_ms > 1.14 * max(2 * live_ms, live_ms + ALARM_FLOOR_MS):  # two buckets' widths
         assert verdict is Verdict.ALARM
-    elif candidate_ms < max(2 * live_ms, live_ms + RELATIVE_FLOOR_MS) / 1.14:
+    elif candidate_ms < max(2 * live_ms, live_ms + ALARM_FLOOR_MS) / 1.14:
         assert verdict is Verdict.OK
 
 

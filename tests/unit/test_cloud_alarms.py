@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hitless.cloud.release.deploy import guard_seconds
 from hitless.cloud.release.rollback import abort
+from hitless.cloud.transform.guard import watched_s
 from hitless.release.result import Outcome, Result
 from hitless.service.model import AlarmSettings
+from hitless.service.strategy import AllAtOnce
 from tests.unit.cloud_fakes import NAMES, World
 
 pytestmark = pytest.mark.unit
@@ -83,8 +84,37 @@ def test_a_users_alarm_that_is_active_before_the_shift_is_ignored() -> None:
     assert world.serves() == "b"
 
 
+@pytest.mark.parametrize(
+    ("requests_an_hour", "strategy", "few"),
+    [
+        (3600, "Canary10Percent5Minutes", None),
+        (60, "Canary10Percent5Minutes", 0),
+        (2000, "Canary10Percent5Minutes", 17),
+        (2000, "Canary10Percent10Minutes", None),
+        (480, "Linear10PercentEvery1Minute", None),
+        (1000, "AllAtOnce", 17),
+    ],
+)
+def test_traffic_that_is_too_low_for_a_verdict_is_reported_before_the_shift(
+    requests_an_hour: int, strategy: str, few: int | None
+) -> None:
+    world = world_of(guard_s=60)
+    world.requests_an_hour = requests_an_hour
+    world.said.clear()
+    assert shipped(world, strategy).outcome is Outcome.LIVE
+    notes = [line for line in world.said if "the alarms judge a candidate from 20 requests on" in line]
+    assert len(notes) == (few is not None)
+    assert few is None or f"traffic {strategy} gives: worldclock-prod-convert {few}, " in notes[0]
+
+
 def test_the_guard_lasts_whole_minutes_and_the_final_stack_update_follows_it() -> None:
-    assert [guard_seconds(seconds) for seconds in (0, 1, 30, 60, 61)] == [0, 60, 60, 60, 120]
+    assert [watched_s(AlarmSettings(guard_s=seconds), AllAtOnce()) for seconds in (0, 1, 30, 60, 61)] == [
+        0,
+        60,
+        60,
+        60,
+        120,
+    ]
     world = world_of(guard_s=90)
     moments: list[str] = []
     world.at = lambda _, moment: moments.append(moment)

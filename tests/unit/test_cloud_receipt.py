@@ -186,6 +186,9 @@ class Late(Traffic):
     def alarms(self, names: Any) -> list[Alarm]:
         return []
 
+    def requests(self, functions: Any, alias: str, *, until: datetime) -> dict[str, int]:
+        return dict.fromkeys(functions, 0)
+
     def peak_concurrency(self, function: str, alias: str, *, until: datetime) -> int:
         return 0
 

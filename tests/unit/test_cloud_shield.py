@@ -206,6 +206,9 @@ def test_a_versions_total_failed_and_shielded_requests_are_read_per_minute() -> 
     assert read == {("s-prod-zones", "12"): both, ("s-prod-meta", "3"): both}
     assert len({query["Id"] for query in cloudwatch.queries}) == 10
     assert Traffic(cloudwatch).peak_concurrency("s-prod-zones", "live", until=NOON) == 7
+    assert Traffic(cloudwatch).requests(["s-prod-zones", "s-prod-meta"], "live", until=NOON) == {
+        "s-prod-zones": 100, "s-prod-meta": 100,
+    }  # fmt: skip
     assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == ClientCounts(
         120, 2, {"4xx": 5, "5xx": 2, "other": 113}
     )

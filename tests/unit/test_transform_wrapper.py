@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hitless.aws.layer import hitless_wrapper
 from hitless.cloud.release.packaging import layer_code, write_layer
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.functions import is_shielded, is_wrapped
 from hitless.cloud.transform.model import Code, FunctionIds, of_type
+from hitless.rollout.alarms import is_above
 from hitless.service.model import AlarmSettings
-from tests.aws.front.alarms import evaluate
+from hitless.service.strategy import parse
+from tests.aws.front.alarms import evaluate_metrics
 from tests.unit.release_support import RememberedStack, packaged, release, sha256
 
 pytestmark = pytest.mark.unit
@@ -86,29 +90,33 @@ def test_a_changed_wrapper_publishes_new_versions_and_its_old_layer_is_removed_a
     assert left != old
 
 
-def metrics_of(stack: RememberedStack, kind: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The expression of the newest alarm of that kind, and its metrics by id."""
+def metrics_of(stack: RememberedStack, kind: str) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The queries of the newest alarm of that kind, and its metrics by id."""
     group = stack.live.resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
     (name,) = (one["Name"]["Ref"] for one in group["Alarms"] if one["Name"]["Ref"].startswith(kind))
-    shown, *metrics = stack.live.resources[name]["Properties"]["Metrics"]
-    return shown["Expression"], {one["Id"]: one["MetricStat"] for one in metrics}
+    queries = stack.live.resources[name]["Properties"]["Metrics"]
+    return queries, {one["Id"]: one["MetricStat"] for one in queries if "MetricStat" in one}
 
 
 @pytest.mark.parametrize(
-    ("counts", "percent"),
+    ("counts", "rings"),
     [
-        ({"n": 100, "e": 1, "r": 2, "s": 3}, 6),
-        ({"n": 100, "e": None, "r": None, "s": None}, 0),
-        ({"n": 100, "e": None, "r": 2, "s": None}, 2),
-        ({"n": 19, "e": 19, "r": None, "s": None}, 0),
-        ({"n": None, "e": None, "r": None, "s": None}, 0),
+        ({"n": 100, "e": 1, "r": 2, "s": 3}, True),
+        ({"n": 100, "e": None, "r": None, "s": None}, False),
+        ({"n": 100, "e": None, "r": 3, "s": None}, True),
+        ({"n": 100, "e": None, "r": 2, "s": None}, False),
+        ({"n": 20, "e": 1, "r": None, "s": None}, False),
+        ({"n": 20, "e": 2, "r": None, "s": None}, True),
+        ({"n": 20, "e": 15, "r": 15, "s": None}, True),
+        ({"n": 19, "e": 19, "r": None, "s": None}, False),
+        ({"n": None, "e": None, "r": None, "s": None}, False),
     ],
 )
 def test_the_error_alarm_counts_errors_5xx_responses_and_shielded_requests(
-    counts: dict[str, float | None], percent: float
+    counts: dict[str, float | None], rings: bool
 ) -> None:
-    expression, metrics = metrics_of(shipped((1, "a")), "ZonesAlarm")
-    assert evaluate(expression, counts) == percent
+    queries, metrics = metrics_of(shipped((1, "a")), "ZonesAlarm")
+    assert (evaluate_metrics(queries, counts) > 1) is rings
     names = {name: (one["Metric"]["Namespace"], one["Metric"]["MetricName"]) for name, one in metrics.items()}
     assert names == {
         "e": ("AWS/Lambda", "Errors"),
@@ -117,6 +125,35 @@ def test_the_error_alarm_counts_errors_5xx_responses_and_shielded_requests(
         "s": (hitless_wrapper.NAMESPACE, hitless_wrapper.SHIELDED),
     }
     assert [one["Name"] for one in metrics["r"]["Metric"]["Dimensions"]] == ["FunctionName", "ExecutedVersion"]
+
+
+def test_the_error_alarm_judges_as_the_engine_does() -> None:
+    queries, _ = metrics_of(shipped((1, "a")), "ZonesAlarm")
+
+    @given(st.integers(20, 5000), st.integers(0, 5000), st.sampled_from([0, 0.5, 1, 5]))
+    def judge(requests: int, failed: int, limit_percent: float) -> None:
+        bound = evaluate_metrics(queries, {"n": requests, "e": failed, "r": None, "s": None})
+        assert (bound > limit_percent) is is_above(failed, requests, limit_percent) or abs(bound - limit_percent) < 1e-9
+
+    judge()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "period_s"),
+    [
+        ("Canary10Percent5Minutes", 300),
+        ("Canary10Percent20Seconds", 60),
+        ("Canary10Percent90Minutes", 1800),
+        ("Linear10PercentEvery1Minute", 540),
+        ("Linear50PercentEvery3Minutes", 180),
+        ("AllAtOnce", 120),
+    ],
+)
+def test_the_alarms_judge_all_requests_since_the_shift_began(strategy: str, period_s: int) -> None:
+    alarms = AlarmSettings(p99_ms=5, p99_relative_percent=200, guard_s=90)
+    stack = shipped((1, "a"), strategy=parse(strategy), alarms=alarms)
+    for kind in ("ZonesAlarm", "ZonesSlowAlarm", "ZonesSlowerAlarm"):
+        assert {one["Period"] for one in metrics_of(stack, kind)[1].values()} == {period_s}
 
 
 @pytest.mark.parametrize(
@@ -136,8 +173,8 @@ def test_the_relative_latency_alarm_compares_the_p99_of_both_versions(
     seen: dict[str, float | None], rings: bool
 ) -> None:
     stack = shipped((1, "a"), (2, "b"), alarms=AlarmSettings(p99_relative_percent=200))
-    expression, metrics = metrics_of(stack, "ZonesSlowerAlarm")
-    assert (evaluate(expression, seen) > 0) is rings
+    queries, metrics = metrics_of(stack, "ZonesSlowerAlarm")
+    assert (evaluate_metrics(queries, seen) > 0) is rings
     versions = {
         name: one["Value"]
         for name in metrics

@@ -113,6 +113,16 @@ class Traffic:
         found = [value for one in self._read([query], until - timedelta(hours=1), until) for value in one["Values"]]
         return math.ceil(max(found, default=0))
 
+    def requests(self, functions: Sequence[str], alias: str, *, until: datetime) -> dict[str, int]:
+        """Function → its requests through the alias in the hour before `until`."""
+        queries = [
+            _query(f"n_{at}", "AWS/Lambda", "Invocations", _dimensions(one, alias)) for at, one in enumerate(functions)
+        ]
+        sums = dict.fromkeys(functions, 0)
+        for found in self._read(queries, until - timedelta(hours=1), until):
+            sums[functions[int(found["Id"].partition("_")[2])]] += int(sum(found.get("Values", ())))
+        return sums
+
     def _read(self, queries: list[dict[str, Any]], begin: datetime, end: datetime) -> Iterator[dict[str, Any]]:
         for start in range(0, len(queries), QUERIES_LIMIT):
             pages = self._cloudwatch.get_paginator("get_metric_data").paginate(

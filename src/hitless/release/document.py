@@ -86,7 +86,7 @@ def _known(function: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in function.items()
-        if key not in ("http_api", "preflights", "mapped", "module") or value
+        if key not in ("http_api", "preflights", "binary_media_types", "mapped", "module") or value
     }
 
 

@@ -15,14 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hitless.clock import Clock
-from hitless.service.model import AlarmSettings
+from hitless.service.model import ALARM_DEVIATIONS, ALARM_FLOOR_MS, AlarmSettings
 from hitless.workers.stats import EMPTY, Histogram
-
-DEVIATIONS = 2.0
-"""Standard deviations of the interval: about 2 % of the alarms may be chance."""
-
-RELATIVE_FLOOR_MS = 5.0
-"""A candidate's p99 may be this much above the live release's, whatever the ratio: 0.4 ms is not bad beside 0.2 ms."""
 
 SLOW_PERCENT = 1.0
 """The share of requests that may be slower than a p99."""
@@ -110,9 +104,9 @@ def is_above(bad: int, of: int, percent: float) -> bool:
     """
     if of <= 0 or 100 * bad <= percent * of:
         return False
-    share, z2 = min(1.0, bad / of), DEVIATIONS**2
+    share, z2 = min(1.0, bad / of), ALARM_DEVIATIONS**2
     middle = share + z2 / (2 * of)
-    spread = DEVIATIONS * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
+    spread = ALARM_DEVIATIONS * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
     return (middle - spread) / (1 + z2 / of) > percent / 100
 
 
@@ -153,7 +147,7 @@ def _slower_than_live(settings: AlarmSettings, percent: float, window: TrafficWi
     live_ms = live.p99_ms
     if live.latency.count < settings.minimum_requests or live_ms is None:
         return _too_few("p99 of the live release", live.latency.count, settings)
-    limit_ms = max(live_ms * percent / 100, live_ms + RELATIVE_FLOOR_MS)
+    limit_ms = max(live_ms * percent / 100, live_ms + ALARM_FLOOR_MS)
     return _slower_than(
         settings, window.candidate, limit_ms, f"{percent:g} % of the live release's {live_ms:.3g} ms in the same time"
     )

@@ -186,6 +186,12 @@ class SmokeRequest:
     status: int = 200
 
 
+ALARM_DEVIATIONS = 2.0
+"""Standard deviations of the interval in which alarms judge a share: about 2 % of the alarms may be chance."""
+ALARM_FLOOR_MS = 5.0
+"""A p99 that exceeds the live release's by less than this is no alarm, whatever the ratio."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlarmSettings:
     """Limits for a candidate's own traffic beyond which it is rolled back, judged from `minimum_requests` on.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ _BINARY: Final[Mapping[type[ast.operator], Callable[[float, float], float]]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: lambda a, b: a / b if b else 0.0,
+    ast.Pow: operator.pow,
 }
 _COMPARE: Final[Mapping[type[ast.cmpop], Callable[[float, float], bool]]] = {
     ast.Gt: operator.gt,
@@ -63,7 +64,20 @@ def evaluate(expression: str, values: Mapping[str, float | None]) -> float:
                 return value(filler) if held is None else held
         raise ValueError(f"metric math not known here: {ast.unparse(node)}")
 
-    return value(ast.parse(expression, mode="eval").body)
+    return value(ast.parse(expression.replace("^", "**"), mode="eval").body)
+
+
+def evaluate_metrics(queries: Iterable[Mapping[str, Any]], values: Mapping[str, float | None]) -> float:
+    """The expression whose data an alarm reads. `values`: its metrics. The other expressions refer only to metrics and
+    to those listed before them.
+    """
+    known, shown = dict(values), ""
+    for query in queries:
+        if "Expression" in query and query.get("ReturnData", True) not in (False, "false"):
+            shown = str(query["Expression"])
+        elif "Expression" in query:
+            known[str(query["Id"])] = evaluate(str(query["Expression"]), known)
+    return evaluate(shown, known)
 
 
 class Alarms:
@@ -101,17 +115,13 @@ class Alarms:
 
     async def _math_alarm(self, region: str, alarm: Mapping[str, Any]) -> bool:
         values: dict[str, float | None] = {}
-        shown = ""
         for query in alarm["Metrics"]:
-            if "Expression" in query:
-                if query.get("ReturnData", True) not in (False, "false"):
-                    shown = str(query["Expression"])
-            else:
+            if "Expression" not in query:
                 values[str(query["Id"])] = await self._value(
                     region, query["MetricStat"], int(alarm.get("EvaluationPeriods", 1))
                 )
         compare = _COMPARISONS[str(alarm["ComparisonOperator"])]
-        return compare(evaluate(shown, values), float(alarm["Threshold"]))
+        return compare(evaluate_metrics(alarm["Metrics"], values), float(alarm["Threshold"]))
 
     async def _value(self, region: str, stat: Mapping[str, Any], periods: int) -> float | None:
         """The sum over the window, or the highest second of a percentile; None without a data point."""

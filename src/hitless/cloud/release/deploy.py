@@ -40,7 +40,7 @@ from hitless.cloud.stage.stage import (
 )
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.functions import is_shielded
-from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.guard import watched_s, whole_minutes
 from hitless.cloud.transform.model import ALIAS, PREVIOUS_OUTPUT, FunctionIds, Template
 from hitless.cloud.transition import Transition, plan
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
@@ -102,6 +102,7 @@ class Deploy:
         for note in transition.notes:
             self._cloud.say(f"note: {note}")
         alarms = package.service.settings.alarms
+        self._say_thin_traffic(before, alarms, shipped)
         self._cloud.traffic.alarms(alarms.also)  # says now if one is not there
         check_headroom(self._cloud, wanted, before)
         self._tenure.begin(record, wanted, cut_off)
@@ -145,6 +146,21 @@ class Deploy:
             self._cloud.say("whether CloudFormation's role may make all of it is unknown: it may not be read")
         else:
             check(missing(wanted, live, granted, prefix), service.stage)
+
+    def _say_thin_traffic(self, before: Observed, alarms: AlarmSettings, strategy: Strategy) -> None:
+        """Name the functions whose candidates get too few requests for a verdict, at the last hour's traffic."""
+        full_s = sum(weight * bake_s for weight, bake_s in weights(strategy)) / 100 or watched_s(alarms, strategy)
+        live = sorted({before.functions[ids] for ids in before.aliases if ids in before.functions})
+        if not live or not full_s:
+            return
+        seen = self._cloud.traffic.requests(live, ALIAS, until=self._cloud.clock.now())
+        expected = {name: round(requests * full_s / 3600) for name, requests in seen.items()}
+        thin = [f"{name} {number}" for name, number in expected.items() if number < alarms.minimum_requests]
+        if thin:
+            self._cloud.say(
+                f"note: the alarms judge a candidate from {alarms.minimum_requests} requests on; at the last hour's "
+                f"traffic {strategy} gives: {', '.join(thin)}. A longer bake gives more"
+            )
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
         """If a deploy was cut off after its last update, finish it. `settle` has made this process its holder then."""
@@ -252,7 +268,7 @@ class Shifting:
         self._tenure.check(run.record, run.home)  # who took over has settled: what stands then is that one's
         lower_shield(self._cloud, run.before)
         if failure is None and (guarded := moves if isinstance(strategy, AllAtOnce) else at_once):
-            failure = self._guard(run, guarded, watch, _watched_seconds(run.alarms, strategy))
+            failure = self._guard(run, guarded, watch, watched_s(run.alarms, strategy))
         if failure is None:
             return
         if failure.by_hand:
@@ -317,12 +333,6 @@ class Shifting:
         self._cloud.shield.up(run.before.stage, {shielded[one.group]: one for one in moves if one.group in shielded})
 
 
-def _watched_seconds(alarms: AlarmSettings, strategy: Strategy) -> int:
-    """`guard_s` after AllAtOnce; else as long as the strategy bakes."""
-    bakes = sum(bake_s for _, bake_s in weights(strategy))
-    return bakes or guard_seconds(alarms.guard_s)
-
-
 def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
     """The name of CodeDeploy's configuration that the groups of a wanted template have."""
     group = wanted["Resources"][f"{moves[0].group}DeploymentGroup"]["Properties"]["DeploymentConfigName"]
@@ -364,11 +374,6 @@ class AlarmWatch:
     def after(self, candidates: Collection[str]) -> list[str]:
         """The alarms that ring now, of all that are watched after the shift. `candidates` are the new versions' own."""
         return self.traffic.ringing([*candidates, *self.metric, *self.composite])
-
-
-def guard_seconds(guard_s: int) -> int:
-    """`guard_s` in whole minutes, rounded up."""
-    return -(-guard_s // MINUTE_S) * MINUTE_S
 
 
 def alarms_of(wanted: Template, moves: Iterable[Move]) -> list[str]:

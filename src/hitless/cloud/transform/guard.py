@@ -2,8 +2,9 @@
 
 Each version has an alarm with a new name, which begins in INSUFFICIENT_DATA: an old alarm that still rings cannot block
 the release that fixes it. It reads the version's own traffic (`ExecutedVersion`) through the alias, from the stage's
-minimum of requests on. The wrapper counts what Lambda does not count as an error: responses of 5xx and shielded
-requests.
+minimum of requests on. Its period is as long as the shift, and CloudWatch moves that window forward each minute (Amazon
+CloudWatch User Guide, "Alarm evaluation windows"): so it judges all requests since the shift began, as the engine does.
+The wrapper counts what Lambda does not count as an error: responses of 5xx and shielded requests.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
 from hitless.cloud.transform.functions import is_wrapped, named
 from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource, of_type
 from hitless.errors import ServiceFileError
-from hitless.service.model import Hooks
-from hitless.service.strategy import Canary, Linear, Strategy
+from hitless.service.model import ALARM_DEVIATIONS, ALARM_FLOOR_MS, AlarmSettings, Hooks
+from hitless.service.strategy import Canary, Linear, Strategy, weights
 
 ROLE_ID = "CodeDeployRole"
 NAMED_AT_MOST = 20
@@ -29,12 +30,22 @@ _PREDEFINED = {
     "Linear10PercentEvery1Minute",
     *(f"Linear10PercentEvery{minutes}Minutes" for minutes in (2, 3, 10)),
 }
-DETECTION_PERIOD_S = 60
-RELATIVE_FLOOR_MS = 5
-"""As on the engine: a p99 that exceeds the live version's by less than this is no alarm, whatever the ratio."""
+MINUTE_S = 60
+LONGEST_PERIOD_S = 1800
+"""A longer shift is judged by its last half hour, so that a late failure is not lost among earlier successes."""
 
 LIVE = "live version"
 """Placeholder for the version that is live when the release expands."""
+
+
+def watched_s(alarms: AlarmSettings, strategy: Strategy) -> int:
+    """As long as the strategy bakes, in seconds; for AllAtOnce `guard_s`, in whole minutes."""
+    return sum(bake_s for _, bake_s in weights(whole_minutes(strategy))) or -(-alarms.guard_s // MINUTE_S) * MINUTE_S
+
+
+def alarm_period_s(release: ReleaseInput) -> int:
+    """The window over which alarms judge a shift, in seconds."""
+    return max(MINUTE_S, min(LONGEST_PERIOD_S, watched_s(release.alarms, release.strategy)))
 
 
 def whole_minutes(strategy: Strategy) -> Strategy:
@@ -166,21 +177,28 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
 
 
 def _failing(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """The share of the version's requests that failed, shielded or not."""
+    """The share of the version's requests that failed, shielded or not: Wilson's lower bound of it, in percent, as in
+    `hitless.rollout.alarms`.
+    """
     name, dimensions = _version(resources, ids, digest)
     bad, counted = "FILL(e,0)", []
     if is_wrapped(resources[ids.function]):
         ours = [one for one in dimensions if one["Name"] != "Resource"]
-        bad = "(FILL(e,0)+FILL(r,0)+FILL(s,0))"
+        bad = "FILL(e,0)+FILL(r,0)+FILL(s,0)"
         counted = [_metric("r", FAILED, ours, space=NAMESPACE), _metric("s", SHIELDED, ours, space=NAMESPACE)]
-    percent = f"IF(FILL(n,0)>={release.alarms.minimum_requests},100*{bad}/n,0)"
+    z = ALARM_DEVIATIONS
+    lower = f"(p+{z**2 / 2:g}/n-{z:g}*(p*(1-p)/n+{z**2 / 4:g}/(n*n))^0.5)/(1+{z**2:g}/n)"
+    percent = f"IF(FILL(n,0)>={release.alarms.minimum_requests},IF(b>0,100*{lower},0),0)"
     return _alarm(
         f"{name}: failed share of one version's requests",
         release.alarms.error_rate_percent,
-        {"Id": "failed", "Expression": percent, "Label": "failed percent", "ReturnData": True},
+        {"Id": "failed", "Expression": percent, "Label": "failed percent, with confidence", "ReturnData": True},
         _metric("e", "Errors", dimensions),
         _metric("n", "Invocations", dimensions),
         *counted,
+        {"Id": "b", "Expression": bad, "Label": "failed", "ReturnData": False},
+        {"Id": "p", "Expression": "IF(b<n,b/n,1)", "Label": "failed share", "ReturnData": False},
+        period_s=alarm_period_s(release),
     )
 
 
@@ -194,15 +212,16 @@ def _slow(resources: dict[str, Resource], ids: FunctionIds, digest: str, release
         {"Id": "slow", "Expression": p99, "Label": "p99 in ms", "ReturnData": True},
         _metric("d", "Duration", dimensions, "p99"),
         _metric("n", "Invocations", dimensions),
+        period_s=alarm_period_s(release),
     )
 
 
 def _slower(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """How far the version's p99 exceeds the limit relative to the live version's, in the same minute."""
+    """How far the version's p99 exceeds the limit relative to the live version's, in the same time."""
     name, mine = _version(resources, ids, digest)
     theirs = [{**one, "Value": LIVE} if one["Name"] == "ExecutedVersion" else one for one in mine]
     ratio = (release.alarms.p99_relative_percent or 100) / 100
-    allowed = f"IF({ratio:g}*l>l+{RELATIVE_FLOOR_MS},{ratio:g}*l,l+{RELATIVE_FLOOR_MS})"
+    allowed = f"IF({ratio:g}*l>l+{ALARM_FLOOR_MS:g},{ratio:g}*l,l+{ALARM_FLOOR_MS:g})"
     least = release.alarms.minimum_requests
     above = f"IF(FILL(n,0)>={least},IF(FILL(m,0)>={least},FILL(d,0)-{allowed},0),0)"
     return _alarm(
@@ -213,6 +232,7 @@ def _slower(resources: dict[str, Resource], ids: FunctionIds, digest: str, relea
         _metric("n", "Invocations", mine),
         _metric("l", "Duration", theirs, "p99"),
         _metric("m", "Invocations", theirs),
+        period_s=alarm_period_s(release),
     )
 
 
@@ -239,7 +259,10 @@ def _version(resources: dict[str, Resource], ids: FunctionIds, digest: str) -> t
     ]
 
 
-def _alarm(description: str, threshold: float | None, *metrics: dict[str, Any]) -> Resource:
+def _alarm(description: str, threshold: float | None, *metrics: dict[str, Any], period_s: int) -> Resource:
+    for metric in metrics:
+        if "MetricStat" in metric:
+            metric["MetricStat"]["Period"] = period_s
     return {
         "Type": "AWS::CloudWatch::Alarm",
         "Properties": {
@@ -261,7 +284,6 @@ def _metric(
         "ReturnData": False,
         "MetricStat": {
             "Metric": {"Namespace": space, "MetricName": metric, "Dimensions": dimensions},
-            "Period": DETECTION_PERIOD_S,
             "Stat": stat,
         },
     }
