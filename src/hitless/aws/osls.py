@@ -220,6 +220,11 @@ class Packaged:
     template: dict[str, Any]
     function_names: Mapping[str, str]
     """Lambda's name of a function → its name in serverless.yml."""
+    provider: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the provider's settings that osls does not write into the template."""
+
+
+NOT_IN_TEMPLATE = ("apiGateway", "logs", "rollbackConfiguration", "stackTags", "tracing")
 
 
 def decode(text: str) -> Any:
@@ -262,6 +267,7 @@ def read(text: str) -> Packaged:
             stack_name=str(provider.get("stackName") or f"{name}-{stage}"),
             template=json.loads(json.dumps(provider["compiledCloudFormationTemplate"])),
             function_names={str(function["name"]): key for key, function in service["functions"].items()},
+            provider={key: provider[key] for key in NOT_IN_TEMPLATE if provider.get(key)},
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CloudError(
@@ -270,7 +276,15 @@ def read(text: str) -> Packaged:
 
 
 def deployable(
-    *, service: str, stage: str, region: str, bucket: str, template: Mapping[str, Any], role: str, directory: str
+    *,
+    service: str,
+    stage: str,
+    region: str,
+    bucket: str,
+    template: Mapping[str, Any],
+    role: str,
+    directory: str,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The state that `osls deploy --package` deploys: that template, by UpdateStack, with the stack's service role."""
     provider: dict[str, Any] = {
@@ -282,7 +296,7 @@ def deployable(
         "deploymentBucket": bucket,
         # osls would delete its older templates, which the deploy role may not: the bucket's lifecycle rules do
         "deploymentBucketObject": {"name": bucket, "maxPreviousDeploymentArtifacts": 1_000_000},
-        "stackTags": {"hitless:service": service, "hitless:stage": stage},
+        "stackTags": {**(tags or {}), "hitless:service": service, "hitless:stage": stage},
         "compiledCloudFormationTemplate": template,
         "coreCloudFormationTemplate": template,
     }

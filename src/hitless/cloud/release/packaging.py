@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
@@ -16,7 +17,7 @@ from hitless.aws.osls import Osls, Packaged, make_overlay
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import hooks_of
-from hitless.cloud.transform.model import Code, ReleaseInput, Template
+from hitless.cloud.transform.model import ApiSettings, Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError
 from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.service.model import Service
@@ -61,6 +62,9 @@ class ServicePackage:
                 for one in self.service.functions
                 if one.max_provisioned
             },
+            api=api_settings(self.packaged.provider),
+            traced=not _is_off(self.packaged.provider, "tracing", "lambda"),
+            stack_tags={key: str(value) for key, value in self.packaged.provider.get("stackTags", {}).items()},
             idempotent=tuple(map(str, self.service.settings.idempotent)),
         )
         return desired(self.packaged.template, release)
@@ -106,7 +110,44 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
             f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",
             hint="remove provider.stackName: permissions are granted by that name",
         )
+    check_provider(packaged.provider)
     return ServicePackage(service, packaged, artifacts, core)
+
+
+def check_provider(provider: Mapping[str, Any]) -> None:
+    """Raise ServiceFileError on a setting that has no effect here, though the file expects one."""
+    if provider.get("rollbackConfiguration"):
+        raise ServiceFileError(
+            "provider.rollbackConfiguration: hitless does not give it to CloudFormation",
+            hint="remove it; name alarms of your own in alarms: {also: […]} of custom.hitless.stages",
+        )
+    logs = provider.get("logs", {}).get("restApi")
+    for key in ("role", "roleManagedExternally"):
+        if isinstance(logs, Mapping) and logs.get(key):
+            raise ServiceFileError(
+                f"provider.logs.restApi.{key}: an account has one role for API Gateway's logs, and bootstrap sets it",
+                hint="remove it",
+            )
+
+
+def api_settings(provider: Mapping[str, Any]) -> ApiSettings:
+    """What `provider` says of the API's stage, which osls would set past CloudFormation."""
+    logs = provider.get("logs", {}).get("restApi")
+    told: Mapping[str, Any] = logs if isinstance(logs, Mapping) else {}
+    executes = told.get("executionLogging", bool(told)) or logs is True
+    return ApiSettings(
+        traced=not _is_off(provider, "tracing", "apiGateway"),
+        metrics=not _is_off(provider, "apiGateway", "metrics"),
+        access_log=logs is not False and told.get("accessLogging") is not False,
+        log_format=str(told["format"]) if "format" in told else None,
+        level=str(told.get("level", "INFO")) if executes else None,
+        whole_requests=bool(told.get("fullExecutionData", True)) if executes else False,
+    )
+
+
+def _is_off(provider: Mapping[str, Any], part: str, key: str) -> bool:
+    """Whether the file says `false`. What it does not say, hitless turns on."""
+    return isinstance(provider.get(part), Mapping) and provider[part].get(key) is False
 
 
 WRAPPER = Path(hitless_wrapper.__file__)

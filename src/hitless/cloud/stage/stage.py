@@ -43,6 +43,7 @@ from hitless.cloud.transform.model import (
     FINGERPRINT_OUTPUT,
     RELEASE_OUTPUT,
     SHIELD_PREFIX,
+    STACK_TAGS,
     STAGE_ID,
     URL_OUTPUT,
     FunctionIds,
@@ -191,6 +192,7 @@ class ServiceStack:
             service=self._service, stage=self._stage, region=self._region, bucket=self._core.bucket,
             template=template, role=self._core.cloudformation_role_arn,
             directory=f"serverless/{self._service}/{self._stage}/{instant}",
+            tags=template.get("Metadata", {}).get(STACK_TAGS),
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="hitless-osls-") as folder:
             failed = self._osls().deploy(Path(folder), state)

@@ -15,6 +15,7 @@ from hitless.cloud.transform.model import (
     API_ID,
     STAGE_ID,
     URL_OUTPUT,
+    ApiSettings,
     ReleaseInput,
     Resource,
     depends_on,
@@ -122,11 +123,13 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
     deployment = add_deployment(resources)
     # not /aws/api-gateway/SERVICE-STAGE: osls deletes a log group of that name after each deploy
     group = f"/hitless/{release.service}/{release.stage}/access"
-    resources[ACCESS_LOGS_ID] = {
-        "Type": "AWS::Logs::LogGroup",
-        "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
-    }
-    resources[STAGE_ID] = _stage(deployment, stage_name, group, sorted(of_type(resources, "AWS::Lambda::Permission")))
+    if release.api.access_log:
+        resources[ACCESS_LOGS_ID] = {
+            "Type": "AWS::Logs::LogGroup",
+            "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
+        }
+    permissions = sorted(of_type(resources, "AWS::Lambda::Permission"))
+    resources[STAGE_ID] = _stage(deployment, stage_name, group, permissions, release.api)
     depend_on_stage(resources, old)
     if release.domain:
         # named by the domain: an API that changes it answers on both until the next release
@@ -189,21 +192,24 @@ def _path(node: Any, resources: Mapping[str, Resource]) -> str:
     return "/" + "/".join(parts)
 
 
-def _stage(deployment: str, name: str, group: str, permissions: list[str]) -> Resource:
+def _stage(deployment: str, name: str, group: str, permissions: list[str], settings: ApiSettings) -> Resource:
     arn = f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:{group}"
     log_format = "{" + ", ".join(f'"{key}": "{value}"' for key, value in _ACCESS_LOG.items()) + "}"
-    return {
-        "Type": "AWS::ApiGateway::Stage",
-        "DependsOn": [ACCESS_LOGS_ID, *permissions],
-        "Properties": {
-            "RestApiId": {"Ref": API_ID},
-            "DeploymentId": {"Ref": deployment},
-            "StageName": name,
-            "TracingEnabled": True,
-            "AccessLogSetting": {"DestinationArn": {"Fn::Sub": arn}, "Format": log_format},
-            "MethodSettings": [{"HttpMethod": "*", "ResourcePath": "/*", "MetricsEnabled": True}],
-        },
+    methods: dict[str, Any] = {"HttpMethod": "*", "ResourcePath": "/*", "MetricsEnabled": settings.metrics}
+    if settings.level:
+        methods |= {"LoggingLevel": settings.level, "DataTraceEnabled": settings.whole_requests}
+    properties: dict[str, Any] = {
+        "RestApiId": {"Ref": API_ID},
+        "DeploymentId": {"Ref": deployment},
+        "StageName": name,
+        "TracingEnabled": settings.traced,
     }
+    if settings.access_log:
+        written = settings.log_format or log_format
+        properties["AccessLogSetting"] = {"DestinationArn": {"Fn::Sub": arn}, "Format": written}
+    properties["MethodSettings"] = [methods]
+    depended = [*([ACCESS_LOGS_ID] if settings.access_log else []), *permissions]
+    return {"Type": "AWS::ApiGateway::Stage", "DependsOn": depended, "Properties": properties}
 
 
 def url_output(resources: dict[str, Resource], domain: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hitless.cloud.transform.model import (
     PREVIOUS_OUTPUT,
     RELEASE_OUTPUT,
     RESOURCES_LIMIT,
+    STACK_TAGS,
     FunctionIds,
     ReleaseInput,
     Resource,
@@ -66,6 +67,8 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         for role in of_type(resources, "AWS::IAM::Role").values():
             role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)
     explain_to_scanner(resources)
+    if release.stack_tags:
+        template.setdefault("Metadata", {})[STACK_TAGS] = dict(release.stack_tags)
     template["Outputs"] = outputs_of(template, number=release.number, previous=release.previous, domain=release.domain)
     check_resources(resources)
     return template
@@ -117,7 +120,8 @@ def _shape_function(
     variables["HITLESS_STAGE"] = release.stage
     if release.commit:
         variables[COMMIT_VARIABLE] = release.commit
-    properties.setdefault("TracingConfig", {"Mode": "Active"})
+    if release.traced:
+        properties.setdefault("TracingConfig", {"Mode": "Active"})
     if release.subnets and "VpcConfig" not in properties:
         properties["VpcConfig"] = {
             "SubnetIds": list(release.subnets),

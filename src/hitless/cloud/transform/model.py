@@ -49,6 +49,22 @@ class Code:
     unpacked_bytes: int = 0
 
 
+STACK_TAGS = "hitless:stackTags"
+"""The key of a template's metadata that holds the tags of serverless.yml for the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """How the API's stage logs, counts and traces. `log_format` None is hitless' own, `level` None no execution log."""
+
+    traced: bool = True
+    metrics: bool = True
+    access_log: bool = True
+    log_format: str | None = None
+    level: str | None = None
+    whole_requests: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseInput:
     """A release before anything happens. `code` is by the function's name in serverless.yml."""
@@ -75,6 +91,10 @@ class ReleaseInput:
     shield: bool = True
     scaled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Function → the maximum of environments, and the target use in percent."""
+    api: ApiSettings = field(default_factory=ApiSettings)
+    traced: bool = True
+    """Whether functions are traced unless they say otherwise."""
+    stack_tags: Mapping[str, str] = field(default_factory=dict)
     idempotent: tuple[str, ...] = ()
     """Routes that may run twice, as `PUT /items/{id}`."""
 
