@@ -25,6 +25,7 @@ from itertools import groupby
 from hitless.gateway.state import RouteState
 from hitless.service.model import DEFAULT_PATH, Sticky, StickyBy
 from hitless.service.routes import ANY, is_literal, segments
+from hitless.worker.request import INVOKE
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Requests that may run twice."""
@@ -52,7 +53,8 @@ def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
             slashed = route.path if route.http_api else route.path.rstrip("/") + "/"
             for path in dict.fromkeys((route.path, slashed)):
                 entries[f"{route.release_key}|{route.method}|{path}"] = route.pool
-    rest = {name for route in known if not route.http_api for name in (route.release_key, route.pool)}
+    of_rest = [route for route in known if not route.http_api and route.method != INVOKE]
+    rest = {name for route in of_rest for name in (route.release_key, route.pool)}
     for route in known:
         if route.http_api and route.release_key not in rest:
             entries[f"{route.release_key}|NONE|/"] = HTTP_API

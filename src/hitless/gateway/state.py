@@ -17,6 +17,7 @@ from hashlib import sha256
 from hitless.errors import ConflictError
 from hitless.service.model import Sticky
 from hitless.service.routes import ANY, METHODS, path_fault
+from hitless.worker.request import INVOKE
 
 API_GATEWAY_LIMIT_MS = 29_000
 """API Gateway gives up on an integration after 29 s and responds with 504."""
@@ -142,7 +143,7 @@ class StageState:
 @dataclass(frozen=True, slots=True)
 class RouteState:
     """One route of one release: method (or ANY) and path template as in serverless.yml → pool. An `idempotent` one may
-    run twice, whatever its method. An `http_api` one is an HTTP API's, not a REST API's.
+    run twice, whatever its method. An `http_api` one is an HTTP API's, not a REST API's. INVOKE is for workers only.
     """
 
     release_key: str
@@ -153,7 +154,7 @@ class RouteState:
     http_api: bool = False
 
     def __post_init__(self) -> None:
-        if self.method != ANY and self.method not in METHODS:
+        if self.method not in (*METHODS, ANY, INVOKE):
             raise ValueError(f"a route cannot have the method {self.method!r}")
         if not self.path.startswith("/") or len(self.path) > LONGEST_PATH:
             raise ValueError(f"the path {self.path[:40]!r} has no leading slash or more than {LONGEST_PATH} characters")

@@ -32,7 +32,7 @@ async def preview(course: Course) -> StepEnd:
     folder, row = await course.checkout("package"), course.row
     order = PackageOrder(folder, course.path, previews.settings.from_stage, row.commit, row.message, None)
     document, _ = await course.parts.package(order, course.log)  # it ships to no stage of the commit's own list
-    if why := previews.refusal(branch, sum(bool(function.routes) for function in document.functions)):
+    if why := previews.refusal(branch, sum(bool(one.routes or one.authorizer) for one in document.functions)):
         return skipped(why)
     result = await _ship(course, previews, document)
     url = previews.url(branch)

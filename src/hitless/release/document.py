@@ -83,11 +83,8 @@ class _OtherVersionError(UsageError):
 
 def _known(function: dict[str, Any]) -> dict[str, Any]:
     """Without what it does not have, so that a document of an earlier version equals one of the same release."""
-    return {
-        key: value
-        for key, value in function.items()
-        if key not in ("http_api", "preflights", "binary_media_types", "mapped", "module") or value
-    }
+    later = {"http_api", "preflights", "mapped", "module", "binary_media_types", "guarded", "authorizer"}
+    return {key: value for key, value in function.items() if key not in later or value}
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -36,6 +36,7 @@ from hitless.rollout.release import Release, pool_spec, preflights_of, release_o
 from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
+from hitless.worker.request import INVOKE
 from hitless.workers.fleet import Fleet
 from hitless.workers.pool import Pool
 from hitless.workers.stats import EMPTY, Histogram
@@ -165,7 +166,8 @@ class ReleasePools:
             for row in rows:
                 function, depth = release.function(row.function), depths[row.function]
                 state = state.with_throttle(row.gateway_pool, throttle_of(function))
-                timeout_ms = server_timeout_ms(function.timeout_s, depth, http_api=function.only_http_api)
+                response_s = self.living[row.key].spec.response_s
+                timeout_ms = server_timeout_ms(response_s, depth, http_api=function.only_http_api)
                 deep = tuple(replace(one, maxconn=depth) for one in servers.servers_of(self.living[row.key]))
                 state = state.with_servers(row.gateway_pool, deep, timeout_ms=timeout_ms)
             return state.with_routes(release.key, routes)
@@ -202,7 +204,8 @@ class ReleasePools:
         pool = self.living.get(row.key)
         if pool is None:
             return
-        timeout_ms = server_timeout_ms(pool.spec.timeout_s, depth, http_api=pool.spec.only_http_api)
+        response_s = pool.spec.response_s or pool.spec.timeout_s  # 0 in a spec of an earlier version
+        timeout_ms = server_timeout_ms(response_s, depth, http_api=pool.spec.only_http_api)
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
@@ -242,7 +245,10 @@ class ReleasePools:
 
     async def count_all(self, stage: str, *releases: int) -> tuple[Counted, ...]:
         """The same for several releases, from one reading of the gateway."""
-        rows = [self._store.pools(stage, release) for release in releases]
+        asked = {route.pool for route in self._gateway.state.routes if route.method == INVOKE}
+        asked -= {route.pool for route in self._gateway.state.routes if route.method != INVOKE}  # no client's requests
+        every = (self._store.pools(stage, release) for release in releases)
+        rows = [[row for row in some if row.gateway_pool not in asked] for some in every]
         counts = await self._gateway.counts() if any(rows) else {}
         return tuple(
             Counted.of({PoolId(row.function, row.key): _count_since(row, counts) for row in some}) for some in rows
@@ -319,6 +325,9 @@ def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteStat
         http_api = frozenset(api.routes if api is not None and api.payload != URL_PAYLOAD else ())
         for route in function.routes:
             found[route] = _route_state(release, route, backend[function.name], route in idempotent, route in http_api)
+        if function.authorizer:
+            invoked = Route(INVOKE, f"/{function.name}")
+            found[invoked] = _route_state(release, invoked, backend[function.name], False, False)
     for function in served:
         for route, payload, _ in preflights_of(function):
             found.setdefault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
@@ -10,7 +10,7 @@ from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Cors, Function, Route
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
-from hitless.worker.spec import CorsSpec, PoolSpec, RouteSpec
+from hitless.worker.spec import AuthorizerSpec, CorsSpec, PoolSpec, RouteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Release:
 
     @property
     def served(self) -> tuple[Function, ...]:
-        """The functions with routes. Only they have pools; the others (hooks) run when they are invoked."""
-        return tuple(function for function in self.document.functions if function.routes)
+        """The functions with routes, and authorizers. Only they have pools; the others (hooks) run when invoked."""
+        return tuple(function for function in self.document.functions if function.routes or function.authorizer)
 
     def function(self, name: str) -> Function:
         return next(function for function in self.document.functions if function.name == name)
@@ -39,6 +39,7 @@ def release_of(row: ReleaseRow) -> Release:
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:
     document = release.document
+    waits_s = (release.function(one.function).timeout_s for _, one in function.guarded)
     return PoolSpec(
         key=key,
         service=document.service,
@@ -67,6 +68,8 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         release_header=document.settings.release_header,
         commit=document.commit or "",
         binary_media_types=function.binary_media_types,
+        release_key=release.key,
+        response_s=function.timeout_s + max(waits_s, default=0),
         runtime=function.runtime,
     )
 
@@ -74,7 +77,8 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
 def _route_spec(function: Function, route: Route) -> RouteSpec:
     headers = next((one.headers for one in function.mapped if one.route == route), None)
     mapped = None if headers is None else "".join(f"{name}: {value}\r\n" for name, value in headers)
-    spec = RouteSpec(route.method, route.path, compile_route(route.path), mapped=mapped)
+    asked = next((AuthorizerSpec(**asdict(one)) for guarded, one in function.guarded if guarded == route), None)
+    spec = RouteSpec(route.method, route.path, compile_route(route.path), mapped=mapped, authorizer=asked)
     api = function.http_api
     return replace(spec, payload=api.payload, key=str(route)) if api is not None and route in api.routes else spec
 

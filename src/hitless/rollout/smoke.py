@@ -32,7 +32,8 @@ async def smoke_workers(
     def send(request: SmokeRequest, function: Function, _route: Route) -> SmokeResponse:
         if cancelled.is_set():  # the thread outlives the task: send nothing more to a candidate that is being withdrawn
             raise CandidateFailedError("the rollout was stopped during its smoke requests")
-        return _send(request, sockets[function.name], function.timeout_s + 2.0)
+        authorizers = {f"x-hl-at-{one.name}": str(sockets[one.name]) for one in functions if one.authorizer}
+        return _send(request, sockets[function.name], function.timeout_s + 2.0, authorizers)
 
     try:
         return await asyncio.to_thread(send_smoke_requests, requests, functions, send)
@@ -40,7 +41,7 @@ async def smoke_workers(
         cancelled.set()
 
 
-def _send(request: SmokeRequest, worker: Path, timeout_s: float) -> SmokeResponse:
+def _send(request: SmokeRequest, worker: Path, timeout_s: float, authorizers: Mapping[str, str]) -> SmokeResponse:
     connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.settimeout(timeout_s)
@@ -52,7 +53,7 @@ def _send(request: SmokeRequest, worker: Path, timeout_s: float) -> SmokeRespons
             request.method,
             request.path,
             request.body.encode() if request.body is not None else None,
-            {"user-agent": "hitless-smoke", **dict(request.headers), **own},
+            {"user-agent": "hitless-smoke", **dict(request.headers), **own, **authorizers},
         )
         response = connection.getresponse()
         body = response.read()

@@ -1,8 +1,8 @@
 """Refuses services that the engine must not serve: with routes that only API Gateway protects or maps, or without
 routes.
 
-The engine checks no authorizer, API key or resource policy, so it serves a route that has one only if
-`custom.hitless.open` names it. A stage on AWS is never refused.
+The engine checks no API key, no resource policy and only some authorizers (`hitless.service.authorizers`), so it serves
+a route with another one only if `custom.hitless.open` names it. A stage on AWS is never refused.
 """
 
 from __future__ import annotations

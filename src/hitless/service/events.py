@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hitless.service.model import DEFAULT_PATH, DEFAULT_PAYLOAD, Route
+from hitless.service.model import DEFAULT_PATH, DEFAULT_PAYLOAD, Authorizer, Route
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
 from hitless.service.value import Notices, Value, did_you_mean
 
@@ -28,6 +28,8 @@ class RouteEvent:
     route: Route
     http_api: bool
     url: bool = False
+    authorizer: Authorizer | None = None
+    """The one that the engine asks."""
 
 
 def read_events(function: Value) -> tuple[RouteEvent, ...]:

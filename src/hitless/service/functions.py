@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.service.authorizers import with_authorizers
 from hitless.service.cors import http_api_cors, rest_cors, url_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
@@ -24,6 +25,7 @@ from hitless.service.model import (
     Function,
     HttpApi,
     Preflight,
+    Route,
     WsgiApp,
 )
 from hitless.service.settings import Provisioned, ServiceSettings
@@ -68,6 +70,9 @@ class FunctionReader:
     wsgi: WsgiApp | None = None
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
+    opened: frozenset[Route] = frozenset()
+    """The routes of `custom.hitless.open`."""
+    authorizers: set[str] = field(default_factory=set)
     cors: dict[str, Cors] = field(default_factory=dict)
     """Path of the REST API → what its preflight responses say, until a function has taken it."""
 
@@ -79,7 +84,9 @@ class FunctionReader:
                 "has no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
         events = with_url({name: read_events(entry) for name, entry in entries.items()}, entries, self.notices)
+        events = with_authorizers(events, self.opened, self.notices)
         every = [event for each in events.values() for event in each]
+        self.authorizers.update(event.authorizer.function for event in every if event.authorizer is not None)
         check_conflicts(every)
         rest = [event.route for event in every if not event.http_api]
         own = {route.path for route in rest if route.method == "OPTIONS"}
@@ -126,6 +133,8 @@ class FunctionReader:
             routes=tuple(event.route for event in events),
             http_api=HttpApi(http_routes, payload, http_cors) if http_routes else None,
             preflights=self._preflights(events),
+            guarded=tuple((event.route, event.authorizer) for event in events if event.authorizer is not None),
+            authorizer=name in self.authorizers,
             binary_media_types=self._binary_media_types(events),
             mapped=mapped_routes(events),
             package_patterns=self._patterns(entry),

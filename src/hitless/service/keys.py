@@ -38,7 +38,7 @@ _EVENT = "events of this kind do not arrive here; only http and httpApi routes d
 _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
-_AUTHORIZER = "authorizers are not asked here: the route is served only if custom.hitless.open names it"
+AUTHORIZER = "authorizers are not asked here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
@@ -117,7 +117,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     "functions.*.httpApi.": {"payload": Here.USED},
     "functions.*.url.": {
         "cors": Here.USED,
-        "authorizer": _AUTHORIZER,
+        "authorizer": AUTHORIZER,
         "invokeMode": "responses are sent when they are complete; nothing is streamed here",
     },
     "functions.*.package.": {
@@ -131,15 +131,14 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
     },
     "functions.*.events.*.http.": {
-        "method path cors integration response": Here.USED,
-        "authorizer": _AUTHORIZER,
+        "method path cors integration response authorizer": Here.USED,
         "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
         "request": "parameters, models and templates are not checked here; the handler gets each request",
         "async": "the client waits for the response here",
         "timeoutInMillis": "the gateway's limit here is 29 s",
         "operationId connectionId connectionType": Here.AWS,
     },
-    "functions.*.events.*.httpApi.": {"method path": Here.USED, "authorizer": _AUTHORIZER},
+    "functions.*.events.*.httpApi.": {"method path": Here.USED, "authorizer": AUTHORIZER},
 }
 """Parent → its keys → what they do here; a sentence for a noticed key."""
 

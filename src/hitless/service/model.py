@@ -124,6 +124,17 @@ class MappedRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorizer:
+    """A function that permits requests: TOKEN or REQUEST. `sources`: where an identity is (`header`), and its name."""
+
+    function: str
+    kind: str
+    sources: tuple[tuple[str, str], ...]
+    validation: str = ""
+    ttl_s: int = 300
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApi:
     """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS.
 
@@ -162,6 +173,9 @@ class Function:
     http_api: HttpApi | None = None
     """None if all routes are a REST API's."""
     preflights: tuple[Preflight, ...] = ()
+    guarded: tuple[tuple[Route, Authorizer], ...] = ()
+    authorizer: bool = False
+    """Whether it is one, so that it has a pool without routes too."""
     binary_media_types: tuple[str, ...] = ()
     """The REST API's; empty for a function without routes of that API."""
     mapped: tuple[MappedRoute, ...] = ()

@@ -11,7 +11,7 @@ from hitless.service.functions import FunctionReader, read_patterns, read_wsgi
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.resolve import VariableContext
-from hitless.service.rollouts import check_references
+from hitless.service.rollouts import check_references, named_routes
 from hitless.service.settings import read_settings
 from hitless.service.value import Notices, Unresolved, Value
 
@@ -32,7 +32,8 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     own = root.get("package", "individually")
     individually = own is not None and own.flag()
     wsgi, prefix = read_wsgi(root, file.parent), f"{name}-{context.stage}-"
-    reader = FunctionReader(file.parent, provider, individually, settings, prefix, notices, wsgi)
+    opened = frozenset(route for _, route in named_routes(root, "open"))
+    reader = FunctionReader(file.parent, provider, individually, settings, prefix, notices, wsgi, opened=opened)
     functions = root.get("functions")
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")

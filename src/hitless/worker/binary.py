@@ -8,24 +8,18 @@ api-gateway-payload-encodings-workflow.html; tests of LocalStack that were run a
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from typing import Any
 
 from hitless.worker.request import Request, header
 from hitless.worker.response import render
 
-_ANY = "*/*"
-
 
 class BinaryMediaTypes:
     """The media types that an API is configured to treat as binary: `image/png`, `image/*` or `*/*`."""
 
     def __init__(self, types: Iterable[str]) -> None:
-        lower = frozenset(one.lower() for one in types)
-        self._all = _ANY in lower
-        self._exact = lower
-        self._prefixes = tuple(one[:-1] for one in lower if one.endswith("/*") and one != _ANY)
+        self._types = frozenset(one.lower() for one in types)
 
     def takes(self, request: Request) -> bool:
         """Whether the request's body is binary."""
@@ -37,12 +31,7 @@ class BinaryMediaTypes:
 
     def _match(self, value: str) -> bool:
         kind = value.partition(";")[0].strip().lower()
-        return self._all or kind in self._exact or ("/" in kind and kind.startswith(self._prefixes))
-
-
-def base64_body(body: bytes) -> tuple[str | None, bool]:
-    """The event's `body` and `isBase64Encoded` for a binary body."""
-    return (base64.b64encode(body).decode(), True) if body else (None, False)
+        return not self._types.isdisjoint((kind, f"{kind.rpartition('/')[0]}/*", "*/*"))
 
 
 def render_text(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from hitless.worker.binary import BinaryMediaTypes, base64_body, render_text
+from hitless.worker.binary import BinaryMediaTypes, render_text
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.handler import HandlerFailure
 from hitless.worker.request import Request
@@ -142,6 +142,7 @@ class EventBuilder:
 
     def __init__(self, spec: PoolSpec) -> None:
         self.flavour = REST
+        self.route: RouteSpec  # of the last event
         self._stage = spec.stage
         self._api_id = f"{spec.service}-{spec.stage}"
         self._region = spec.region
@@ -154,18 +155,16 @@ class EventBuilder:
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
         """The event, or None if no route of the function matches. `now_s` is wall time."""
-        raw_path, _, query = request.target.partition("?")
-        if not raw_path.startswith("/"):  # absolute form: http://host/path
-            raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
+        raw_path, query = split(request.target)
         found = self._routes.match(request.method, raw_path)
         if found is None:
             return None
-        route, parameters = found
-        resource = route.resource
+        self.route, parameters = found
+        resource = self.route.resource
         single, multi = self._headers(request, request_id, now_s, self._names)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
         if self._binary is None:
-            body, encoded = _body(request.body)
+            body, encoded = event_body(request.body)
         else:
             body, encoded = self._binary_body(request, self._binary)
         return {
@@ -175,7 +174,7 @@ class EventBuilder:
             "headers": single,
             "multiValueHeaders": multi,
             "queryStringParameters": dict(pairs) if pairs else None,
-            "multiValueQueryStringParameters": _grouped(pairs) if pairs else None,
+            "multiValueQueryStringParameters": grouped(pairs) if pairs else None,
             "pathParameters": parameters or None,
             "stageVariables": None,
             "requestContext": self._context(request, resource, raw_path, request_id, now_s, single),
@@ -185,7 +184,7 @@ class EventBuilder:
 
     def _binary_body(self, request: Request, types: BinaryMediaTypes) -> tuple[str | None, bool]:
         self.flavour = REST if types.accepted(request) else _TEXT_REST
-        return base64_body(request.body) if types.takes(request) else _body(request.body)
+        return event_body(request.body, binary=types.takes(request))
 
     def respond(self, request: Request, extra: str) -> bytes:
         """The response to a request that became no event; `extra` is header lines of ours."""
@@ -273,6 +272,14 @@ class EventBuilder:
         return self._second_text
 
 
+def split(target: str) -> tuple[str, str]:
+    """Path and query."""
+    path, _, query = target.partition("?")
+    if not path.startswith("/"):  # absolute form: http://host/path
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path, query
+
+
 def _without_trailing_slash(regex: str) -> str:
     """The route's expression, with a trailing slash left out of a greedy parameter."""
     return f"{regex[:-1]}?)/?" if regex.endswith(".+)") else regex
@@ -289,17 +296,18 @@ def trace_id(request_id: str, now_s: float) -> str:
     return f"Root=1-{int(now_s):08x}-{digits}"
 
 
-def _grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+def grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for name, value in pairs:
         grouped.setdefault(name, []).append(value)
     return grouped
 
 
-def _body(body: bytes) -> tuple[str | None, bool]:
+def event_body(body: bytes, *, binary: bool = False) -> tuple[str | None, bool]:
+    """The event's `body` and `isBase64Encoded`. What is no UTF-8 comes as base64 too."""
     if not body:
         return None, False
     try:
-        return body.decode(), False
+        return (base64.b64encode(body).decode(), True) if binary else (body.decode(), False)
     except UnicodeDecodeError:
         return base64.b64encode(body).decode(), True

@@ -11,19 +11,29 @@ docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html and captures of functi
 
 from __future__ import annotations
 
-import base64
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.cors import CorsEventBuilder, allow_origin
 from hitless.worker.environment import ACCOUNT_ID
-from hitless.worker.event import HOP_BY_HOP, ApiFlavour, Event, EventBuilder, HeaderNames, Render, extended_id
+from hitless.worker.event import (
+    HOP_BY_HOP,
+    ApiFlavour,
+    Event,
+    EventBuilder,
+    HeaderNames,
+    Render,
+    event_body,
+    extended_id,
+    grouped,
+    split,
+)
 from hitless.worker.handler import marshalled
 from hitless.worker.mapping import MappingEventBuilder
 from hitless.worker.request import Request, header
 from hitless.worker.response import MalformedResponse, render
-from hitless.worker.spec import PoolSpec, RouteSpec
+from hitless.worker.spec import PoolSpec
 
 STAGE: Final = "$default"
 """The stage to which Serverless Framework deploys an HTTP API."""
@@ -80,16 +90,17 @@ class HttpApiEventBuilder(MappingEventBuilder):
         if self._preflight is not None:
             return None
         self._origin = header(request, b"origin") if self._cors is not None else None
-        path, query = _split(request.target)
+        path, query = split(request.target)
         found = self._routes.match(request.method, path)
         if found is None:
             return None
-        route, parameters = found
+        self.route, parameters = found
+        route = self.route
         if not route.payload:
             return super().build(request, request_id, now_s)
         _, multi = self._headers(request, request_id, now_s, self._http_names)
         headers = {name.lower(): values for name, values in multi.items()}
-        body, encoded = _body(request.body, headers.get("content-type", [""])[0])
+        body, encoded = event_body(request.body, binary=not _is_text(headers.get("content-type", [""])[0]))
         common = {
             "pathParameters": {name: unquote(value) for name, value in parameters.items()} if parameters else None,
             "stageVariables": None,
@@ -99,22 +110,15 @@ class HttpApiEventBuilder(MappingEventBuilder):
         decoded = unquote(path)
         self.flavour = self._flavours[route.payload]
         if route.payload == "1.0":
-            return {**self._event_1(request, route, decoded, query, headers, request_id, now_s), **common}
+            return {**self._event_1(request, decoded, query, headers, request_id, now_s), **common}
         cookie = headers.get("cookie")
-        event = self._event_2(request, route, decoded, query, headers, request_id, now_s)
+        event = self._event_2(request, decoded, query, headers, request_id, now_s)
         if route.payload == URL_PAYLOAD:
             _as_url_event(event, path, cookie, request_id)
         return event | {name: value for name, value in common.items() if value is not None}
 
     def _event_2(
-        self,
-        request: Request,
-        route: RouteSpec,
-        path: str,
-        query: str,
-        headers: dict[str, list[str]],
-        request_id: str,
-        now_s: float,
+        self, request: Request, path: str, query: str, headers: dict[str, list[str]], request_id: str, now_s: float
     ) -> Event:
         cookies = [one for value in headers.pop("cookie", ()) for one in value.split("; ")]
         joined = {name: ",".join(values) for name, values in headers.items()}
@@ -122,7 +126,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
         for name, value in parse_qsl(query, keep_blank_values=True):
             values[name] = f"{values[name]},{value}" if name in values else value
         host = joined.get("host", "")
-        event: Event = {"version": "2.0", "routeKey": route.key, "rawPath": path, "rawQueryString": query}
+        event: Event = {"version": "2.0", "routeKey": self.route.key, "rawPath": path, "rawQueryString": query}
         if cookies:
             event["cookies"] = cookies
         event["headers"] = joined
@@ -141,7 +145,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
                 "userAgent": joined.get("user-agent", ""),
             },
             "requestId": extended_id(request_id),
-            "routeKey": route.key,
+            "routeKey": self.route.key,
             "stage": STAGE,
             "time": self._request_time(now_s),
             "timeEpoch": int(now_s * 1000),
@@ -149,19 +153,10 @@ class HttpApiEventBuilder(MappingEventBuilder):
         return event
 
     def _event_1(
-        self,
-        request: Request,
-        route: RouteSpec,
-        path: str,
-        query: str,
-        headers: dict[str, list[str]],
-        request_id: str,
-        now_s: float,
+        self, request: Request, path: str, query: str, headers: dict[str, list[str]], request_id: str, now_s: float
     ) -> Event:
         pairs = parse_qsl(query, keep_blank_values=True)
-        grouped: dict[str, list[str]] = {}
-        for name, value in pairs:
-            grouped.setdefault(name, []).append(value)
+        route = self.route
         named = {"Host": headers.get("host", [""])[-1], "X-Forwarded-For": headers["x-forwarded-for"][-1]}
         context = self._context(request, route.resource, path, request_id, now_s, named)
         context["identity"]["userAgent"] = headers.get("user-agent", [None])[-1]
@@ -175,7 +170,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
             "headers": {name: values[-1] for name, values in headers.items()},
             "multiValueHeaders": headers,
             "queryStringParameters": dict(pairs) or None,
-            "multiValueQueryStringParameters": grouped or None,
+            "multiValueQueryStringParameters": grouped(pairs) or None,
             "requestContext": {
                 **context,
                 "requestId": extended_id(request_id),
@@ -200,23 +195,9 @@ def _is_cors(name: Any) -> bool:
     return isinstance(name, str) and name.lower().startswith("access-control-")
 
 
-def _split(target: str) -> tuple[str, str]:
-    path, _, query = target.partition("?")
-    if not path.startswith("/"):  # absolute form: http://host/path
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return path, query
-
-
-def _body(body: bytes, content_type: str) -> tuple[str | None, bool]:
-    if not body:
-        return None, False
+def _is_text(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
-    if kind in _TEXT or kind.startswith("text/"):
-        try:
-            return body.decode(), False
-        except UnicodeDecodeError:
-            pass
-    return base64.b64encode(body).decode(), True
+    return kind in _TEXT or kind.startswith("text/")
 
 
 def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:

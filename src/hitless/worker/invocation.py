@@ -15,15 +15,16 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+from hitless.worker.authorizer import Authorizers, InvokedEvents
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
-from hitless.worker.event import Event, extended_id
+from hitless.worker.event import ApiFlavour, Event, extended_id
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, MarshalError, failure_of, marshalled
 from hitless.worker.http_api import event_builder
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
-from hitless.worker.request import REFUSALS, Request
+from hitless.worker.request import INVOKE, REFUSALS, Request
 from hitless.worker.response import CLOSE, MalformedResponse, gateway_error, http_response
 from hitless.worker.spec import PoolSpec
 
@@ -50,6 +51,7 @@ class RequestRunner:
         log: LogFile,
         end_partial_lines: Callable[[], None],
         init_ms: float,
+        hop: str = "",
     ) -> None:
         self._spec, self._handler, self._page, self._slot = spec, handler, page, slot
         self._fields = page.slot(slot)
@@ -57,7 +59,8 @@ class RequestRunner:
         self._end_partial_lines = end_partial_lines
         self._init_text = f"Init Duration: {init_ms:.2f} ms\t"
         self._guard = RetryGuard(page)
-        self._events = event_builder(spec)
+        self._events, self._invoked = event_builder(spec), InvokedEvents(spec)
+        self._authorizers = Authorizers(spec, hop)
         self._contexts = ContextFactory(spec)
         self._release = f"x-hitless-release: {spec.release}\r\n" if spec.release_header else ""
         self._trace = TraceVariable()
@@ -83,21 +86,27 @@ class RequestRunner:
         entry = entry_of(request_id.encode("latin-1"))
         head = request.method == "HEAD"
         fields = self._fields
-        event = self._events.build(request, request_id, time.time())
-        api = self._events.flavour
+        events = self._invoked if request.method == INVOKE else self._events
+        event = events.build(request, request_id, time.time())
+        api = events.flavour
         shown_id = extended_id(request_id) if api.extended_ids else request_id
         extra = f"{api.id_header}: {shown_id}\r\n{self._release}{end}"
         if event is None:
-            send(self._events.respond(request, extra))
+            send(events.respond(request, extra))
         elif self._guard.refuses(entry, request):
             fields[SlotField.REFUSED] += 1
             self._count(api.failed_status, began_ns)
             send(http_response(api.failed_status, api.failed_body.encode(), api.failed_lines + extra, head_only=head))
+        elif (asked := events.route.authorizer) and (denial := self._authorizers.check(asked, event, request)):
+            self._count(denial[0], began_ns)
+            send(http_response(denial[0], denial[1].encode(), denial[2] + extra, head_only=head))
         else:
+            if asked:
+                began_ns = time.monotonic_ns()
             self._page.write_id(self._slot, entry)
             fields[_START_LOGGED] = 0
             fields[_BUSY_SINCE] = began_ns
-            status, answer = self._run(event, request, request_id, began_ns, extra)
+            status, answer = self._run(event, api, request, request_id, began_ns, extra)
             took_ns = self._count(status, began_ns)
             send(answer)
             if len(answer) > HELD_ABOVE_BYTES:
@@ -105,12 +114,15 @@ class RequestRunner:
             fields[_BUSY_SINCE] = 0
             self._report(request_id, took_ns)
 
-    def _run(self, event: Event, request: Request, request_id: str, began_ns: int, extra: str) -> tuple[int, bytes]:
-        log, head, result, api = self._log, request.method == "HEAD", None, self._events.flavour
+    def _run(
+        self, event: Event, api: ApiFlavour, request: Request, request_id: str, began_ns: int, extra: str
+    ) -> tuple[int, bytes]:
+        log, head, result = self._log, request.method == "HEAD", None
         error_body = api.failed_body
         log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
         try:
-            self._trace.set(event["headers"][api.trace_header])
+            if api.trace_header:
+                self._trace.set(event["headers"][api.trace_header])
             result = self._handler(event, self._contexts.context(request_id, began_ns))
             return api.render(result, head_only=head, extra=extra)
         except MalformedResponse as error:

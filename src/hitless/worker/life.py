@@ -63,7 +63,8 @@ def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], 
             if stream.partial:
                 stream.end_line()
 
-    invoker = RequestRunner(spec, handler, setup.page, member.slot, setup.log, end_partial_lines, init_ms)
+    hop = str(setup.paths.spooler.with_name("hop.sock"))  # HAProxy's
+    invoker = RequestRunner(spec, handler, setup.page, member.slot, setup.log, end_partial_lines, init_ms, hop)
     for stream in setup.streams:
         stream.on_start_written = invoker.start_was_logged
     assert member.listener is not None

@@ -17,6 +17,9 @@ LARGEST_HEADER_BYTES: Final = 64 * 1024
 REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request Header Fields Too Large"}
 """The statuses of `Request.refusal`, with their messages."""
 
+INVOKE: Final = "ACL"
+"""The method by which a worker invokes an authorizer's function. The gateway takes it from no client."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 

@@ -77,7 +77,7 @@ def gateway_error(status: int, message: str, extra: str = "") -> bytes:
 
 
 def _status(value: Any) -> int:
-    if isinstance(value, str | Decimal) and re.fullmatch(r"[0-9]{3}", str(value)):
+    if type(value) is not int and isinstance(value, str | Decimal) and re.fullmatch(r"[0-9]{3}", str(value)):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
         raise MalformedResponse(f"statusCode {value!r} is not an HTTP status")

@@ -25,6 +25,17 @@ class CorsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorizerSpec:
+    """A Lambda authorizer: TOKEN or REQUEST. `sources` are places (`header`, `querystring`) with names."""
+
+    function: str
+    kind: str
+    sources: tuple[tuple[str, str], ...]
+    validation: str
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSpec:
     """One route: method (or ANY), API Gateway's resource path, and a regular expression with a group for each
     parameter.
@@ -41,6 +52,7 @@ class RouteSpec:
     key: str = ""
     cors: CorsSpec | None = None
     mapped: str | None = None
+    authorizer: AuthorizerSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,8 @@ class PoolSpec:
     """One function of one release. `key` names the pool forever; `environment` is the file's own, without Lambda's.
 
     `workers` is the pool's maximum; its size, which changes, is how many run. `runtime` is the declared one.
-    `binary_media_types` are the REST API's.
+    `binary_media_types` are the REST API's. `release_key` is the release's at the gateway, and `response_s` how long a
+    response may take (0: the timeout), with a route's authorizer.
     """
 
     key: str
@@ -69,6 +82,8 @@ class PoolSpec:
     commit: str
     runtime: str = ""
     binary_media_types: tuple[str, ...] = ()
+    release_key: str = ""
+    response_s: int = 0
 
     @property
     def function_name(self) -> str:
@@ -106,4 +121,6 @@ class PoolSpec:
 
 def _route(fields: dict[str, Any]) -> RouteSpec:
     cors = fields.pop("cors", None)
+    if (asked := fields.pop("authorizer", None)) is not None:
+        fields["authorizer"] = AuthorizerSpec(**{**asked, "sources": tuple(map(tuple, asked["sources"]))})
     return RouteSpec(**fields, cors=CorsSpec(**{**cors, "origins": tuple(cors["origins"])}) if cors else None)

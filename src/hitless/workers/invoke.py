@@ -38,10 +38,7 @@ class InvokeResult:
     @property
     def error(self) -> str | None:
         """`ValueError: …` if the invocation failed, else None."""
-        if not self.failed:
-            return None
-        kind = self.payload.get("errorType")
-        return f"{kind}: {self.payload['errorMessage']}" if kind else str(self.payload["errorMessage"])
+        return f"{self.payload['errorType']}: {self.payload['errorMessage']}" if self.failed else None
 
 
 def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = None) -> dict[str, Any] | None:
@@ -69,31 +66,28 @@ async def invoke_once(
         request_id = str(uuid.uuid4())
         settings = {"spec": spec.to_json(), "event": event, "request_id": request_id, "folder": str(folder)}
         (folder / "settings").write_text(json.dumps(settings | {"libraries": runtime_libraries()}))
-        status, took_ms = await _run(folder / "settings", python or base_python(), spec.timeout_s)
-        return _result(spec, folder, request_id, status, took_ms)
+        began = time.monotonic()
+        status = await _run(folder / "settings", python or base_python(), spec.timeout_s)
+        took_s = min(time.monotonic() - began, spec.timeout_s)
+        return _result(spec, folder, request_id, status, took_s * 1000)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(settings: Path, python: str, limit_s: float) -> tuple[int | None, float]:
-    """The exit code (None after a timeout), and the ms since the handler was imported."""
+async def _run(settings: Path, python: str, limit_s: float) -> int | None:
     process = await asyncio.create_subprocess_exec(
         *isolated_command(python, "oneshot", str(settings)),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
-    began = time.monotonic()
     try:
         assert process.stdout is not None
         with suppress(TimeoutError):
             await asyncio.wait_for(process.stdout.read(1), INIT_LIMIT_S)
-        began = time.monotonic()
         async with asyncio.timeout(limit_s):
-            status = await process.wait()
+            return await process.wait()
     except TimeoutError:
-        return None, (time.monotonic() - began) * 1000
-    else:
-        return status, (time.monotonic() - began) * 1000
+        return None
     finally:
         with suppress(ProcessLookupError, PermissionError):  # also the processes that the handler started
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,158 @@
+"""Lambda authorizers: what a policy allows, when the authorizer is asked, and what it gets.
+
+Texts and statuses of refusals are in tests/conformance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hitless.worker.authorizer import (
+    EXPLICIT,
+    FAILED,
+    IMPLICIT,
+    UNAUTHORIZED,
+    Authorizers,
+    Denial,
+    InvokedEvents,
+    verdict,
+)
+from hitless.worker.event import EventBuilder
+from hitless.worker.request import INVOKE, Request
+from hitless.worker.spec import AuthorizerSpec
+from tests.unit.test_worker_event import ID, NOW, spec
+
+pytestmark = pytest.mark.unit
+
+ARN = "arn:aws:execute-api:eu-west-1:000000000000:worldclock-dev/dev/GET/zones"
+ALLOW = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": ARN}
+TOKEN = AuthorizerSpec("auth", "TOKEN", (("header", "auth"),), "", 300)
+
+
+@pytest.mark.parametrize(
+    ("statements", "denial"),
+    [
+        ([ALLOW], None),
+        ([ALLOW | {"Resource": ["arn:aws:execute-api:*:*:*/dev/GET/*"]}], None),
+        ([ALLOW | {"Action": ["execute-api:*"]}], None),
+        ([ALLOW | {"Action": "EXECUTE-API:INVOKE", "Resource": "*"}], None),
+        ([ALLOW | {"Resource": ARN[:-1] + "?"}], None),
+        ([ALLOW | {"Resource": ARN + "x"}], IMPLICIT),
+        ([ALLOW | {"Resource": ARN.upper()}], IMPLICIT),
+        ([ALLOW | {"Resource": ARN.replace(":", ".")}], IMPLICIT),
+        ([ALLOW | {"Action": "s3:Get*"}], IMPLICIT),
+        ([], IMPLICIT),
+        ([ALLOW, ALLOW | {"Effect": "Deny"}], EXPLICIT),
+        ([ALLOW | {"Effect": "Deny", "Resource": "other"}, ALLOW], None),
+        ([ALLOW | {"Effect": "deny"}], EXPLICIT),
+        ([ALLOW | {"Condition": {}}], IMPLICIT),
+        ([ALLOW, {"Effect": "Deny", "NotResource": "x", "Action": "*"}], EXPLICIT),
+        ([{"Effect": "Allow"}], IMPLICIT),
+        (ALLOW, None),
+        (None, FAILED),
+        (["x"], FAILED),
+    ],
+)
+def test_a_policy_allows_only_what_it_surely_allows(statements: Any, denial: Denial | None) -> None:
+    assert verdict({"Statement": statements}, ARN) == denial
+
+
+class Asked(Authorizers):
+    """Authorizers whose function answers `outcome`; `events` are what it was asked."""
+
+    def __init__(self, outcome: dict[str, Any]) -> None:
+        super().__init__(spec(release_key="dev.3"), "/nowhere/hop.sock")
+        self.outcome = outcome
+        self.events: list[Any] = []
+
+    def _ask(self, function: str, event: Any, request: Request) -> dict[str, Any]:
+        self.events.append(event)
+        return self.outcome
+
+
+def allowed(**more: Any) -> dict[str, Any]:
+    return {"result": {"principalId": "user", "policyDocument": {"Statement": [ALLOW]}, **more}}
+
+
+def event_of(*headers: tuple[bytes, bytes], target: str = "/zones?page=1") -> dict[str, Any]:
+    event = EventBuilder(spec()).build(Request("GET", target, list(headers)), ID, NOW)
+    assert event is not None
+    return event
+
+
+def test_a_token_authorizer_gets_the_token_and_the_handler_its_context() -> None:
+    asked, event = Asked(allowed(context={"key": "text", "number": 1, "flag": True})), event_of((b"Auth", b"a b"))
+    assert asked.check(TOKEN, event, Request("GET", "/zones", [])) is None
+    assert asked.events == [{"type": "TOKEN", "methodArn": ARN, "authorizationToken": "a b"}]
+    context = event["requestContext"]["authorizer"]
+    assert context.pop("integrationLatency") >= 0
+    assert context == {"principalId": "user", "key": "text", "number": "1", "flag": "true"}
+
+
+def test_a_request_authorizer_gets_the_request_without_its_body() -> None:
+    request = AuthorizerSpec("auth", "REQUEST", (("header", "auth"), ("querystring", "page")), "", 0)
+    asked, event = Asked(allowed()), event_of((b"Auth", b"x"))
+    assert asked.check(request, event, Request("GET", "/zones", [])) is None
+    (sent,) = asked.events
+    assert (sent["type"], sent["methodArn"], sent["resource"]) == ("REQUEST", ARN, "/zones")
+    assert sent["headers"]["auth"] == "x"
+    assert sent["queryStringParameters"] == {"page": "1"}
+    assert sent["pathParameters"] == sent["stageVariables"] == {}
+    assert not {"body", "isBase64Encoded"} & sent.keys()
+    assert (
+        asked.check(request, event_of((b"Auth", b"x"), target="/zones"), Request("GET", "/zones", [])) == UNAUTHORIZED
+    )
+
+
+@pytest.mark.parametrize(("ttl_s", "times"), [(300, 1), (0, 3)])
+def test_a_policy_is_cached_by_identity_for_the_ttl(ttl_s: int, times: int) -> None:
+    authorizer, asked = AuthorizerSpec("auth", "TOKEN", (("header", "auth"),), "", ttl_s), Asked(allowed())
+    for _ in range(3):
+        assert asked.check(authorizer, event_of((b"auth", b"one")), Request("GET", "/zones", [])) is None
+    assert len(asked.events) == times
+    asked.check(authorizer, event_of((b"auth", b"two")), Request("GET", "/zones", []))
+    assert len(asked.events) == times + 1
+    other = event_of((b"auth", b"one"), target="/zones/a/b")  # the cached policy does not allow this method
+    assert asked.check(authorizer, other, Request("GET", "/zones", [])) == IMPLICIT
+
+
+@pytest.mark.parametrize(
+    ("outcome", "denial"),
+    [
+        ({"failure": "Unauthorized"}, UNAUTHORIZED),
+        ({"failure": "anything else"}, FAILED),
+        ({"result": "Unauthorized"}, FAILED),
+        ({"result": {"principalId": "user"}}, FAILED),
+        (allowed(context={"nested": {}}), FAILED),
+        (allowed(context=[]) | {}, None),
+        ({}, FAILED),
+    ],
+)
+def test_a_failure_denies_and_is_not_cached(outcome: dict[str, Any], denial: Denial | None) -> None:
+    asked = Asked(outcome)
+    for _ in range(2):
+        assert asked.check(TOKEN, event_of((b"auth", b"x")), Request("GET", "/zones", [])) == denial
+    assert len(asked.events) == (1 if denial is None else 2)
+
+
+def test_without_a_valid_token_nobody_is_asked() -> None:
+    asked = Asked(allowed())
+    validated = AuthorizerSpec("auth", "TOKEN", (("header", "auth"),), "[a-z]+", 300)
+    for headers in ((), ((b"auth", b""),), ((b"auth", b"abc1"),), ((b"auth", b"1abc"),)):
+        assert asked.check(validated, event_of(*headers), Request("GET", "/zones", [])) == UNAUTHORIZED
+    assert not asked.events
+
+
+def test_an_authorizer_that_cannot_be_reached_denies() -> None:
+    authorizers = Authorizers(spec(release_key="dev.3"), "/nowhere/hop.sock")
+    assert authorizers.check(TOKEN, event_of((b"auth", b"x")), Request("GET", "/zones", [])) == FAILED
+
+
+def test_an_invocation_is_taken_as_it_is_and_its_failure_is_no_failed_response() -> None:
+    events = InvokedEvents(spec())
+    assert events.build(Request(INVOKE, "/auth", [], b'{"type": "TOKEN"}'), ID, NOW) == {"type": "TOKEN"}
+    assert events.flavour.fail is not None
+    status, body = events.flavour.render({"a": 1}, head_only=False, extra="")
+    assert (status, body.partition(b"\r\n\r\n")[2]) == (200, b'{"result": {"a": 1}}')
