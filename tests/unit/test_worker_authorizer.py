@@ -106,6 +106,19 @@ def test_a_request_authorizer_gets_the_request_without_its_body() -> None:
     )
 
 
+@pytest.mark.parametrize("target", ["/zones/a/b", "/zones/a/b/", "/zones/%61/b", "/zones/%61/b/"])
+def test_a_deny_holds_for_every_spelling_of_the_path(target: str) -> None:
+    deny = {"Effect": "Deny", "Action": "*", "Resource": ARN + "/a/b"}
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    asked = Asked({"result": {"principalId": "user", "policyDocument": {"Statement": [everything, deny]}}})
+    event = event_of((b"auth", b"x"), target=target)
+    assert asked.check(TOKEN, event, Request("GET", target, [])) == EXPLICIT
+    assert "authorizer" not in event["requestContext"]
+    assert (
+        asked.check(TOKEN, event_of((b"auth", b"x"), target="/zones/c/b/"), Request("GET", "/zones/c/b/", [])) is None
+    )
+
+
 @pytest.mark.parametrize(("ttl_s", "times"), [(300, 1), (0, 3)])
 def test_a_policy_is_cached_by_identity_for_the_ttl(ttl_s: int, times: int) -> None:
     authorizer, asked = AuthorizerSpec("auth", "TOKEN", (("header", "auth"),), "", ttl_s), Asked(allowed())

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.event import REST, Event, EventBuilder
@@ -74,7 +75,9 @@ class Authorizers:
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
             self._cache[key] = began_s + authorizer.ttl_s, policy, context
-        if (denial := verdict(policy, arn)) is None:
+        if (denial := verdict(policy, arn)) is None and _is_denied_otherwise(policy, arn):
+            denial = EXPLICIT
+        if denial is None:
             latency_ms = int((time.monotonic() - began_s) * 1000)
             event["requestContext"]["authorizer"] = {**context, "integrationLatency": latency_ms}
         return denial
@@ -122,6 +125,11 @@ def verdict(policy: Mapping[str, Any], arn: str) -> Denial | None:
             return EXPLICIT
         allowed = allowed or (applies and not unsure)
     return None if allowed else IMPLICIT
+
+
+def _is_denied_otherwise(policy: Mapping[str, Any], arn: str) -> bool:
+    """Whether the policy denies the path without its trailing slash or percent-encoding: to handlers it is the same."""
+    return any(verdict(policy, one) is EXPLICIT for one in {arn.rstrip("/"), unquote(arn), unquote(arn).rstrip("/")})
 
 
 def _matches(patterns: Any, text: str) -> bool:
