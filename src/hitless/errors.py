@@ -1,7 +1,7 @@
 """Every error that a user may see: what happened, where, and how to fix it.
 
-The subclass says who must act. Each has a stable `code` for machines and an exit code of the command line's contract.
-No error may hold a secret: `details` is printed and sent over the API unchanged.
+The subclass says who has to fix it. Each has a stable `code` for machines and one of the command line's documented exit
+codes. No error may contain a secret: `details` is printed and sent over the API unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class UsageError(HitlessError):
 
 
 class ServiceFileError(HitlessError):
-    """serverless.yml, or a file that it names, is not valid; the author of the service acts."""
+    """serverless.yml, or a file that it names, is not valid; to be fixed by the author of the service."""
 
     code = "invalid_service"
     exit_code = 2
@@ -44,7 +44,7 @@ class ServiceFileError(HitlessError):
 
 
 class BuildError(HitlessError):
-    """The artifact cannot be built from the service's folder; the author of the service acts."""
+    """The artifact cannot be built from the service's folder; to be fixed by the author of the service."""
 
     code = "build_failed"
     exit_code = 2
@@ -52,14 +52,14 @@ class BuildError(HitlessError):
 
 
 class CandidateFailedError(HitlessError):
-    """A candidate release did not become ready or failed its smoke requests; the author of the service acts."""
+    """A candidate release did not become ready or failed its smoke requests; to be fixed by the service's author."""
 
     code = "candidate_failed"
     exit_code = 3
     default_hint = "`hitless logs` shows the handlers' output"
 
 
-class InterruptedByHand(HitlessError):
+class InterruptedByUser(HitlessError):
     """The user pressed Ctrl-C. The message says what continues."""
 
     code = "interrupted"
@@ -68,7 +68,7 @@ class InterruptedByHand(HitlessError):
 
 
 class EngineNotRunningError(HitlessError):
-    """No engine runs on this data folder."""
+    """No engine is running for this data folder."""
 
     code = "engine_not_running"
     exit_code = 5
@@ -76,27 +76,27 @@ class EngineNotRunningError(HitlessError):
 
 
 class EngineError(HitlessError):
-    """A part of the engine failed; the operator of the machine acts."""
+    """A part of the engine failed; to be fixed by the operator of the machine."""
 
     code = "engine_failed"
     default_hint = "see `hitless events` and engine.log in the data folder"
 
 
 class MachineError(HitlessError):
-    """The machine is missing something: HAProxy, a free port, a writable folder, disk space. Its operator acts."""
+    """The machine is missing something: HAProxy, a free port, a writable folder, disk space."""
 
     code = "machine"
-    default_hint = "`hitless doctor` says how to fix it"
+    default_hint = "run `hitless doctor` to see how to fix it"
 
 
 class ConflictError(HitlessError):
-    """The request is not possible in the present state (another engine, no earlier release, no free pool)."""
+    """The request is not possible in the current state (another engine, no earlier release, no free pool)."""
 
     code = "conflict"
     default_hint = "`hitless status` shows the current state"
 
 
 class CloudError(HitlessError):
-    """AWS refused the request or failed at it; the owner of the account or the stack acts."""
+    """AWS refused the request or failed while handling it; to be fixed by the owner of the account or the stack."""
 
     code = "cloud_failed"

@@ -164,10 +164,10 @@ def test_a_bake_without_enough_requests_continues_with_a_note(tmp_path: Path) ->
         result = await bench.deploy(digest="sha256:2", strategy="Linear50PercentEvery1Minute")
         assert result["outcome"] == "live"
         assert result["alarms"]["verdict"] == "not_enough_data"
-        doubt = "the alarms had not enough data at 50 % (error rate: 0 of 20 requests needed for a verdict)"
+        doubt = "the alarms did not have enough data at 50% (error rate: 0 of 20 requests needed for a verdict)"
         notes = {step["weight_percent"]: step.get("note") for step in result["steps"] if step["state"] == "shifting"}
         assert notes == {50: None, 100: doubt}
-        assert any(event.sentence == f"release 2 goes on, though {doubt}" for event in bench.store.events())
+        assert any(event.sentence == f"release 2 continues, although {doubt}" for event in bench.store.events())
 
     run(tmp_path, story)
 

@@ -21,7 +21,7 @@ from hitless.api.pipeline import PipelineApi
 from hitless.clock import SystemClock
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
-from hitless.forge.forge import Fork
+from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.builds import BuildOrder, Builds
 from hitless.pipeline.buildspec.run import BuildResult, Limits, User
 from hitless.pipeline.repository import Repository
@@ -32,7 +32,7 @@ from tests.component.test_pipeline_previews import previews_of, with_previews
 
 pytestmark = pytest.mark.component
 
-FORK = Fork(7, "stranger/shop", "dev")
+FORK = ForkPullRequest(7, "stranger/shop", "dev")
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody else only where the engine is root's")
 
 
@@ -225,7 +225,7 @@ def test_an_approval_question_survives_the_daemon(tmp_path: Path) -> None:
 )
 def test_a_malformed_description_of_a_fork_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="the fork: "):
-        convert(document, Fork, "the fork", error=UsageError)
+        convert(document, ForkPullRequest, "the fork", error=UsageError)
 
 
 def test_a_forks_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_commit_live_in_dev_can_only_strengthen_prods_protection(tmp_path: Pat
             ("staging", "staging", "none"),
             ("prod", "prod", "manual"),
         ]
-        assert known.before("prod") == "staging"
+        assert known.previous_stage("prod") == "staging"
         (refusal,) = await bench.push("dev", to="prod")
         assert "was never live in staging" in refusal
         bench.git("switch", "-q", "-c", "staging")

@@ -17,7 +17,7 @@ import pytest
 
 from hitless.api.requests import PushRequest
 from hitless.errors import EngineNotRunningError, UsageError
-from hitless.forge.forge import BranchUpdate, Fork
+from hitless.forge.forge import BranchUpdate, ForkPullRequest
 from hitless.forge.github import GitHubForge
 from hitless.pipeline.repository import Repository
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
@@ -120,10 +120,10 @@ def test_pull_requests_are_divided_into_branches_of_the_repository_and_forks() -
     assert read_pull(ref="feature") == replace(update, head="feature")
     assert read_pull("closed") == replace(update, closed=True)
     assert read_pull("labeled") is None
-    fork = replace(update, fork=Fork(5, "stranger/shop", "dev"))
+    fork = replace(update, fork=ForkPullRequest(5, "stranger/shop", "dev"))
     assert read_pull(owner="stranger/shop", ref="dev") == fork
     assert read_pull("closed", owner="stranger/shop") == replace(fork, closed=True)
-    assert read_pull(owner=None) == replace(update, fork=Fork(5, None, "dev"))
+    assert read_pull(owner=None) == replace(update, fork=ForkPullRequest(5, None, "dev"))
     for alike in ("Team/shop", "team/Shop", "team/shop.git"):
         found = read_pull(owner=alike)
         assert found

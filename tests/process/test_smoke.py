@@ -147,7 +147,7 @@ def test_a_first_up_sends_one_request_and_fails_only_if_the_handler_returns_no_r
     site.edit("case _:", 'case "/fast":\n            return {"message": "hello"}\n        case _:')
     ran = site.hitless("up", "--detach", exit_code=3)
     assert "error: release 1 was rolled back: handlers.py: api (function api) returned no statusCode to" in ran.stderr
-    assert "GET /fast: keys that API Gateway does not take: 'message'" in ran.document["reason"]
+    assert "GET /fast: keys that API Gateway does not accept: 'message'" in ran.document["reason"]
     assert not site.folders.remains()
     site.edit('return {"message": "hello"}', 'raise ValueError("no database yet")')
     site.up()

@@ -10,7 +10,7 @@ import pytest
 from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
 from hitless.cli.aws_setup import refuse_if_missing
-from hitless.cli.common import Ended
+from hitless.cli.common import UnsuccessfulResult
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
@@ -53,7 +53,7 @@ def test_only_a_quota_known_to_be_too_small_is_reported() -> None:
 
 
 def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
-    with pytest.raises(Ended, match=r"missing: addresses, ec2:CreateVpc$") as ended:
+    with pytest.raises(UnsuccessfulResult, match=r"missing: addresses, ec2:CreateVpc$") as ended:
         refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
     assert ended.value.exit_code == 1
     refuse_if_missing(Findings((), (), None))

@@ -73,8 +73,8 @@ def test_a_shielded_request_counts_for_the_candidate_even_after_its_pools_are_go
     receipt.add_counts(candidate, counted(6000, 9), "00:20")
     again = resumed(receipt)
     again.add_counts(Counted.of({}), counted(6010, 9), "00:21")
-    assert again.of(Side.CANDIDATE).sums() == Sums(200, 6, 44)
-    assert again.of(Side.LIVE).sums() == Sums(1010 - 45, 1, 0)
+    assert again.counts_of(Side.CANDIDATE).sums() == Sums(200, 6, 44)
+    assert again.counts_of(Side.LIVE).sums() == Sums(1010 - 45, 1, 0)
 
 
 def test_requests_of_a_candidate_before_the_rollout_are_not_counted_after_json_either() -> None:
@@ -82,16 +82,16 @@ def test_requests_of_a_candidate_before_the_rollout_are_not_counted_after_json_e
     receipt.begin(counted(50, pool="r3-3"), counted(7000, 70))
     again = resumed(receipt)
     again.add_counts(counted(7010, 71), counted(90, pool="r3-3"), "00:01")
-    assert again.of(Side.CANDIDATE).sums() == Sums(10, 1, 0)
-    assert again.of(Side.LIVE).sums() == Sums(40, 0, 0)
+    assert again.counts_of(Side.CANDIDATE).sums() == Sums(10, 1, 0)
+    assert again.counts_of(Side.LIVE).sums() == Sums(40, 0, 0)
 
 
 def test_removed_pools_keep_their_last_count_and_new_pools_count_in_full() -> None:
     receipt = baked()
     receipt.add_counts(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
-    assert receipt.of(Side.LIVE).total.requests == 950
+    assert receipt.counts_of(Side.LIVE).total.requests == 950
     receipt.add_counts(Counted.of({}), Counted.of({}), "00:12")
-    assert (receipt.of(Side.LIVE).total.requests, receipt.of(Side.CANDIDATE).total.requests) == (950, 100)
+    assert (receipt.counts_of(Side.LIVE).total.requests, receipt.counts_of(Side.CANDIDATE).total.requests) == (950, 100)
 
 
 def test_a_receipt_read_from_json_continues_with_the_same_sums() -> None:
@@ -102,7 +102,7 @@ def test_a_receipt_read_from_json_continues_with_the_same_sums() -> None:
         one.add_counts(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
         one.add_weight(0, "00:20")
     assert shown(again) == shown(receipt)
-    assert again.of(Side.LIVE).total.requests == 1300
+    assert again.counts_of(Side.LIVE).total.requests == 1300
 
 
 def test_only_a_restart_of_haproxy_during_the_rollout_makes_the_receipt_incomplete() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hitless.worker.handler import LARGEST_RESULT_BYTES
+from hitless.worker.handler import MAX_RESULT_BYTES
 from hitless.worker.response import MalformedResponse, render
 
 pytestmark = pytest.mark.unit
@@ -115,8 +115,8 @@ def test_head_and_204_and_304_have_no_body() -> None:
         {"statusCode": 200, "headers": {"location": "/x\0"}},
         {"statusCode": 200, "multiValueHeaders": {"location": ["/x\r\n\r\nbody"]}},
         {"statusCode": 200, "headers": {"a\r\nb": "c"}},
-        {"statusCode": 200, "body": "x" * (LARGEST_RESULT_BYTES + 1)},
-        {"statusCode": 200, "body": '"' * (LARGEST_RESULT_BYTES // 2 + 1)},
+        {"statusCode": 200, "body": "x" * (MAX_RESULT_BYTES + 1)},
+        {"statusCode": 200, "body": '"' * (MAX_RESULT_BYTES // 2 + 1)},
     ],
 )
 def test_results_that_api_gateway_rejects_are_malformed(result: Any) -> None:

@@ -1,7 +1,7 @@
 """The daemon's API for the command line, over a Unix socket that only the engine's owner can open.
 
-Long work (a rollout) is streamed as one JSON document a line; a client that goes away stops nothing. Errors have one
-shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounded.
+Long work (a rollout) is streamed as one JSON document per line; if the client disconnects, the work continues. Errors
+have one shape: `{"error": {code, message, hint, details, exit_code}}`. The size of request bodies is limited.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hitless.release.who import NOBODY, Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import parse_option
 
-MOST_EVENTS = 10_000
+MAX_EVENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Api:
     engine: Engine
     machine: Machine
     before_stop: Callable[[], Awaitable[None]]
-    """Ends the parts that could begin rollouts while the engine stops."""
+    """Stops the components that could otherwise start new rollouts during a shutdown."""
 
     async def status(self, request: Request) -> Response:
         return JSONResponse(to_plain(await self.machine.status()))
@@ -77,7 +77,7 @@ class Api:
 
     async def events(self, request: Request) -> Response:
         after = int(request.query_params.get("after", 0))
-        limit = min(int(request.query_params.get("limit", 100)), MOST_EVENTS)
+        limit = min(int(request.query_params.get("limit", 100)), MAX_EVENTS)
         stage = request.query_params.get("stage")
         if request.query_params.get("follow"):
             return json_lines(self._follow_events(after, limit, stage))
@@ -106,11 +106,11 @@ class Api:
             for event in found:
                 after = event.event
                 yield asdict(event)
-            limit = MOST_EVENTS  # the query's limit is for past events only
+            limit = MAX_EVENTS  # the query's limit is for past events only
 
 
 def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
-    """The ASGI application; `more` are the routes of other parts."""
+    """The ASGI application; `more` are routes from other modules."""
     return Starlette(
         routes=[
             Route("/status", api.status, methods=["GET"]),
@@ -124,11 +124,11 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             Route("/stages/{stage}/abort", api.abort, methods=["POST"]),
             *more,
         ],
-        exception_handlers={HitlessError: _refused},
+        exception_handlers={HitlessError: _error_response},
     )
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HitlessError)
     return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)
 

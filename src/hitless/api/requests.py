@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hitless.forge.forge import Fork
+from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.pushes import RefUpdate
 from hitless.pipeline.repository import CommitId
 from hitless.release.who import Who
@@ -56,7 +56,7 @@ class PushRequest(msgspec.Struct, frozen=True):
 class ForkRequest(msgspec.Struct, frozen=True):
     """Ask a maintainer about the commit of a fork's pull request."""
 
-    fork: Fork
+    fork: ForkPullRequest
     commit: CommitId
     actor: str = ""
 

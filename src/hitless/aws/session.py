@@ -1,9 +1,9 @@
-"""Credentials, region and account, and botocore's errors as sentences with a hint.
+"""Checks credentials, region and account, and translates botocore's errors into messages with a hint.
 
-botocore finds the credentials (environment, profile, SSO, instance role); this module prints none. In the pipeline's
-deploy step they only assume the stage's deploy role: its ARN is in HITLESS_DEPLOY_ROLE_ARN, and the external id that
-another account's role requires is in HITLESS_DEPLOY_ROLE_EXTERNAL_ID. Retries use botocore's `adaptive` mode: a
-throttled call is repeated with back-off, and later calls are slowed down.
+botocore finds the credentials (environment, profile, SSO, instance role); this module never prints them. In the
+pipeline's deploy step, they are used only to assume the stage's deploy role. Its ARN is in HITLESS_DEPLOY_ROLE_ARN, and
+the external id that another account's role requires is in HITLESS_DEPLOY_ROLE_EXTERNAL_ID. Retries use botocore's
+`adaptive` mode: a throttled call is repeated with back-off, and later calls are slowed down.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Identity:
 
 
 class Aws:
-    """Clients of one region, made once each. Any use may raise botocore's errors: wrap it in `aws_errors`."""
+    """boto3 clients for one region, each created once. Any use may raise botocore's errors: wrap it in `aws_errors`."""
 
     def __init__(self, region: str, *, session: Any = None, environ: Mapping[str, str] = os.environ) -> None:
         self.region = region
@@ -80,7 +80,7 @@ class Aws:
         return self._clients[service]
 
     def identity(self) -> Identity:
-        """The owner of the credentials; the cheapest call that proves them."""
+        """Who the credentials belong to. This is the cheapest call that shows that they are valid."""
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
@@ -90,18 +90,18 @@ class Aws:
         if found is None:
             raise NoCredentialsError
         frozen = found.get_frozen_credentials()
-        own = {
+        credentials = {
             "AWS_ACCESS_KEY_ID": frozen.access_key,
             "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
             "AWS_SESSION_TOKEN": frozen.token,
         }
-        dropped = {*own, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE}
+        dropped = {*credentials, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE}
         kept = {name: value for name, value in environ.items() if name not in dropped}
-        return kept | {name: str(value) for name, value in own.items() if value}
+        return kept | {name: str(value) for name, value in credentials.items() if value}
 
 
 def retries(environ: Mapping[str, str]) -> dict[str, Any]:
-    """botocore's setting of retries. UsageError if $AWS_MAX_ATTEMPTS is no number of tries."""
+    """botocore's retry settings. Raises UsageError if $AWS_MAX_ATTEMPTS is not a whole number above 0."""
     text = environ.get(ATTEMPTS_VARIABLE, str(ATTEMPTS))
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{ATTEMPTS_VARIABLE}: {text!r} is not a whole number above 0", hint="unset it")
@@ -109,7 +109,7 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: str | None = None) -> Aws:
-    """A session with proved credentials and region: the environment's, or those of a named profile.
+    """A session with verified credentials and region: the environment's, or those of a named profile.
 
     Raises UsageError or MachineError.
     """
@@ -120,7 +120,7 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
             )
         role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
         external_id = environ.get(EXTERNAL_ID_VARIABLE)
-        session = _become(role_arn, region, external_id) if role_arn else None
+        session = _assume_role(role_arn, region, external_id) if role_arn else None
         if profile is not None:
             session = boto3.Session(profile_name=profile, region_name=region)
         aws = Aws(region, session=session, environ=environ)
@@ -128,17 +128,17 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
         return aws
 
 
-def _become(role_arn: str, region: str, external_id: str | None) -> Any:
-    """A session of that role, refreshed as needed: a chained role's credentials last an hour, and a shift may take
-    longer.
+def _assume_role(role_arn: str, region: str, external_id: str | None) -> Any:
+    """A session of that role, refreshed as needed: a chained role's credentials last an hour, and shifting traffic may
+    take longer.
     """
-    own = botocore.session.Session()
-    own.set_config_variable("region", region)
-    if own.get_credentials() is None:
+    base = botocore.session.Session()
+    base.set_config_variable("region", region)
+    if base.get_credentials() is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=own.create_client,
-        source_credentials=own.get_credentials(),
+        client_creator=base.create_client,
+        source_credentials=base.get_credentials(),
         role_arn=role_arn,
         extra_args={"RoleSessionName": "hitless-deploy"} | ({"ExternalId": external_id} if external_id else {}),
     )
@@ -171,7 +171,7 @@ def error_code(error: BaseException) -> str:
 
 
 class Ignoring(AbstractContextManager[object, bool]):
-    """Swallows a ClientError with one of these codes of AWS."""
+    """Suppresses a ClientError that has one of these AWS error codes."""
 
     def __init__(self, *codes: str) -> None:
         self._codes = codes
@@ -186,7 +186,7 @@ def is_denied(error: BaseException) -> bool:
 
 
 def explain(error: BotoCoreError | ClientError) -> HitlessError:
-    """The error as a sentence with a hint."""
+    """Translate the error into a message with a hint."""
     if isinstance(error, ClientError):
         return _explain_answer(error)
     match error:
@@ -199,18 +199,16 @@ def explain(error: BotoCoreError | ClientError) -> HitlessError:
         case exceptions.NoRegionError() | exceptions.InvalidRegionError():
             return UsageError("no valid AWS region is set", hint="set provider.region in serverless.yml")
         case exceptions.ConnectionError() | exceptions.HTTPClientError():
-            return MachineError(
-                f"AWS cannot be reached: {error}",
-                hint="check the network, provider.region and AWS_ENDPOINT_URL; then repeat the command: it continues",
-            )
+            hint = "check the network, provider.region and AWS_ENDPOINT_URL; then repeat the command: it continues"
+            return MachineError(f"AWS cannot be reached: {error}", hint=hint)
         case _:
             return CloudError(str(error), hint="repeat the command: it continues where it stopped")
 
 
 def _explain_answer(error: ClientError) -> HitlessError:
     code = error_code(error)
-    said = str(error.response.get("Error", {}).get("Message", "")) or code
-    doing = f"{error.operation_name}: {said}"
+    message = str(error.response.get("Error", {}).get("Message", "")) or code
+    failed_call = f"{error.operation_name}: {message}"
     details = {"code": code, "operation": error.operation_name}
     if code in _EXPIRED:
         return MachineError("the AWS credentials have expired", hint=CREDENTIALS_HINT, details=details)
@@ -218,11 +216,12 @@ def _explain_answer(error: ClientError) -> HitlessError:
         return MachineError(f"AWS does not accept the credentials ({code})", hint=CREDENTIALS_HINT, details=details)
     if code in _DENIED:
         hint = "`hitless aws plan` lists the missing permissions; use a principal that has them"
-        return CloudError(f"AWS denies {doing}", hint=hint, details=details)
+        return CloudError(f"AWS denies {failed_call}", hint=hint, details=details)
     if code in _THROTTLED:
         hint = "repeat the command in a minute: it continues where it stopped"
-        return CloudError(f"AWS throttles {doing}", hint=hint, details=details)
+        return CloudError(f"AWS throttles {failed_call}", hint=hint, details=details)
     if code == "OptInRequired":
         hint = "enable the region in the account's settings, or set another provider.region"
-        return UsageError(f"the account has not enabled this region ({doing})", hint=hint, details=details)
-    return CloudError(doing, hint="fix the cause, then repeat the command: it continues", details=details)
+        return UsageError(f"the account has not enabled this region ({failed_call})", hint=hint, details=details)
+    hint = "fix the cause, then repeat the command: it continues where it stopped"
+    return CloudError(failed_call, hint=hint, details=details)

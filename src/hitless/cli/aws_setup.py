@@ -11,7 +11,7 @@ import typer
 
 from hitless.aws.stacks import StackSpec
 from hitless.aws.template import parse_template
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
@@ -162,10 +162,10 @@ def destroy(
 
 
 def refuse_if_missing(found: Findings) -> None:
-    """Ended with 1 if a bootstrap would fail because a quota or a permission is missing."""
+    """UnsuccessfulResult with 1 if a bootstrap would fail because a quota or a permission is missing."""
     if not found.well:
         short = [quota.name for quota in found.quotas if not quota.enough]
-        raise Ended(
+        raise UnsuccessfulResult(
             1,
             f"a bootstrap would fail; missing: {', '.join([*short, *(found.missing_permissions or ())])}",
             "request the quota in Service Quotas, or the permissions; then run `hitless aws plan` again",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.aws.stacks import Imports
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, AdoptionPlan, steps_of
 from hitless.cloud.adoption.templates import AdoptionPhase
@@ -66,7 +66,7 @@ def repair(
     ctx.show(done.to_json(), lambda: _repaired_in_words(done))
     if done.left and not dry_run:
         first = done.left[0]
-        raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
+        raise UnsuccessfulResult(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
 
 
 def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
@@ -100,7 +100,7 @@ def _show(ctx: Context, plan: AdoptionPlan) -> None:
     }
     ctx.show(document, lambda: _adoption_in_words(document))
     if plan.refused:
-        raise Ended(1, f"the stack cannot be adopted: {plan.refused[0].what}", plan.refused[0].way)
+        raise UnsuccessfulResult(1, f"the stack cannot be adopted: {plan.refused[0].what}", plan.refused[0].way)
 
 
 def _adoption_in_words(document: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""What every verb shares: the common options, output for people or as one JSON document, errors with their exit codes.
+"""Shared by all commands: common options, output for people or as one JSON document, and errors with their exit codes.
 
-With `--json` stdout has one document and nothing else; progress and messages go to stderr. Colour and live progress
-only on a terminal; rich itself honours NO_COLOR.
+With `--json` stdout has one document and nothing else; progress and messages go to stderr. Colour and live progress are
+used only on a terminal; rich itself honours NO_COLOR.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.models import CommandInfo
 
-from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
+from hitless.errors import HitlessError, InterruptedByUser, MachineError, UsageError
 from hitless.homes.home import Workplace
 from hitless.pipeline.buildspec.output import visible
 from hitless.service.load import default_stage
 from hitless.service.model import Home
 
-Verb = TypeVar("Verb", bound=Callable[..., None])
+Command = TypeVar("Command", bound=Callable[..., None])
 HomeOption = Annotated[
-    Home | None, typer.Option("--home", help="Work at this home; default: the one of the stage in serverless.yml.")
+    Home | None,
+    typer.Option("--home", help="Where the stage runs: engine or aws; default: its home in serverless.yml."),
 ]
 
 
 VERBS: dict[str, CommandInfo] = {}
-"""The verbs of the modules that are imported."""
+"""The commands of the modules that are imported."""
 
 
 def say_on_stderr(message: str) -> None:
@@ -49,8 +50,8 @@ class Context(Workplace):
     json: bool
     yes: bool
     debug: bool
-    goes_on: list[str] = field(default_factory=list)
-    """What Ctrl-C leaves running: a message that says it, and a hint how to stop it."""
+    on_interrupt: list[str] = field(default_factory=list)
+    """The message and hint that Ctrl-C shows: what continues, and how to stop it. Empty: only "interrupted"."""
 
     def show(self, document: Any, lines: Callable[[], str]) -> None:
         """Print the result: the JSON document with --json, else the lines for people (nothing if they are empty)."""
@@ -60,18 +61,18 @@ class Context(Workplace):
             sys.stdout.flush()
 
     def show_each(self, documents: Iterable[Any], line: Callable[[Any], str], *, follow: bool) -> None:
-        """Print the results as one document with --json, else a line each; with `follow` each at once, as it comes."""
+        """Print the results as one JSON document or one line each. With `follow`, print each as soon as it arrives."""
         if follow:
-            for one in documents:
-                self.show(one, partial(line, one))
+            for document in documents:
+                self.show(document, partial(line, document))
             return
         found = list(documents)
         self.show(found, lambda: "\n".join(map(line, found)))
 
     def ask(self, question: str, *, hint: str) -> str:
-        """What a person at the terminal types. MachineError if there is no terminal."""
+        """Ask the user, and return the typed line. Raises MachineError if there is no terminal."""
         if not sys.stdin.isatty():
-            raise MachineError("this must be confirmed, and there is no terminal", hint=hint)
+            raise MachineError("this needs confirmation, but there is no terminal to ask on", hint=hint)
         self.say(question)
         return sys.stdin.readline().strip()
 
@@ -96,7 +97,7 @@ def _common_options(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every prompt with yes.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> Context:
-    """The options that every verb takes; paths become absolute."""
+    """The options that every command accepts; paths become absolute."""
     folder = service_dir.expanduser().resolve()
     named = data_dir or (Path(os.environ["HITLESS_DATA_DIR"]) if os.environ.get("HITLESS_DATA_DIR") else None)
     data = (named or folder / ".hitless").expanduser().resolve()
@@ -121,40 +122,40 @@ def _param(given: str) -> tuple[str, str]:
     return name, value.rstrip()
 
 
-class Ended(Exception):
-    """The work is done and its document is shown, but it did not end well: error, hint and this exit code follow."""
+class UnsuccessfulResult(Exception):
+    """Raised after a result was printed that is a failure. The command then prints this error and hint, and exits."""
 
     def __init__(self, exit_code: int, message: str, hint: str) -> None:
         super().__init__(message)
         self.exit_code, self.message, self.hint = exit_code, message, hint
 
 
-def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Verb], Verb]:
-    """Register a verb by its name, with its group's before it. `function(ctx, …)` gets the resolved common options
-    first, its own options by name.
+def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Command], Command]:
+    """Register a command under its full name, such as `aws plan`. `function(ctx, …)` gets the resolved common options
+    first, and its own options by name.
 
-    `fixed` are values of the function's parameters that are no options of this verb. Errors become `error:` and `hint:`
-    lines (with --json one document) and the contract's exit codes.
+    `fixed` sets parameters of the function that this command does not offer as options. Errors become `error:` and
+    `hint:` lines (with --json one document) and the documented exit codes.
     """
 
-    def register(function: Verb) -> Verb:
+    def register(function: Command) -> Command:
         shared = inspect.signature(_common_options, eval_str=True).parameters
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        options_of_its_own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         @wraps(function)
         def guarded(**options: Any) -> None:
             ctx = _common_options(**{key: options.pop(key) for key in shared})
             try:
                 function(ctx, **options, **fixed)
-            except Ended as ended:
-                say_on_stderr(f"error: {ended.message}\nhint: {ended.hint}")
-                raise typer.Exit(ended.exit_code) from None
+            except UnsuccessfulResult as failure:
+                say_on_stderr(f"error: {failure.message}\nhint: {failure.hint}")
+                raise typer.Exit(failure.exit_code) from None
             except HitlessError as error:
                 fail(error, as_json=ctx.json, debug=ctx.debug)
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
-                message, hint = ctx.goes_on or ("interrupted", "")
-                fail(InterruptedByHand(message, hint=hint), as_json=ctx.json)
+                message, hint = ctx.on_interrupt or ("interrupted", "")
+                fail(InterruptedByUser(message, hint=hint), as_json=ctx.json)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise typer.Exit(141) from None
@@ -164,20 +165,20 @@ def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> C
                     MachineError(where, hint="`hitless doctor` looks for the cause"), as_json=ctx.json, debug=ctx.debug
                 )
 
-        everything = [*(one for one in own if one.name not in fixed), *shared.values()]
+        parameters = [*(one for one in options_of_its_own if one.name not in fixed), *shared.values()]
         guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in everything]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
-        guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
-        word = name.rpartition(" ")[2]
-        VERBS[name] = CommandInfo(word, callback=guarded, epilog=f"Example: {example}", hidden=hidden)
+        guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        last_word = name.rpartition(" ")[2]
+        VERBS[name] = CommandInfo(last_word, callback=guarded, epilog=f"Example: {example}", hidden=hidden)
         return function
 
     return register
 
 
 def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn:
-    """Show an error and leave with its exit code."""
+    """Show an error and exit with its code."""
     if debug:
         traceback.print_exception(error)
     if as_json:
@@ -187,7 +188,7 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
 
 
 def positive(value: float, option: str) -> float:
-    """The value; UsageError that names the option if it is not above zero."""
+    """Return the value. Raises UsageError if it is not above zero."""
     if value <= 0:
         raise UsageError(f"{option}: {value} is not above zero", hint=f"give {option} a positive number")
     return value

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sized
 import msgspec
 import uv
 
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.documents import to_plain
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
@@ -52,7 +52,7 @@ def doctor(ctx: Context) -> None:
     document = {"well": all(finding.well for finding in findings), "checks": to_plain(findings)}
     ctx.show(document, lambda: _in_words(findings))
     if bad := [finding for finding in findings if not finding.well]:
-        raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
+        raise UnsuccessfulResult(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
 
 
 def _check(name: str, probe: Callable[[], str]) -> Finding:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hitless.cli.common import Context, Ended, HomeOption, command
+from hitless.cli.common import Context, HomeOption, UnsuccessfulResult, command
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import scenarios as drill_scenarios
@@ -203,11 +203,11 @@ def _stop_on_signal(ctx: Context) -> asyncio.Event:
 
 
 def _conclude(result: DrillResult) -> None:
-    """Ended if a request was lost, or a rollout ended otherwise than its scenario expects."""
+    """UnsuccessfulResult if a request was lost, or a rollout ended otherwise than its scenario expects."""
     if result.exit_code == 6:
-        raise Ended(6, result.headline, f"{result.loss}; the report shows when: {result.plan.report}")
+        raise UnsuccessfulResult(6, result.headline, f"{result.loss}; the report shows when: {result.plan.report}")
     if result.exit_code:
-        raise Ended(1, "; ".join(result.surprises), f"see the report: {result.plan.report}")
+        raise UnsuccessfulResult(1, "; ".join(result.surprises), f"see the report: {result.plan.report}")
 
 
 def _requests(file: Path | None, service: Service | None) -> tuple[DrillRequest, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hitless.api.client import EngineClient
-from hitless.cli.common import Context, Ended
+from hitless.cli.common import Context, UnsuccessfulResult
 from hitless.documents import convert
 from hitless.errors import UsageError
 from hitless.homes.home import RolloutNews
@@ -25,7 +25,7 @@ def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
     try:
         for one in news:
             if one.step is not None:
-                ctx.goes_on[:] = (
+                ctx.on_interrupt[:] = (
                     f"interrupted: the rollout of release {one.release or '?'} goes on in the engine",
                     f"`hitless abort --stage {ctx.stage}` stops it; `hitless status` shows it",
                 )
@@ -55,7 +55,7 @@ def _show_step(ctx: Context, step: Step) -> bool:
 
 
 def conclude(ctx: Context, document: dict[str, Any] | None) -> None:
-    """Show a rollout's end; raises Ended if it did not go live. Nothing to do for one that was only started."""
+    """Show a rollout's result, if it has one (None: it was only started). UnsuccessfulResult if it did not go live."""
     if document is None:
         return
     result = convert(document, Result, "the rollout's result")
@@ -65,7 +65,7 @@ def conclude(ctx: Context, document: dict[str, Any] | None) -> None:
             "; the live release was not touched" if result.live else ""
         )
         ended = f"release {result.release} was {result.outcome.replace('_', ' ')}: {result.reason}"
-        raise Ended(result.outcome.exit_code, ended, hint)
+        raise UnsuccessfulResult(result.outcome.exit_code, ended, hint)
 
 
 def _sentence(result: Result) -> str:
@@ -88,7 +88,7 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     for line in lines:
         if number := line.get("of"):
             stop = f"`hitless pipeline stop {number}` stops it; `hitless pipeline show {number}` shows it"
-            ctx.goes_on[:] = f"interrupted: run {number} goes on in the engine", stop
+            ctx.on_interrupt[:] = f"interrupted: run {number} goes on in the engine", stop
         if "text" in line:
             sys.stderr.write(visible(line["text"]))
             sys.stderr.flush()
@@ -112,17 +112,17 @@ def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
 
 
 def conclude_run(ctx: Context, client: EngineClient, run: dict[str, Any]) -> None:
-    """Show a run's document. Raises Ended unless the run succeeded."""
+    """Show a run's document. Raises UnsuccessfulResult unless the run succeeded."""
     document = client.call("GET", f"/pipeline/runs/{run['run']}")
     ctx.show(document, lambda: in_a_line(document))
     raise_unless_well(document)
 
 
 def raise_unless_well(document: dict[str, Any]) -> None:
-    """Raise Ended with the run's exit code, unless that is 0."""
+    """Raise UnsuccessfulResult with the run's exit code, unless that is 0."""
     run = run_of(document)
     if run.exit_code:
-        raise Ended(
+        raise UnsuccessfulResult(
             run.exit_code,
             f"run {run.run} {run.state.replace('_', ' ')}: {run.reason}",
             f"`hitless pipeline show {run.run} --log` shows the whole log",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.artifact.store import ArtifactStore
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.errors import UsageError
 from hitless.homes.folder import build_document, folders_of, load
 from hitless.rollout.release import Release, pool_spec
@@ -70,7 +70,7 @@ def invoke(
         hint = "the log above has the traceback"
         if given == {} and called.routes:
             hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
-        raise Ended(1, f"{function} failed: {result.error}", hint)
+        raise UnsuccessfulResult(1, f"{function} failed: {result.error}", hint)
 
 
 def _asked(line: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.access_log import recorded_load
-from hitless.cli.common import Context, Ended, command, positive
+from hitless.cli.common import Context, UnsuccessfulResult, command, positive
 from hitless.cli.sandbox import sandbox
 from hitless.documents import to_plain
 from hitless.drill.requests import read_requests
@@ -84,11 +84,13 @@ def rehearse(
         report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
     ctx.show(to_plain(report), lambda: _in_words(report))
     if report.objections:
-        raise Ended(
+        raise UnsuccessfulResult(
             3, report.sentence, "fix it, or skip the rehearsal: --skip-rehearsal, or `git push -o skip-rehearsal`"
         )
     if not report.may_ship:
-        raise Ended(1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside")
+        raise UnsuccessfulResult(
+            1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside"
+        )
 
 
 def _leave(number: int, frame: object) -> None:

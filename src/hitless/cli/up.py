@@ -17,7 +17,7 @@ import typer
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.api.requests import ShutdownRequest
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.following import conclude, follow
@@ -113,13 +113,13 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
         if not served:
             settings.write(folders)
         start_daemon(folders)
-        ctx.goes_on[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
+        ctx.on_interrupt[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
     if first is not None:
         try:
             result = follow(ctx, EngineHome(ctx).ship(first, strategy="AllAtOnce"))
             if result and result["outcome"] not in ("live", "unchanged"):
                 conclude(ctx, result)
-        except (Ended, HitlessError):
+        except (UnsuccessfulResult, HitlessError):
             if not served:
                 client.call("POST", "/shutdown", ShutdownRequest(force=True))
                 await_end(folders)
@@ -228,7 +228,7 @@ def _attend(ctx: Context, greeting: str) -> None:
         client.call("POST", "/shutdown", ShutdownRequest())
         await_end(folders)
         if not asked.args:  # by Ctrl-C, not by SIGTERM
-            ctx.goes_on[:] = "interrupted: the engine was stopped", "`hitless up` starts it again"
+            ctx.on_interrupt[:] = "interrupted: the engine was stopped", "`hitless up` starts it again"
             raise
 
 

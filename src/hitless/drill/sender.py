@@ -1,10 +1,10 @@
 """A sending process of a drill, driven over its standard input and output (see `wire`).
 
-It imports little, so that it starts quickly. Invariants: requests leave on schedule, whatever became of the earlier
-ones; nothing waits for the coordinator; when the coordinator ends, this process ends.
+It imports little, so that it starts quickly. Invariants: requests are sent on schedule, whatever happened to earlier
+ones; nothing waits for the coordinator; when the coordinator exits, this process exits.
 
 It waits by `select` on the selector's own descriptor, with a precision of microseconds instead of epoll's milliseconds,
-so that a request leaves when it is due.
+so that a request is sent when it is due.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hitless.drill.wire import NOTE, RECORDS, Note, SenderPlan, frame
 
 FLUSH_EVERY_NS = 100_000_000
 QUIET_NS = 100_000_000
-MAX_BURST = 32  # at most so many overdue requests leave at once, so that responses are read in between
+MAX_BURST = 32  # at most this many overdue requests are sent at once, so that responses are read in between
 
 
 class Commands:
@@ -45,7 +45,7 @@ class Commands:
             except BlockingIOError:
                 return b""
             if not data:
-                raise BrokenPipeError("the coordinator is gone")
+                raise BrokenPipeError("the coordinator has exited")
             self._bytes += data
         line = bytes(self._bytes[:end])
         del self._bytes[: end + 1]
@@ -68,7 +68,7 @@ class Output:
         self._pending += frame(NOTE, to_text(note).encode())
 
     def flush(self) -> None:
-        """Write as much as the pipe accepts. Raises BrokenPipeError when the coordinator is gone."""
+        """Write as much as the pipe accepts. Raises BrokenPipeError when the coordinator has exited."""
         if self._records:
             self._pending += frame(RECORDS, bytes(self._records))
             self._records.clear()
@@ -84,14 +84,14 @@ class Output:
         self.flush()
 
 
-ClientOf = Callable[[SenderPlan, selectors.BaseSelector, RecordSink, int], Client[Any]]
+ClientFactory = Callable[[SenderPlan, selectors.BaseSelector, RecordSink, int], Client[Any]]
 
 
 class Sender:
     """Sends its share of the schedule, from `start_ns` (monotonic) until told to end."""
 
     def __init__(
-        self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int, client_of: ClientOf
+        self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int, make_client: ClientFactory
     ) -> None:
         self._stride = plan.senders
         self._pace = plan.pace
@@ -99,7 +99,7 @@ class Sender:
         self._output = output
         self._start_ns = start_ns
         self._selector = selectors.DefaultSelector()
-        self._client = client_of(plan, self._selector, output, start_ns)
+        self._client = make_client(plan, self._selector, output, start_ns)
         self._n = plan.first
         self._next_due_ns = start_ns + self._pace.due_ns(self._n)
         self._end: int | None = None
@@ -123,7 +123,7 @@ class Sender:
             self._wait(0.0 if burst == MAX_BURST else self._idle_s(next_flush_ns))
 
     def _is_done(self, now: int) -> bool:
-        """Every request has its record, and nothing more arrived for a moment."""
+        """Whether every request has its record, and nothing has arrived for QUIET_NS."""
         if not self._has_ended() or self._client.under_way:
             self._quiet_since_ns = now
         return now - self._quiet_since_ns >= QUIET_NS
@@ -176,15 +176,18 @@ def raise_descriptor_limit() -> None:
 
 
 def raise_priority() -> None:
-    """Run at a higher priority if permitted, because a sender that waits for a processor would blame the service."""
+    """Run at a higher priority if permitted: a delay in waiting for a CPU would be counted against the service."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     except OSError:
-        pass  # only root may; the lag is in the report
+        pass  # only root may do this; the report shows the delay
 
 
-def main(client_of: ClientOf) -> int:
-    """Run a sender: plan, ready, start, load, counts. It ends silently when the coordinator ends."""
+def main(make_client: ClientFactory) -> int:
+    """Read the plan, report ready, wait for the start time, send the load, report the counts.
+
+    Exits silently when the coordinator exits.
+    """
     raise_descriptor_limit()
     raise_priority()
     commands, output = Commands(0), Output(1)
@@ -193,7 +196,7 @@ def main(client_of: ClientOf) -> int:
         output.note(Note(ready=True))
         output.flush()
         _, _, start_ns = commands.next().partition(b" ")
-        sender = Sender(plan, commands, output, int(start_ns), client_of)
+        sender = Sender(plan, commands, output, int(start_ns), make_client)
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)

@@ -107,7 +107,7 @@ def status(
 def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
     if rollout is None or rollout.candidate.number == live or rollout.state is RolloutState.ENDED:
         return None
-    counted = rollout.receipt.of(Side.CANDIDATE).total
+    counted = rollout.receipt.counts_of(Side.CANDIDATE).total
     return CandidateStatus(
         rollout.candidate.number,
         str(rollout.state),

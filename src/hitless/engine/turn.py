@@ -187,7 +187,7 @@ class Turn:
         """Continue a guard that the death of the previous daemon cut off."""
         requests = self.requests
         async with self.lock:
-            await rollout.begin_to_watch()
+            await rollout.start_watching()
             await self._guard(rollout, left_s, lambda: requests != self.requests or stopping())
             if requests == self.requests:
                 await self.retire_unused()

@@ -1,6 +1,7 @@
 """The pipeline's interface to a forge. GitHub is in `github.py`; another forge is one more file beside it.
 
-A webhook is only a hint to look. What is fetched is what the remote holds now, so a repeated webhook starts nothing.
+A webhook only says that something changed. The pipeline then fetches the remote's current state, so a repeated webhook
+has no effect.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import msgspec
 
 from hitless.forge.statuses import CommitStatus
 
-MAX_NUMBER = 10**9
+MAX_PULL_NUMBER = 10**9
 REPOSITORY = r"\A(?!\.{1,2}/)[A-Za-z0-9._-]{1,100}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}\Z"
 BRANCH = r"\A(?!-)(?!.*(?:\.\.|//|@\{|\.lock\Z|/\Z|\.\Z))[^\x00-\x20~^:?*\[\\\x7f]{1,200}\Z"
-"""Narrower than git-check-ref-format(1): nothing of these names is quoted anywhere."""
+"""Stricter than git-check-ref-format(1): names are used without quoting, so characters that need it are refused."""
 
 RepositoryName = Annotated[str, msgspec.Meta(pattern=REPOSITORY)]
 BranchName = Annotated[str, msgspec.Meta(pattern=BRANCH)]
-PullNumber = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+PullNumber = Annotated[int, msgspec.Meta(ge=1, le=MAX_PULL_NUMBER)]
 
 
-class Fork(msgspec.Struct, frozen=True):
+class ForkPullRequest(msgspec.Struct, frozen=True):
     """A pull request from the repository `origin` (owner/name; None if it was deleted) into the branch `base`."""
 
     number: PullNumber
@@ -32,19 +33,19 @@ class Fork(msgspec.Struct, frozen=True):
 
     @property
     def branch(self) -> str:
-        """The name that people know it by."""
+        """The name shown to people."""
         return f"pull/{self.number}"
 
     @property
-    def sentence(self) -> str:
+    def description(self) -> str:
         return f"pull request {self.number} of {self.origin or 'a deleted repository'}"
 
 
 @dataclass(frozen=True, slots=True)
 class BranchUpdate:
-    """A webhook's message: `ref` of the remote is to be fetched into `branch` here, or `branch` removed if `closed`.
+    """A webhook's message: fetch the remote's `ref` into the local `branch`, or remove `branch` if `closed`.
 
-    For a pull request of the team, `head` is the branch that it is of. For one of a fork, no branch is touched.
+    For a pull request from the same repository, `head` is its source branch. One from a fork updates no branch.
     """
 
     repository: str
@@ -52,11 +53,11 @@ class BranchUpdate:
     branch: str
     closed: bool = False
     head: str | None = None
-    fork: Fork | None = None
+    fork: ForkPullRequest | None = None
 
 
 class StatusRefused(Exception):
-    """The forge did not take a commit status. `final`: it never will."""
+    """The forge rejected a commit status. `final` is true if a retry cannot succeed."""
 
     def __init__(self, why: str, *, final: bool) -> None:
         super().__init__(why)
@@ -75,7 +76,7 @@ class Forge(Protocol):
         """Whether the webhook is signed with the shared secret."""
 
     def read(self, headers: Mapping[str, str], body: bytes) -> BranchUpdate | None:
-        """The message of a verified webhook; None if it is of no concern here. Raises UsageError if malformed."""
+        """The message of a verified webhook; None if it needs no action. Raises UsageError if malformed."""
 
     def set_status(self, repository: str, commit: str, status: CommitStatus) -> None:
-        """Show the status at the commit; does nothing without a token. Blocking. Raises StatusRefused."""
+        """Set the status on the commit; does nothing without a token. Blocking. Raises StatusRefused."""

@@ -15,7 +15,7 @@ import msgspec
 
 from hitless.documents import decode, to_text
 from hitless.errors import UsageError
-from hitless.forge.forge import BranchName, BranchUpdate, Fork, PullNumber, RepositoryName, StatusRefused
+from hitless.forge.forge import BranchName, BranchUpdate, ForkPullRequest, PullNumber, RepositoryName, StatusRefused
 from hitless.forge.statuses import CommitStatus
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def _of_pull(pull: _Pull) -> BranchUpdate | None:
     origin = head.repo.full_name if head.repo else None
     if origin == repository:
         return BranchUpdate(repository, ref, branch, closed, head=_branch(head.ref))
-    return BranchUpdate(repository, ref, branch, closed, fork=Fork(pull.number, origin, _branch(base.ref)))
+    return BranchUpdate(repository, ref, branch, closed, fork=ForkPullRequest(pull.number, origin, _branch(base.ref)))
 
 
 def _branch(name: str | None) -> str | None:

@@ -27,7 +27,7 @@ from typing import Final
 
 from hitless.gateway.life import daemonize
 from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
-from hitless.worker.response import CLOSE, gateway_error, http_response
+from hitless.worker.response import CLOSE, api_gateway_error, http_response
 
 UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "spool.log"
 """Files in the gateway's folder: the sockets for requests and for workers' connections; the lock holds the pid."""
@@ -207,7 +207,7 @@ class Spooler:
                 chunks = await self._forward(request, body, response)
             except (RefusedRequest, OSError) as error:
                 status = error.status if isinstance(error, RefusedRequest) else 503
-                await self._send(client, gateway_error(status, _REASONS[status], CLOSE), self._loop.time(), 0)
+                await self._send(client, api_gateway_error(status, _REASONS[status], CLOSE), self._loop.time(), 0)
                 await self._linger(client)
             else:
                 await self._send_chunks(client, chunks)

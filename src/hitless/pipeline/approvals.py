@@ -21,7 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from hitless.documents import to_plain
 from hitless.errors import ConflictError
-from hitless.forge.forge import Fork
+from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.runs import RunState, StepName
@@ -41,7 +41,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     run: int
     stage: str | None
-    fork: Fork | UnsetType = UNSET
+    fork: ForkPullRequest | UnsetType = UNSET
     live_commit: str | UnsetType | None = UNSET
     commit: str
     commits: tuple[CommitInfo, ...]

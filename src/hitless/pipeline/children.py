@@ -1,8 +1,8 @@
 """Child processes of the pipeline, each waited for in a thread of its own.
 
-Not by asyncio: if a task is cancelled while asyncio starts a process, its child watcher does not know that process
-("Unknown child process"), and runs are cancelled whenever an engine stops. Not in asyncio's few threads: rollouts and
-healing need them, and a build may take long.
+asyncio's subprocesses are not used: if a task is cancelled while asyncio starts a process, its child watcher does not
+know that process ("Unknown child process"), and runs are cancelled whenever an engine stops. asyncio's default thread
+pool is not used either: rollouts and repairs need its few threads, and a build may take a long time.
 """
 
 from __future__ import annotations
@@ -25,54 +25,56 @@ from hitless.errors import HitlessError
 from hitless.pipeline.buildspec.run import User, credentials
 
 MAX_BYTES = 64 << 20
-"""Of output and standard error together; far more than any of these processes prints."""
+"""Limit of stdout and stderr together; far more than any of these processes prints."""
 
-End = Callable[["subprocess.Popen[bytes]"], None]
-"""Makes a process end if its caller is cancelled; it is awaited all the same."""
+EndProcess = Callable[["subprocess.Popen[bytes]"], None]
+"""How to end the process if the caller is cancelled. The process is still awaited."""
 
 
 def close_input(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that ends with its input."""
+    """End a process that exits when its standard input is closed."""
     if process.stdin is not None:
         process.stdin.close()
 
 
 async def run_child(
-    words: Sequence[str],
+    args: Sequence[str],
     *,
     line: bytes = b"",
     hold_input: bool = False,
     errors: Path | None = None,
     environ: Mapping[str, str] | None = None,
     user: User | None = None,
-    end: End = subprocess.Popen.kill,
+    end: EndProcess = subprocess.Popen.kill,
     timeout_s: float | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> tuple[int, bytes, bytes]:
-    """Run a command in a session of its own: exit status, output, and standard error unless it goes into the file.
+    """Run a command in its own session. Returns exit status, stdout, and stderr (empty if it goes to `errors`).
 
-    `line` is its input, which with `hold_input` stays open as long as it runs. Raises TimeoutError, or ValueError if it
-    prints more than `max_bytes`; both kill it.
+    `line` is its standard input, which with `hold_input` stays open until the process ends. Raises TimeoutError, or
+    ValueError if it prints more than `max_bytes`; the process is killed in both cases.
     """
-    process = _start(words, errors, environ, user)
+    process = _start(args, errors, environ, user)
     thread = ThreadPoolExecutor(1, thread_name_prefix="child")
-    talk = asyncio.get_running_loop().run_in_executor(thread, _communicate, process, line, hold_input, max_bytes)
-    thread.shutdown(wait=False)  # once it has done this
+    communication = asyncio.get_running_loop().run_in_executor(
+        thread, _communicate, process, line, hold_input, max_bytes
+    )
+    thread.shutdown(wait=False)  # the thread ends after this call
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.shield(talk)
+            return await asyncio.shield(communication)
     except BaseException:
         end(process)
-        await asyncio.wait([talk])
+        await asyncio.wait([communication])
         raise
 
 
-async def call_process(module: str, *words: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
-    """Run a module as a process that ends with its caller: its plan is one JSON document, so is its answer ({} if it
-    printed nothing). Its progress goes to `log`.
+async def call_process(module: str, *args: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    """Run a module as a process that exits with its caller. Its plan (on stdin) and its answer (on stdout) are one JSON
+    document each; {} if it printed nothing. Its progress goes to `log`.
     """
     line = json.dumps(plan, default=str).encode() + b"\n"
-    command = [sys.executable, "-m", module, *words]
+    command = [sys.executable, "-m", module, *args]
     _, out, _ = await run_child(command, line=line, hold_input=True, errors=log, end=close_input)
     answer: dict[str, Any] = json.loads(out) if out.strip() else {}
     return answer
@@ -81,7 +83,7 @@ async def call_process(module: str, *words: str, plan: Mapping[str, Any], log: P
 def serve_call(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """The child process of `call_process`: read the plan, print what `act` returns or `{"error"}`, exit with 0."""
     plan = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_exit_when_input_closes, daemon=True).start()
     try:
         document = act(plan)
     except HitlessError as error:
@@ -91,8 +93,8 @@ def serve_call(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     os._exit(0)  # without waiting for threads that may still wait for a network
 
 
-def _end_with_input() -> None:
-    """When the input ends, nobody waits any more: end this process and its children (an installer, osls)."""
+def _exit_when_input_closes() -> None:
+    """Kill this process and its children (an installer, osls) when the caller has stopped waiting."""
     while os.read(0, 65536):
         pass
     if os.getpgrp() == os.getpid():
@@ -101,11 +103,11 @@ def _end_with_input() -> None:
 
 
 def _start(
-    words: Sequence[str], errors: Path | None, environ: Mapping[str, str] | None, user: User | None
+    args: Sequence[str], errors: Path | None, environ: Mapping[str, str] | None, user: User | None
 ) -> subprocess.Popen[bytes]:
     with errors.open("ab") if errors is not None else nullcontext(subprocess.PIPE) as log:
         return subprocess.Popen(
-            words,
+            args,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -119,8 +121,10 @@ def _start(
 def _communicate(
     process: subprocess.Popen[bytes], line: bytes, hold_input: bool, max_bytes: int
 ) -> tuple[int, bytes, bytes]:
-    """The input goes first, because no process here gets more than it reads at once or than a pipe holds."""
-    said: dict[IO[bytes], bytearray] = {one: bytearray() for one in (process.stdout, process.stderr) if one is not None}
+    """Write the input, then read the output. No deadlock: the input fits the pipe, or the process reads it at once."""
+    outputs: dict[IO[bytes], bytearray] = {
+        one: bytearray() for one in (process.stdout, process.stderr) if one is not None
+    }
     assert process.stdin is not None
     try:
         with suppress(BrokenPipeError, ValueError):  # it has ended, or its input was closed to end it
@@ -128,27 +132,27 @@ def _communicate(
             process.stdin.flush()
             if not hold_input:
                 process.stdin.close()
-        _read_all(process, said, max_bytes)
+        _read_all(process, outputs, max_bytes)
     finally:
         process.wait()
-        for stream in (process.stdin, *said):
+        for stream in (process.stdin, *outputs):
             with suppress(BrokenPipeError):
                 stream.close()
-    out, error = (bytes(said[one]) if one is not None else b"" for one in (process.stdout, process.stderr))
+    out, error = (bytes(outputs[one]) if one is not None else b"" for one in (process.stdout, process.stderr))
     return process.returncode, out, error
 
 
-def _read_all(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], max_bytes: int) -> None:
+def _read_all(process: subprocess.Popen[bytes], outputs: dict[IO[bytes], bytearray], max_bytes: int) -> None:
     with selectors.DefaultSelector() as selector:
-        for stream in said:
+        for stream in outputs:
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map():
             for key, _ in selector.select():
-                stream = next(one for one in said if one is key.fileobj)
+                stream = next(one for one in outputs if one is key.fileobj)
                 data = os.read(stream.fileno(), 65536)
-                said[stream] += data
+                outputs[stream] += data
                 if not data:
                     selector.unregister(stream)
-                if sum(map(len, said.values())) > max_bytes:
+                if sum(map(len, outputs.values())) > max_bytes:
                     process.kill()
                     raise ValueError(f"{process.args[0]!r} printed more than {max_bytes} bytes")  # type: ignore[index]

@@ -1,7 +1,8 @@
-"""The pipeline's definition: branches, protection and promotion order of the stages, and limits of builds.
+"""The pipeline's definition: branches, protection and promotion order of the stages, and build limits.
 
-It is needed before a commit is read, so `hitless pipeline url` writes it to the data folder. A run can only make it
-stricter until it has shipped; then its commit's settings replace those of the stage in which it is live.
+It is needed before a commit is read, so `hitless pipeline url` writes it to the data folder. Until a run has deployed
+its commit, the commit's settings can only make the definition stricter. Once the commit is live in a stage, its
+settings replace that stage's settings.
 """
 
 from __future__ import annotations
@@ -36,41 +37,42 @@ class Definition:
             ) from error
 
     def write(self, file: Path) -> None:
-        """Into a private file: `notify` may hold secrets."""
+        """Write a file that only its owner can read, because `notify` may contain secrets."""
         replace_file(file, to_text(self), mode=0o600)
 
-    def joined_by(self, commits: Definition) -> Definition:
-        """With a commit's limits of builds and its additional stages. Other stages stay, made at least as strict."""
+    def merged_with(self, from_commit: Definition) -> Definition:
+        """A copy with the commit's build limits and its stages. Existing stages become at least as strict as there."""
         stages = {stage.name: stage for stage in self.stages}
-        for stage in commits.stages:
+        for stage in from_commit.stages:
             stages[stage.name] = stricter(stages.get(stage.name, stage), stage)
-        return replace(self, stages=tuple(stages.values()), builds=commits.builds)
+        return replace(self, stages=tuple(stages.values()), builds=from_commit.builds)
 
     def with_live(self, settings: StageSettings) -> Definition:
-        """With the settings of a release that is now live in their stage."""
-        return replace(self, stages=tuple(settings if one.name == settings.name else one for one in self.stages))
+        """A copy in which a stage has the settings of the release that is now live in it."""
+        return replace(self, stages=tuple(settings if old.name == settings.name else old for old in self.stages))
 
-    def fed_by(self, branch: str) -> tuple[StageSettings, ...]:
-        """The stages that a branch feeds."""
+    def deployed_from(self, branch: str) -> tuple[StageSettings, ...]:
+        """The stages that are deployed from this branch."""
         return tuple(stage for stage in self.stages if stage.branch == branch)
 
     def stage(self, name: str) -> StageSettings | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
-    def before(self, stage: str) -> str | None:
-        """The stage that is promoted to this one."""
+    def previous_stage(self, stage: str) -> str | None:
+        """The stage from which releases are promoted to this one."""
         names = [one.name for one in self.stages]
         index = names.index(stage) if stage in names else 0
         return names[index - 1] if index > 0 else None
 
-    def guarded(self, stage: StageSettings) -> bool:
-        """Whether it takes only commits that were live in the stage before it, as prod and stages with approval do."""
-        return self.before(stage.name) is not None and (stage.approval is Approval.MANUAL or stage.name == "prod")
+    def requires_promotion(self, stage: StageSettings) -> bool:
+        """Whether the stage accepts only commits that were live in the previous stage: prod, and after an approval."""
+        manual = stage.approval is Approval.MANUAL or stage.name == "prod"
+        return manual and self.previous_stage(stage.name) is not None
 
 
 def stricter(one: StageSettings, other: StageSettings) -> StageSettings:
-    """`one` with every step and check that `other` asks for as well. Pure."""
-    rehearsals = [astuple(each.rehearsal) for each in (one, other) if each.rehearsal]
+    """`one` with every step and check that `other` asks for as well. Has no side effects."""
+    rehearsals = [astuple(settings.rehearsal) for settings in (one, other) if settings.rehearsal]
     return replace(
         one,
         approval=other.approval if one.approval is Approval.NONE else one.approval,

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from hitless.clock import timestamp
 from hitless.documents import to_plain
 from hitless.errors import ConflictError, HitlessError, UsageError
-from hitless.forge.forge import Fork
+from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
@@ -133,13 +133,15 @@ class Pipeline:
                 await self.push([update], dict(push.options), push.actor)
             self.parts.pushes.forget(push.ref, push.new)
 
-    async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
+    async def fork(self, fork: ForkPullRequest, commit: str, actor: str) -> RunRow:
         """A run that tests a fork's commit, once it is approved. UsageError if the repository does not have it."""
         if not await self.parts.holds(commit):
             raise UsageError(f"the repository does not contain the commit {commit[:12]}", hint="fetch it first")
         options = to_plain(RunOptions(fork=fork))
         row = self.parts.record(
-            NewRun(branch=fork.branch, commit=commit, message=fork.sentence, options=options, verb="fork", actor=actor)
+            NewRun(
+                branch=fork.branch, commit=commit, message=fork.description, options=options, verb="fork", actor=actor
+            )
         )
         self._turns.enqueue(row)
         return row

@@ -105,7 +105,7 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
     if options.source and options.release:  # recorded by an earlier version
         release = engine.release(options.source, options.release)
         return Origin.of(release.stage, release.number, release.document)
-    before = definition.before(row.stage) if definition and row.stage else None
+    before = definition.previous_stage(row.stage) if definition and row.stage else None
     for kept in reversed(engine.store.releases(before)) if before else ():
         if kept.commit == row.commit:
             release = engine.release(kept.stage, kept.release)

@@ -90,7 +90,7 @@ def refusals_of(
     return [
         sentence
         for update in updates
-        for entry in (definition.fed_by(update.branch) if update.branch else ())
+        for entry in (definition.deployed_from(update.branch) if update.branch else ())
         if (sentence := _refusal(parts, definition, entry, update, options, lineage))
     ]
 
@@ -107,7 +107,7 @@ def _refusal(
         return f"{update.branch} feeds the stage {entry.name} and cannot be deleted"
     if "override" in options:
         return None
-    before = definition.before(entry.name)
+    before = definition.previous_stage(entry.name)
     if entry.required_checks and not update.creates:
         untested = untested_commits(update.old, update.new, lineage, parts.records.has_passed)
         if untested:
@@ -115,7 +115,11 @@ def _refusal(
                 f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.name} requires: push a"
                 " branch of its own first and merge it once its run succeeded, or push with -o override='why'"
             )
-    if definition.guarded(entry) and before and not was_live(parts.engine, parts.records, before, update.new):
+    if (
+        definition.requires_promotion(entry)
+        and before
+        and not was_live(parts.engine, parts.records, before, update.new)
+    ):
         return (
             f"{update.new[:12]} was never live in {before}, so it does not ship to {entry.name}: promote it"
             f" (`hitless promote {before} {entry.name}`), or push with -o override='why'"
@@ -165,7 +169,7 @@ def _of_previews(
         return [f"the preview of {branch} goes"] if goes else []
     if "preview" not in options:
         return []
-    if definition and definition.fed_by(branch):
+    if definition and definition.deployed_from(branch):
         return [f"{branch} feeds a stage, and gets no preview"]
     if parts.previews is None:
         return ["no preview: serverless.yml had no custom.hitless.previews when the engine was started"]
@@ -177,7 +181,7 @@ async def _runs_of(
 ) -> list[NewRun]:
     assert update.branch is not None
     info = await parts.repository.describe(update.new)
-    entries = definition.fed_by(update.branch) if definition else ()
+    entries = definition.deployed_from(update.branch) if definition else ()
     possible = parts.previews is not None and "no-preview" not in options
     wanted = "preview" in options or (parts.previews is not None and parts.previews.settings.automatic)
     kept = to_plain(
@@ -192,7 +196,7 @@ async def _runs_of(
         return [new]
     planned = []
     for entry in entries:
-        guarded = definition is not None and (definition.guarded(entry) or entry.required_checks)
+        guarded = definition is not None and (definition.requires_promotion(entry) or entry.required_checks)
         override = options.get("override") if guarded else None
         message = info.subject + (f" (override: {override})" if override else "")
         planned.append(replace(new, stage=entry.name, message=message, overridden=override))

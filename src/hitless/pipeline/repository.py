@@ -23,7 +23,7 @@ import msgspec
 from hitless.documents import replace_file
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
-from hitless.pipeline.children import End, run_child
+from hitless.pipeline.children import EndProcess, run_child
 
 CommitId = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{40}|[0-9a-f]{64})\Z")]
 GIT_TIMEOUT_S = 120.0
@@ -260,7 +260,7 @@ class Repository:
     async def _git(self, *words: str) -> str:
         return await self._checked(words[0], [*self._command(), *words])
 
-    async def _checked(self, verb: str, command: Sequence[str], *, end: End = subprocess.Popen.kill) -> str:
+    async def _checked(self, verb: str, command: Sequence[str], *, end: EndProcess = subprocess.Popen.kill) -> str:
         code, out, error = await self._converse(verb, command, end)
         if code:
             why = error.decode(errors="replace").strip() or f"ended with {code}"
@@ -271,7 +271,7 @@ class Repository:
         return await self._converse(words[0], [*self._command(), *words])
 
     async def _converse(
-        self, verb: str, command: Sequence[str], end: End = subprocess.Popen.kill
+        self, verb: str, command: Sequence[str], end: EndProcess = subprocess.Popen.kill
     ) -> tuple[int, bytes, bytes]:
         limits: dict[str, Any] = {"timeout_s": GIT_TIMEOUT_S, "max_bytes": MAX_OUTPUT_BYTES}
         try:

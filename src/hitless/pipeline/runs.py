@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from hitless.documents import convert
 from hitless.errors import HitlessError
-from hitless.forge.forge import Fork
+from hitless.forge.forge import ForkPullRequest
 from hitless.release.document import Origin
 from hitless.store.runs import RunRecords, RunRow
 
@@ -102,7 +102,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sourc
     forced: bool = False
     """The push replaced commits of the branch."""
     preview: bool = False
-    fork: Fork | None = None
+    fork: ForkPullRequest | None = None
     """The pull request whose code it tests."""
     source: str | None = None
     """The stage that it promotes from, its `release` and the `origin` of the artifacts."""
@@ -165,7 +165,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     overridden: str | None
     preview: str | None
     """The URL of the branch's preview, if the run came that far."""
-    fork: Fork | None
+    fork: ForkPullRequest | None
     steps: tuple[StepDocument, ...]
     approval: ApprovalDocument | UnsetType | None = UNSET
     exit_code: int | UnsetType = UNSET

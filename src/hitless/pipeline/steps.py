@@ -62,7 +62,7 @@ async def _tested(course: Course) -> StepEnd:
         commit=row.commit,
         branch=row.branch,
         path=course.path,
-        actor=fork.sentence if fork else row.actor or "hitless",
+        actor=fork.description if fork else row.actor or "hitless",
         stage=row.stage,
         fork=fork.number if fork else None,
     )
@@ -89,7 +89,7 @@ async def build(course: Course) -> StepEnd:
     if document.service != course.parts.engine.service:  # its stacks on AWS would be those of another service
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():
-        known.joined_by(definition).write(course.parts.workshop.definition)
+        known.merged_with(definition).write(course.parts.workshop.definition)
     if origin and course.options.source:
         document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
@@ -209,7 +209,9 @@ async def ask_maintainer(course: Course) -> StepEnd:
         files=tuple(await parts.repository.changed_files(base, row.commit, limit=MAX_FILES)) if base else None,
     )
     expires = ask_person(course, asked)
-    course.say(f"{fork.sentence}: run {row.run} waits until {expires} for who has read it: hitless approve {row.run}")
+    course.say(
+        f"{fork.description}: run {row.run} waits until {expires} for who has read it: hitless approve {row.run}"
+    )
     raise WaitsForApproval
 
 

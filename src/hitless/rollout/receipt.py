@@ -1,7 +1,7 @@
-"""Builds the receipt of a rollout: what it cost, as the gateway counted it, and which figures led to which decision.
+"""Builds the report of a rollout (its receipt): requests and failures as counted by the gateway, and alarm readings.
 
-The rollout reports each weight, reading of the alarms, hook and count (`weight`, `alarm`, `hook`, `counted`). The
-document has a bounded size, however long the rollout lasts, and the next daemon goes on with it after this one's death.
+The rollout reports each weight, alarm reading, hook and count (`add_weight`, `add_reading`, `add_hook`, `add_counts`).
+The document's size is limited, however long the rollout lasts. If the daemon dies, the next one continues the receipt.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POINTS_KEPT = 240
 HOOKS_KEPT = 16
 MISSING_KEPT = 8
 WORST_BY = ("error_rate_percent", "p99_ms")
-"""Figures of a reading whose highest value is kept."""
+"""The figures for which the reading with the highest value is kept."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Receipt:
     def begin(self, live: Counted | None, candidate: Counted = _NONE) -> None:
         """Set the counts of both releases before the first step. `live` is None for a stage's first release.
 
-        The candidate has counts if it was live a moment ago. A receipt that has counts already keeps them.
+        The candidate has counts if it was live a moment ago. Does nothing if the receipt already has counts.
         """
         if self._base:
             return
@@ -67,30 +67,30 @@ class Receipt:
             self._base[Side.CANDIDATE] = self._now[Side.CANDIDATE] = candidate
 
     def begin_after(self, other: Receipt) -> None:
-        """Begin with the last counts of the rollout that this one rolls back, so that no request is missed."""
+        """Begin with the last counts of the rollout that this one rolls back. Its candidate is live now."""
         self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, _NONE))
 
     def add_weight(self, percent: float, at: str) -> None:
-        """Add the share that is asked for from now on. Add the counts just before."""
+        """Record the share that is requested from now on. Call `add_counts` immediately before."""
         if not self._weights or self._weights[-1].asked_percent != whole(percent):
             self._weights.append(Weight(at, whole(percent), **self._sums()))
 
     def add_counts(self, candidate: Counted, live: Counted | None, at: str) -> None:
-        """Add the counts of both releases' present pools. `live` is None for a stage's first release."""
+        """Add the counts of both releases' current pools. `live` is None for a stage's first release."""
         for side, counted in ((Side.CANDIDATE, candidate), (Side.LIVE, live)):
             if counted is not None:
                 # the newest counts of each pool; the last counts of a pool that is gone
                 self._now[side] = Counted.of({**self._now.get(side, _NONE).pools, **counted.pools})
         self._read_at = at
         self._skip = (self._skip + 1) % self._every
-        if self._skip == 0:
+        if self._skip == 0:  # keeps every n-th point; n doubles each time the list is full
             self._points.append(ReceiptPoint(at, **self._sums()))
         if len(self._points) > POINTS_KEPT:
             del self._points[1::2]
             self._every *= 2
 
     def add_reading(self, reading: Reading, at: str) -> None:
-        """Add a reading of the alarms. Kept are the first, the last, each change of the verdict and the worst."""
+        """Add an alarm reading. Keeps the first, the last, each change of verdict, and the worst."""
         verdict = str(reading.verdict)
         self._verdicts[verdict] = self._verdicts.get(verdict, 0) + 1
         entry = AlarmReading(at, verdict, reading.sentence, dict(reading.figures))
@@ -102,7 +102,7 @@ class Receipt:
                     self._worst[name] = entry
         kept = self._readings
         if len(kept) > 1 and kept[-1].verdict == kept[-2].verdict == verdict:
-            kept[-1] = entry  # replaces the last with the same verdict; the first of them stays
+            kept[-1] = entry  # of readings with the same verdict in a row, the first and the latest are kept
         else:
             kept.append(entry)
         if len(kept) > READINGS_KEPT:
@@ -113,17 +113,17 @@ class Receipt:
             self._hooks.append(HookEnd(at, name, status))
 
     def add_missing(self, sentence: str) -> None:
-        """Add a sentence on what may be missing from the sums."""
+        """Add a note that says what may be missing from the sums."""
         if sentence not in self._missing and len(self._missing) < MISSING_KEPT:
             self._missing.append(sentence)
 
-    def of(self, side: Side) -> Counted:
-        """The requests of one side since the rollout's start. A shielded request counts for the candidate only."""
+    def counts_of(self, side: Side) -> Counted:
+        """Requests since the start. A shielded one (the live release responded instead) counts for the candidate."""
         since = self._now.get(side, _NONE).minus(self._base.get(side, _NONE))
-        return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
+        return since if side is Side.CANDIDATE else since.without(self.counts_of(Side.CANDIDATE))
 
     def document(self) -> ReceiptDocument:
-        candidate, live = self.of(Side.CANDIDATE), self.of(Side.LIVE)
+        candidate, live = self.counts_of(Side.CANDIDATE), self.counts_of(Side.LIVE)
         missing = list(self._missing)
         if candidate.total.restarts + live.total.restarts:
             missing.append("HAProxy was restarted: its counts since its last reading are not in these sums")
@@ -149,7 +149,7 @@ class Receipt:
 
     @classmethod
     def resumed(cls, document: ReceiptDocument) -> Self:
-        """The receipt that an earlier daemon saved, to go on with."""
+        """Restore a receipt that an earlier daemon saved, so that it can be continued."""
         resume, alarms = document.resume, document.alarms
         assert isinstance(resume, Resume)
         return cls(
@@ -168,19 +168,19 @@ class Receipt:
         )
 
     def _sums(self) -> dict[str, Sums]:
-        return {str(side): self.of(side).sums() for side in self._now}
+        return {str(side): self.counts_of(side).sums() for side in self._now}
 
     def _intervals(self) -> tuple[Interval, ...]:
-        """Between two weights: the share that was asked for, and the share that the candidate got."""
+        """Between two weights: the requested share, and the share that the candidate really received."""
         ends: Sequence[Weight | ReceiptPoint] = [*self._weights[1:], ReceiptPoint(self._read_at, **self._sums())]
         return tuple(_interval(start, end) for start, end in zip(self._weights, ends, strict=False))
 
 
 def _interval(start: Weight, end: Weight | ReceiptPoint) -> Interval:
     candidate, live = _between(start.candidate, end.candidate), _between(start.live, end.live)
-    mine = candidate.get("requests", 0)
-    requests = mine + live.get("requests", 0)
-    got_percent = round(100 * mine / requests, 2) if requests else None
+    candidate_requests = candidate.get("requests", 0)
+    requests = candidate_requests + live.get("requests", 0)
+    got_percent = round(100 * candidate_requests / requests, 2) if requests else None
     return Interval(start.at, end.at, start.asked_percent, got_percent, candidate, live)
 
 

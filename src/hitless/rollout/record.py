@@ -100,7 +100,7 @@ class Recorded:
             self.steps.append(step)
             self.progress.notify_all()
 
-    async def begin_to_count(self) -> None:
+    async def start_counting(self) -> None:
         """Take the counts of both releases as the start of the receipt."""
         candidate, live = await self._count_both()
         self.receipt.begin(live, candidate)
@@ -170,7 +170,7 @@ class Recorded:
             self.progress.notify_all()
 
     def _result(self, outcome: Outcome, reason: str | None) -> Result:
-        candidate, live = self.receipt.of(Side.CANDIDATE).total, self.receipt.of(Side.LIVE).total
+        candidate, live = self.receipt.counts_of(Side.CANDIDATE).total, self.receipt.counts_of(Side.LIVE).total
         return Result(
             stage=self.candidate.stage,
             release=self.candidate.number,

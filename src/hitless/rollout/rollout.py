@@ -1,8 +1,8 @@
 """One rollout, readable from top to bottom in `Rollout.run`.
 
 Each step is recorded before it is taken; the recovery rules (`hitless.engine.recovery`) read what was recorded and
-what the gateway really does. Any failure before the candidate is live sets its weight to 0 at once. A candidate that
-was never ready never saw a request.
+what the gateway really does. Any failure before the candidate is live sets its weight to 0 at once. A candidate
+receives no request before it is ready.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Stopped(Exception):
 class Rollout(Recorded):
     """Moves one stage's traffic to a candidate.
 
-    `cause`: why the engine itself began it. `committed`: nothing can stop it any more. `guarded`: a guard may follow.
+    `cause`: the reason, if the engine started it by itself. `committed`: it can no longer be stopped. `guarded`: after
+    an all-at-once deploy, the previous release is kept ready for `guard_s` seconds.
     """
 
     hooks: LifecycleHooks
@@ -50,17 +51,17 @@ class Rollout(Recorded):
         """Start → test → shift by the strategy → confirm → swap → drain the previous release → stop it."""
         self.started_at_s = self.clock.monotonic()
         try:
-            await self.begin_to_count()
+            await self.start_counting()
             await self.enter(RolloutState.PREPARING, note=self.cause)
-            await self.pools.lingering.keep(self.candidate.key)
-            if not self.pools.runs(self.candidate):  # else it was live a moment ago and still runs
+            await self.pools.lingering.keep(self.candidate.key)  # it may be waiting to be removed
+            if not self.pools.runs(self.candidate):  # otherwise it was live until a moment ago and is still running
                 await self._start()
                 await self._test()
                 await self.pools.connect(self.candidate)
             else:
                 with suppress(EngineError):  # fewer workers do not stop the rollout
                     await self.pools.grow_to_live_size(self.candidate)
-            await self.begin_to_watch()
+            await self.start_watching()
             await self._shift()
             await self._confirm()
             await self._swap()
@@ -76,7 +77,8 @@ class Rollout(Recorded):
         """Ask the rollout to stop. Raises ConflictError once the candidate is live."""
         if self.committed or self.state in (RolloutState.DRAINING, RolloutState.ENDED):
             raise ConflictError(
-                f"release {self.candidate.number} is live already", hint="`hitless rollback` returns to the one before"
+                f"release {self.candidate.number} is already live",
+                hint="to return to the previous release, run `hitless rollback`",
             )
         if self._stop is None:
             self._stop = asyncio.get_running_loop().create_future()
@@ -111,7 +113,7 @@ class Rollout(Recorded):
         self.add_counts(await self.pools.count(self.candidate.stage, self.candidate.number), live)
         self.save()
 
-    async def begin_to_watch(self) -> None:
+    async def start_watching(self) -> None:
         """Start to watch the alarms. Call it before the first request can reach the candidate."""
         self._watch = CandidateWatch(self._traffic, self.clock)
         await self._watch.begin()
@@ -164,14 +166,14 @@ class Rollout(Recorded):
             await self._check_alarms()
 
     async def _confirm(self) -> None:
-        """The `post_traffic` hook, with all traffic at the candidate and the previous release still running."""
+        """The `post_traffic` hook, with all traffic going to the candidate and the previous release still running."""
         if function := self.candidate.document.settings.hooks.post_traffic:
             await self._shift_to(100)
             await self.enter(RolloutState.CONFIRMING)
             await self._while_watching(self._run_hook(Hook.POST_TRAFFIC, function))
 
     async def _swap(self) -> None:
-        """Make the candidate live by one map entry at the gateway. This is the point of no return."""
+        """Make the candidate live by changing one entry in the gateway's map. This is the point of no return."""
         self._check_stopped()
         self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
@@ -194,7 +196,7 @@ class Rollout(Recorded):
         return await self.end(outcome, reason)
 
     async def _shift_to(self, weight_percent: float) -> None:
-        """Send that share of the stage's requests to the candidate, by one map entry at the gateway."""
+        """Send that share of the stage's requests to the candidate, by changing one entry in the gateway's map."""
         await self.enter(RolloutState.SHIFTING, weight_percent=weight_percent, note=self._note_missing_data())
         await self.add_weight(weight_percent)
         await self.pools.shift(self.candidate, self.previous.number if self.previous else None, weight_percent)
@@ -207,7 +209,7 @@ class Rollout(Recorded):
             raise Stopped(Outcome.ROLLED_BACK, result.sentence)
 
     async def _while_watching(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work and watch the alarms meanwhile. An alarm or a stop of the rollout cancels it."""
+        """Await the work while watching the alarms. An alarm or a stop of the rollout cancels it."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
@@ -231,7 +233,7 @@ class Rollout(Recorded):
             raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
     async def _traffic(self) -> TrafficWindow:
-        """The traffic of both releases so far; of the candidate alone if both share no traffic."""
+        """The traffic of both releases so far, or of the candidate alone if they do not share traffic."""
         stage, counted = self.candidate.stage, (await self.count()).total
         latency, workers = self.pools.latency(stage, self.candidate.number)
         candidate = ReleaseTraffic(counted.requests, counted.failed + counted.shielded, latency, workers)
@@ -241,19 +243,19 @@ class Rollout(Recorded):
         return TrafficWindow(candidate, ReleaseTraffic(latency=latency, workers=workers))
 
     def _note_missing_data(self) -> str | None:
-        """The note of the step after a bake, if the alarms had too few requests for a verdict. The rollout goes on."""
+        """A note for the step after a bake that had too few requests for a verdict. The rollout continues."""
         if self.reading is None or self.reading.verdict is not Verdict.NOT_ENOUGH_DATA:
             return None
-        doubt = f"the alarms had not enough data at {self.weight_percent:g} % ({self.reading.sentence})"
-        self.say(f"release {self.candidate.number} goes on, though {doubt}", self.candidate.stage)
-        return doubt
+        note = f"the alarms did not have enough data at {self.weight_percent:g}% ({self.reading.sentence})"
+        self.say(f"release {self.candidate.number} continues, although {note}", self.candidate.stage)
+        return note
 
     def _check_stopped(self) -> None:
         if self._stop is not None and self._stop.done():
             raise self._stop.result()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work. If the rollout is stopped meanwhile, cancel the work and wait for its end."""
+        """Await the work. If the rollout is stopped in the meantime, cancel the work and wait until it has ended."""
         stop = self._stop = self._stop or asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
         stop.add_done_callback(lambda _: task.cancel())

@@ -17,7 +17,7 @@ from hitless.worker.context import LambdaContext
 
 Handler = Callable[[Any, LambdaContext], Any]
 
-LARGEST_RESULT_BYTES: Final = 6_291_556
+MAX_RESULT_BYTES: Final = 6_291_556
 """Lambda's limit for a result as JSON: 6 MB and 100 bytes."""
 
 EXIT_ERROR: Final = "Runtime.ExitError"

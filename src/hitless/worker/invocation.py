@@ -25,7 +25,7 @@ from hitless.worker.http_api import event_builder
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
 from hitless.worker.request import INVOKE, REFUSALS, Request
-from hitless.worker.response import CLOSE, MalformedResponse, gateway_error, http_response
+from hitless.worker.response import CLOSE, MalformedResponse, api_gateway_error, http_response
 from hitless.worker.spec import PoolSpec
 
 # Plain numbers, because eight lookups of enumeration members a request would take as long as the page itself.
@@ -72,7 +72,7 @@ class RequestRunner:
         began_ns = time.monotonic_ns()
         end = CLOSE if last else ""
         if request.refusal:
-            send(gateway_error(request.refusal, REFUSALS[request.refusal], self._release + end))
+            send(api_gateway_error(request.refusal, REFUSALS[request.refusal], self._release + end))
         elif b"x-hl-probe" in request.internal:
             send(http_response(204, b"", end))
         else:

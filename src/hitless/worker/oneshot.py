@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import enter_environment
 from hitless.worker.handler import (
-    LARGEST_RESULT_BYTES,
+    MAX_RESULT_BYTES,
     HandlerImportError,
     failure_of,
     load_handler,
@@ -30,7 +30,7 @@ from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
 from hitless.worker.process import PRIVATE
 from hitless.worker.spec import PoolSpec
 
-_TOO_LARGE: Final = f"Response payload size exceeded maximum allowed payload size ({LARGEST_RESULT_BYTES} bytes)."
+_TOO_LARGE: Final = f"Response payload size exceeded maximum allowed payload size ({MAX_RESULT_BYTES} bytes)."
 
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
@@ -94,7 +94,7 @@ def _invoke(
     try:
         result = handler(event, ContextFactory(spec).context(request_id, began))
         payload = marshalled(result)
-        if len(payload) > LARGEST_RESULT_BYTES:
+        if len(payload) > MAX_RESULT_BYTES:
             outcome = {"failure": {"errorMessage": _TOO_LARGE, "errorType": "Function.ResponseSizeTooLarge"}}
         else:
             outcome = {"payload": json.loads(payload)}

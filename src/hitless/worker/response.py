@@ -1,4 +1,4 @@
-"""Turns a handler's result, as API Gateway takes it from a proxy integration, into an HTTP/1.1 response.
+"""Turns a handler's result, in the format of API Gateway's proxy integration, into an HTTP/1.1 response.
 
 API Gateway's rules: an object with no other keys than the five documented ones; `statusCode` defaults to 200; the body
 is a string; header values are strings, numbers or booleans; `headers` and `multiValueHeaders` are merged, and a pair in
@@ -17,21 +17,21 @@ from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, Final
 
-from hitless.worker.handler import LARGEST_RESULT_BYTES, marshalled
+from hitless.worker.handler import MAX_RESULT_BYTES, marshalled
 
-CLOSES_ABOVE_BYTES: Final = 100_000
-"""A larger body ends its connection: the kernel may not take it at once, and the process that sends the rest must be
-able to close the connection without meeting the gateway's next request. Unix sockets buffer some 200 kB.
+CLOSE_ABOVE_BYTES: Final = 100_000
+"""The connection closes after a larger body. The kernel may not accept all of it at once (Unix sockets buffer some
+200 kB). The process that sends the rest can only close the connection if no further request from HAProxy is on it.
 """
-_SURELY_SMALL_CHARS: Final = LARGEST_RESULT_BYTES // 12
+_ALWAYS_SMALL_CHARS: Final = MAX_RESULT_BYTES // 12  # a character takes at most 12 bytes in JSON
 _KEYS: Final = frozenset({"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"})
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_OURS: Final = frozenset(
+_SET_BY_WORKER: Final = frozenset(
     {"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
-_MOST_NAMES: Final = 1000
+_MAX_KNOWN_NAMES: Final = 1000
 _KNOWN_NAMES: Final[set[str]] = set()
 """Header names that are known to be valid: most handlers send the same few."""
 
@@ -44,11 +44,11 @@ class MalformedResponse(Exception):
 
 
 def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-    """Status and complete HTTP response for a result; `extra` is header lines of ours. Raises MalformedResponse."""
+    """Status and complete HTTP response for a result; `extra`: the worker's header lines. Raises MalformedResponse."""
     if not isinstance(result, dict):
         raise MalformedResponse(f"the handler returned {type(result).__name__}, not an object with statusCode and body")
     if not result.keys() <= _KEYS:
-        raise MalformedResponse(f"keys that API Gateway does not take: {', '.join(map(repr, result.keys() - _KEYS))}")
+        raise MalformedResponse(f"keys that API Gateway does not accept: {', '.join(map(repr, result.keys() - _KEYS))}")
     status = _status(result.get("statusCode", 200))
     body = _body(result)
     headers = result.get("headers")
@@ -64,14 +64,14 @@ def http_response(status: int, body: bytes, lines: str, *, head_only: bool = Fal
     first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
     if status == 204 or status == 304:
         return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
-    if len(body) > CLOSES_ABOVE_BYTES and not head_only and CLOSE not in lines:
+    if len(body) > CLOSE_ABOVE_BYTES and not head_only and CLOSE not in lines:
         lines += CLOSE
     head = f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n".encode("utf-8", "replace")
     return head if head_only else head + body
 
 
-def gateway_error(status: int, message: str, extra: str = "") -> bytes:
-    """A response of API Gateway's own: `{"message": …}`."""
+def api_gateway_error(status: int, message: str, extra: str = "") -> bytes:
+    """A response that API Gateway itself would give: `{"message": …}`."""
     body = json.dumps({"message": message}).encode()
     return http_response(status, body, f"content-type: application/json\r\n{extra}")
 
@@ -90,8 +90,8 @@ def _body(result: dict[Any, Any]) -> bytes:
         return b""
     if not isinstance(body, str):
         raise MalformedResponse(f"body is {type(body).__name__}, not a string")
-    if len(body) > _SURELY_SMALL_CHARS and len(marshalled(result)) > LARGEST_RESULT_BYTES:
-        raise MalformedResponse(f"the response is larger than Lambda's limit of {LARGEST_RESULT_BYTES} bytes")
+    if len(body) > _ALWAYS_SMALL_CHARS and len(marshalled(result)) > MAX_RESULT_BYTES:
+        raise MalformedResponse(f"the response is larger than Lambda's limit of {MAX_RESULT_BYTES} bytes")
     if not result.get("isBase64Encoded"):
         return body.encode("utf-8", "replace")
     try:
@@ -101,7 +101,7 @@ def _body(result: dict[Any, Any]) -> bytes:
 
 
 def _single_lines(headers: Any) -> str:
-    """The lines of `headers` alone, which is what nearly every handler returns."""
+    """The lines of `headers` without `multiValueHeaders`, which is what nearly every handler returns."""
     if not isinstance(headers, dict):
         raise MalformedResponse("headers and multiValueHeaders must be objects")
     lines = ""
@@ -127,22 +127,22 @@ def _header_lines(headers: Any, multi: Any) -> Iterator[str]:
 
 
 def _line(name: Any, value: Any) -> str:
-    if name not in _KNOWN_NAMES and _is_ours(name):
+    if name not in _KNOWN_NAMES and _is_set_by_worker(name):
         return ""
     if type(value) is not str:
         value = _text_of(name, value)
     if "\r" in value or "\n" in value or "\0" in value:
-        raise MalformedResponse(f"header {name} has a line break in its value")
+        raise MalformedResponse(f"header {name} has a line break or a NUL byte in its value")
     return f"{name}: {value}\r\n"
 
 
-def _is_ours(name: Any) -> bool:
-    """Whether the handler may not set the header. Raises MalformedResponse for an invalid name."""
+def _is_set_by_worker(name: Any) -> bool:
+    """Whether the worker sets this header itself. Caches valid names. Raises MalformedResponse for invalid ones."""
     if not isinstance(name, str) or not _NAME.match(name):
         raise MalformedResponse(f"{name!r} is not a header name")
-    if name.lower() in _OURS:
+    if name.lower() in _SET_BY_WORKER:
         return True
-    if len(_KNOWN_NAMES) < _MOST_NAMES:
+    if len(_KNOWN_NAMES) < _MAX_KNOWN_NAMES:
         _KNOWN_NAMES.add(name)
     return False
 

@@ -35,12 +35,12 @@ def die_with_parent() -> None:
 
 
 def input_ended(wait_s: float = 0.0) -> bool:
-    """Whether standard input ends within so many seconds, because nobody waits for this process any more."""
+    """Whether standard input is closed within `wait_s` seconds: the caller no longer waits for this process."""
     return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
 
 
 def reap() -> set[int]:
-    """Take leave of the children that have ended, orphans among them; their ids."""
+    """Reap the children that have ended, including adopted orphans. Returns their ids."""
     found: set[int] = set()
     with suppress(ChildProcessError):
         while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
@@ -51,19 +51,19 @@ def reap() -> set[int]:
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
     children: dict[int, list[int]] = {}
-    for one, parent in _parents():
-        children.setdefault(parent, []).append(one)
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
+        its_children = children.get(waiting.pop(), [])
+        found += its_children
+        waiting += its_children
     return found
 
 
 def memory_bytes(pids: list[int]) -> int:
-    """The sum of their resident memory; shared pages count once for each process."""
+    """The sum of their resident memory; shared pages are counted once for each process."""
     total = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
@@ -71,12 +71,12 @@ def memory_bytes(pids: list[int]) -> int:
     return total
 
 
-def end_all(group: int, root: int) -> None:
-    """SIGKILL the process group and all processes below `root`, repeatedly until none is left."""
+def end_all(group: int, ancestor: int) -> None:
+    """SIGKILL the process group and all descendants of `ancestor`, repeatedly until none is left."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-    for _ in range(50):  # each pass finds processes that were forked during the one before
-        left = [pid for pid in descendants(root) if not _is_zombie(pid)]
+    for _ in range(50):  # each pass finds processes that were forked during the previous pass
+        left = [pid for pid in descendants(ancestor) if not _is_zombie(pid)]
         if not left:
             return
         for pid in left:
@@ -85,12 +85,12 @@ def end_all(group: int, root: int) -> None:
 
 
 def end_user(uid: int) -> None:
-    """SIGKILL all processes of that user at once, also one that forks faster than /proc can be read. For root."""
+    """SIGKILL all processes of that user at once, even one that forks faster than /proc can be read. Requires root."""
     if uid == 0:
         raise ValueError("refusing to end all processes of root")
-    words = [sys.executable, "-I", "-S", "-c", "import os; os.kill(-1, 9)"]  # kill(2): all but itself
+    args = [sys.executable, "-I", "-S", "-c", "import os; os.kill(-1, 9)"]  # kill(2): all but itself
     subprocess.run(  # without our environment, which the user's processes could read
-        words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        args, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
 
 
@@ -109,5 +109,5 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _stat(entry: Path) -> list[str]:
-    """State, parent, …: the fields after the name, which may contain blanks and brackets."""
+    """State, parent, …: the fields after the name, which may contain spaces and parentheses."""
     return (entry / "stat").read_text().rpartition(")")[2].split()

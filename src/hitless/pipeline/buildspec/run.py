@@ -121,7 +121,7 @@ def run(
     _drain(shell.stdout, out)
     out.end(reason)
     phases = phases_of(spec, status)
-    failed = [name for name, phase in spec.ordered if phases.get(name) != 0 and not phase.goes_on]
+    failed = [name for name, phase in spec.ordered if phases.get(name) != 0 and not phase.continues_on_failure]
     if failed and reason is None:
         code = phases.get(failed[0])
         reason = f"phase {failed[0]} failed" + ("" if code is None else f" with status {code}")

@@ -37,7 +37,7 @@ def program(spec: Buildspec, status: Path, exported: Path) -> str:
             *(f"  __last {shlex.quote(command)}" for command in phase.last),
             f"  echo end {name} $__status >>{shlex.quote(str(status))}",
         ]
-        if not phase.goes_on:
+        if not phase.continues_on_failure:
             stop = " __stopped=1;" if name in ("install", "pre_build") else ""
             lines.append(f"  if [ $__status != 0 ]; then export CODEBUILD_BUILD_SUCCEEDING=0;{stop} fi")
         lines.append("fi")

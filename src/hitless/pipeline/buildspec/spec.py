@@ -39,7 +39,7 @@ class BuildPhase(_Strict, frozen=True):
     runtime_versions: Mapping[str, Any] = {}
 
     @property
-    def goes_on(self) -> bool:
+    def continues_on_failure(self) -> bool:
         """Whether the build goes on, and may succeed, if this phase fails."""
         return self.on_failure == "CONTINUE"
 
