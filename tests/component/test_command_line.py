@@ -176,13 +176,13 @@ def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
         (
             follow_engine,
             [{"step": STEP, "release": 7}],
-            "interrupted: the rollout of release 7 goes on in the engine",
+            "interrupted: the rollout of release 7 continues in the engine",
             "`hitless abort --stage dev` stops it; `hitless status` shows it",
         ),
         (
             follow_run,
             [{"text": "step test\n", "of": 12}],
-            "interrupted: run 12 goes on in the engine",
+            "interrupted: run 12 continues in the engine",
             "`hitless pipeline stop 12` stops it; `hitless pipeline show 12` shows it",
         ),
         (

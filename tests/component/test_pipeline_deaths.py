@@ -75,7 +75,7 @@ def test_an_interrupted_run_resumes_before_its_deploy_unless_a_newer_one_exists(
                 assert (run["state"], run["reason"]) == ("superseded", f"{where}, and run 3 came after it")
             else:
                 assert run["state"] == "succeeded"
-                assert f"{where}: the run goes on" in later.log(2)
+                assert f"{where}: the run continues" in later.log(2)
             if newer:
                 assert (await later.end_of(3))["state"] == "succeeded"
             elif step == "deploy":

@@ -168,7 +168,7 @@ def test_a_release_on_aws_cut_off_by_the_daemons_death_is_continued(tmp_path: Pa
             await later.start()
             run = await later.end_of(2)
             assert (run["state"], run["release"]) == ("succeeded", 1)
-            assert "the engine stopped during deploy: the run goes on" in later.log(2)
+            assert "the engine stopped during deploy: the run continues" in later.log(2)
             (errand,) = later.on_aws.shipped
             assert errand.given.digests == {"api": "sha256:1"}
             await later.pipeline.stop()

@@ -110,12 +110,12 @@ def test_ctrl_c_leaves_the_engines_work_running_and_stops_a_foreground_engine(si
     site.edit("import time\n", "import time\ntime.sleep(1.5)\n")
     told = interrupted(site, "up", "--detach", when="preparing")
     assert told.endswith(
-        "error: interrupted: the rollout of release 1 goes on in the engine\n"
+        "error: interrupted: the rollout of release 1 continues in the engine\n"
         "hint: `hitless abort --stage dev` stops it; `hitless status` shows it\n"
     )
     eventually(lambda: site.stage()["live"], what="the first release is live")
     told = interrupted(site, "deploy", "--force", "--strategy", "Canary10Percent30Seconds", when="baking")
-    assert "error: interrupted: the rollout of release 2 goes on in the engine\n" in told
+    assert "error: interrupted: the rollout of release 2 continues in the engine\n" in told
     assert site.hitless("abort").document["outcome"] == "aborted"
     told = interrupted(site, "up", when="Ctrl-C stops the engine")
     assert told.endswith("error: interrupted: the engine was stopped\nhint: `hitless up` starts it again\n")

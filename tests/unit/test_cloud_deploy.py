@@ -199,7 +199,7 @@ def test_a_deploy_moves_no_traffic_once_a_newer_deploy_has_taken_a_number() -> N
 
     world.at = at
     older = world.deploy("b")
-    assert (older.outcome, older.reason) == (Outcome.SUPERSEDED, "release 3 was begun meanwhile")
+    assert (older.outcome, older.reason) == (Outcome.SUPERSEDED, "release 3 has begun in the meantime")
     assert (world.serves(), world.deployments) == ("a", {})
 
 

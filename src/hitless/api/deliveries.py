@@ -118,7 +118,7 @@ class Deliveries:
         loop, left = asyncio.get_running_loop(), set[int]()
 
         def owe(run: int) -> None:
-            """From the run's start: if the receiver or the engine dies meanwhile, the commit still gets its status."""
+            """Record the run at its start, so that the commit gets a status even if receiver or engine dies."""
             left.add(run)
             self.undelivered.add(run, update.repository)
 

@@ -29,7 +29,7 @@ from hitless.receipts.page import environment_of
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
-"""For all bodies that are being read and not yet verified."""
+"""Limit for all bodies together that are being read and not yet verified."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Receiver:
         yield
 
     async def webhook(self, request: Request) -> Response:
-        """Responds at once, because GitHub waits 10 s at most; the run goes on in the background."""
+        """Responds at once, because GitHub waits 10 s at most; the run continues in the background."""
         body = await self._body(request, self.forge.max_body_bytes)
         if body is None:
             return JSONResponse({"error": "too large, too slow, or too many at once"}, 413)

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class SenderProtocol(H11Protocol):
-    """uvicorn's HTTP in bounds: `head_s` for a request's headers, `life_s` for the rest; so many connections."""
+    """uvicorn's HTTP with limits: `head_s` for a request's headers, `life_s` for the rest, `connections` at once."""
 
     head_s, life_s, most_of_one, most = 10.0, 60.0, 64, 512
 

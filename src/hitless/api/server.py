@@ -92,7 +92,7 @@ async def one_line(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 def json_lines(documents: AsyncIterator[dict[str, Any]]) -> Response:
-    """A response of one document a line, each sent as it comes."""
+    """A response with one document per line, each sent as soon as it exists."""
 
     async def encoded() -> AsyncIterator[bytes]:
         async for document in documents:

@@ -1,6 +1,6 @@
 """uv.lock, poetry.lock and Pipfile.lock as a list of requirements, for a service that has no requirements.txt.
 
-Only what the service itself needs is listed: no development groups, no extras that nobody asks for. Each version is
+Only what the service itself needs is listed: no development groups, no extras that are not requested. Each version is
 exact. A package from anywhere but an index is refused, as it is in requirements.txt.
 """
 
@@ -76,7 +76,7 @@ def _poetry(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _poetry_without_groups(document: Mapping[str, Any], required: Mapping[str, Any]) -> Iterator[str]:
-    """Of a lock of Poetry 1.5 to 1.8: the packages that pyproject.toml's main dependencies lead to."""
+    """The packages of a Poetry 1.5 to 1.8 lock that pyproject.toml's main dependencies need."""
     packages = _by_name("poetry.lock", document, "poetry export -o requirements.txt")
 
     def edges(listed: Mapping[str, Any], asked: Iterable[str] = ()) -> Iterator[_Edge]:

@@ -1,7 +1,7 @@
 """Settings of an account and region that no stage's stack may own: the role for API Gateway's access logs, the provider
 for GitHub's tokens, the connection to GitHub, a VPC's default security group, a domain's zone.
 
-They are shared: if a stage's stack owned one, deleting the last stage would take it from everybody else.
+They are shared: if a stage's stack owned one, deleting the last stage would delete it for all other users.
 """
 
 from __future__ import annotations

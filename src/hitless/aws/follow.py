@@ -1,8 +1,8 @@
 """Reads CloudFormation stacks and follows them until they are stable: reports events, keeps the causes of failures.
 
-A network error while waiting does not end the wait: CloudFormation goes on by itself, so the poll is repeated until the
-deadline. A stable state is not believed at once if no event has come yet: the API is eventually consistent. One table
-says what a stack in each state needs before it can be changed.
+A network error while waiting does not end the wait: CloudFormation continues by itself, so the poll is repeated until
+the deadline. A stable state is not believed at once if no event has come yet: the API is eventually consistent. One
+table says what a stack in each state needs before it can be changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StackStep(StrEnum):
     UPDATE = "update"
     AWAIT = "await"
     RECREATE = "recreate"
-    """It never came up or is half deleted, so it serves nobody; CloudFormation only allows its deletion."""
+    """It never came up or is half deleted, so nothing uses it; CloudFormation only allows its deletion."""
     ROLL_BACK = "roll back"
     """An update failed with its roll-back turned off, by somebody else: hitless never does."""
     CONTINUE_ROLLBACK = "continue roll-back"
@@ -37,7 +37,7 @@ WELL = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 
 _STEPS: dict[str | None, StackStep] = {
     None: StackStep.CREATE,
-    "REVIEW_IN_PROGRESS": StackStep.CREATE,  # the shell of a change set that nobody carried out
+    "REVIEW_IN_PROGRESS": StackStep.CREATE,  # an empty stack with a change set that was never executed
     "CREATE_COMPLETE": StackStep.UPDATE,
     "UPDATE_COMPLETE": StackStep.UPDATE,
     "UPDATE_ROLLBACK_COMPLETE": StackStep.UPDATE,
@@ -70,7 +70,7 @@ _Result = TypeVar("_Result")
 REPEAT = "fix the cause, then repeat the command: it continues from here"
 
 QUIET_POLLS = 3
-"""After so many polls without an event a resting stack is believed: nothing has begun."""
+"""After this many polls without an event, nothing has begun: the state of a stack that does not change is final."""
 
 _CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled", "The following resource(s) failed")
 """Failures that only report another failure."""

@@ -49,7 +49,7 @@ class Traffic:
     def series(
         self, versions: Iterable[tuple[str, str]], aliases: Sequence[str], *, since: datetime, until: datetime
     ) -> dict[tuple[str, str], dict[datetime, Minute]]:
-        """(function, version) → the minutes in which it had a request through one of the aliases, by the minute's
+        """(function, version) → the minutes in which it had a request through one of the aliases, with the minute's
         beginning.
 
         The first minute is that of `since`. The p99 is that of the first alias.

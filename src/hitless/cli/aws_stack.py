@@ -79,7 +79,7 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
 
 
 def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
-    """Show the steps, and ask at the terminal whether to go on."""
+    """Show the steps, and ask at the terminal whether to continue."""
     ctx.say(f"{name} will be adopted ({plan.phase} now):")
     for step in steps_of(plan):
         ctx.say(f"  {step['step']}: {step['does']}")

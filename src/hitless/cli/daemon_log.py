@@ -1,6 +1,6 @@
 """Renews the daemon's engine.log before it grows too large: `up` does at a start, the daemon while it runs.
 
-A child process that inherited a descriptor of the old file goes on writing there, in engine.log.1.
+A child process that inherited a descriptor of the old file continues to write there, in engine.log.1.
 """
 
 from __future__ import annotations

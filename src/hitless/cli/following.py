@@ -26,7 +26,7 @@ def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
         for one in news:
             if one.step is not None:
                 ctx.on_interrupt[:] = (
-                    f"interrupted: the rollout of release {one.release or '?'} goes on in the engine",
+                    f"interrupted: the rollout of release {one.release or '?'} continues in the engine",
                     f"`hitless abort --stage {ctx.stage}` stops it; `hitless status` shows it",
                 )
                 open_line = _show_step(ctx, one.step)
@@ -75,7 +75,7 @@ def _sentence(result: Result) -> str:
             return f"{release} is live already: nothing has changed"
         case Outcome.LIVE:
             counted = [side.failed for side in (result.candidate, result.live) if side]
-            failed = f"; {sum(counted)} requests failed meanwhile" if counted else ""
+            failed = f"; {sum(counted)} requests failed during the rollout" if counted else ""
             at = f" at {result.url}" if result.url else ""
             return f"{release} is live in {result.stage} ({result.duration_s:.2f} s{failed}){at}"
         case _:
@@ -88,7 +88,7 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     for line in lines:
         if number := line.get("of"):
             stop = f"`hitless pipeline stop {number}` stops it; `hitless pipeline show {number}` shows it"
-            ctx.on_interrupt[:] = f"interrupted: run {number} goes on in the engine", stop
+            ctx.on_interrupt[:] = f"interrupted: run {number} continues in the engine", stop
         if "text" in line:
             sys.stderr.write(visible(line["text"]))
             sys.stderr.flush()

@@ -151,7 +151,7 @@ def _move_into_place(staging: Path, folder: Path) -> None:
         for entry in sorted(staging.iterdir()):
             target = folder / entry.name
             if target.exists():
-                raise FileExistsError(errno.EEXIST, "was created meanwhile", str(target))
+                raise FileExistsError(errno.EEXIST, "was created in the meantime", str(target))
             entry.rename(target)
             moved.append(target)
     except BaseException:

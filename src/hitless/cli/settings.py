@@ -49,7 +49,7 @@ class EngineSettings:
 
     @classmethod
     def read(cls, folders: Folders) -> EngineSettings:
-        """EngineError if the file is missing or damaged."""
+        """Read the settings. Raises EngineError if the file is missing or damaged."""
         try:
             return decode(folders.settings_file.read_bytes(), cls, str(folders.settings_file))
         except OSError as error:

@@ -113,7 +113,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
         if not served:
             settings.write(folders)
         start_daemon(folders)
-        ctx.on_interrupt[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
+        ctx.on_interrupt[:] = "interrupted: the engine keeps running", "stop it with `hitless down`"
     if first is not None:
         try:
             result = follow(ctx, EngineHome(ctx).ship(first, strategy="AllAtOnce"))
@@ -221,7 +221,7 @@ def _attend(ctx: Context, greeting: str) -> None:
             if not folders.remains():
                 return  # by `hitless down` from another shell
             if not folders.engine_is_alive():
-                ctx.say("the engine's daemon has died; starting it again, while the gateway and workers go on")
+                ctx.say("the engine's daemon has died; starting it again, while the gateway and workers keep running")
                 start_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")
@@ -233,7 +233,7 @@ def _attend(ctx: Context, greeting: str) -> None:
 
 
 def await_end(folders: Folders, deadline_s: float = ANSWER_DEADLINE_S) -> bool:
-    """Wait until nothing of the engine remains; False after so many seconds."""
+    """Wait until nothing of the engine remains; False after that many seconds."""
     end_s = time.monotonic() + deadline_s
     while folders.remains():
         if time.monotonic() > end_s:

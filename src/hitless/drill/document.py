@@ -32,7 +32,7 @@ class MomentRow(msgspec.Struct, frozen=True):
 
 
 class DrilledStep(msgspec.Struct, frozen=True):
-    """From this second on the rollout was in this state."""
+    """A state of the rollout, from this second on."""
 
     at_s: float
     state: str

@@ -2,7 +2,7 @@
 
 Open loop: request n is due when the rate, summed over time, reaches n, whether or not earlier ones got a response. A
 stall of the service therefore cannot slow the load that measures it. Instants are whole nanoseconds. If the rate is
-constant they come from exact fractions, so that load does not drift and the number of requests is known beforehand.
+constant they come from exact fractions, so that load does not drift and the number of requests is known in advance.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _strip(axes: Axes, bands: Sequence[Band]) -> list[str]:
 
 
 def _labels(axes: Axes, bands: Sequence[Band]) -> list[str]:
-    """The labels above the chart, without those that would overlap the one before."""
+    """The labels above the chart, without those that would overlap the previous label."""
     marks, free_from = [], 0.0
     for band in bands:
         half = 3.4 * len(band.label) + 2

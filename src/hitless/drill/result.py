@@ -55,7 +55,7 @@ class ShippedRelease:
 
     @property
     def duration_s(self) -> float:
-        """From the command's start to its end."""
+        """The time from the command's start to its end."""
         return ((self.window.end_us or self.window.start_us) - self.window.start_us) / 1e6
 
 
@@ -123,7 +123,7 @@ class DrillResult:
 
     @property
     def duration_s(self) -> float:
-        """For how long requests were due: longer than planned if the rollouts took longer."""
+        """The time during which requests were due: longer than planned if the rollouts took longer."""
         return round(Pace(self.plan.pace.pieces).due_ns(self.tally.requests) / 1e9, 3)
 
     @property

@@ -84,7 +84,7 @@ def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"
 LONG_CANARY = "Canary10Percent30Seconds"
-"""For failing releases: long enough for a verdict at a low request rate. An alarm ends it earlier."""
+"""The strategy of failing releases: long enough for a verdict at a low request rate. An alarm ends it earlier."""
 
 
 @dataclass(frozen=True, slots=True)

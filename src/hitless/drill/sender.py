@@ -203,5 +203,5 @@ def main(make_client: ClientFactory) -> int:
         output.note(Note(counts=sender.run()))
         output.close()
     except BrokenPipeError:
-        os._exit(0)  # nobody reads what would be flushed
+        os._exit(0)  # nothing reads what would be flushed
     return 0

@@ -62,7 +62,7 @@ class Shipper:
         return await self._ship("deploy", folder, "--force", "--message", message, *by)
 
     async def rollback(self, release: int | None) -> Shipped:
-        """Ship an earlier release (None: the one before) and wait for the end."""
+        """Ship an earlier release (None: the previous one) and wait for the end."""
         number = [] if release is None else [str(release)]
         return await self._ship("rollback", self._service_dir, *number)
 

@@ -17,7 +17,7 @@ BUILDING = "building"
 
 @dataclass(frozen=True, slots=True)
 class RolloutPhase:
-    """From `start_us` on the rollout was in this state, with this weight on the candidate."""
+    """A state of the rollout and the candidate's weight, from `start_us` on."""
 
     start_us: int
     state: str

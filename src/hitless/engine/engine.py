@@ -51,7 +51,7 @@ class Engine:
         self.store, self.pools, self.clock = store, pools, clock
         self.parts = EngineParts(store, pools, retention, hooks, clock, self.say)
         self.turns = {stage: Turn(stage, self.parts) for stage in stages}
-        """Of `stages` and of previews."""
+        """One for each of `stages` and for each preview."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self.event_happened = asyncio.Condition()

@@ -56,7 +56,7 @@ class Folders:
     def create(self) -> None:
         """Make both folders and the private ones in the data folder.
 
-        Raises MachineError if they cannot be made, belong to another user, or are writable by everybody.
+        Raises MachineError if they cannot be made, belong to another user, or are writable by all users.
         """
         for folder in (self.data, self.run):
             try:

@@ -94,7 +94,7 @@ class Machine:
         while True:
             try:
                 await task()
-            except Exception as error:  # noqa: BLE001 - the task must go on after any error
+            except Exception as error:  # noqa: BLE001 - the task must continue after any error
                 self._engine.say(f"background task failed; restarting: {type(error).__name__}: {error}")
                 await self._clock.sleep(RESTART_PAUSE_S)
 

@@ -51,7 +51,7 @@ class IdleWorker:
 
 @dataclass(slots=True)
 class SlowReaders:
-    """For each server, the responses that clients are reading, and the last sample (None if the worker was busy)."""
+    """Responses that clients are still reading, per server, and the last sample (None if the worker was busy)."""
 
     reading: dict[ServerKey, int] = field(default_factory=dict)
     measured: dict[ServerKey, IdleWorker | None] = field(default_factory=dict)

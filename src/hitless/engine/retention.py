@@ -16,7 +16,7 @@ from hitless.store.store import Store
 
 RELEASES_KEPT = 20
 ROLLOUTS_KEPT = 1000
-"""For each stage, with their receipts: they outlive their releases."""
+"""Rollouts kept per stage, with their receipts; they are kept longer than their releases."""
 RECENT = timedelta(hours=1)
 """Releases that a rollout of the last hour shipped or replaced are kept for a rollback."""
 

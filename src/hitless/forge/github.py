@@ -67,7 +67,7 @@ class GitHubForge:
     """GitHub's own bound on a payload."""
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """By `X-Hub-Signature-256: sha256=HEX`, the HMAC of the body."""
+        """Check `X-Hub-Signature-256: sha256=HEX`, the HMAC of the body."""
         expected = "sha256=" + hmac.new(self.secret, body, hashlib.sha256).hexdigest()
         signature = headers.get("x-hub-signature-256", "")
         return bool(self.secret) and hmac.compare_digest(expected.encode(), signature.encode())

@@ -2,7 +2,7 @@
 
 HAProxy counts from its own start. `GatewayTally` keeps the last reading of each earlier process and adds the present
 one. Whatever a killed HAProxy counted after its last reading is lost, so read often. A pool's backend is reused by
-later releases and its counts go on: take the difference between two readings.
+later releases and its counts continue: take the difference between two readings.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class GatewayTally(msgspec.Struct, frozen=True):
         )
         if not restarted:
             return GatewayTally(self.gone, sample.pid, sample.numbers, self.restarts)
-        again = 1 if self.pid else 0  # the first reading of all is no restart
+        again = 1 if self.pid else 0  # the very first reading is not a restart
         return GatewayTally(_added(self.gone, self.last), sample.pid, sample.numbers, self.restarts + again)
 
     def totals(self) -> dict[str, Counts]:

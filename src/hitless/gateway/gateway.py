@@ -84,7 +84,7 @@ class Gateway:
         self._tally_saved_at = float("-inf")
         self._pid: int | None = None
         self.events: asyncio.Queue[str] = asyncio.Queue()
-        """One sentence for each event that nobody asked for."""
+        """One sentence for each event that no command caused."""
 
     @property
     def state(self) -> GatewayState:

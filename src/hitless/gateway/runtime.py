@@ -1,7 +1,7 @@
 """Sends commands to HAProxy's runtime socket. Each command has its own connection (70 µs, measured).
 
 HAProxy closes the connection after its output, which ends with a line feed even if it is empty. If the line feed is
-missing, HAProxy died during the command, and nobody knows whether the command had an effect.
+missing, HAProxy died during the command, and it is unknown whether the command had an effect.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ BUDGET_BYTES: Final = 2 << 30
 """All bodies together. Beyond it an upload gets 503, and the oldest response in progress is cut off."""
 
 LINGER_S: Final = 1.0
-"""After a response that came before the end of the upload: HAProxy must not meet a closed socket while it writes."""
+"""After a response that came before the end of the upload: HAProxy must not find a closed socket while it writes."""
 PROBE: Final = b"x-hl-probe"
 """A request with this header checks that the spooler responds. HAProxy removes it from clients' requests."""
 _CHUNK_BYTES: Final = 64 * 1024

@@ -235,7 +235,7 @@ def _remove_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
 
 
 def _escaped(text: str) -> str:
-    """For HAProxy's command line, which removes backslashes."""
+    """Escape for HAProxy's command line, which removes backslashes."""
     return text.replace("\\", "\\\\")
 
 

@@ -108,7 +108,7 @@ class AwsHome:
             return abort(stage.cloud, stage=self.place.stage)
 
     def logs(self, query: LogQuery) -> Iterator[str]:
-        """From CloudWatch, a line as the engine shows one."""
+        """Read CloudWatch; lines have the engine's format."""
         return (f"{line.at}\t{line.text.rstrip()}" for line in cloudwatch_lines(self.place, query))
 
     def releases(self) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ class AwsHome:
             return views.status(stage.cloud, service=service.name, stage=service.stage)
 
     def live(self) -> ReleaseDocument:
-        """From the stage's artifact bucket, each artifact checked by its digest."""
+        """Download from the stage's artifact bucket, and check each artifact's digest."""
         service, folders, stage = self.place.load_for_aws(), folders_of(self.place), self.place.stage
         folders.create()
         aws = connect(service.region)

@@ -120,7 +120,7 @@ def core_of(stacks: Stacks, service: str, stage: str, region: str) -> CoreOutput
 
 
 def poll_seconds(environ: Mapping[str, str]) -> float:
-    """Seconds between two looks at work that goes on on AWS: 3, or $HITLESS_AWS_POLL_SECONDS."""
+    """Seconds between two polls of work in progress on AWS: 3, or $HITLESS_AWS_POLL_SECONDS."""
     return _number(environ, POLL_VARIABLE, 3, "a number of seconds up to 60", least=0.001, most=60)
 
 

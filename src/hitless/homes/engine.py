@@ -54,7 +54,7 @@ class EngineHome:
         return self._rollout("abort", {})
 
     def logs(self, query: LogQuery) -> Iterator[str]:
-        """From the workers' files, so that it works while the engine is down."""
+        """Read the workers' log files, so that it works while the engine is down."""
         if query.minutes is not None:
             raise UsageError("--minutes is for a stage on AWS", hint="use --limit to choose the number of past lines")
         return lines_of(self.place, query)
@@ -69,7 +69,7 @@ class EngineHome:
         return dict(client_of(self.place).call("GET", "/status"))
 
     def live(self) -> ReleaseDocument:
-        """From the state file: the engine need not run."""
+        """Read the state file: the engine need not be running."""
         hint = "ship a first release, or name a folder that holds the live code: --against DIR"
         folders = folders_of(self.place)
         if not folders.state_file.exists():

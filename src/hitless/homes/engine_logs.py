@@ -65,7 +65,7 @@ def _live(place: Workplace) -> int:
 
 
 def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(instant, file, line): a line without an instant (written past Python) belongs to the one before it."""
+    """(instant, file, line): a line without an instant (written past Python) belongs to the previous line."""
     instant = ""
     with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:  # or it has gone
         for line in file:

@@ -1,1 +1,1 @@
-"""From a git push to a live release: the runs of each stage, their steps, approvals, rehearsals and who is told."""
+"""Turns a git push into a live release: runs of each stage, their steps, approvals, rehearsals and notifications."""

@@ -46,7 +46,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     commit: str
     commits: tuple[CommitInfo, ...]
     files: tuple[str, ...] | UnsetType | None = UNSET
-    """Of a fork's commits; None if its base is not known here."""
+    """The files that a fork's commits change; None if their base is not known here."""
     configuration: tuple[str, ...] = ()
     """What changes, one line each."""
     artifacts: Mapping[str, str] | UnsetType = UNSET

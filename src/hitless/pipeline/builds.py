@@ -40,7 +40,7 @@ _PASSED_ON = re.compile(
 )
 _SECRET_NAME = re.compile(r"(?i).*(?:auth|token|passw|secret|credential|_key|userconfig|netrc).*")
 _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
-"""Of the URL of a registry or proxy."""
+"""The password in the URL of a registry or proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Builds:
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
-        """For a fork the variables are empty, so that tests that do not need them can run."""
+        """The build's variables; empty for a fork, so that tests that do not need them can run."""
         if order.fork is None:
             return parameters.resolve(spec, self._workshop.parameters)
         names = sorted({*spec.parameters, *spec.secrets})
@@ -223,7 +223,7 @@ def read_buildspec(folder: Path, name: str) -> tuple[str, Buildspec] | None:
 
 
 async def _supervise(plan: BuildPlan) -> BuildResult:
-    """Run the build in a process that ends when its input ends, or nobody waits for it."""
+    """Run the build in a process that exits when its input is closed, or when its caller no longer waits."""
     words = [sys.executable, "-m", "hitless.processes.build"]
     code, out, _ = await run_child(words, line=as_line(plan), hold_input=True, errors=Path(plan.log), end=close_input)
     try:

@@ -1,7 +1,7 @@
 """One run, readable from top to bottom in `Course.run`: its steps in order, each recorded before it starts and when it
 ends.
 
-A run that is resumed (approved, retried, cut off after its release went live) goes on at its first step that has not
+A run that is resumed (approved, retried, cut off after its release went live) continues at its first step that has not
 ended well. The candidate of its build step is in its folder.
 """
 
@@ -32,7 +32,7 @@ DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
 
 
 class WaitsForApproval(Exception):
-    """The step waits for a person's answer; then the run goes on."""
+    """The step waits for a person's answer; then the run continues."""
 
 
 class Course:
@@ -220,7 +220,7 @@ class Course:
             self.parts.notify(self._notified(), document)
 
     def _notified(self) -> tuple[Notify, ...]:
-        """By the settings in force: a message may carry an approval link. A branch uses those of the first stage."""
+        """Notify by the settings in force: a message may carry an approval link. A branch uses the first stage's."""
         settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
         if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
             settings = self.candidate.settings  # promoted from a folder: its owner promotes

@@ -26,7 +26,7 @@ class Definition:
 
     @classmethod
     def read(cls, file: Path) -> Definition | None:
-        """None if there is none yet. Raises EngineError if it is damaged."""
+        """Read the file; None if there is none yet. Raises EngineError if it is damaged."""
         try:
             return decode(file.read_bytes(), cls, file.name)
         except FileNotFoundError:

@@ -39,7 +39,7 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
-        """Start to notify everybody; returns at once."""
+        """Start to notify all receivers; returns at once."""
         for one in who if run.state in NOTIFIED else ():
             task = asyncio.create_task(self._deliver(one, run))
             self._tasks.add(task)

@@ -49,7 +49,7 @@ class Parts:
     notify: NotifyOf
     on_aws: AwsErrands
     previews: Previews | None = None
-    """None if the service has no previews."""
+    """The engine's previews; None if the service has none."""
 
     def record(self, new: NewRun) -> RunRow:
         """Record a run without queueing it."""

@@ -65,10 +65,10 @@ class Pipeline:
             await asyncio.to_thread(self.parts.repository.renew_hooks, command)
         except OSError as error:
             log.error("the repository's hooks could not be renewed", error=str(error))
-        going_on = recover(self.parts)
-        for row in going_on:
+        continued = recover(self.parts)
+        for row in continued:
             self._turns.resume(row)
-        resumed = {row.run for row in going_on}
+        resumed = {row.run for row in continued}
         for row in self.parts.records.in_state(RunState.QUEUED):
             if row.run not in resumed:
                 self._turns.enqueue(row)
@@ -211,7 +211,7 @@ class Pipeline:
         return row
 
     def expire(self) -> None:
-        """End the runs whose approval nobody gave in time."""
+        """End the runs that were not approved in time."""
         now = timestamp(self.parts.clock.now())
         for row in self.parts.records.in_state(RunState.WAITING):
             asked = self.parts.records.approval(row.run)
@@ -282,5 +282,5 @@ class Pipeline:
                 await self.start_missed_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S
             except (OSError, HitlessError) as error:
-                log.error("the pipeline's periodic checks failed; they go on", error=str(error))
+                log.error("the pipeline's periodic checks failed; they will be repeated", error=str(error))
             await self.parts.clock.sleep(LOOK_S)

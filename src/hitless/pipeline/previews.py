@@ -46,7 +46,7 @@ async def preview(course: Course) -> StepEnd:
 
 
 async def _is_current(course: Course) -> bool:
-    """Whether the branch is still at the run's commit, because nobody wants to see an older one."""
+    """Whether the branch is still at the run's commit, because an older one is of no use."""
     return await course.parts.repository.head_of(course.row.branch) == course.row.commit
 
 

@@ -286,7 +286,7 @@ class Repository:
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """With all processes that it started; it leads a session of its own."""
+    """Kill git and all processes that it started; it leads its own session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

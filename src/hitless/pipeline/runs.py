@@ -172,7 +172,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The exit code of a command that waited for the run."""
     question: Mapping[str, Any] | UnsetType = UNSET
     link: str | UnsetType | None = UNSET
-    """For an approval without a login here."""
+    """The approval link, for people without a login here."""
     protection: str | UnsetType | None = UNSET
     """What the commit changes in the protection of its stage."""
 

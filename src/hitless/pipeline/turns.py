@@ -1,7 +1,7 @@
 """Decides which run goes next: one at a time in each lane, and of those that wait the newest.
 
 The lanes are in memory only. After the daemon's end they are made again from the runs' records (`recover`): each run
-that was in progress goes on, or gets its true end.
+that was in progress continues, or its real result is recorded.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Turns:
                     await self._run(lane, row)
                     for gone in self._parts.records.forget_old():
                         remove(self._parts.workshop.of_run(gone))
-                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must go on
+                except Exception as error:  # noqa: BLE001 - such as a full disk: the lane's next run must not wait for it
                     self._unrecorded[row.run] = f"{type(error).__name__}: {error}"
                     if self._ends_later is None:
                         self._ends_later = asyncio.create_task(self._record_ends())
@@ -154,15 +154,15 @@ def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
 
 
 def recover(parts: Parts) -> list[RunRow]:
-    """After a daemon's end, return the runs that go on, oldest first; the others get their end.
+    """After a daemon's end, return the runs to continue, oldest first; the others are ended.
 
     The engine has recovered before (`hitless.engine.recovery`), so a rollout that was cut off is live or withdrawn. If
-    the run's release went live, the run goes on with its verification. If the run had not come to its stage, nothing
-    has changed: it goes on at the step that was cut off, unless a newer run came after it, or it was cut off twice
+    the run's release went live, the run continues with its verification. If the run had not come to its stage, nothing
+    has changed: it continues at the step that was cut off, unless a newer run came after it, or it was cut off twice
     before and may be what ends the daemon. So does a run that was shipping to AWS, where the next ship continues a
     release. A run whose rollout was withdrawn is interrupted, and a person decides whether to retry it.
     """
-    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row)]
+    continued = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row)]
     for row in parts.records.in_state(RunState.WAITING):
         answer = parts.records.approval(row.run)
         if answer is not None and answer.decision is not None:  # the daemon died before it applied it
@@ -170,12 +170,12 @@ def recover(parts: Parts) -> list[RunRow]:
     approved = (StepName.APPROVE, StepState.SUCCEEDED)
     for row in parts.records.in_state(RunState.QUEUED):
         if any((step.name, step.state) == approved for step in parts.records.steps(row.run)):
-            going_on.append(row)
-    return going_on
+            continued.append(row)
+    return continued
 
 
 def _resumes(parts: Parts, row: RunRow) -> bool:
-    """Whether the run goes on. If not, it has its end now."""
+    """Whether the run continues. If not, it is ended here."""
     course = Course(parts, row)
     step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
     if step and step.name == StepName.DEPLOY and live_number(course) == row.release is not None:
@@ -194,8 +194,8 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
         return False
     if row.restarts < MAX_RESTARTS and not touched:
         parts.records.count_restart(row.run)
-        course.say(f"{where}: the run goes on")
-        parts.engine.say(f"run {row.run} of {row.branch} goes on: {where}", row.stage)
+        course.say(f"{where}: the run continues")
+        parts.engine.say(f"run {row.run} of {row.branch} continues: {where}", row.stage)
         return True
     if step:
         parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail={"reason": where})

@@ -44,7 +44,7 @@ class Workshop:
 
     @classmethod
     def of(cls, data: Path, environ: Mapping[str, str]) -> Workshop:
-        """Of an engine's data folder; nothing is created. `$HITLESS_BUILD_USER` names another build user."""
+        """The workshop of a data folder; creates nothing. `$HITLESS_BUILD_USER` names another build user."""
         home = data / "pipeline"
         if os.getuid() != 0:
             return cls(home, home / "work", None)
@@ -71,7 +71,7 @@ class Workshop:
         return self.work / "caches"
 
     def of_run(self, run: int) -> Path:
-        """Kept of a run: log, candidate, question, artifacts."""
+        """A run's folder that is kept: log, candidate, question, artifacts."""
         return self.data / "runs" / str(run)
 
     def service_of(self, run: int) -> Path:

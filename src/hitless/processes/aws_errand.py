@@ -1,7 +1,7 @@
 """Does an errand of the engine's pipeline on AWS, because the daemon neither loads boto3 nor waits for AWS.
 
 Started by `hitless.pipeline.errands`. A release that is cut off with its process is continued by the next one
-(docs/aws-releases.md), and CodeDeploy's alarms guard the traffic meanwhile.
+(docs/aws-releases.md), and CodeDeploy's alarms watch the traffic until then.
 """
 
 from __future__ import annotations

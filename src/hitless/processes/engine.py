@@ -2,7 +2,7 @@
 
 It reports once on the ready descriptor whether it came up (`{"ready": true}` or `{"error": …}`) and logs to its
 standard error, which `up` points at the data folder's engine.log. SIGTERM ends the daemon only: the gateway and the
-workers go on serving, and the next `up` adopts them.
+workers keep serving, and the next `up` adopts them.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Plot:
 
 
 def plot(rollout: Mapping[str, Any]) -> Plot | None:
-    """None if the rollout has no receipt, or ended before the first reading."""
+    """The plot; None if the rollout has no receipt, or ended before the first reading."""
     receipt = rollout["receipt"]
     if not receipt or not receipt["points"]:
         return None

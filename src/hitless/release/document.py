@@ -49,7 +49,7 @@ class ReleaseDocument:
     memory_mb: int | None = None
     """What all workers of the engine may take together; None leaves it to the engine."""
     promoted_from: PromotedFrom | None = None
-    """None if the release was built for its stage."""
+    """The release that it was promoted from; None if it was built for its stage."""
 
     @property
     def digests(self) -> dict[str, str]:

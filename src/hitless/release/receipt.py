@@ -56,7 +56,7 @@ class ClassCounts(Sums, frozen=True):
 
 
 class SavedCounts(ClassCounts, frozen=True):
-    """The counts of one pool, as the next daemon goes on with them.
+    """The counts of one pool, as the next daemon continues them.
 
     `handed_over`: how many of them the live release was then asked, and its responses by class, as `requests`, `2xx` ….
     """
@@ -131,7 +131,7 @@ class ClientCounts(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True, rename={"missing": "lacks"}):
-    """What the next daemon needs to go on with a receipt. `base`, `now`: side → function → pool's key → counts."""
+    """What the next daemon needs to continue a receipt. `base`, `now`: side → function → pool's key → counts."""
 
     base: Mapping[Side, Mapping[str, Mapping[str, SavedCounts]]]
     now: Mapping[Side, Mapping[str, Mapping[str, SavedCounts]]]

@@ -44,7 +44,7 @@ class ReleaseTraffic:
 
     @property
     def p99_ms(self) -> float | None:
-        """None if no worker has responded."""
+        """The p99 latency; None if no worker has responded."""
         p99_us = self.latency.percentile_us(99)
         return None if p99_us is None else p99_us / 1000
 

@@ -53,7 +53,7 @@ class Counted:
         return Sums(self.total.requests, self.total.failed, self.total.shielded)
 
     def by_function(self) -> ReleaseCounts:
-        """For people: the sums, and those of each function."""
+        """The document for users: the sums, and those of each function."""
         functions = {name: _sum(pools.values()) for name, pools in self.saved().items()}
         return ReleaseCounts(**msgspec.structs.asdict(self.total), functions=functions)
 

@@ -1,6 +1,6 @@
 """The HTTP server that stands for CodeDeploy and Lambda while a hook runs.
 
-One HTTP server on a loopback address for one hook. Who may speak to it is decided by a key in its path that nobody can
+One HTTP server on a loopback address for one hook. Access to it needs a key in its path that no one can
 guess, and what is answered for by an execution id of the same kind; signatures are not looked at. The two calls, in
 AWS's words:
 
@@ -35,7 +35,7 @@ MOST_EVENT_BYTES = 6 * 1024 * 1024
 """Lambda's limit of a synchronous payload."""
 
 MOST_INVOCATIONS = 4
-"""At a time; further invocations wait."""
+"""Invocations at a time; further ones wait."""
 
 MOST_LOG_BYTES = 4096
 """The length of a log's tail, as Lambda returns it."""

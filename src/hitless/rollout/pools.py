@@ -45,7 +45,7 @@ RETIRE_GRACE_S = 2.0
 SLOW_CLIENT_S = 30.0
 """Added to the function's time-out, for a body that is still being sent when its release retires."""
 READERS_S = 300.0
-"""How long clients may go on reading responses of a retired release, in the background. The spooler allows as long."""
+"""How long clients may still read responses of a retired release. The spooler allows the same time."""
 LOGGED_PER_S = {AccessLog.OFF: 0, AccessLog.SAMPLED: SAMPLED_PER_S, AccessLog.ALL: EVERY}
 FIRST_DEPTH = 4
 """The greatest depth of a new pool. It gives four fifths of the throughput of depth 16 (measured)."""

@@ -152,7 +152,7 @@ class Recorded:
         await self.end(outcome, reason)
 
     async def end_unfinished(self, error: Exception) -> None:
-        """Give a result although the end failed (gateway away, disk full), so that nobody waits for it any longer.
+        """Give a result although the end failed (gateway away, disk full), so that no command waits for it any longer.
 
         The state file keeps the rollout as unfinished; recovery ends it later.
         """

@@ -44,7 +44,7 @@ class PoolServers:
     async def scale(self, row: PoolRow, size: int) -> None:
         """Give the pool that many workers. EngineError if workers do not start.
 
-        A pool that is being retired does not change. Draining workers stay if more are needed meanwhile.
+        A pool that is being retired does not change. Draining workers are kept if more are needed before they stop.
         """
         present = self._living.get(row.key)
         if row.key in self._draining and present is not None and size >= len(present.workers):

@@ -30,9 +30,9 @@ class Bounds:
 
 
 def bounds_of(function: Function) -> Bounds:
-    """The limits from `workers`, provisioned concurrency (at least so many) and reserved concurrency (never more).
+    """The limits from `workers`, provisioned concurrency (at least this many) and reserved concurrency (never more).
 
-    Reserved concurrency 0 lets no request through; one worker runs all the same, because a deploy tests it.
+    Reserved concurrency 0 lets no request through; one worker runs nevertheless, because a deploy tests it.
     """
     least = max(function.workers, function.provisioned_concurrency)
     most = max(function.max_workers or function.workers, least, 1)

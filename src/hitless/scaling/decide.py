@@ -39,7 +39,7 @@ SPARE_SHARE: Final = 0.2
 class PoolLoad:
     """One look at a pool. `busy`: mean number of busy workers since the last look. `waiting`:
     requests that no worker has begun, at the gateway or in a socket. `ended`: requests answered since then; `service_s`
-    is how long a worker takes for one, None while nobody knows.
+    is how long a worker takes for one, None while it is unknown.
     """
 
     busy: float

@@ -29,7 +29,7 @@ _UNSERVED = re.compile(r"functions\.\*\.(events\.\*\.\w+|url)")
 
 
 def check_served(service: Service | None) -> None:
-    """ServiceFileError if the stage's home is the engine and the engine refuses the service."""
+    """Raise ServiceFileError if the stage's home is the engine and the engine refuses the service."""
     if service is not None and service.refusal is not None and service.settings.home is Home.ENGINE:
         raise service.refusal
 

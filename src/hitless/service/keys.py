@@ -107,7 +107,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "ephemeralStorageSize": "/tmp is the machine's, of its size",
         "logs": "log lines are as the handler writes them",
         "logDataProtectionPolicy": "log lines are not masked here",
-        "disableLogs": "logs are kept here all the same",
+        "disableLogs": "logs are still kept here",
         "condition": "conditions are CloudFormation's; the function runs here in any case",
         "durableConfig tenancyConfig capacityProvider": "not done here",
         "awsKmsKeyArn kmsKeyArn dependsOn maximumEventAge maximumRetryAttempts role iam iamRoleStatements"

@@ -244,7 +244,7 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
         return Value(None, FilePlace(name, line + 1)).fault(f"is {problem}", "flatten it")
     lines = text.split("\n")
     written = lines[line] if line < len(lines) else ""
-    hint = "look at the indentation, quotes and brackets of this line and the one before"
+    hint = "look at the indentation, quotes and brackets of this line and the previous one"
     if "\t" in written[: len(written) - len(written.lstrip())]:
         problem, hint = "a tab indents this line", "indent by spaces; YAML knows no tabs"
     elif "mapping values" in problem:

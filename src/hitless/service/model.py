@@ -171,7 +171,7 @@ class Function:
     provisioned_target_percent: int = DEFAULT_TARGET_PERCENT
     description: str = ""
     http_api: HttpApi | None = None
-    """None if all routes are a REST API's."""
+    """The HTTP API's settings; None if all routes belong to a REST API."""
     preflights: tuple[Preflight, ...] = ()
     guarded: tuple[tuple[Route, Authorizer], ...] = ()
     authorizer: bool = False

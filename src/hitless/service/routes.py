@@ -26,7 +26,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z0-9._:-]+)(\+?)\}")
 
 
 def normal_path(path: str) -> str:
-    """With a leading slash and without a trailing one, as Serverless Framework reads paths: `zones/` is `/zones`."""
+    """The path with a leading slash and no trailing one, as in Serverless Framework: `zones/` is `/zones`."""
     return "/" + path.removeprefix("/").removesuffix("/")
 
 

@@ -39,7 +39,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
     read = reader.read(functions)
     check_references(root, read)
-    # stores of values that nobody referred to are left out
+    # stores of values that are not referred to are left out
     parts = (part for name, part in root.mapping().items() if name not in ("custom", "params", "stages"))
     for value in (value for part in parts for value in part.walk() if isinstance(value.data, Unresolved)):
         assert isinstance(value.data, Unresolved)

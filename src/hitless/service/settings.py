@@ -79,7 +79,7 @@ class ServiceSettings:
     memory_mb: int | None = None
     previews: PreviewSettings | None = None
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
-    """By function."""
+    """The settings by function."""
     builds: BuildSettings = field(default_factory=BuildSettings)
 
 

@@ -98,7 +98,7 @@ class Value:
         return default if found is None else read(found)
 
     def fields(self, readers: Mapping[str, Callable[[Value], Any]]) -> dict[str, Any]:
-        """What the readers return for the entries of a map that are there. ServiceFileError for a key without one."""
+        """What the readers return for the entries that the map has. ServiceFileError for a key without one."""
         check_known(self, tuple(readers))
         return {key: read(found) for key, read in readers.items() if (found := self.get(key)) is not None}
 
@@ -309,7 +309,7 @@ class Notices:
     """Collects while a file is read. Equal causes share a line, so that thirty routes with `cors` are one sentence."""
 
     values: dict[str, dict[str, Value]] = field(default_factory=dict)
-    """By cause, then by place. A noticed key's cause is its path in `hitless.service.keys`."""
+    """The values by cause, then by place. The cause of a noticed key is its path in `hitless.service.keys`."""
     _first: dict[str, str] = field(default_factory=dict)
 
     def add(self, cause: str, value: Value, sentence: str) -> None:

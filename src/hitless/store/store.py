@@ -248,7 +248,7 @@ class Store:
         self.write("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, to_text(receipt)))
 
     def receipt(self, rollout: int) -> ReceiptDocument | None:
-        """None if the rollout is of an earlier version, or forgotten."""
+        """The rollout's receipt; None if an earlier version wrote the rollout, or it was deleted."""
         rows = self.read("SELECT document FROM receipts WHERE rollout = ?", (rollout,))
         return decode(rows[0]["document"], ReceiptDocument, f"receipt of rollout {rollout}") if rows else None
 

@@ -26,7 +26,7 @@ from hitless.workers.channel import Channel, ZygoteMessage
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0
 _UNRECORDED_S = 0.5
-"""At most this long after its fork, a worker has recorded its pid."""
+"""The time after its fork in which a worker records its pid."""
 
 
 @dataclass(frozen=True, slots=True)

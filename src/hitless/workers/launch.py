@@ -197,14 +197,14 @@ async def probe(path: Path, timeout_s: float) -> str | None:
 
 
 BUSY_LOAD_PER_CPU = 2.0
-"""With twice as many runnable processes as processors, a start of three seconds takes six."""
+"""A machine is busy above this load: with two runnable processes per CPU, a 3 s start takes 6 s."""
 LONGEST_LINE = 120
 _DUMP = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+ ")
 _PLACE = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in ')
 
 
 def last_seen(lines: Sequence[str]) -> str:
-    """From output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`. Pure."""
+    """Describes output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`. Pure."""
     dump = next((number for number, line in enumerate(lines) if _DUMP.match(line)), len(lines))
     current = next((number for number, line in enumerate(lines) if line.startswith("Current thread ")), len(lines))
     place = next(filter(None, map(_PLACE.match, lines[current:])), None)

@@ -133,4 +133,4 @@ class RootZygote:
 
 
 def _ignore() -> None:
-    """For an end that was requested."""
+    """The callback for an end that was requested: does nothing."""

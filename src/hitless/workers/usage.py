@@ -50,7 +50,7 @@ def _limit_mb(path: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorWaits:
-    """Of some processes since their start: nanoseconds of waiting for a processor, and how often they got one."""
+    """CPU waits of some processes since their start: nanoseconds, and how often they got a CPU."""
 
     ns: int = 0
     times: int = 0

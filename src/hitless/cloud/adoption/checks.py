@@ -206,6 +206,6 @@ def remarks(seen: PlainStack, *, domain: str) -> Iterator[Refusal | str]:
     for name, one in sorted(of_type(seen.template.get("Resources", {}), "AWS::Lambda::Alias").items()):
         if one["Properties"].get("ProvisionedConcurrencyConfig"):
             yield (
-                f"{name}'s provisioned concurrency serves nobody between the adoption and the first release: "
+                f"{name}'s provisioned concurrency serves no request between the adoption and the first release: "
                 "a burst of requests may start cold"
             )

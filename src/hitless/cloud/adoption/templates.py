@@ -211,7 +211,7 @@ def expanded(wanted: Template, imported: Template, seen: PlainStack) -> Template
     resources = made["Resources"]
     for ids in functions_in(imported):
         running = seen.running[ids]
-        if running.version is not None:  # Lambda publishes nothing twice: the alias takes the version that is there
+        if running.version is not None:  # Lambda publishes no code twice: the alias uses the existing version
             del resources[resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]]
             resources[ids.alias]["Properties"]["FunctionVersion"] = running.version
     for name, one in imported["Resources"].items():

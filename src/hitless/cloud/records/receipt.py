@@ -57,12 +57,12 @@ class CountedRollout:
     hooks: Sequence[HookEnd] = ()
     facts: ReceiptFacts = field(default_factory=ReceiptFacts)
     unwrapped: Sequence[str] = ()
-    """Functions whose responses of 5xx nobody counts."""
+    """Functions whose 5xx responses are not counted."""
     api: tuple[str, str] | None = None
     """The name and the stage by which API Gateway counts."""
 
     def versions(self) -> list[Version]:
-        """Of both sides, each once."""
+        """The functions of both sides, each once."""
         both = [*self.candidate.items(), *self.live.items()]
         return list(dict.fromkeys((self.names[name], version) for name, version in both))
 

@@ -39,7 +39,7 @@ from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
 
 LOOKED_AT = 200
-"""The live release is looked for among so many of the newest ones."""
+"""The live release is searched for among this many of the newest releases."""
 READ_AT_ONCE = 8
 """A stage that ships many times a day has thousands of records within a year, and each takes a call."""
 
@@ -68,7 +68,7 @@ class Record:
     ended_at: str | None = None
     steps: tuple[Step, ...] = ()
     promoted_from: PromotedFrom | None = None
-    """None if the release was built."""
+    """The release that it was promoted from; None if it was built."""
     left_for: int | None = None
     """The release for which a rollback is leaving this one. Written before the rollback moves traffic."""
     holder: str = ""

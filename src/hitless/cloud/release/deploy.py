@@ -231,7 +231,7 @@ class Deploy:
 
 
 class Shifting:
-    """Moves one release's traffic, and watches the alarms meanwhile. `asked`: the results of its hooks.
+    """Moves one release's traffic while watching the alarms. `asked`: the results of its hooks.
 
     An alias splits traffic only between versions with the same role and dead-letter target. A function that gets
     another one moves at once, after all functions that move by the strategy, and is watched for as long as the strategy
@@ -342,7 +342,7 @@ def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
 
 
 MINUTE_S = 60
-"""Lambda publishes metrics by the minute, so a shorter guard would see nothing."""
+"""Lambda publishes metrics once a minute, so a shorter guard would see nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class TransitionExecutor:
         """Request provisioned concurrency for these versions. `home`: Lambda's name → the live version. With `awaited`
         wait until it is ready.
 
-        Raises CloudError if Lambda has not enough of it, or if scaling is denied.
+        Raises CloudError if Lambda does not have enough of it, or if scaling is denied.
         """
         cloud, names, ready = self._cloud, self._names, self._ready
         wanting = {ids: version for ids, version in targets.items() if ids in ready}
@@ -223,7 +223,7 @@ def _reserved(template: Template, ids: FunctionIds) -> int | None:
 class Superseded(Exception):
     """Another process has begun a newer release, or has ended or continued this one.
 
-    `last`: nobody will clean up after this process.
+    `last`: no later process will clean up.
     """
 
     def __init__(self, outcome: Outcome, reason: str, *, last: bool = False) -> None:
@@ -266,11 +266,11 @@ class Tenure:
 
     def begin(self, record: Record, wanted: Template, cut_off: Record | None) -> None:
         """Take the release's number and keep its template. Another release that was cut off ends as superseded."""
-        records, goes_on = self._cloud.records, cut_off is not None and cut_off.release == record.release
-        if cut_off is not None and not goes_on:
+        records, resumes = self._cloud.records, cut_off is not None and cut_off.release == record.release
+        if cut_off is not None and not resumes:
             reason = "another release started before it ended"
             records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
-        records.begin(record, wanted, new=not goes_on)
+        records.begin(record, wanted, new=not resumes)
 
     def check(self, record: Record, home: Mapping[str, str]) -> None:
         """Raise Superseded if another process holds the release. If that process has ended it, traffic first goes to
@@ -278,7 +278,7 @@ class Tenure:
         """
         records = self._cloud.records
         if records.is_overtaken(record.release):
-            raise Superseded(Outcome.SUPERSEDED, f"release {record.release + 1} was begun meanwhile")
+            raise Superseded(Outcome.SUPERSEDED, f"release {record.release + 1} has begun in the meantime")
         stored = records.get(record.release)
         if stored is None:
             return

@@ -268,7 +268,7 @@ def _shield(facts: Facts) -> Trouble:
     return Trouble("a shield is up, and no shift is under way", f"stage {where}", step=DropShield())
 
 
-_NEVER_CAME_UP = "it never came up: it serves nobody, and CloudFormation only allows its deletion"
+_NEVER_CAME_UP = "it never came up: nothing uses it, and CloudFormation only allows its deletion"
 _STATES: Mapping[str, str] = {
     "UPDATE_FAILED": "an update failed, and its roll-back is turned off",
     "CREATE_FAILED": _NEVER_CAME_UP,

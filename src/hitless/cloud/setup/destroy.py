@@ -60,7 +60,7 @@ class Destroy:
         self._names, self._tags = names_of(service), tags_of(service)
 
     def plan(self, *, with_data: bool, with_domain: bool) -> DestroyPlan:
-        """ConflictError if the service's stack holds data that was not named."""
+        """Raise ConflictError if the service's stack has data that was not named."""
         core = self._stacks.find(self._names.core)
         domain = core.outputs.get("ApiDomainName", "") if core else ""
         bucket = core.outputs.get("ArtifactBucketName", "") if core else ""

@@ -55,7 +55,7 @@ class CoreOutputs:
 
 
 def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
-    """For a dry run: the given file, else core-outputs.json in the service's folder, else placeholders."""
+    """Outputs for a dry run: from the given file, else core-outputs.json in the service's folder, else placeholders."""
     path = named or folder / FILE
     if named is None and not path.is_file():
         return CoreOutputs.of(_PLACEHOLDERS, "the placeholders")

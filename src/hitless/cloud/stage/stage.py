@@ -107,7 +107,7 @@ class ServiceStack:
         """
         self.refuse_plain()
         if self._stacks.settle(self.name, self.tags) and self.find() is not None:
-            # the empty shell of a change set that nobody carried out: osls can neither create nor update it
+            # an empty stack with a change set that was never executed: osls can neither create nor update it
             self._stacks.delete(self.name, tags=self.tags)
 
     def refuse_plain(self) -> None:
@@ -253,7 +253,7 @@ class Cloud:
     clock: Clock
     say: Callable[[str], None]
     permissions: StackPermissions | None = None
-    """Of CloudFormation's role; None if the stack is updated with the caller's own."""
+    """The CloudFormation role's ARN; None if the stack is updated with the caller's own permissions."""
 
 
 def settle(cloud: Cloud, *, holder: str) -> Observed:
@@ -338,7 +338,7 @@ class Shield:
     For each function that moves, a variable of the API's stage tells the wrapper the numbers of both versions, and the
     live version's policy lets the function's role invoke it. Both exist only during the shift. After a machine's death
     the variables tell the next command what to remove; other versions ignore them. If a permission to raise it is
-    missing, the release goes on without a shield, and says so.
+    missing, the release continues without a shield and reports that.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ from hitless.errors import ServiceFileError
 
 ROLE_NAME_LETTERS = 64
 GENERATED_STACK_LETTERS = 25
-"""If a role's name would exceed IAM's 64 characters, CloudFormation keeps so many of the stack's name: half of what 12
-random letters and two dashes leave. Core's roles know ours by the whole name.
+"""If a role's name would exceed IAM's 64 characters, CloudFormation keeps this many of the stack's name: half of what
+12 random letters and two dashes leave. Core's roles know ours by the whole name.
 """
 
 SHARED_ROLE = "IamRoleLambdaExecution"

@@ -3,7 +3,7 @@
 A resource that changes in place would take from the live version what the next one no longer asks for. So *expand*
 gives it what either release asks for. *Contract* gives it what the release asks for and, for one more release, what the
 previous one had: requests in progress and a roll-back need that. Statements that deny are added in contract, and are
-not kept after it. The metadata `hitless:beside` counts a list's last items that are there only for the other release.
+not kept after it. The metadata `hitless:beside` is the number of a list's last items that only the other release needs.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def allowing(resource: Resource) -> Resource | None:
 
 
 def _bare(resource: Resource) -> Resource:
-    """The resource without items that are there only for the other release."""
+    """The resource without items that only the other release needs."""
     made = copy.deepcopy(resource)
     metadata = made.get("Metadata", {})
     for path, count in metadata.pop(BESIDE, {}).items():

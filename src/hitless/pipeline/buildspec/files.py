@@ -1,7 +1,7 @@
 """Finds, reads and removes files of a build or a push, which are a stranger's and not to be trusted.
 
 No link to a folder is followed, so none leads out or in circles. A file is opened folder by folder from the build's
-root, and without waiting. So the build cannot trick the reader, which may be root, by renaming things meanwhile.
+root, and without waiting. So the build cannot trick the reader, which may be root, by renaming things in the meantime.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 By docs.aws.amazon.com/codebuild/latest/userguide/view-build-details-phases.html: all commands share one shell. The
 first failing command ends its phase, but `finally` runs. A failed install or pre_build ends the build; after a failed
-build phase post_build still runs. `on-failure: CONTINUE` goes on.
+build phase post_build still runs. `on-failure: CONTINUE` continues.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class BuildPhase(_Strict, frozen=True):
 
     @property
     def continues_on_failure(self) -> bool:
-        """Whether the build goes on, and may succeed, if this phase fails."""
+        """Whether the build continues, and may succeed, if this phase fails."""
         return self.on_failure == "CONTINUE"
 
 
@@ -129,7 +129,7 @@ class Buildspec(_Strict, frozen=True):
 
     @property
     def runtimes(self) -> dict[str, str]:
-        """Of all phases together: `{"python": "3.11"}`."""
+        """The runtimes of all phases together: `{"python": "3.11"}`."""
         return {name: str(version) for _, phase in self.ordered for name, version in phase.runtime_versions.items()}
 
 

@@ -1,7 +1,7 @@
 """Live's copy and the candidate under the same load at the same time, in rounds, and under crowds of one request.
 
-Load alone does not show a lock, because requests that come one after another never meet. So each request is also sent
-several times at once, to one release and the other in turn, and compared with the time of one alone.
+Load alone does not show a lock, because requests that come one after another never overlap. So each request is also
+sent several times at once, to one release and the other in turn, and compared with the time of one alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Beside:
     startup_s: tuple[float, float]
 
     async def rounds(self, seconds: float, alarms: AlarmSettings) -> list[Pair]:
-        """One round of so many seconds, or longer at a low rate; then others while there is a doubt."""
+        """One round of that many seconds, or longer at a low rate; further rounds while the result is in doubt."""
         seconds = long_enough_s(seconds, self.rate_per_s, judge.ENOUGH)
         await drive_both(WARM_UP_S, *self._driven())
         memory = self._memory()

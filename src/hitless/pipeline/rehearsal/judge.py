@@ -1,4 +1,4 @@
-"""From measurements to objections, which keep the candidate from shipping, and doubts, which leave it undecided. Pure.
+"""Turns measurements into objections, which block the candidate, and doubts, which leave the result open. Pure.
 
 Memory and latency that one round shows may be the machine's doing, or a cache that fills. Then another round of the
 same load follows, and only what every round shows is an objection. If live's copy was not heard either, nothing is
@@ -34,7 +34,7 @@ LOST = 0.1
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Of whole responses, in milliseconds; None if there was none."""
+    """Latency of complete responses, in milliseconds; None if there was none."""
 
     p50: float | None
     p99: float | None
@@ -47,7 +47,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, rename={"growth_mb": "
     requests: int
     failed: int
     unsent: int = 0
-    """Of the failed ones: due, but never sent, by the sender's fault."""
+    """Failed requests that were due but never sent, which is the sender's fault."""
     latency_ms: Percentiles
     memory_mb: float
     growth_mb: float
@@ -59,7 +59,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, rename={"growth_mb": "
         return self.failed > LOST * self.requests
 
     def rounded(self) -> Measured:
-        """For people."""
+        """A copy with rounded figures, for people."""
         return replace(self, memory_mb=round(self.memory_mb, 1), growth_mb=round(self.growth_mb, 1))
 
     def followed_by(self, later: Measured) -> Measured:
@@ -118,7 +118,7 @@ def of_rollout(outcome: str, reason: str | None, live: SideCounts | None, alarms
         return "", ""
     said = f"the rollout would have been {outcome.replace('_', ' ')}: {reason}"
     if live and is_above(live.failed, live.requests, alarms.error_rate_percent):
-        return "", f"{said}; but live's copy failed {live.failed} of {live.requests} requests meanwhile"
+        return "", f"{said}; but live's copy failed {live.failed} of {live.requests} requests in the same time"
     return said, ""
 
 
@@ -181,7 +181,7 @@ def _leak(rounds: Sequence[Pair]) -> str:
     kib = 1024 * (candidate.growth_mb - max(0.0, live.growth_mb)) / max(1, candidate.requests)
     return (
         f"its workers gained {candidate.growth_mb:.1f} MiB in {candidate.requests} requests ({kib:.1f} KiB each) and"
-        f" went on gaining, live's {live.growth_mb:.1f} MiB: it leaks memory"
+        f" kept growing, live's {live.growth_mb:.1f} MiB: it leaks memory"
     )
 
 

@@ -53,7 +53,7 @@ class Driven(Load):
         self.latencies_us.sort()
 
     def percentile_ms(self, percent: float) -> float | None:
-        """Of whole responses, after `finish`."""
+        """Latencies of complete responses, after `finish`."""
         if not self.latencies_us:
             return None
         index = min(len(self.latencies_us) - 1, int(len(self.latencies_us) * percent / 100))

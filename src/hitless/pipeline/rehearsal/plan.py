@@ -71,7 +71,7 @@ def bearable_rate(asked_per_s: float, costs: Sequence[Cost], workers: Mapping[st
 
 
 def long_enough_s(seconds: float, rate_per_s: float, requests: int) -> float:
-    """The seconds asked for, or the longer time in which so many requests come at random, up to `LONGEST_S`."""
+    """The seconds asked for, or the longer time in which that many requests arrive at random, up to `LONGEST_S`."""
     return max(seconds, min(LONGEST_S, 1.5 * requests / rate_per_s))
 
 
