@@ -1,4 +1,4 @@
-"""Reads a stage's access log as HAProxy writes it: one JSON line a request, over the rotated files.
+"""Reads a stage's access log as HAProxy writes it: one JSON line per request, over the rotated files.
 
 Headers and bodies are never logged, and query values are masked if their names suggest a secret. An incomplete line (a
 full disk, a path of many thousand characters) is skipped.
@@ -28,8 +28,7 @@ _CUT_OFF = ("C", "c", "S", "s")
 @dataclass(frozen=True, slots=True)
 class AccessLine:
     """One request. `release` is the release that it was routed to; None if the stage had none or the request was
-    refused before. `shielded`: the live release responded in place of the candidate. `bytes` includes the response's
-    head.
+    refused before. `shielded`: the live release responded in place of the candidate. `bytes` includes the headers.
     """
 
     at: str
@@ -50,7 +49,7 @@ class AccessLine:
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's document. The command line adds function and route, which depend on the release."""
+        """The line's JSON document. The command line adds function and route, which depend on the release."""
         document = {**asdict(self), "path": self.target, "request": self.request or None}
         del document["query"]
         return document
@@ -121,7 +120,7 @@ def followed(log: Path, count: int, *, pause: Callable[[], None]) -> Iterator[Ac
 def lines_since(log: Path, position: int) -> tuple[list[str], int]:
     """The complete lines after that position, and the position after them.
 
-    A file shorter than the position was begun anew. A missing file has no lines: the next request creates it.
+    A file shorter than the position was started anew. A missing file has no lines: the next request creates it.
     """
     try:
         with log.open("rb") as file:

@@ -25,10 +25,10 @@ class BootFolder:
     def __init__(self, layout: Layout, tuning: Tuning) -> None:
         self._layout = layout
         self._tuning = tuning
-        self._names: frozenset[str] = frozenset()  # of the present generation's files
+        self._names: frozenset[str] = frozenset()  # of the current generation's files
 
     def prepare(self) -> None:
-        """Make the folder, mode 0700. MachineError if it is another user's or its path is too long for sockets."""
+        """Create the folder, mode 0700. MachineError if it belongs to another user or has too long a path."""
         folder = self._layout.folder
         longest = max(self._layout.sockets, key=lambda path: len(os.fsencode(path)))
         if len(os.fsencode(longest)) > LONGEST_SOCKET_BYTES:

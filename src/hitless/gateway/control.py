@@ -32,7 +32,7 @@ class GuardianClients:
         selector.register(control, selectors.EVENT_READ, self._accept)
 
     def tell(self, event: Mapping[str, object]) -> None:
-        """Send one line to each client. A client that cannot take it is dropped."""
+        """Send one line to each client. A client that does not accept it is dropped."""
         for client in list(self._unread):
             try:
                 client.send(_line(event))

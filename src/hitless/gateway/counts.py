@@ -1,6 +1,6 @@
 """The gateway's own counts, summed over restarts of HAProxy. Pure.
 
-HAProxy counts from its own start. `GatewayTally` keeps the last reading of each earlier process and adds the present
+HAProxy counts from its own start. `GatewayTally` keeps the last reading of each earlier process and adds the current
 one. Whatever a killed HAProxy counted after its last reading is lost, so read often. A pool's backend is reused by
 later releases and its counts continue: take the difference between two readings.
 """
@@ -48,7 +48,7 @@ class CountSample:
 
 
 class GatewayTally(msgspec.Struct, frozen=True):
-    """Sum of earlier HAProxy processes (`gone`), and the last reading of the present one. Kept in `counts.json`."""
+    """Sum of earlier HAProxy processes (`gone`), and the last reading of the current one. Kept in `counts.json`."""
 
     gone: Numbers = {}
     pid: int = 0
@@ -56,7 +56,7 @@ class GatewayTally(msgspec.Struct, frozen=True):
     restarts: int = 0
 
     def after(self, sample: CountSample) -> GatewayTally:
-        """The tally with one more reading. A new pid, or numbers that went back, mean a restart in between."""
+        """The tally with one more reading. A new pid, or numbers that decreased, mean a restart in between."""
         restarted = sample.pid != self.pid or any(
             numbers["requests"] < self.last.get(proxy, {}).get("requests", 0)
             for proxy, numbers in sample.numbers.items()
@@ -73,7 +73,7 @@ class GatewayTally(msgspec.Struct, frozen=True):
 
 
 def read_tally(text: bytes | str) -> GatewayTally:
-    """The tally in `counts.json`. An unreadable one counts from 0: that is no reason to refuse a start."""
+    """The tally in `counts.json`. An unreadable one is replaced by zeros: that is no reason to refuse a start."""
     try:
         return decode(text, GatewayTally, "counts.json")
     except EngineError:

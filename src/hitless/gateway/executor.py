@@ -25,7 +25,7 @@ from hitless.gateway.state import GatewayState
 from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerKey, View, WaitFor, difference, view_of
 
 APART_S = 0.05
-"""Between two readings that must both be idle: in one of them, a request may be between the queue and a worker."""
+"""The time between two readings that must both be idle: in one, a request may be between queue and worker."""
 
 _POLL_S = 0.02
 _CLOSING_S = 5.0
@@ -105,7 +105,7 @@ class Executor:
                 return attempt > 0
             await self.run(commands, drain_s)
         left = difference(await self.observe(view.sticky), view, self._maps)
-        # `maxconn` may be higher meanwhile, see `hitless.engine.readers`.
+        # `maxconn` may be higher for a while, see `hitless.engine.readers`.
         if left := tuple(command for command in left if not command.line.startswith("set maxconn ")):
             raise EngineError(f"HAProxy did not apply its state: the command `{left[0].line}` had no effect")
         return True
@@ -142,7 +142,7 @@ class Executor:
         return await self._idle(read, deadline_s)
 
     async def server_loads(self, pools: Iterable[str]) -> dict[ServerKey, ServerLoad]:
-        """The present load of each server of these pools. Raises UnreachableError."""
+        """The current load of each server of these pools. Raises UnreachableError."""
         asked = ";".join(f"show stat {pool} {_SERVERS} -1" for pool in pools)
         return {
             (row["pxname"], row["svname"]): ServerLoad(int(row["scur"] or 0), int(row["slim"] or 0))
@@ -179,7 +179,7 @@ class Executor:
                 await self._runtime.tell(line)
 
     async def loads(self, pools: Iterable[str]) -> dict[str, BackendLoad]:
-        """The present load of each pool, by one command. Raises UnreachableError."""
+        """The current load of each pool, with one command. Raises UnreachableError."""
         asked = ";".join(f"show stat {pool} {_BACKENDS} -1" for pool in pools)
         rows = parse_stats(await self._runtime.ask(asked)) if asked else ()
         return {row["pxname"]: BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0)) for row in rows}

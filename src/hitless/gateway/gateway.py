@@ -92,7 +92,7 @@ class Gateway:
 
     @property
     def reading(self) -> Mapping[str, int]:
-        """Pool → responses that clients are still reading (see `raise_limits`); pools without any may be missing."""
+        """Pool → responses that clients are still reading (see `raise_limits`). Pools without any may be missing."""
         return self._reading
 
     @property
@@ -136,11 +136,11 @@ class Gateway:
             self._start_tasks()
 
     async def adopt(self) -> bool:
-        """Adopt the gateway that runs in this folder: load `state` from disk and bring HAProxy to it.
+        """Adopt the gateway that is running in this folder: load `state` from disk and bring HAProxy to it.
 
         Returns False if neither a guardian nor HAProxy is alive. Raises EngineError if one is alive and cannot be
-        adopted, or ConflictError if its boot files are missing. The stages are those that run, whatever the constructor
-        got.
+        adopted, or ConflictError if its boot files are missing. The stages are those of the
+        running gateway, not the constructor's.
         """
         state = await asyncio.to_thread(self._boot.load)
         if state is None:
@@ -156,7 +156,7 @@ class Gateway:
         return True
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
-        """Apply a state: first on disk, then at HAProxy in the safe order. When this returns, it holds.
+        """Apply a state: first on disk, then at HAProxy in the safe order. When this returns, it is in effect.
 
         Servers that are removed are drained for at most `drain_s`; then their requests are cut off. Raises EngineError
         if HAProxy rejects the change or does not come back, or MachineError if the disk is full; then disk and HAProxy
@@ -200,9 +200,7 @@ class Gateway:
         return await self._executor.servers_drained(pool, keys, deadline_s)
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
-        """The present load of each pool, without responses that clients are still reading; empty while HAProxy is
-        away.
-        """
+        """The current load of each pool, without responses that are still being read; empty while HAProxy is down."""
         try:
             loads = await self._executor.loads(pools)
         except UnreachableError:
@@ -212,7 +210,7 @@ class Gateway:
         }
 
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]:
-        """The present load of each worker of these pools; empty while HAProxy is away."""
+        """The current load of each worker of these pools; empty while HAProxy is down."""
         try:
             return await self._executor.server_loads(pools)
         except UnreachableError:
@@ -230,7 +228,7 @@ class Gateway:
             await self._executor.raise_limits(self._state, reading, loads, by_pool, before)
 
     async def counts(self) -> Mapping[str, Counts]:
-        """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
+        """Pool → counts since the gateway's first start, over restarts of HAProxy. While it is down, the last ones."""
         counted = await self._read_counts()
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
@@ -260,7 +258,7 @@ class Gateway:
                 await self._executor.run(self._executor.commands_between(old, new), drain_s)
                 return
             except EngineError:
-                pass  # HAProxy died, or restarted with the new files and so has the change already: compare
+                pass  # HAProxy died, or it restarted with the new files and already has the change: compare
         await self._converge(new, drain_s)
 
     async def _converge(self, state: GatewayState, drain_s: float) -> bool:

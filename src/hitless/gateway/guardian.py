@@ -4,9 +4,9 @@ It outlives the daemon (own session, reparented at once), and HAProxy outlives i
 (`life`), so a new guardian can take over a running HAProxy. Daemons talk to it by a socket (`control`).
 
 Invariants: it uses the standard library and of hitless only `life`, `control` and `logfiles`, so that it stays small
-and a new version of hitless need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy
-reads; clients' connections wait in the sockets' backlog while HAProxy starts, however long that takes; a full disk ends
-nothing.
+and a new version of hitless need not restart it; one guardian per folder (a lock); it never changes a file that HAProxy
+reads; clients' connections wait in the sockets' backlog while HAProxy starts, however long that takes; a full disk
+stops no process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EXIT_LOCKED = 3
 """Another guardian is alive in this folder."""
 
 STEADY_S = 5.0
-"""A HAProxy that lived this long did not die of its start, so it is restarted at once."""
+"""If HAProxy ran this long, its start did not cause its death, so it is restarted at once."""
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 
@@ -47,7 +47,7 @@ _KILL_AFTER_S = 1.0
 
 
 def restart_delay_s(quick_deaths: int) -> float:
-    """Seconds before the next start after that many deaths in a row within STEADY_S: none, 0.05, 0.1, … 2."""
+    """Seconds before the next start, after that many deaths in a row within STEADY_S: 0, 0.05, 0.1, … 2."""
     return 0.0 if quick_deaths <= 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (quick_deaths - 2))
 
 

@@ -1,4 +1,4 @@
-"""Keeps a guardian alive from the daemon's side, whatever died: guardian, daemon, or both.
+"""Keeps a guardian running, from the daemon's side: after the death of guardian, daemon, or both.
 
 The daemon has duplicates of the listening sockets. The end of its control connection shows that the guardian died; it
 then starts another, which takes over the running HAProxy. A new daemon finds the guardian and gets the duplicates from

@@ -2,7 +2,7 @@
 the guardian uses it.
 
 HAProxy inherits the writing end of a FIFO and never uses it. The reading end reports end of file exactly when HAProxy
-is gone, whichever process started it, so its death is known without a pid.
+is gone, whichever process started it, so its death is noticed without a pid.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class GuardianLink:
         self._connection.close()
 
     def close_listeners(self) -> None:
-        """Close the listeners, if the caller has duplicates."""
+        """Close the listeners; for a caller that has its own duplicates."""
         for listener in self.listeners.values():
             listener.close()
         self.listeners = {}

@@ -29,7 +29,7 @@ BACKLOG = 4096
 
 
 def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
-    """A TCP socket that listens; port 0 takes a free one. `purpose` names the stage in errors. Raises MachineError."""
+    """A listening TCP socket; port 0 selects a free one. `purpose` names the stage in errors. Raises MachineError."""
     where = f"{host}:{port}" + (f" ({purpose})" if purpose else "")
     if not 0 <= port <= 65_535:  # getaddrinfo would truncate it to 16 bits
         raise MachineError(f"cannot listen on {where}: the highest port is 65535")

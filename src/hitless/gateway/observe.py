@@ -19,7 +19,7 @@ INNER = ("hop", "spool")
 
 @dataclass(frozen=True, slots=True)
 class BackendLoad:
-    """A pool's present requests: with a worker or on the way to one (`scur`), waiting for one (`qcur`)."""
+    """A pool's current requests: with a worker or on the way to one (`scur`), waiting for one (`qcur`)."""
 
     scur: int
     qcur: int

@@ -46,7 +46,7 @@ class Layout:
 
     folder: Path
     logs: Path | None = None
-    """The folder with a folder for each stage's access log; None without access logs."""
+    """The folder that has one folder per stage for its access log; None without access logs."""
 
     def access_log(self, listener: str) -> Path | None:
         """The listener's access log; None if it has none."""
@@ -87,7 +87,7 @@ class Layout:
         return self.runtime_socket, self.hop_socket, self.spool_socket, self.live_socket, self.try_socket("p000")
 
     def map(self, name: str) -> str:
-        """The map's name in HAProxy: its path by way of the link, the same in every generation."""
+        """The map's name in HAProxy: its path through the link, the same in every generation."""
         return f"{self.boot}/{name}"
 
 
@@ -108,7 +108,7 @@ class Tuning:
 
 def tuning_for(cores: int, descriptors: int) -> Tuning:
     """One thread up to 4 cores (queueing across threads costs more than a second thread gains), then a quarter of the
-    cores, at most 8. Two descriptors a client connection; HAProxy does not start with more than its limit allows.
+    cores, at most 8. Two descriptors per client connection; HAProxy does not start with more than its limit allows.
     """
     usable = min(descriptors, _MOST_DESCRIPTORS) - _DESCRIPTORS_APART
     return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(64, usable // 2))

@@ -1,4 +1,4 @@
-"""Map entries for HAProxy: routes, and what tells a stage's clients apart. Pure.
+"""Map entries for HAProxy: routes, and how a stage's clients are identified. Pure.
 
 A request becomes the key `dev.12|GET|/zones/x` (release, method, path). First `map_str` finds literal routes, by the
 method and then by ANY; then `map_reg` tries factored expressions, most specific first, and the first match wins. That
@@ -7,11 +7,11 @@ is API Gateway's order (see `hitless.service.routes`): segments from the left, l
 does not have the method.
 
 Rules for the path:
-- A trailing slash makes no other resource: `/zones/` is served by `/zones`, and the event's path keeps the slash
+- A trailing slash does not make another resource: `/zones/` is served by `/zones`, and the event's path keeps the slash
   (floci-io/floci#1557, measured on API Gateway). The root is `/` alone. To an HTTP API it is another path.
 - The path is compared as it was sent: `%2F` splits no segment, `%7Aones` is not `zones`; API Gateway's REST APIs pass
   the path on still encoded (middleapi/standard-server#93). A parameter takes any bytes except a slash.
-- `//` is not folded: an empty segment is no parameter's value, so only `{proxy+}` accepts it.
+- `//` is not folded: a parameter cannot be an empty segment, so only `{proxy+}` accepts it.
 
 An expression has no backslash, because HAProxy's command line removes them. A character in brackets quotes itself.
 """
@@ -34,7 +34,7 @@ Entry = tuple[str, str]
 """Key and value of a map."""
 
 HTTP_API = "1"
-"""The value of an entry that tells of an HTTP API."""
+"""The value of an entry for a route of an HTTP API."""
 
 _LONGEST_PATTERN_BYTES = 8000
 """Limit for one line of a map file or a command (both end at tune.bufsize)."""
@@ -64,7 +64,7 @@ def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
 
 
 def pattern_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
-    """Entries for `map_reg` by release, in their required order: by rank, and within a rank one factored expression a
+    """Entries for `map_reg` by release, in their required order: by rank, and within a rank one factored expression per
     pool (routes of one rank cannot match the same path, or differ in the method).
     """
     return _ordered((route for route in routes if not is_literal(route.path)), lambda route: route.pool)
@@ -169,7 +169,7 @@ def sticky_map(stage: str) -> str:
 
 def sticky_entries(sticky: Sticky | None) -> tuple[Entry, ...]:
     """The map's one entry: an expression that finds the client's key in the request's headers. Empty if clients are
-    told apart by address, or not at all.
+    identified by address, or not at all.
 
     `req.hdr(NAME)` takes its name from HAProxy's file, so a new name would need a restart; `map_regm` searches all
     headers, and maps change at run time. HAProxy lower-cases header names; cookie names keep their case. The expression

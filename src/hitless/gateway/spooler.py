@@ -1,8 +1,8 @@
 """The spooler: a process that waits for slow clients, so that no worker has to.
 
 HAProxy sends it each request that does not fit HAProxy's buffer. The spooler reads the whole request, passes it to
-HAProxy's inner frontend, takes the whole response, and sends that as fast as the client reads. A worker hands over a
-connection whose large response the kernel did not take at once, with the rest of the response in a file.
+HAProxy's inner frontend, receives the whole response, and sends that as fast as the client reads. A worker hands over a
+connection whose large response the kernel did not accept at once, with the rest of the response in a file.
 
 Invariants: a request is passed on once, and only when it is complete; bodies are in memory up to `IN_MEMORY_BYTES` in
 total, and otherwise in unnamed files; together they stay within a budget; a transfer slower than `TransferPace` allows
@@ -34,10 +34,10 @@ UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "sp
 
 IN_MEMORY_BYTES: Final = 64 << 20
 BUDGET_BYTES: Final = 2 << 30
-"""All bodies together. Beyond it an upload gets 503, and the oldest response in progress is cut off."""
+"""Limit of all bodies together. Beyond it an upload gets 503, and the oldest response in progress is cut off."""
 
 LINGER_S: Final = 1.0
-"""After a response that came before the end of the upload: HAProxy must not find a closed socket while it writes."""
+"""Wait after a response that came before the upload's end: HAProxy must not find a closed socket while it writes."""
 PROBE: Final = b"x-hl-probe"
 """A request with this header checks that the spooler responds. HAProxy removes it from clients' requests."""
 _CHUNK_BYTES: Final = 64 * 1024
@@ -114,7 +114,7 @@ class Body:
         return True
 
     def chunks(self, size_bytes: int) -> Iterator[bytes]:
-        """All bytes from the start, in chunks of that size. OSError if the disk did not take the last ones."""
+        """All bytes from the start, in chunks of that size. OSError if the last ones could not be written."""
         self._file.seek(0)
         return iter(lambda: self._file.read(size_bytes), b"")
 

@@ -16,7 +16,7 @@ from hitless.gateway.link import start_program
 from hitless.worker.process import is_locked
 
 RESPONDS_WITHIN_S = 3.0
-"""Tried twice, so that a spooler is not stopped because the machine is busy."""
+"""Checked twice, so that a spooler is not stopped because the machine is busy."""
 _ENDS_WITHIN_S = 2.0
 
 

@@ -48,7 +48,7 @@ _SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
 
 
 class ServerMode(StrEnum):
-    """Whether a server takes requests (`ready`), only finishes those it has (`drain`) or is out (`maint`)."""
+    """Whether a server accepts requests (`ready`), only finishes those it has (`drain`) or is out of use (`maint`)."""
 
     READY = "ready"
     DRAIN = "drain"
@@ -87,9 +87,7 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """A backend: the workers of one function of one release. Beyond `throttle` requests (0: no limit) it responds
-    429.
-    """
+    """A backend: the workers of one function of one release. Above `throttle` requests (0: no limit) it sends 429."""
 
     name: str
     servers: tuple[ServerState, ...] = ()
@@ -103,7 +101,7 @@ EVERY = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A stage's access log: lines a second (beyond them a random sample), and whether they have the query."""
+    """A stage's access log: lines a second (beyond them a random sample), and whether they include the query."""
 
     per_s: int
     query: bool = True
@@ -113,8 +111,8 @@ class Access:
 class StageState:
     """The release that a stage's requests go to; the candidate gets `weight` ten-thousandths of them.
 
-    `shield`: the live release answers requests that the candidate fails, `announced` by a header; `sticky`: what tells
-    apart clients that stay with one release. A stage with a `host` has no listener of its own.
+    `shield`: the live release answers requests that the candidate fails, `announced` by a header; `sticky`: how
+    clients are identified that stay with one release. A stage with a `host` has no listener of its own.
     """
 
     stage: str
@@ -172,7 +170,7 @@ def _stage_of(key: str) -> str:
 
 
 LIVE_SERVER = "live"
-"""In the backend of `shield_of`: the server that answers when the candidate has failed."""
+"""The server in `shield_of`'s backend that responds when the candidate has failed."""
 
 
 def shield_of(pool: str) -> str:
@@ -186,8 +184,7 @@ def trial_of(pool: str) -> str:
 
 
 def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool = False) -> int:
-    """How long the gateway waits for a function's response: its own timeout for each request that may be ahead, and 1
-    s.
+    """How long the gateway waits for a function's response: its timeout for each request that may be ahead, plus 1 s.
 
     The worker ends a function at its timeout with a 502, and the gateway must not give up first. At most API Gateway's
     29 s, after which the response is 504, or an HTTP API's 30 s, after which it is 503.
@@ -198,7 +195,7 @@ def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """Everything that the gateway holds. Stages are in the order of the listeners; the order of routes has no meaning.
+    """The gateway's whole state. Stages are in the order of the listeners; the order of routes has no meaning.
     `shared`: one more listener, for stages with a host.
     """
 
@@ -273,7 +270,7 @@ class GatewayState:
         return replace(self, stages=tuple(changed if one.stage == changed.stage else one for one in self.stages))
 
     def with_new_stage(self, name: str, host: str) -> GatewayState:
-        """Add a stage without a release, at the shared listener under that host."""
+        """Add a stage without a release, at the shared listener for that host."""
         if not self.shared:
             raise ConflictError(
                 "the engine was started without a listener for previews",

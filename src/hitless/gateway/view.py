@@ -2,8 +2,8 @@
 
 `view_of` translates a state to HAProxy's terms, and `hitless.gateway.observe` reads what HAProxy has; `difference` may
 start from either. Its order is the only one in which no request fails (by trials): add timeouts, servers and routes;
-shift or swap atomically by one `set map` a stage; remove routes; at last remove servers, each after its requests have
-ended.
+shift or swap atomically with one `set map` per stage; remove routes; at last remove servers, each after its requests
+have ended.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _remove_servers(old: View, new: View) -> Iterator[Command]:
     for pool, key in sorted(leaving):
         at = f"{pool}/{key}"
         if pool in staying and old.servers[pool, key].mode is ServerMode.DRAIN:
-            # It was drained before, so nothing is waited for here.
+            # It was drained before, so there is nothing to wait for.
             yield Command(f"set server {at} state maint")
         elif pool in staying:
             # Others take its place: let it finish. In a pool without others, `drain` would block queued requests.

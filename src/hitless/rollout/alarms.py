@@ -32,9 +32,9 @@ class Verdict(StrEnum):
 class ReleaseTraffic:
     """One release's requests in one window.
 
-    `failed` of the `requests` that the gateway gave it failed, whether or not the live release then answered for it.
-    `latency` is what its workers took for those that they answered; each of its `workers` may have one slow request,
-    its first, which opens connections.
+    `requests` are those that the gateway gave it; `failed` of them failed, even if the live release then responded.
+    `latency` is that of its workers' responses; each of its `workers` may have one slow request, its first, which opens
+    connections.
     """
 
     requests: int = 0
@@ -169,7 +169,7 @@ def _figures(window: TrafficWindow) -> dict[str, float | None]:
 
 
 ALARM_PERIOD_S = 0.25
-"""The time between two readings. A failing candidate is rolled back so soon after `minimum_requests`."""
+"""The time between two readings. A failing candidate is rolled back this soon after `minimum_requests`."""
 
 RECENT_S = 10.0
 """The length of the second window. A failure after a long good start shows here first."""

@@ -40,8 +40,8 @@ class Counted:
         return Counted.of({pool: _less(part, earlier.pools.get(pool, NOTHING)) for pool, part in self.pools.items()})
 
     def without(self, candidate: Counted) -> Counted:
-        """A live release's own requests, without those that it answered because the candidate failed: these are the
-        candidate's, so that each request of a client counts once.
+        """A live release's own requests, without those that it answered because the candidate failed. They count as the
+        candidate's, so that each client request is counted once.
         """
         given: dict[str, Counter[str]] = defaultdict(Counter)
         for pool, part in candidate.pools.items():
@@ -71,8 +71,8 @@ class Counted:
 
 
 def pool_counts(now: Counts, before: Counts = MappingProxyType({})) -> SavedCounts:
-    """One pool's counts between two readings of the gateway. Negative numbers (the gateway was restarted, or lost its
-    record) count as none and as a restart.
+    """One pool's counts between two readings of the gateway. A negative number (the gateway was restarted, or lost its
+    record) counts as 0 and as a restart.
     """
     since = Counter(now)
     since.subtract(before)

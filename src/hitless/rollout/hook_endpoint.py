@@ -1,8 +1,7 @@
-"""The HTTP server that stands for CodeDeploy and Lambda while a hook runs.
+"""The HTTP server that takes the place of CodeDeploy and Lambda while a hook runs.
 
-One HTTP server on a loopback address for one hook. Access to it needs a key in its path that no one can
-guess, and what is answered for by an execution id of the same kind; signatures are not looked at. The two calls, in
-AWS's words:
+Each hook has its own server on a loopback address. A caller needs the random key in its path, and a status needs the
+random execution id; signatures are not checked. The two calls, in AWS's terms:
 
 - `codedeploy:PutLifecycleEventHookExecutionStatus`, JSON 1.1 (API reference of CodeDeploy, 2014-10-06)
 - `lambda:Invoke`, synchronous (API reference of Lambda, 2015-03-31)
@@ -32,7 +31,7 @@ TARGET = "CodeDeploy_20141006.PutLifecycleEventHookExecutionStatus"
 ANSWERS = ("Succeeded", "Failed")
 MOST_ANSWER_BYTES = 16 * 1024
 MOST_EVENT_BYTES = 6 * 1024 * 1024
-"""Lambda's limit of a synchronous payload."""
+"""Lambda's limit for a synchronous payload."""
 
 MOST_INVOCATIONS = 4
 """Invocations at a time; further ones wait."""
@@ -59,7 +58,7 @@ class Execution:
         return {"DeploymentId": self.deployment_id, "LifecycleEventHookExecutionId": self.execution_id}
 
     def put(self, body: dict[str, Any]) -> tuple[str, str] | None:
-        """Take the status. Returns CodeDeploy's error and a message if it is refused."""
+        """Set the status. Returns CodeDeploy's error and a message if it is refused."""
         if not secrets.compare_digest(_text(body, "deploymentId"), self.deployment_id):
             return "DeploymentDoesNotExistException", "there is no such deployment"
         if not secrets.compare_digest(_text(body, "lifecycleEventHookExecutionId"), self.execution_id):
@@ -146,7 +145,7 @@ class _Endpoint:
 
 
 def function_name(named: str) -> str:
-    """The function's name out of any of Lambda's forms: `name`, `name:qualifier`, `123456789012:function:name`, an ARN.
+    """The function's name, from any of Lambda's forms: `name`, `name:qualifier`, `123456789012:function:name`, an ARN.
 
     The qualifier is ignored: there is only the candidate.
     """

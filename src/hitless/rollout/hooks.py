@@ -1,4 +1,4 @@
-"""Hooks: functions of a service that a rollout asks before and after it moves traffic, by CodeDeploy's protocol."""
+"""Hooks: functions of a service that a rollout calls before and after it moves traffic, with CodeDeploy's protocol."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class LifecycleHooks:
 
 
 def hook_environment(url: str, own: Mapping[str, str], home: str | None = None) -> dict[str, str]:
-    """The variables that a hook gets beside its function's own: the addresses of the two services, and credentials if
-    it has none, because boto3 does not call without.
+    """The variables that a hook gets in addition to its function's: the addresses of the two services, and credentials
+    if it has none, because boto3 requires some.
     """
     home = os.environ.get("HOME", "") if home is None else home
     found = {"AWS_ENDPOINT_URL_CODEDEPLOY": url}

@@ -1,6 +1,6 @@
 """Starts, connects and retires a release's pools: workers, backends of the gateway, and their rows in the state file.
 
-The order of the steps keeps requests from failing; each other order lost requests (docs/decisions/release-order.md).
+The order of the steps keeps requests from failing; every other order lost requests (docs/decisions/release-order.md).
 Start: workers are ready, then servers and routes are added at the gateway. Retire: the gateway reports neither running
 nor queued requests at the backend, then the servers are removed, then the workers end, then the routes are removed.
 """
@@ -240,11 +240,11 @@ class ReleasePools:
         )
 
     async def count(self, stage: str, release: int) -> Counted:
-        """The requests of the release's present pools, counted by the gateway."""
+        """The requests of the release's current pools, counted by the gateway."""
         return (await self.count_all(stage, release))[0]
 
     async def count_all(self, stage: str, *releases: int) -> tuple[Counted, ...]:
-        """The same for several releases, from one reading of the gateway."""
+        """Like `count`, for several releases, from one reading of the gateway."""
         asked = {route.pool for route in self._gateway.state.routes if route.method == INVOKE}
         asked -= {route.pool for route in self._gateway.state.routes if route.method != INVOKE}  # no client's requests
         every = (self._store.pools(stage, release) for release in releases)
@@ -296,7 +296,7 @@ class ReleasePools:
         await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S, readers=False)
 
     async def _disconnect(self, row: PoolRow) -> None:
-        self.living.pop(row.key, None)  # first, so that a zygote that is being replaced adds no servers any more
+        self.living.pop(row.key, None)  # first, so that a zygote that is being replaced no longer adds servers
         await self.change_gateway(lambda state: state.without_servers(row.gateway_pool), drain_s=0.0)
 
     async def _stop(self, release: Release, row: PoolRow, drain: bool) -> None:

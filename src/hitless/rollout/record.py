@@ -101,7 +101,7 @@ class Recorded:
             self.progress.notify_all()
 
     async def start_counting(self) -> None:
-        """Take the counts of both releases as the start of the receipt."""
+        """Start the receipt with the current counts of both releases."""
         candidate, live = await self._count_both()
         self.receipt.begin(live, candidate)
 
@@ -120,7 +120,7 @@ class Recorded:
         self.receipt.add_counts(candidate, live, self.now)
 
     async def add_weight(self, weight_percent: float) -> None:
-        """Add a change of weight to the receipt, after the counts that belong to the weight before."""
+        """Add a change of weight to the receipt, after the counts that belong to the previous weight."""
         await self.count()
         self.receipt.add_weight(weight_percent, self.now)
 

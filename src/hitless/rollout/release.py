@@ -1,4 +1,4 @@
-"""A registered release of the engine, and what its workers get to run it."""
+"""A registered release of the engine, and the specifications for its workers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def preflights_of(function: Function) -> list[tuple[Route, str, Cors]]:
 
 
 def cors_spec(cors: Cors) -> CorsSpec:
-    """The header lines that a worker sends, in API Gateway's words."""
+    """The header lines that a worker sends, as API Gateway writes them."""
     credentials = "access-control-allow-credentials: true\r\n" if cors.credentials else ""
     exposed = f"access-control-expose-headers: {','.join(cors.exposed)}\r\n" if cors.exposed else ""
     preflight = (

@@ -1,6 +1,6 @@
 """Adds, drains and removes a pool's servers at its backend of the gateway.
 
-The zygote's size decides: after an interrupted change the gateway is brought to it.
+The zygote's size is the right one: after an interrupted change the gateway gets that many servers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PoolServers:
             await self._apply(row, scaled)
 
     async def reconcile(self, row: PoolRow) -> None:
-        """Bring the gateway to the pool's present workers, after its zygote woke up or was replaced.
+        """Bring the gateway to the pool's current workers, after its zygote woke up or was replaced.
 
         A pool that is being retired does not change: another may have its backend already.
         """
@@ -82,7 +82,7 @@ class PoolServers:
             await self._remove_drained(row, wanted)
 
     async def _add(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> None:
-        """Let these servers take requests, and drain all others of the backend."""
+        """Let these servers receive requests, and drain all others of the backend."""
         name, keys = row.gateway_pool, {server.key for server in wanted}
 
         def added(state: GatewayState) -> GatewayState:
@@ -96,8 +96,8 @@ class PoolServers:
         await self._change(added)
 
     async def _remove_drained(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> bool:
-        """Remove the servers that are not wanted once they have no requests. False if they stay, because more became
-        wanted meanwhile or the pool is being retired.
+        """Remove the servers that are not wanted once they have no requests. False if they stay, because more are
+        needed by then or the pool is being retired.
         """
         name, keys = row.gateway_pool, {server.key for server in wanted}
         leaving = {server.key for server in self._gateway.state.pool(name).servers} - keys

@@ -1,6 +1,6 @@
 """Sends smoke requests to a candidate's workers, before the gateway knows the candidate.
 
-The requests have the form of the gateway's, and go straight to a worker's socket.
+The requests look like the gateway's, and go directly to a worker's socket.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ _NO_RESPONSE = b'{"no_response": '
 async def smoke_workers(
     requests: Sequence[SmokeRequest], functions: Sequence[Function], sockets: Mapping[str, Path]
 ) -> str | None:
-    """Send the requests to workers (`sockets`: function → a worker's socket). Raises and returns as
-    `send_smoke_requests` does.
-    """
+    """Send the requests to workers (`sockets`: function → a worker's socket), as `send_smoke_requests` does."""
     cancelled = threading.Event()
 
     def send(request: SmokeRequest, function: Function, _route: Route) -> SmokeResponse:

@@ -35,7 +35,7 @@ class BinaryMediaTypes:
 
 
 def render_text(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-    """Like `render`, but a base64 body is sent as the text that it is."""
+    """Like `render`, but a base64 body is sent as text, without decoding it."""
     if isinstance(result, dict) and result.get("isBase64Encoded"):
         result = {**result, "isBase64Encoded": False}
     return render(result, head_only=head_only, extra=extra)

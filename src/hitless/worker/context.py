@@ -22,7 +22,7 @@ class CognitoIdentity:
 
 
 class LambdaContext:
-    """As documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string there, too."""
+    """The object documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string there, too."""
 
     __slots__ = (
         "_deadline_ns",

@@ -24,12 +24,12 @@ class CorsEventBuilder(EventBuilder):
         self._preflight: tuple[int, str] | None = None
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
-        """As for any function, but None for a preflight request."""
+        """Build the event as for any function; None for a preflight request."""
         self._preflight = self._find_preflight(request) if request.method == "OPTIONS" else None
         return super().build(request, request_id, now_s) if self._preflight is None else None
 
     def respond(self, request: Request, extra: str) -> bytes:
-        """The response to a request that became no event; `extra` is header lines of ours."""
+        """The response to a request that became no event; `extra`: the worker's header lines."""
         if self._preflight is None:
             return super().respond(request, extra)
         status, lines = self._preflight

@@ -96,14 +96,14 @@ FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 10.0
 WINDOW_S: Final = 2.0
 DEATHS_IN_WINDOW: Final = 50
-"""25 forks a second cost a few per cent of a core; killing workers by hand or in a drill stays below that."""
+"""25 forks a second cost a few percent of a core; killing workers by hand or in a drill stays below that."""
 HEALTHY_AFTER_S: Final = 30.0
-"""A worker that lived this long starts with a clean history."""
+"""The history of a worker that lived this long is cleared."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeathHistory:
-    """A worker's earlier deaths: how many in a row count against it, and when the latest were (monotonic seconds)."""
+    """A worker's earlier deaths: how many in a row were its own fault, and when the latest were (monotonic seconds)."""
 
     failures: int = 0
     deaths_s: tuple[float, ...] = field(default=())

@@ -4,9 +4,9 @@ Invariants: a socket is bound before its worker is forked and stays bound while 
 is refused. While a worker backs off its socket does not exist, so the gateway uses another worker at once. The last
 serving worker is the exception: there is no other, so its requests wait for its short back-off.
 
-The first `size` places have workers. Workers beyond finish the requests they have received and end; they are told to
-only when the gateway sends them nothing any more. The first place keeps its socket at size 0: it is the door of a
-sleeping pool, and a worker is forked for the first connection to it.
+A place is a slot for one worker; the first `size` places have workers. Surplus workers are told to end when the gateway
+no longer sends them requests; they finish those they have received. At size 0 the first place keeps its socket. It is
+the door of a sleeping pool: a worker is forked for the first connection to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Tell = Callable[[str, int, int, str], None]
 BACKLOG: Final = 256
 _NS: Final = 1_000_000_000
 START_LIMIT_S: Final = 30.0
-"""A replacement that imports the handler itself and is not ready by then is killed; that counts as its own fault."""
+"""A replacement that imports the handler itself and is not ready by then is killed, which counts as its own fault."""
 LEAVING_GRACE_S: Final = 2.0
 """Added to the function's timeout; after that a leaving worker is killed."""
 
@@ -77,7 +77,7 @@ class Crew:
     ) -> None:
         self._spec, self._paths, self._page, self._run_worker, self._tell = spec, paths, page, run_worker, tell
         self.replacing = False
-        """Whether dead workers are replaced: from when all were ready until the pool stops."""
+        """Whether dead workers are replaced: from the time when all were ready until the pool stops."""
         self.size = min(size, spec.workers)
         """The wanted number of workers."""
         self.members = [self._member(index) for index in range(self.size)]

@@ -54,7 +54,7 @@ Render = Callable[..., tuple[int, bytes]]
 
 
 class ApiFlavour(NamedTuple):
-    """How one kind of API tells its requests and failures: header names, responses of its own, what a result means.
+    """The differences between kinds of API: header names, their own responses, the meaning of a result.
 
     `extended_ids`: its request ids have API Gateway's own form. `fail`: status, body and header lines for a handler's
     failure, if they depend on it.
@@ -187,7 +187,7 @@ class EventBuilder:
         return event_body(request.body, binary=types.takes(request))
 
     def respond(self, request: Request, extra: str) -> bytes:
-        """The response to a request that became no event; `extra` is header lines of ours."""
+        """The response to a request that became no event; `extra`: the worker's header lines."""
         api, lines = self.flavour, "content-type: application/json\r\n" + extra
         return http_response(api.unknown_status, api.unknown_body.encode(), lines, head_only=request.method == "HEAD")
 

@@ -1,4 +1,4 @@
-"""The retry guard: no request runs twice unless that is safe, although the gateway retries whatever the method.
+"""The retry guard: no request runs twice unless that is safe, although the gateway retries requests of any method.
 
 The gateway retries a request whose worker died, with the same id. A worker that gets such an id refuses it (502) if the
 request ended a worker (timeout, exit, crash), if it was lost too often, or if it is unsafe to repeat and had begun
@@ -50,7 +50,7 @@ class RetryGuard:
 def is_safe(request: Request) -> bool:
     """Whether the request may run twice: by its method, or because its client sent an `Idempotency-Key`.
 
-    False if the gateway has another release that can answer it instead.
+    False if the gateway has another release that can respond instead.
     """
     if b"x-hl-once" in request.internal:
         return False

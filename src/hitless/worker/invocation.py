@@ -40,7 +40,7 @@ RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class RequestRunner:
-    """Responds to one request after the other. `send` returns when the kernel has the first part of the response."""
+    """Responds to one request after another. `send` returns when the kernel has the first part of the response."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The stats page: one memory-mapped file a pool, shared by its workers, its zygotes and the daemon.
+"""The stats page: one memory-mapped file per pool, shared by its workers, its zygotes and the daemon.
 
 Reading and writing take no system call, so a worker can count each request and the daemon can read it often.
 Invariants: every field has one writer (a slot belongs to one worker process, and to its zygote for the fields that say
@@ -28,11 +28,11 @@ LONGEST_ID: Final = 56
 STRIKES_AT: Final = 63
 
 STRIKES_OUT: Final = 3
-"""Lost runs of one request that are enough. The gateway tries it as often again (`retries`), and the last try gets a
-502 instead of being run, because a gateway without a try left can only close the connection.
+"""The number of lost runs after which a request is not run again. The gateway retries as often (`retries`); the last
+try gets a 502 without being run, because a gateway without a retry left can only close the connection.
 """
 LOST: Final = 1
-"""Strikes for a request whose worker was killed from outside: if it is safe to repeat, it may well succeed."""
+"""Strikes for a request whose worker was killed from outside: if it is safe to repeat, it will probably succeed."""
 FATAL: Final = STRIKES_OUT
 """Strikes for a request that ended its worker (timeout, exit, crash): it would end the next worker, too."""
 
@@ -40,7 +40,7 @@ HELD_ABOVE_BYTES: Final = 12_000
 """A larger response may exceed the gateway's buffers; it counts as in progress until its client has read it."""
 
 _WORKERS_AT: Final = 1  # u64 indices in the header
-_RING_COUNT_AT: Final = 2  # and 3: one counter a ring
+_RING_COUNT_AT: Final = 2  # and 3: one counter per ring
 _SIZE_AT: Final = 4  # and 5: the size of the generation in that half plus one; 0 if it was never set
 
 
@@ -184,7 +184,7 @@ class StatsPage:
         return found >= 0
 
     def ring_counts(self) -> tuple[int, int]:
-        """How many ids each ring has taken so far; a change means that there are new ones."""
+        """How many ids were added to each ring so far; a change means that there are new ones."""
         return self._header[_RING_COUNT_AT], self._header[_RING_COUNT_AT + 1]
 
     def ring_add(self, generation: int, entry: bytes, strikes: int) -> None:

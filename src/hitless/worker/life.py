@@ -1,7 +1,7 @@
 """The life of one worker process, from the fork to its end.
 
-The interpreter seeds `random` anew in each fork. A private `random.Random()` that a handler made during its import is
-not seeded anew: it draws the same numbers in every worker of a pool, as in copies of one Lambda snapshot.
+The interpreter seeds `random` again in each fork. A private `random.Random()` that a handler made during its import is
+not seeded again: it draws the same numbers in every worker of a pool, as in copies of one Lambda snapshot.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A worker's log file, as CloudWatch would show it: one line a record, `2026-11-24T07:50:26.123Z\\t<message>`.
+"""A worker's log file, as CloudWatch would show it: one line per record, `2026-11-24T07:50:26.123Z\\t<message>`.
 
 Descriptors 1 and 2 are the file, so a handler's subprocesses and C code write to it as well (their lines have no
 timestamp, and may come before the START line of their request). If the handler prints nothing, the log takes one write
-a request: the START line waits for the first other line. Files, never pipes: a pipe would tie the worker's life to its
-reader's.
+per request: the START line waits for the first other line. Files, never pipes: a pipe would tie the worker's life to
+its reader's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LogFile:
     def open(self, path: Path) -> None:
         """Write to this file from now on, through descriptors 1 and 2.
 
-        A file that is too large is rotated first, because a process that ends in each request does not get to it later.
+        A file that is too large is rotated first, because a process that dies in each request never rotates it later.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -106,14 +106,14 @@ class LogFile:
         self._unchecked_bytes = 0
         try:
             if self.path and os.fstat(1).st_size > self._rotate_at_bytes:
-                self.open(self.path)  # rotates only this file, not another that took its place meanwhile
+                self.open(self.path)  # rotates only this file, not another that has replaced it
                 self._unchecked_bytes = 0
         except OSError:
             pass
 
 
 def _nothing() -> None:
-    """The zygote has no request, and so no START line."""
+    """Does nothing: the zygote has no request, and so no START line."""
 
 
 class LogStream(io.TextIOBase):
@@ -156,7 +156,7 @@ class LogStream(io.TextIOBase):
         """Accepted without effect: handlers ask for line buffering, which `sys.stdout` has."""
 
     def flush(self) -> None:
-        """Nothing to do: complete lines are written at once, and a partial one is not a record yet."""
+        """Do nothing: complete lines are written at once, and a partial one is not a record yet."""
 
     def end_line(self) -> None:
         if self.partial:

@@ -46,8 +46,8 @@ class MappingEventBuilder(CorsEventBuilder):
         }
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
-        """As for any function, but in the framework's form for a non-proxy route, and None for a body that API Gateway
-        would not map. Sets `flavour`.
+        """The event as for any function; in the framework's form for a non-proxy route; None for a body that API
+        Gateway would not map. Sets `flavour`.
         """
         self.flavour = REST
         event = super().build(request, request_id, now_s)
@@ -83,7 +83,7 @@ class MappingEventBuilder(CorsEventBuilder):
 
 
 class _UnmappedBodyError(Exception):
-    """API Gateway responds itself with `status`, because no template takes the body."""
+    """API Gateway responds itself with `status`, because no template accepts the body."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

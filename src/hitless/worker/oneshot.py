@@ -36,7 +36,7 @@ _TOO_LARGE: Final = f"Response payload size exceeded maximum allowed payload siz
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     """`argument` is a JSON file: spec, event, request id, libraries, and the folder for `log` and `result`.
 
-    Writes one byte to standard output once the handler is imported: from then on the function's timeout runs.
+    Writes one byte to standard output once the handler is imported: then the function's timeout starts.
     """
     _end_with_caller()
     ready = os.dup(1)

@@ -1,4 +1,4 @@
-"""Processes as the operating system reports them: identity, locks, and what makes forking unsafe.
+"""Processes as the operating system reports them: identity, locks, and reasons that make forking unsafe.
 
 Uses `/proc` if it exists; every function works without it. Standard library only.
 """
@@ -26,7 +26,7 @@ _PROC_TASKS = Path("/proc/self/task")
 
 
 def start_time(pid: int) -> int:
-    """When a process started, as an opaque number that tells apart two processes with one pid; 0 if there is none.
+    """When a process started, as an opaque number that distinguishes processes with the same pid; 0 if there is none.
 
     Field 22 of /proc/PID/stat (clock ticks since boot); elsewhere a hash of the output of `ps`.
     """

@@ -68,7 +68,7 @@ class RequestReader:
         self.middle = False
         """A request has begun and is not complete."""
         self.interim = b""
-        """To be sent before anything else: `100 Continue`."""
+        """To be sent before anything else: `100 Continue`, or nothing."""
         self._parser: Any = HttpRequestParser(self)
         self._header_bytes = 0
         self._reset()
@@ -97,7 +97,7 @@ class RequestReader:
         return True
 
     def _decline_upgrade(self, rest: bytes) -> bool:
-        """Parse again without the upgrade offer: the parser took no body, which would pass for the next request."""
+        """Parse again without the upgrade offer: the parser read no body, which would be taken for the next request."""
         offer = self.ready.pop()
         kept = [pair for pair in offer.headers if pair[0].lower() not in (b"upgrade", b"connection")]
         lines = b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *offer.internal.items()))

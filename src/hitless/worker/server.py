@@ -26,7 +26,7 @@ from hitless.worker.response import CLOSE
 _READ_BYTES: Final = 256 * 1024
 _MOST_CONNECTIONS: Final = 500
 _CROWDED: Final = 100
-"""Above this number of connections, most belong to clients that read slowly. Each response then closes its connection,
+"""With more connections than this, most belong to clients that read slowly. Each response then closes its connection,
 which loses no data, so that slow clients never use up the limit above.
 """
 _PUSHED_FOR_S: Final = 0.01
@@ -48,7 +48,7 @@ class RequestHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpoolerClient:
-    """Passes what the kernel does not take at once of a response to the spooler process, in a file in `folder`."""
+    """Passes the part of a response that the kernel does not accept at once to the spooler, in a file in `folder`."""
 
     path: str
     folder: str
@@ -86,7 +86,7 @@ class _Connection:
         self.closing = False  # once `out` is sent
 
     def send(self, data: bytes) -> None:
-        """Send as much as the kernel takes; the rest goes to the spooler (if the connection ends) or into `out`."""
+        """Send as much as the kernel accepts; the rest goes to the spooler (if the connection closes) or into `out`."""
         if self.out:
             self.out = b"".join((self.out, data))
             return
@@ -107,7 +107,7 @@ class _Connection:
             self.push(rest)
 
     def push(self, data: bytes | memoryview) -> None:
-        """Send as much as the kernel takes; the rest waits in `out`."""
+        """Send as much as the kernel accepts; the rest waits in `out`."""
         try:
             sent = self.sock.send(data)
         except BlockingIOError:

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CorsSpec:
-    """What browsers are told about requests of pages from other origins. `*` in an origin stands for any characters.
+    """The CORS headers for browsers: which pages from other origins may send requests. `*` matches any characters.
 
     `preflight` and `response` are header lines of preflight responses and of an HTTP API's others.
     """
@@ -41,7 +41,7 @@ class RouteSpec:
     parameter.
 
     `payload` is the payload format version of an HTTP API's route and `key` its route key. REST routes have neither.
-    A route with `cors` takes preflight requests alone, and no handler sees them. `mapped` is None for a proxy
+    A route with `cors` is for preflight requests alone, and calls no handler. `mapped` is None for a proxy
     integration; for another it is the header lines of its responses.
     """
 

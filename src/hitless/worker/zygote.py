@@ -83,7 +83,7 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     zygote.crew.bind_all()
     if not boot.fresh:
         setup.handler, setup.init_ms = _import(setup)
-    event_builder(spec)  # fills the cache of `re`, so that no fork compiles its patterns again
+    event_builder(spec)  # fills the cache of `re`, so that no fork has to compile its patterns
     gc.collect()
     gc.freeze()
     zygote.crew.fork_all()
@@ -176,7 +176,7 @@ class Zygote:
             self._wake()
 
     def _watch_door(self) -> None:
-        """Poll the door of a sleeping pool, and only then: a worker that serves must not be doubled."""
+        """Poll the door only while the pool sleeps: otherwise a second worker would be started for its socket."""
         door = self.crew.door.fileno() if self.crew.door else None
         if door == self._door:
             return

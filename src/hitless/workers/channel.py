@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class ZygoteMessage(msgspec.Struct, frozen=True):
-    """What a pool's zygote says: its greeting (with `ready`), `ready`, `scaled`, or an event with a sentence."""
+    """A message from a pool's zygote: its greeting (with `ready`), `ready`, `scaled`, or an event with a sentence."""
 
     kind: str = ""
     ready: bool = False
@@ -26,7 +26,7 @@ class ZygoteMessage(msgspec.Struct, frozen=True):
 
 
 class RootMessage(msgspec.Struct, frozen=True):
-    """What the root zygote says: its greeting (`version`, `pid`), an answer (`pid` or `error`), or a zygote's death."""
+    """Message from the root zygote: a greeting (`version`, `pid`), an answer (`pid`, `error`), a zygote's death."""
 
     version: str = ""
     pid: int | None = None
@@ -44,7 +44,7 @@ class Channel:
 
     @classmethod
     async def connect(cls, path: Path) -> Channel:
-        """Raises OSError if no process listens there."""
+        """Connect to a zygote. Raises OSError if no process listens there."""
         return cls(*await asyncio.open_unix_connection(path))
 
     def send(self, message: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ from hitless.workers.root import RootZygote
 LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""
 PING_S = 5.0
-"""Between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
+"""The time between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
 _REPLACED_WITHIN_S = 30.0
 _RETRY_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 
@@ -58,7 +58,7 @@ class Fleet:
         self._answers: dict[int, asyncio.Future[str | None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.pools: dict[str, Pool] = {}
-        """The living pools by key, each in its present generation."""
+        """The living pools by key, each in its current generation."""
         self.events: asyncio.Queue[PoolEvent] = asyncio.Queue()
 
     async def start(self) -> None:
@@ -120,7 +120,7 @@ class Fleet:
             return self.present(key)
 
     def present(self, key: str) -> Pool:
-        """The pool at its present size, which its zygote may have changed. Raises EngineError if none runs."""
+        """The pool at its current size, which its zygote may have changed. Raises EngineError if it is not running."""
         pool = self._pool(key)
         if len(pool.workers) != pool.size:
             paths = GenerationPaths(self._folder / folder_name(key), pool.generation)
@@ -192,7 +192,7 @@ class Fleet:
         return dict(self.pools)
 
     async def stop(self, *, force: bool = False) -> None:
-        """Stop all pools and the root zygote. Requests in progress finish, unless `force` is set."""
+        """Stop all pools and the root zygote. Requests in progress finish unless `force` is set."""
         self._cancel_tasks()
         keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
         endings = [
@@ -252,7 +252,7 @@ class Fleet:
         except EngineError:
             if self._root.alive:
                 raise
-            await self._restart_root()  # the root zygote died meanwhile
+            await self._restart_root()  # the root zygote died in the meantime
             launched = await launch()
         return self._register(spec, paths, launched.channel, launched.zygote.pid, launched.fresh)
 

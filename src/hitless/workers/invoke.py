@@ -56,7 +56,7 @@ async def invoke_once(
     python: str | None = None,
     scratch: Path | None = None,
 ) -> InvokeResult:
-    """Call the function once with any JSON value. Its timeout runs from its import on, after 10 s in any case.
+    """Call the function once with any JSON value. Its timeout starts after its import, or after 10 s.
 
     The result has `failed` if the handler raises, cannot be imported, runs out of time or ends its process. Cancelling
     ends the process; it also ends when the caller's process dies. `scratch`: the folder for its temporary folder.

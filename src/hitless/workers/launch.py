@@ -1,6 +1,6 @@
 """Starts one generation of a pool, or says in one sentence why the candidate failed.
 
-Ready means: every worker reported so, and responds to a probe on its socket. Invariant: whatever goes wrong, also a
+Ready means: every worker reported so, and responds to a probe on its socket. Invariant: after any failure or
 cancellation, nothing of the generation is left behind.
 """
 
@@ -81,7 +81,7 @@ async def _attempt(
                 if channel is None or not await _until_ready(channel):
                     raise await _failure_reason(root, spec, paths, zygote, log, log_start)
                 left_s = end - asyncio.get_running_loop().time()
-                # 0.9, so that a probe's own word comes before the deadline
+                # 0.9, so that the probe's own message comes before the deadline
                 await _probe_all(spec, paths, size, left_s * 0.9)
         except TimeoutError:
             if fresh:
@@ -170,7 +170,7 @@ def _size(log: Path) -> int:
 def _output(log: Path, start: int) -> list[str]:
     try:
         with log.open("rb") as file:
-            file.seek(start if start <= _size(log) else 0)  # a large log was rotated meanwhile
+            file.seek(start if start <= _size(log) else 0)  # a large log was rotated in the meantime
             return file.read(1 << 20).decode("utf-8", "replace").splitlines()
     except OSError:
         return []

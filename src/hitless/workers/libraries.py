@@ -1,7 +1,7 @@
 """The libraries that a handler may import besides its artifact and the standard library: those of Lambda's Python
 runtime.
 
-They come by name from hitless's own environment; handlers see nothing else of it.
+They are found by name in hitless's own environment; handlers can import nothing else from it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many workers the zygote keeps now; `workers` has those of when this object was made."""
+        """How many workers the zygote keeps now; `workers` are those at the time this object was made."""
         return self.page.size(self.generation)
 
     def pulse(self) -> Pulse:
@@ -52,7 +52,7 @@ class Pool:
 
     @property
     def large_responses(self) -> int:
-        """How many responses its workers have sent that clients may read slowly."""
+        """How many responses its workers have sent that are large, so that clients may still be reading them."""
         return sum(self.page.column(SlotField.LARGE))
 
     def at_rest(self, worker: WorkerAddress) -> int | None:

@@ -108,7 +108,7 @@ class Pulse:
 
 
 def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
-    """The page's present pulse. `now_ns`: CLOCK_MONOTONIC."""
+    """The page's current pulse. `now_ns`: CLOCK_MONOTONIC."""
     begun = [since for since in page.column(SlotField.BUSY_SINCE) if since]
     ended_us = sum(page.column(SlotField.LATENCY_SUM_US))
     work_ns = ended_us * 1000 + sum(max(now_ns - since, 0) for since in begun)
@@ -116,7 +116,7 @@ def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
 
 
 def read_stats(page: StatsPage, generation: int) -> PoolStats:
-    """The page's present counts; `workers` are those that `generation` wants."""
+    """The page's current counts; `workers` are those that `generation` wants."""
     used = [index for index, number in enumerate(page.column(SlotField.GENERATION)) if number]
     slots = [page.slot(index).tolist() for index in used]
     total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)

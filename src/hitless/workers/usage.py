@@ -1,4 +1,4 @@
-"""What worker processes use of the machine: memory, and waits for a processor. Read from `/proc`, so Linux only."""
+"""Measures the memory of worker processes and their waits for a CPU. Read from `/proc`, so Linux only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/mem
 
 
 def share_mb(pid: int) -> float | None:
-    """A process's PSS in MiB: its own pages, and its part of those that forks share. Takes the kernel a millisecond.
-    None if the process is gone or the system does not say.
+    """A process's PSS in MiB: its own pages, and its part of those that forks share. None if the process is gone or the
+    system does not report it. Takes the kernel a millisecond.
     """
     kib = _kib(_PROC / str(pid) / "smaps_rollup", "Pss:")
     return None if kib is None else kib / 1024
@@ -33,7 +33,7 @@ def machine_mb() -> int | None:
 
 
 def _kib(file: Path, name: str) -> int | None:
-    """The number behind that name; None if the file or the name is missing."""
+    """The number after that name; None if the file or the name is missing."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
