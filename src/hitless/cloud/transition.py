@@ -1,7 +1,7 @@
-"""Plans what a release changes in the stack, and in which order, before anything is changed. Pure.
+"""Plans a release's changes to the stack and their order, before anything is changed. Pure.
 
 `plan` compares what is live with what is wanted. Its `Transition` has the refused changes, the notes on changes that
-somebody may notice, and the updates of the stack. Deploy, rollback, adopt and the dry run call it; `release.executor`
+users may notice, and the updates of the stack. Deploy, rollback, adopt and the dry run call it; `release.executor`
 carries the updates out. docs/aws-releases.md lists the orders.
 """
 
@@ -58,7 +58,7 @@ _INDEX_FIXED = ("KeySchema", "Projection")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A change that would fail requests or the update. `way` tells how to make it safely."""
+    """A change that would make requests or the update fail. `way` says how to make it safely."""
 
     what: str
     way: str
@@ -66,7 +66,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The way from what is live to what is wanted.
+    """The steps from the live state to the wanted one.
 
     `hold`, `clear` and `expand` are updates of the stack, None if one is not needed. `contract` makes the last update,
     for which the versions must be known.
@@ -89,7 +89,7 @@ class Transition:
         return tuple(one for one in (self.hold, self.clear, self.expand) if one is not None)
 
     def contract(self, versions: Mapping[str, str]) -> Template:
-        """The last update. `versions`: alias (logical id) → the version at which it stands now."""
+        """The last update. `versions`: alias (logical id) → the version to which it points now."""
         return contract(self.wanted, self.live, versions)
 
     def check(self) -> None:
@@ -172,7 +172,7 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
 
 
 def _notes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
-    """Sentences on changes that come late or take an update of their own. `shifts`: traffic moves by the strategy."""
+    """Sentences on changes that take effect late or need their own update. `shifts`: traffic moves by the strategy."""
     now, new = live.resources, wanted["Resources"]
     yield from _two_updates(live, wanted)
     yield from _routes(live, wanted, shifts=shifts)
@@ -266,7 +266,7 @@ def _physical(resource: Resource) -> str | None:
 
 
 def _moved_keys(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[Refusal]:
-    """A key has one usage plan a stage: API Gateway adds it to a second plan only after it has left the first."""
+    """A key has one usage plan per stage: API Gateway adds it to a second plan only after it has left the first."""
     kind = "AWS::ApiGateway::UsagePlanKey"
     held = {json.dumps(one["Properties"].get("KeyId")): name for name, one in of_type(now, kind).items()}
     for name, one in sorted(of_type(new, kind).items()):

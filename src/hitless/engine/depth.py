@@ -1,7 +1,7 @@
 """Chooses how many requests the gateway may hand to one worker at a time (HAProxy's server maxconn).
 
 A worker runs one request at a time; a second one waits in its socket. For handlers that take microseconds, the wait
-hides the way back to the gateway and saves wake-ups (measured: 15.9 k requests/s at depth 1, 23.5 k at 8). For slower
+hides the round trip to the gateway and saves wake-ups (measured: 15.9 k requests/s at depth 1, 23.5 k at 8). For slower
 handlers, a request would wait behind a slow one while another worker is free. So the depth is 16 while the last
 second's requests were quick, and 1 otherwise. The decision is pure and is taken once a second.
 """
@@ -27,7 +27,7 @@ WAITS_IN_P999 = 8
 machine would get depth 1, which costs it most processor time (measured there: 47 instead of 32 µs a request).
 """
 MINIMUM_REQUESTS = 200
-"""With fewer requests a second, a greater depth gains nothing, and the figures are noise."""
+"""With fewer requests per second, a greater depth gains nothing, and the figures are noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class Engine:
     async def rollback(
         self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
     ) -> Rollout | Result:
-        """Ship an earlier release all at once: that number, or else the one that was live before."""
+        """Ship an earlier release all at once: the given one, or else the previously live one."""
         turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._previous_live(stage)
@@ -212,7 +212,7 @@ class Engine:
                 live
                 and rollout.outcome == Outcome.LIVE
                 and rollout.release == live[0]
-                and rollout.verb != RolloutVerb.GUARD  # a guard took the release back: it is no target for a rollback
+                and rollout.verb != RolloutVerb.GUARD  # a guard rolled the release back, so it cannot be a target
                 and rollout.previous_release is not None
             ):
                 return rollout.previous_release
@@ -221,7 +221,7 @@ class Engine:
         )
 
     def _start_rollout(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
-        """Register the rollout and run it when the stage's current one has ended or given way."""
+        """Register the rollout and run it when the stage's current one has ended or was stopped."""
         turn = self.turn_of(release.stage)
         rollout = self.parts.begin(release, verb, strategy, who=who, why=why)
         ticket = turn.request(release)

@@ -26,11 +26,11 @@ from hitless.worker.process import is_locked
 
 RUN_LINK = "run"
 PROBE_S = 0.3
-"""A command that checks whether an engine runs holds its lock for an instant; that must not look like an engine."""
+"""A command that checks for a running engine holds its lock for an instant; that must not look like an engine."""
 
 
 class Folders:
-    """An engine's data folder and runtime folder, and what lies in them."""
+    """An engine's data folder and runtime folder, and the paths in them."""
 
     def __init__(self, data: Path, run: Path) -> None:
         self.data, self.run, self.api_socket = data, run, run / "api.sock"
@@ -49,7 +49,7 @@ class Folders:
         except PermissionError as error:
             raise _inaccessible(real) from error
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
-        # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
+        # macOS's $TMPDIR is too long for sockets; /tmp exists on every system that HAProxy supports
         writable = (base for base in ("/run", "/tmp") if os.access(base, os.W_OK))
         return cls(real, Path(environ.get("XDG_RUNTIME_DIR") or next(writable, tempfile.gettempdir())) / name)
 
@@ -106,7 +106,7 @@ class Folders:
 
     def remains(self) -> bool:
         """Whether any process of an engine is alive: its daemon, or one that outlives it."""
-        # not by `rglob`, which fails if a folder disappears meanwhile
+        # not with `rglob`, which fails if a folder disappears in the meantime
         locks = (Path(base, name) for base, _, names in os.walk(self.run) for name in names if name.endswith(".lock"))
         return self.engine_is_alive() or any(map(is_locked, locks)) or haproxy_is_alive(str(self.run / "gw"))
 

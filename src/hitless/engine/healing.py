@@ -1,8 +1,8 @@
 """Replaces zygotes that die while the daemon runs, and reports what the gateway and the workers repaired themselves.
 
 Zygotes replace dead workers, and the guardian restarts HAProxy; the engine only records these events. The workers of a
-dead zygote still serve, but nothing would replace them. So the engine starts new ones beside them first, then stops the
-old ones.
+dead zygote keep serving, but nothing would replace them. So the engine starts new ones beside them first, then stops
+the old ones.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Everything that runs on one machine: starts or adopts the parts in order, runs the background tasks, stops
-everything.
+"""Starts or adopts all parts of an engine on one machine in order, runs the background tasks, and stops everything.
 
-Start order: the workers' root zygote; adopt pools that still run; adopt the gateway, or bind its listeners; recovery;
-start a new gateway with the recovered state; background tasks. A stop goes the other way: close the listeners, wait for
-requests, stop the workers, and at last the daemon.
+Start order: the workers' root zygote; adopt pools that are still running; adopt the gateway, or bind its listeners;
+recovery; start a new gateway with the recovered state; background tasks. A stop has the reverse order: close the
+listeners, wait for requests, stop the workers, and at last the daemon.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ class Machine:
                 await self._clock.sleep(RESTART_PAUSE_S)
 
     async def status(self) -> Status:
-        """The contract's `status` document."""
-        # first, because a preview may be removed meanwhile
+        """The `status` document."""
+        # first, because a preview may be removed in the meantime
         at_gateway = await read_gateway(self._engine, self._gateway)
         return status(
             self._engine,
@@ -127,7 +126,7 @@ class Machine:
         }
 
     async def shut_down(self, *, force: bool) -> None:
-        """Stop everything; with `force`, without waiting for requests. Takes every step, also if one fails."""
+        """Stop everything; with `force`, without waiting for requests. Takes every step, even if one fails."""
         self._engine.say("the engine is stopping" + (" at once" if force else " after the requests in progress"))
         for task in self._background_tasks:
             task.cancel()

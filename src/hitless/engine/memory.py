@@ -15,7 +15,7 @@ WORKERS_MEASURED: Final = 8
 
 
 class EngineMemory:
-    """The mean memory of each pool's workers; a pool never measured counts like the function's live pool."""
+    """The mean memory of each pool's workers; an unmeasured pool is assumed to be like the function's live pool."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

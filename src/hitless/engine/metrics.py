@@ -1,7 +1,7 @@
 """The engine's figures in Prometheus' text format: the same figures as in receipts and `status`.
 
-Counters belong to the pools that run now: when a release is removed, its series end, and a new release starts at 0. For
-the past, read the receipts. https://prometheus.io/docs/instrumenting/exposition_formats/
+Counters belong to the pools that are running: when a release is removed, its series end, and a new release starts at 0.
+For the past, read the receipts. https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 
 
 async def exposition(engine: Engine, gateway: Gateway) -> bytes:
-    """All figures as text. While HAProxy is away, its figures are missing."""
+    """All figures as text. While HAProxy is down, its figures are missing."""
     families = [*_engine_metrics(engine), *_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()
     loads = await gateway.loads([row.gateway_pool for row in rows])

@@ -1,13 +1,13 @@
-"""Frees the gateway's places that clients who read slowly would take.
+"""Keeps slowly reading clients from using up the requests that the gateway allows per worker.
 
 HAProxy counts a request as in progress until the client has read the response, even when the worker is done with it. A
-few slow readers of large responses would leave a function without a free place. If a worker is idle, the requests that
+few slow readers of large responses would leave a function without a free worker. If a worker is idle, the requests that
 HAProxy counts for it are such responses, so the worker's `maxconn` is raised by their number.
 
 A sample is valid if the worker was idle before and after HAProxy was asked and ended no request in between. It takes
 two samples, because a request may be on its way. The number never rises by more than the requests that the worker has
-ended, so a worker that hangs while idle gets no more. A worker that is always busy keeps its number. An error costs
-little: a worker gets one request too many for an instant.
+ended, so a worker that hangs while idle gets no more. A worker that is always busy keeps its number. A wrong number has
+little effect: a worker gets one request too many for an instant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool, WorkerAddress
 
 ACTIVE_PERIOD_S: Final = 0.025
-"""While a pool has slow readers, or may have."""
+"""The sampling period while a pool has slow readers, or may have them."""
 PERIOD_S: Final = 0.1
 SAMPLES: Final = 80
 """Samples after a large response, before the pool is left alone."""
@@ -61,7 +61,7 @@ class SlowReaders:
     def observe(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
         """Add a sample of one server. `ended`: the requests that its worker had ended; None if it was busy.
 
-        If a worker did nothing between two samples because all its places are taken, its number doubles, so a crowd of
+        If a worker did nothing between two samples because its `maxconn` is reached, its number doubles, so a crowd of
         slow readers in the queue gets through in a few samples.
         """
         now, before = (None if ended is None else IdleWorker(ended, load.scur)), self.measured.get(key)
@@ -118,7 +118,7 @@ async def _observe_servers(
     for one, _ in active:
         one.samples -= 1
     for key, (one, pool, worker) in workers.items():
-        if key in loads and living.get(one.row.key) is pool:  # else its page may be closed
+        if key in loads and living.get(one.row.key) is pool:  # otherwise its page may be closed
             readers.observe(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
             if readers.reading[key] or readers.measured[key] is None:
                 one.samples = SAMPLES

@@ -2,7 +2,7 @@
 died.
 
 An interrupted rollout is finished if the gateway's entry for the stage names the candidate as live, because then the
-swap has happened. In every other case the candidate is withdrawn. The serving release is read from the gateway, then
+swap has happened. In every other case the candidate is withdrawn. The live release is read from the gateway, or else
 from the state file, and never guessed.
 """
 
@@ -105,7 +105,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
 
 
 def _guarded_rollout(engine: Engine, stage: str) -> tuple[Rollout | None, float]:
-    """The stage's last rollout and the seconds left of its guard; None if none are, or one of its releases is gone."""
+    """The stage's last rollout and the seconds left of its guard; None if none are left, or a release is gone."""
     row = next(iter(engine.store.rollouts(stage, limit=1)), None)
     if row is None or row.outcome != Outcome.LIVE or row.ended_at is None or row.previous_release is None:
         return None, 0.0
@@ -142,7 +142,7 @@ async def _serve_live(engine: Engine, stage: str) -> None:
 
 
 def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receipt:
-    """The receipt that the last daemon recorded. The gateway's counts continue unless it was started anew."""
+    """The receipt that the last daemon recorded. The gateway's counts continue unless a new one was started."""
     recorded = engine.store.receipt(row.rollout)
     receipt = Receipt.resumed(recorded) if recorded and recorded.version == VERSION else Receipt()
     if recorded is None:

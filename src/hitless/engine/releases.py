@@ -1,5 +1,4 @@
-"""The documents of `hitless releases`: each release with the cost of its last rollout, or one release with all
-receipts.
+"""The documents of `hitless releases`: each release with its last rollout's failures, or one with all its receipts.
 
 A forgotten release is still described by its receipts.
 """
@@ -21,7 +20,7 @@ from hitless.rollout.record import RolloutVerb
 from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
-"""Rollouts that return to an earlier release: their cost says nothing about it."""
+"""Rollouts that return to an earlier release: their failures say nothing about it."""
 SHOWN = ("rollout", "verb", "strategy", "state", "outcome", "reason", "previous_release", "started_at", "ended_at")
 """The fields of a rollout's row that are shown as they are."""
 

@@ -1,8 +1,7 @@
-"""Keeps each pool as large as its load needs: samples it often, decides by a pure function, runs one move a pool at a
-time.
+"""Keeps each pool as large as its load needs: samples it, decides by a pure function, runs one move per pool at a time.
 
-A sample takes some microseconds a pool, because the counters are in shared memory. HAProxy is asked, once for all
-pools, only if half of a pool's workers are busy: otherwise nothing can be queued. A pool that does not serve (a
+A sample takes some microseconds per pool, because the counters are in shared memory. HAProxy is asked, once for all
+pools, only if half of a pool's workers are busy: otherwise nothing can be queued. A pool without traffic (a
 candidate, or a release that may return) never shrinks, and a candidate is as large as the release it may replace.
 """
 
@@ -27,7 +26,7 @@ from hitless.workers.stats import Pulse
 
 TICK_S: Final = 0.05
 IDLE_TICK_S: Final = 0.1
-"""While there are no requests: 0.1 % of a core."""
+"""The period while there are no requests: 0.1 % of a core."""
 QUIET_TICK_S: Final = 1.0
 REPORT_EVERY_S: Final = 2.0
 """Moves of one pool within this time become one event."""
@@ -167,7 +166,7 @@ class Scaler:
             watched.reason = decision.reason
         if size != len(pool.workers):
             if not watched.moving:
-                watched.reported_size = size  # its zygote reports that it was woken
+                watched.reported_size = size  # its zygote reports this wake-up
                 self._start_move(watched, self._reconcile(watched))
             return
         if decision.refused and now_s - watched.refused_at_s >= REPORT_REFUSAL_EVERY_S:
@@ -181,7 +180,7 @@ class Scaler:
             self._start_move(watched, self._scale(watched, decision))
 
     def _bounds(self, watched: ScaledPool, size: int) -> Bounds:
-        """The function's bounds; an idle release keeps its size, and a candidate has the live release's."""
+        """The function's limits. A release without traffic keeps its size; a candidate has the live release's size."""
         row, bounds = watched.row, watched.bounds
         entry = self._engine.pools.gateway_stage(row.stage)
         if entry.live == row.release:

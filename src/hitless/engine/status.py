@@ -1,4 +1,4 @@
-"""The `status` document: what runs."""
+"""The `status` document: processes, releases, workers and counts."""
 
 from __future__ import annotations
 

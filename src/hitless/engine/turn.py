@@ -1,8 +1,8 @@
 """Runs a stage's rollouts one at a time; a newer one supersedes those before it.
 
 AllAtOnce has no bake, so its alarms can act only afterwards: after such a rollout, a guard watches them for some time
-while the previous release stays warm. If one fires, the previous release takes over again by one change of one map
-entry. The guard ends early when the stage ships again. At the end of a turn all releases but the live one are retired.
+while the previous release keeps running. If one fires, one changed map entry makes the previous release live again. The
+guard ends early when the stage ships again. At the end of a turn all releases but the live one are retired.
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ class Turn:
     current: Rollout | None = None
     guard: Guard | None = None
     closed: bool = False
-    """Nothing ships here any more: the stage is being removed."""
+    """No more rollouts start here: the stage is being removed."""
     unfinished: set[int] = field(default_factory=set)
-    """Rollouts that could not end because the gateway was away or the disk full."""
+    """Rollouts that could not end because the gateway was down or the disk full."""
 
     def request(self, release: Release) -> int:
         """Stop the current rollout if possible, end the guard, and return a ticket for `run_turn`."""
@@ -157,7 +157,7 @@ class Turn:
         return self.requests
 
     def close(self) -> None:
-        """Stop the current rollout if possible and supersede those waiting. Once `lock` is free, the stage can go."""
+        """Stop the current rollout if possible and supersede waiting ones. Once `lock` is free, the stage can be removed."""
         self.closed = True
         self._make_way(None, Outcome.ABORTED, "the stage is being removed")
 
@@ -165,13 +165,13 @@ class Turn:
         self.requests += 1
         self.wanted = wanted
         if self.current is not None:
-            with contextlib.suppress(ConflictError):  # it is live already and only drains
+            with contextlib.suppress(ConflictError):  # it is already live and only drains
                 self.current.stop(outcome, reason)
         if self.guard is not None:
             self.guard.end()
 
     async def run_turn(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
-        """Run the rollout when its turn comes, unless a newer one was requested meanwhile; then guard its release."""
+        """Run the rollout when its turn comes, unless a newer one was requested by then; then guard its release."""
         async with self.lock:
             if not await self._ended_unstarted(ticket, rollout, stopping):
                 await self._run(rollout)
@@ -204,7 +204,7 @@ class Turn:
     async def _retire(self, number: int, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
-        except HitlessError as error:  # the gateway is away: the next turn or start retries
+        except HitlessError as error:  # the gateway is down: the next turn or start retries
             self.parts.say(f"cannot retire release {number} yet: {error.message}", self.stage)
 
     async def _ended_unstarted(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> bool:
@@ -242,7 +242,7 @@ class Turn:
             self.guard = None
         if reading is not None:
             await self._return_to_previous(rollout, rollout.previous, reading)
-        elif self.wanted != rollout.previous.number:  # else it becomes live again as it is
+        elif self.wanted != rollout.previous.number:  # otherwise it becomes live again without being restarted
             await self._retire(rollout.previous.number, rollout.retire_previous())
         else:
             await rollout.count()

@@ -1,6 +1,6 @@
-"""Manual approvals: the question, the time to answer it, and links that answer it without a login here.
+"""Manual approvals: the question (what an approver is asked), its time limit, and links to answer it without a login.
 
-A link is signed for one question of one run. Its key is in the data folder, private. Whoever has a link may answer.
+A link is signed for one question of one run. The key is in the data folder, private. Whoever has a link may answer.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from hitless.service.value import child_path
 from hitless.store.runs import RunRow
 
 EXPIRES_DAYS = 7
-"""As for a manual approval of CodePipeline."""
+"""The same as for CodePipeline's manual approvals."""
 MAX_WHY = 1000
 KEY_BYTES = 32
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person is asked to approve, as `question.json` of the run."""
+    """The facts for an approver, stored as the run's `question.json`."""
 
     run: int
     stage: str | None
@@ -109,7 +109,7 @@ def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None
 
 
 def check_open(row: RunRow, expires_at: str | None, now: datetime) -> None:
-    """Raises ConflictError if the run does not wait for approval, or the time has passed."""
+    """Raise ConflictError if the run is not waiting for approval, or the time limit has passed."""
     run = row.run
     if row.state != RunState.WAITING or expires_at is None:
         raise ConflictError(
@@ -133,8 +133,8 @@ def _shown(value: object) -> str:
 
 
 def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
-    """The key of a pipeline's folder; made if it is missing or incomplete, because with an empty key anybody could
-    sign. The file is on the disk (`sync`) before it gets its name, and the name before anything is signed.
+    """The key in a pipeline's folder. A missing or incomplete one is replaced, because anybody could sign with an empty
+    key. The file is on the disk (`sync`) before it gets its name, and the name before anything is signed.
     """
     file = folder / "link.key"
     with suppress(FileNotFoundError):
@@ -168,7 +168,7 @@ def is_valid_token(key: bytes, run: int, asked_at: str, token: str) -> bool:
 
 
 def publish_receiver(folder: Path, url: str) -> None:
-    """Record the receiver's address from outside, so that messages carry links."""
+    """Record the receiver's public address, so that messages contain links."""
     (folder / "receiver.json").write_text(json.dumps({"url": url.rstrip("/")}))
 
 

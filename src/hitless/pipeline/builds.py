@@ -54,7 +54,7 @@ class BuildOrder:
     actor: str
     stage: str | None = None
     fork: int | None = None
-    """The pull request of a fork, whose build gets no secret and shares nothing with others."""
+    """The pull request of a fork, whose build gets no secrets and shares no files with other builds."""
 
 
 class Builds:
@@ -205,7 +205,7 @@ def service_folder(checkout: Path, path: str) -> Path:
 
 
 def read_buildspec(folder: Path, name: str) -> tuple[str, Buildspec] | None:
-    """A buildspec with its text; None if there is none. Raises StepFailed if it is no small file, or cannot be run."""
+    """A buildspec with its text; None if there is none. Raises StepFailed if it is too large or not valid."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None

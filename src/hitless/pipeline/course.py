@@ -2,7 +2,7 @@
 ends.
 
 A run that is resumed (approved, retried, cut off after its release went live) continues at its first step that has not
-ended well. The candidate of its build step is in its folder.
+succeeded. The candidate of its build step is in its folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Course:
         self.parts, self.row = parts, row
         self.log = parts.workshop.log(row.run)
         self.options = options_of(row)
-        self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was asked for
+        self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was read
         self.changed: str | None = None  # a sentence on what the commit changes in the protection of its stage
         self._candidate: ReleaseDocument | None = None
 
@@ -53,7 +53,7 @@ class Course:
         return definition.path if definition else ""
 
     async def run(self, steps: Mapping[StepName, Step]) -> None:
-        """Run the steps that are left. The run then has ended, or waits for a person."""
+        """Run the remaining steps. Afterwards the run has ended, or is waiting for an approval."""
         row = self.row
         self.parts.workshop.of_run(row.run).mkdir(mode=0o700, parents=True, exist_ok=True)
         self.set_state(RunState.RUNNING, None)
@@ -141,7 +141,7 @@ class Course:
         if not root.exists():
             workshop.make(root)
             await self.parts.repository.extract(self.row.commit, root)
-            (root / ".git").mkdir(exist_ok=True)  # the repository's root, above which a service file reads nothing
+            (root / ".git").mkdir(exist_ok=True)  # marks the repository's root: a service file reads nothing above it
         return service_folder(root, self.path)
 
     async def folder_for_aws(self) -> str:
@@ -176,7 +176,7 @@ class Course:
         self.parts.records.set_state(self.row.run, state, reason, ended_at)
 
     def end_unfinished(self, reason: str) -> None:
-        """End a run as failed whose end could not be recorded. Raises what the disk or the state file raises."""
+        """End a run whose end could not be recorded, as failed. Passes on errors of the disk or the state file."""
         detail = {"reason": reason, "exit_code": 1}
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
@@ -209,7 +209,7 @@ class Course:
         self.notify()
 
     def notify(self) -> None:
-        """Send the run's state to those that its stage notifies."""
+        """Send the run's state to the receivers in its stage's `notify`."""
         row = self.parts.records.run(self.row.run)
         if row is not None:
             document = RunDocument.of(self.parts.records, row)

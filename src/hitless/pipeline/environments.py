@@ -1,7 +1,7 @@
 """Virtual environments and caches that are kept from one build to the next.
 
-CodeBuild's containers are fresh; here a kept environment saves a team the minute of installing on each push. It is
-kept for one branch, Python version, buildspec and set of requirements files; if any of them changes, another is made.
+CodeBuild's containers are new each time; here a kept environment saves a minute of installing on each push. It belongs
+to one branch, Python version, buildspec and set of requirements files; if any of them changes, another is made.
 Two builds at once never share one.
 
 A buildspec's `cache.paths` are packed and unpacked as the build's user, so a link that a build plants leads no further
@@ -31,7 +31,7 @@ from hitless.pipeline.buildspec.spec import Buildspec
 
 ENVIRONMENTS_KEPT, CACHES_KEPT = 8, 16
 KEPT_S = 14 * 24 * 3600.0
-"""The oldest go when there are more, and each one that no build has used for so long."""
+"""The oldest are removed when there are more, and each one that no build has used for this long."""
 SLOTS = 8
 MAX_CACHE_BYTES = 2 << 30
 _CREATE = """
@@ -58,7 +58,7 @@ _WHAT_INSTALLS = ("requirements*", "pyproject.toml", "setup.py", "setup.cfg", "*
 
 
 def key_of(branch: str, spec: Buildspec, text: str, folder: Path) -> str:
-    """The key of an environment: of the branch, runtimes, buildspec and requirements files."""
+    """The key of an environment: a digest of branch, runtimes, buildspec and requirements files."""
     digest = hashlib.sha256(repr((branch, dict(spec.runtimes), text)).encode())
     for pattern in _WHAT_INSTALLS:
         for path in sorted(folder.glob(pattern)):
@@ -92,8 +92,8 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
 
 
 def _mark_of(place: Path) -> Path:
-    """The file that says that the environment is complete, whose it is, and when it was last used. It is outside of the
-    environment, where a build could change it.
+    """The file that says that the environment is complete, its owner, and when it was last used. It is outside of the
+    environment, so that a build cannot change it.
     """
     return place.with_name(f"{place.name}.made")
 
@@ -199,7 +199,7 @@ def _expired(marks: Mapping[Path, Path], most: int) -> list[Path]:
 
 
 def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None) -> None:
-    """Replace the cache by the files that the patterns find; not if they are too large or the user cannot read them."""
+    """Replace the cache by the files that match, unless they are too large or the user cannot read them."""
     files = list(find_files(folder, tuple(_whole(pattern) for pattern in patterns), folder, links=True))
     if sum(path.lstat().st_size for path in files) > MAX_CACHE_BYTES:
         return

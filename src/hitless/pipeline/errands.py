@@ -1,6 +1,6 @@
-"""Sends a run's errands to AWS: each a process of its own that ends with the daemon, which has no boto3.
+"""Runs a run's work on AWS (errands): each in its own process that ends with the daemon, which does not load boto3.
 
-An errand acts with the AWS credentials of the engine's own environment: those of the shell that started it, or of the
+An errand uses the AWS credentials of the engine's own environment: those of the shell that started it, or of the
 profile in its owner's ~/.aws.
 """
 
@@ -28,7 +28,7 @@ _KINDS: Mapping[str, type[HitlessError]] = {
 
 @dataclass
 class AwsErrands:
-    """Does errands with the zips of an engine's data folder."""
+    """Runs errands with the zips of an engine's data folder."""
 
     data: Path
 

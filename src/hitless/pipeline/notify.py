@@ -1,6 +1,6 @@
 """Notifications on runs: a message to Slack, JSON to a webhook, or a command.
 
-They never delay a run. Each is tried three times; a failure is an event of the engine without the address, which may be
+They never delay a run. Each is tried three times; a failure becomes an event without the address, which may be
 a secret. A command comes from a pushed file, so it runs as the build's user if the engine is root.
 """
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 PAUSES_S = (1.0, 5.0, None)
 NOTIFIED = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED, RunState.WAITING)
-"""A superseded run is not, because the run that superseded it is."""
+"""A superseded run is not among them, because the newer run is."""
 
 Say = Callable[[str, str | None], None]
 

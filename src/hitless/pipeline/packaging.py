@@ -1,6 +1,7 @@
 """The build step: turns a checkout into a candidate, in a process of its own.
 
-A build takes processor time that the engine's daemon needs, and may be ended. Its progress goes into the run's log.
+A build would take CPU time that the engine's daemon needs, and it can be cancelled this way. Its progress goes into the
+run's log.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class PackageOrder:
 
 
 async def package_in_process(store: Path, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
-    """The candidate, built into an artifact store in a process that ends with the task that awaits it, and the stages
-    of its commit. StepFailed if it cannot be built.
+    """The candidate and the stages of its commit. It is built into an artifact store, in a process that ends if the
+    awaiting task is cancelled. StepFailed if it cannot be built.
     """
     plan = {**asdict(order), "store": store}
     answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
@@ -74,7 +75,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
         built = build(service, ArtifactStore(Path(plan["store"])), say=_say)
         for warning in built.warnings:
             _say(f"warning: {warning}")
-        # for AWS the artifacts of the declared platform, for this machine those that run on it
+        # for AWS, artifacts for the declared platform; for this machine, ones that run on it
         chosen = built.portable if service.settings.home is Home.AWS else built.by_function
         artifacts = {name: ArtifactRef(one.digest, one.local) for name, one in chosen.items()}
         if missing := [function.name for function in service.functions if function.name not in artifacts]:

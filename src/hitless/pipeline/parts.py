@@ -1,4 +1,4 @@
-"""The parts of a pipeline, which each of its runs uses."""
+"""The objects that all runs of a pipeline share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.runs import NewRun, PushRecords, RunRecords, RunRow
 
 RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
-"""Runs a run's tests; None if the commit has no buildspec of them. Raises StepFailed."""
+"""Runs a run's tests; None if the commit has no buildspec for them. Raises StepFailed."""
 Package = Callable[[PackageOrder, Path], Awaitable[tuple[ReleaseDocument, Definition]]]
 """Turns a checkout into a candidate, and reads the stages of its commit. Raises StepFailed."""
 Rehearse = Callable[[ReleaseDocument, ReleaseDocument, Path], Awaitable[RehearsalReport]]
@@ -65,7 +65,7 @@ class Parts:
         return found and replace(found, stages=tuple(self.in_force(one.name) or one for one in found.stages))
 
     def in_force(self, stage: str) -> StageSettings | None:
-        """The settings that protect a stage: its live release's, or if none is live here, as on AWS, the last read."""
+        """The stage's settings in force: its live release's, or if none is live here, as on AWS, the last ones read."""
         found = Definition.read(self.workshop.definition)
         known = found.stage(stage) if found else None
         live = self.engine.live_release(stage) if known is None or known.home is Home.ENGINE else None

@@ -51,7 +51,7 @@ class Pipeline:
     """The verbs: push, promote, approve, reject, retry, follow."""
 
     def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
-        """`close` ends what the parts still do in the background."""
+        """`close` ends background work of the parts."""
         self.parts, self._close = parts, close
         self._turns = Turns(parts, self._course)
         self._watch: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class Pipeline:
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
     ) -> list[str]:
-        """The reasons to refuse a push, before git takes anything. An accepted push is recorded."""
+        """The reasons to refuse a push, before git stores anything. An accepted push is recorded."""
         if lineage is None:  # it was fetched, so the repository has its commits
             new = [update.new for update in updates if not update.deletes]
             lineage = {one: await self.parts.repository.parents(one) for one in new}
@@ -98,7 +98,7 @@ class Pipeline:
         return refusals
 
     async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[int | str]:
-        """Start the runs of an accepted push. A sentence stands for each branch or tag that starts none."""
+        """Start the runs of an accepted push. For a branch or tag that starts none, a sentence says why."""
         started: list[int | str] = []
         for planned in await plan_runs(self.parts, self._definition(), updates, options, actor):
             if isinstance(planned, str):
@@ -177,7 +177,7 @@ class Pipeline:
             case RunState.WAITING:
                 raise ConflictError(f"run {run} waits for approval", hint=f"`hitless reject {run}`")
             case RunState.QUEUED:
-                if not await self._turns.stop(row):  # its turn may have come this instant
+                if not await self._turns.stop(row):  # it may have just begun
                     self._turns.drop(row)
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
                 raise ConflictError(f"run {run} is already deploying", hint=f"`hitless abort --stage {row.stage}`")
@@ -222,14 +222,14 @@ class Pipeline:
                 self._course(row).end(RunState.FAILED, reason)
 
     def row(self, run: int) -> RunRow:
-        """Raises UsageError if there is no such run."""
+        """The run's row. Raises UsageError if there is no such run."""
         found = self.parts.records.run(run)
         if found is None:
             raise UsageError(f"there is no run {run}", hint="`hitless pipeline runs` lists them")
         return found
 
     def document(self, run: int, *, full: bool = False) -> RunDocument:
-        """A run, with the exit code of a command that waited for it; `full` with its question, too."""
+        """A run, with the exit code of a command that waited for it; `full` adds its question."""
         row, asked = self.row(run), self.parts.workshop.of_run(run) / "question.json"
         return replace(
             RunDocument.of(self.parts.records, row, full=full),

@@ -23,8 +23,8 @@ from hitless.store.runs import RUNS_KEPT, NewRun, RunRecords, RunRow
 
 
 class Promotion(msgspec.Struct, frozen=True, rename={"source": "from", "source_home": "from_home"}):
-    """An order to promote. `document` is the target's configuration in the service's folder, a `ReleaseDocument`; the
-    commit's own takes its place if the repository holds the commit. `folder` has the serverless.yml of stages on AWS.
+    """An order to promote. `document` is the target's configuration in the service's folder, a `ReleaseDocument`. If
+    the repository has the commit, the commit's own is used instead. `folder` has the serverless.yml of stages on AWS.
     """
 
     source: str
@@ -95,7 +95,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
 
 
 def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
-    """The release whose bytes the run ships: the one that `promote` named, or one of the stage before with its commit.
+    """The release whose bytes the run ships: the one given to `promote`, or one of the previous stage with its commit.
 
     None if the commit is built here for the first time.
     """
@@ -114,9 +114,7 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
 
 
 def was_live(engine: Engine, records: RunRecords, stage: str, commit: str) -> bool:
-    """Whether a release of that commit ever was live in the stage, as far back as releases are kept; on AWS as far as
-    runs of this pipeline shipped it.
-    """
+    """Whether a kept release of that commit was ever live in the stage; on AWS, only runs of this pipeline count."""
     if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in records.runs(stage, limit=RUNS_KEPT)):
         return True
     numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}

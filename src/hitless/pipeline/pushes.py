@@ -1,10 +1,10 @@
 """Pushes: which are refused, and which runs an accepted one starts.
 
-A stage's branch cannot be deleted. A guarded stage (one that asks for approval, or is named prod) takes only a commit
-that was live in the stage before it, one with `required_checks` only what has passed its tests, unless the push carries
-`-o override=REASON`, which its run and its release keep. Everything else is accepted: a force-push ships the branch's
-new commit, a tag starts nothing. A branch that feeds no stage is tested, and has a preview if the service has previews;
-deleting the branch removes the preview.
+A stage's branch cannot be deleted. A guarded stage (one that needs approval, or is named prod) accepts only a commit
+that was live in the previous stage. A stage with `required_checks` accepts only commits that have passed their tests. A
+push with `-o override=REASON` is accepted nevertheless, and its run and release keep the reason. Other pushes are
+accepted: a force-push ships the branch's new commit, a tag starts nothing. Any other branch is tested, and has a
+preview if the service has previews; deleting the branch removes the preview.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ async def plan_runs(
 def _of_previews(
     parts: Parts, branch: str, definition: Definition | None, options: Mapping[str, str]
 ) -> list[NewRun | str]:
-    """Sentences on a preview that there will not be; removes one that is not wanted any more."""
+    """Sentences that say why there will be no preview; removes one that is no longer wanted."""
     if "no-preview" in options:
         goes = parts.previews is not None and parts.previews.close(branch, "a push said no-preview")
         return [f"the preview of {branch} goes"] if goes else []

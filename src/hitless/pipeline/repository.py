@@ -29,14 +29,14 @@ CommitId = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{40}|[0-9a-f]{64})\Z
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
 MAX_FILES_BYTES = 4 << 30
-"""A few kilobytes of a push can name the same folder a million times."""
+"""Limit of a commit's files: a few kilobytes of a push can contain the same folder a million times."""
 MAX_COMMITS = 50
 MAX_OUTPUT_BYTES = 16 << 20
-"""A commit's message or list of files can take up more than memory holds."""
+"""Limit of git's output: a commit's message or list of files can exceed the memory."""
 FETCH_LOCK = "hitless-fetch.lock"
-"""Shared by fetches, in the receiver's process; exclusive for packing."""
+"""A lock: shared for fetches, in the receiver's process; exclusive for packing."""
 _TIDY = {"gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "64m", "gc.pruneExpire": "90.days.ago"}
-"""A commit that is on no branch any more may still be that of a retried run or of a live release."""
+"""Nothing is pruned: a commit without a branch may still belong to a retried run or a live release."""
 HOOKS = ("pre-receive", "post-receive")
 _CONFIG = {
     "receive.advertisePushOptions": "true",
@@ -65,7 +65,7 @@ class Repository:
     """A bare repository in the data folder. Raises MachineError if git is missing or fails."""
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_FILES_BYTES) -> None:
-        """`max_bytes`: of a commit's files, unfolded."""
+        """`max_bytes`: limit of a commit's extracted files."""
         self.folder, self._max_bytes = folder, max_bytes
 
     def create(self, hook: Sequence[str], *, head: str) -> None:
@@ -143,8 +143,8 @@ class Repository:
         return True
 
     async def fetch(self, remote: str, ref: str) -> str:
-        """Fetch one ref of another repository, into no branch; its commit. Raises MachineError, also if it is larger
-        than a push may be.
+        """Fetch one ref of another repository without a branch. Returns its commit. Raises MachineError, also if it is
+        larger than a push may be.
         """
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
         words = [*self._command(), "fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched"]
@@ -154,8 +154,8 @@ class Repository:
         return (await self._git("rev-parse", "refs/incoming/fetched^{commit}")).strip()
 
     async def tidy(self) -> bool:
-        """Let git pack if there are many loose objects or packs: at the lowest priority, in one thread and a bounded
-        time. False if a fetch or another packing is in progress. Raises MachineError.
+        """Let git pack if there are many loose objects or packs: at the lowest priority, in one thread, with a time
+        limit. False if a fetch or another packing is in progress. Raises MachineError.
         """
         try:
             lock = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,7 +182,7 @@ class Repository:
         return await self._commit_at(f"refs/forks/{number}")
 
     async def keep_fork(self, number: int, commit: str | None) -> None:
-        """Keep a fork's commit under a ref that is no branch, or forget it (None)."""
+        """Keep a fork's commit under a ref that is not a branch, or forget it (None)."""
         words = ("-d", f"refs/forks/{number}") if commit is None else (f"refs/forks/{number}", commit)
         await self._git("update-ref", *words)
 
@@ -207,7 +207,7 @@ class Repository:
             ) as bounded,
         ):
             assert archive.stdout is not None
-            archive.stdout.close()  # it is head's: git ends when head does
+            archive.stdout.close()  # only head reads it now, so git ends when head does
             try:
                 tar = subprocess.run(
                     ["tar", "-x", "-C", str(folder), "--no-same-owner"],
@@ -233,7 +233,7 @@ class Repository:
         file = self.folder / "info" / "attributes"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            replace_file(file, "* -export-ignore -export-subst\n")  # others read it meanwhile
+            replace_file(file, "* -export-ignore -export-subst\n")  # other processes may be reading it
 
     def _command(self) -> list[str]:
         return ["git", "--git-dir", str(self.folder), "-c", "core.fsmonitor=false", "-c", "core.pager=cat"]
@@ -292,11 +292,11 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environ() -> Mapping[str, str]:
-    """Without the variables that a hook's or a shell's git set."""
+    """This process's environment without the variables that the git of a hook or shell has set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
 
 
 def _shown(text: str, longest: int) -> str:
-    """A stranger's text in one line, without control characters."""
+    """Untrusted text in one line, without control characters."""
     return "".join(one if one.isprintable() else "�" for one in text[:longest])

@@ -66,7 +66,7 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepEnd:
-    """The result of a step that ended well."""
+    """The result of a successful step."""
 
     state: StepState = StepState.SUCCEEDED
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     actor: str | None
     overridden: str | None
     preview: str | None
-    """The URL of the branch's preview, if the run came that far."""
+    """The URL of the branch's preview, if the run has reached that step."""
     fork: ForkPullRequest | None
     steps: tuple[StepDocument, ...]
     approval: ApprovalDocument | UnsetType | None = UNSET
@@ -196,7 +196,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def where(self) -> str:
-        """Its stage, or its branch."""
+        """The run's stage, or its branch."""
         return self.stage or self.branch
 
 

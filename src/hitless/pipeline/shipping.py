@@ -32,7 +32,7 @@ def home_of(course: Course) -> OwnEngine | AwsByErrands:
 
 
 async def protection(course: Course) -> StageSettings:
-    """The settings that the run obeys: the strictest of those in force, here and on AWS, and those of its commit."""
+    """The settings for the run: the strictest of those in force, here and on AWS, and those of its commit."""
     wanted = course.candidate.settings
     there = await HOMES[Home.AWS].live(course) if wanted.home is Home.AWS else None
     found = (course.parts.in_force(course.stage), there.settings if isinstance(there, ReleaseDocument) else None)
@@ -45,16 +45,16 @@ class OwnEngine:
     """The engine that runs the pipeline. `AwsByErrands` has the same verbs."""
 
     settings_are_all = True
-    """Whether the document of a release is all of it; on AWS serverless.yml may ask CloudFormation for more."""
+    """Whether a release's document is complete; on AWS, serverless.yml may contain more resources."""
     continues = False
-    """Whether a release that was cut off stays where it is, until it is shipped again and continued."""
+    """Whether a release that was cut off keeps its state until the next ship continues it."""
 
     async def live(self, course: Course) -> ReleaseDocument | str:
-        """The live release, its artifacts in the engine's store; or why there is nothing to compare with."""
+        """The live release, its artifacts in the engine's store; or the reason why there is none to compare with."""
         return course.live() or "nothing is live in the stage"
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
-        """Ship the candidate by the stage's strategy; the document of the end."""
+        """Ship the candidate by the stage's strategy. Returns the result's document."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
@@ -66,15 +66,15 @@ class OwnEngine:
         return await follow(course, started)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
-        """What is wrong with the release, now that it is live; None if another one is live by now."""
+        """The problems of the release after it went live; None if another one is live by now."""
         if live_number(course) != release:
             return None
         url = course.parts.urls()[course.stage]
         faults = tuple(await asyncio.to_thread(failed_smoke, url, course.candidate.settings, release))
-        return faults if live_number(course) == release else None  # else another release responded
+        return faults if live_number(course) == release else None  # otherwise another release responded
 
     async def rollback(self, course: Course, why: str) -> str:
-        """Ship the release before again; the result in words, for the run's reason."""
+        """Ship the previous release again. Returns the result as text, for the run's reason."""
         why = f"run {course.row.run}: {why}"
         try:
             started = await course.parts.engine.rollback(course.stage, None, who=who_of(course), why=why)
@@ -189,12 +189,12 @@ def live_number(course: Course) -> int | None:
 
 
 def _has_no_commit(release: ReleaseDocument | None) -> bool:
-    """Whether no later release could be proved equal: it is from outside git, or its files differed from the commit."""
+    """Whether it cannot be compared by commit: it was built outside git, or its files differed from the commit."""
     return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
 def check_outcome(result: Mapping[str, Any]) -> Outcome:
-    """How a rollout ended, if it ended well. Else raises StepFailed."""
+    """The outcome of a successful rollout. Raises StepFailed for any other."""
     outcome = Outcome(result["outcome"])
     if outcome.exit_code:
         what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
@@ -203,7 +203,7 @@ def check_outcome(result: Mapping[str, Any]) -> Outcome:
 
 
 async def follow(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
-    """The end of the engine's rollout; its steps go into the run's log."""
+    """The result of the engine's rollout; its steps go into the run's log."""
     result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
         if step := line.get("step"):

@@ -29,7 +29,7 @@ LEFT_OUT = "the stage's steps leave it out"
 
 
 async def source(course: Course) -> StepEnd:
-    """Check that the commit is there, and describe it."""
+    """Check that the commit exists, and describe it."""
     repository = course.parts.repository
     if not await course.parts.holds(course.row.commit):
         if course.options.document:
@@ -55,7 +55,7 @@ async def test(course: Course) -> StepEnd:
 
 
 async def _tested(course: Course) -> StepEnd:
-    """Run the tests. A fork's run without the pipeline's variables, in the name of the pull request."""
+    """Run the tests. A fork's tests get no pipeline variables and run under the pull request's name."""
     row, fork = course.row, course.options.fork
     order = BuildOrder(
         run=row.run,
@@ -98,7 +98,7 @@ async def build(course: Course) -> StepEnd:
 
 
 async def _test_after_all(course: Course) -> None:
-    """Run the tests that the live settings leave out, if the commit's own settings ask for them."""
+    """Run the tests if the commit's own settings require them and the live settings do not."""
     steps = {step.name: step for step in course.parts.records.steps(course.row.run)}
     taken = steps.get(StepName.TEST)
     if taken is not None and (taken.detail or {}).get("why") == LEFT_OUT and (await protection(course)).test:
@@ -165,7 +165,7 @@ async def deploy(course: Course) -> StepEnd:
 
 
 async def verify(course: Course) -> StepEnd:
-    """Check that the live release is what was shipped and responds well; else ship the release before it again."""
+    """Check that the live release is the shipped one and responds correctly; if not, ship the previous one again."""
     row = course.parts.records.run(course.row.run)
     assert row is not None
     home = home_of(course)
@@ -189,7 +189,7 @@ async def verify(course: Course) -> StepEnd:
 async def ask_maintainer(course: Course) -> StepEnd:
     """Ask a maintainer to read a fork's commit before any of its code runs. A fork is tested, never shipped.
 
-    What the fork's author wrote (titles, names of branches) names no branch, file or message here.
+    Text by the fork's author (titles, branch names) is never used in a branch name, file name or message here.
     """
     parts, row, fork = course.parts, course.row, course.options.fork
     assert fork is not None
@@ -235,7 +235,7 @@ def supersede_waiting(course: Course) -> None:
 
 
 def ask_person(course: Course, asked: Question) -> str:
-    """Keep the question and record that it was asked; the time until which it can be answered."""
+    """Keep the question and record that it was asked. Returns the time until which it can be answered."""
     parts, run, now = course.parts, course.row.run, course.parts.clock.now()
     (parts.workshop.of_run(run) / "question.json").write_text(to_text(asked))
     expires = timestamp(now + timedelta(days=EXPIRES_DAYS))

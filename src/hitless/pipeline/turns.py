@@ -1,4 +1,4 @@
-"""Decides which run goes next: one at a time in each lane, and of those that wait the newest.
+"""Decides which run is next: each lane (queue of a stage or branch) runs one at a time, the newest waiting one first.
 
 The lanes are in memory only. After the daemon's end they are made again from the runs' records (`recover`): each run
 that was in progress continues, or its real result is recorded.
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Lane:
-    """The runs of one lane. `resumed` runs had their turn before, and no newer run supersedes them."""
+    """The runs of one lane. `resumed` runs have run before, and no newer run supersedes them."""
 
     resumed: list[RunRow] = field(default_factory=list)
     queued: RunRow | None = None
@@ -52,7 +52,7 @@ class Turns:
         self._ends_later: asyncio.Task[None] | None = None
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """What is in progress."""
+        """The tasks in progress."""
         later = [self._ends_later] if self._ends_later else []
         return [*(lane.task for lane in self._lanes.values() if lane.task), *later]
 
@@ -111,7 +111,7 @@ class Turns:
             await asyncio.wait([task])
         finally:
             lane.running = None
-            if not task.done():  # the whole pipeline stops
+            if not task.done():  # the whole pipeline is stopping
                 task.cancel()
                 await asyncio.wait([task])
         if not task.cancelled():
@@ -159,7 +159,7 @@ def recover(parts: Parts) -> list[RunRow]:
     The engine has recovered before (`hitless.engine.recovery`), so a rollout that was cut off is live or withdrawn. If
     the run's release went live, the run continues with its verification. If the run had not come to its stage, nothing
     has changed: it continues at the step that was cut off, unless a newer run came after it, or it was cut off twice
-    before and may be what ends the daemon. So does a run that was shipping to AWS, where the next ship continues a
+    before and may be what kills the daemon. So does a run that was shipping to AWS, where the next ship continues a
     release. A run whose rollout was withdrawn is interrupted, and a person decides whether to retry it.
     """
     continued = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row)]

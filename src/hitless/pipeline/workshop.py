@@ -1,8 +1,8 @@
 """The folders of a pipeline, and the users that its builds run as.
 
 The data folder has the repository, the definition, the parameters, and each run's log and candidate. Builds work in a
-folder of their own. If the engine is root, that folder is in /var/lib, where builds' users reach it but nothing of the
-engine's. Only root can write to the folders above a build's, because tools look for settings in all folders above.
+folder of their own. If the engine is root, that folder is in /var/lib, where builds' users can reach it but no file of
+the engine. Only root can write to the folders above a build's, because tools look for settings in all folders above.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUILD_UIDS = range(60706, 61184)
 _NOT_READ = shutil.ignore_patterns(
     *(".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache")
 )
-"""Nothing in these is configuration."""
+"""These contain no configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class Workshop:
 
     @contextmanager
     def run_user(self, run: int) -> Iterator[User | None]:
-        """The user of a run's builds, which no other build on this machine has meanwhile, so that it cannot read or
-        change files of others. None if the engine is not root. Raises MachineError.
+        """The user of a run's builds. No other build on this machine has it at the same time, so it cannot read or
+        change their files. None if the engine is not root. Raises MachineError.
         """
         with socket.socket(socket.AF_UNIX) as held:
             yield _take_user(held, run) if self.user else None
@@ -130,7 +130,7 @@ class Workshop:
             raise MachineError(f"{error.filename}: {error.strerror}", hint="make the folder writable") from error
 
     def make(self, folder: Path, user: User | None = None) -> Path:
-        """A new private folder of that user's; ours for None."""
+        """Make a private folder for that user, or for the engine's user (None)."""
         folder.mkdir(mode=0o700, parents=False)
         if user:
             os.chown(folder, user.uid, user.gid, follow_symlinks=False)
@@ -141,7 +141,7 @@ class Workshop:
         remove(self.work_of(run))
 
     def clean_all(self) -> None:
-        """Remove what the runs of a dead daemon left."""
+        """Remove the working folders that a dead daemon's runs left."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
             remove(folder)
         for place in self.environments.glob("*-?"):

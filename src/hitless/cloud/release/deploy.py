@@ -2,7 +2,7 @@
 
 Every step can be repeated: what is live is read from the stack, from Lambda and from the stage's bucket. The next
 deploy finishes one that was cut off: it stops the shift, keeps what is done, and does the rest. One release at a time:
-the newest wins, and the loser changes nothing more.
+the newest wins, and the older deploy makes no more changes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ReleaseRun:
     home: Mapping[str, str]
     """Lambda's name → the live release's version, to which traffic goes back."""
     hooks: Mapping[str, str]
-    """CodeDeploy's lifecycle event → Lambda's name of the hook. Hooks get no traffic."""
+    """CodeDeploy's lifecycle event → the hook's name in Lambda. Hooks get no traffic."""
     previous: int | None
     alarms: AlarmSettings
 
@@ -103,7 +103,7 @@ class Deploy:
             self._cloud.say(f"note: {note}")
         alarms = package.service.settings.alarms
         self._say_thin_traffic(before, alarms, shipped)
-        self._cloud.traffic.alarms(alarms.also)  # says now if one is not there
+        self._cloud.traffic.alarms(alarms.also)  # reports a missing one now
         check_headroom(self._cloud, wanted, before)
         self._tenure.begin(record, wanted, cut_off)
         self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
@@ -122,21 +122,21 @@ class Deploy:
             self._tenure.check(run.record, run.home)
             executor.finish(run.targets)
         except StillAtWorkError:
-            raise  # whoever repeats the command awaits it
+            raise  # the next deploy waits for it
         except Superseded as newer:
             if newer.last:
                 self._withdraw(run, executor)
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, executor, error)
-        # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
+        # it is live: the next deploy repeats any step that fails from here on; nothing is rolled back
         executor.keep_ready(run.targets, live)
         ended = self._end(run, Outcome.LIVE, None)
         prune(self._cloud, run.record.release)
         return ended
 
     def _check_permissions(self, service: Service, wanted: Template, before: Observed) -> None:
-        """Raise ServiceFileError if CloudFormation's role may not make what the release adds or changes."""
+        """Raise ServiceFileError if CloudFormation's role may not create or change a resource of the release."""
         prefix, permissions = f"{service.name}-{service.stage}-", self._cloud.permissions
         live = before.live.resources
         if permissions is None or not missing(wanted, live, Granted(()), prefix):
@@ -163,7 +163,7 @@ class Deploy:
             )
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
-        """If a deploy was cut off after its last update, finish it. `settle` has made this process its holder then."""
+        """If a deploy was cut off after its last update, finish it. `settle` has made this process its holder."""
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
@@ -233,13 +233,12 @@ class Deploy:
 class Shifting:
     """Moves one release's traffic while watching the alarms. `asked`: the results of its hooks.
 
-    An alias splits traffic only between versions with the same role and dead-letter target. A function that gets
-    another one moves at once, after all functions that move by the strategy, and is watched for as long as the strategy
-    bakes.
+    An alias splits traffic only between versions with the same role and dead-letter target. A function whose role or
+    target changes moves at once, after all functions that move by the strategy. It is watched as long as a bake takes.
 
     CodeDeploy looks alarms up by name, which finds only metric alarms (DescribeAlarms, `AlarmTypes`). So this process
-    watches composite alarms, and all alarms after AllAtOnce. An alarm that rings before the shift tells nothing of the
-    release, and is not watched.
+    watches composite alarms, and all alarms after AllAtOnce. An alarm that rings before the shift says nothing about
+    the release, and is not watched.
     """
 
     def __init__(self, cloud: Cloud, steps: ReleaseSteps, tenure: Tenure) -> None:
@@ -250,7 +249,7 @@ class Shifting:
         """Start one CodeDeploy deployment for each changed function. If no client is served yet, point the aliases
         instead.
 
-        Raises CandidateFailedError if one fails, Superseded if somebody stopped it by hand.
+        Raises CandidateFailedError if one fails, Superseded if it was stopped by hand.
         """
         moves = self._moves(run)
         self._tenure.check(run.record, run.home)
@@ -265,7 +264,7 @@ class Shifting:
         if failure is None and at_once:
             self._say_at_once(at_once, strategy)
             failure = self._by_codedeploy(run, at_once, watch)
-        self._tenure.check(run.record, run.home)  # who took over has settled: what stands then is that one's
+        self._tenure.check(run.record, run.home)  # a process that took over has settled the aliases
         lower_shield(self._cloud, run.before)
         if failure is None and (guarded := moves if isinstance(strategy, AllAtOnce) else at_once):
             failure = self._guard(run, guarded, watch, watched_s(run.alarms, strategy))
@@ -303,7 +302,7 @@ class Shifting:
         )
 
     def _weighed(self, weight: float) -> None:
-        if weight or self._steps.weights()[-1][1] == 0:  # what moves at once begins when all else has moved
+        if weight or self._steps.weights()[-1][1] == 0:  # functions that move at once begin when all others have moved
             self._steps.add("baking" if 0 < weight < 100 else "shifting", weight)
 
     def _say_at_once(self, moves: Sequence[Move], strategy: Strategy) -> None:
@@ -312,7 +311,7 @@ class Shifting:
             self._cloud.say(f"{names}: at once, because Lambda splits traffic only between versions with the same role")
 
     def _guard(self, run: ReleaseRun, moves: Sequence[Move], watch: AlarmWatch, seconds: int) -> ShiftFailure | None:
-        """A move at once has no bake: watch the alarms once it has all traffic, before the API follows."""
+        """A move at once has no bake: watch the alarms once it has all traffic, before the API is updated."""
         if not seconds:
             return None
         self._steps.add("guard", 100, f"the alarms are watched for {seconds} s")
@@ -357,7 +356,7 @@ class AlarmWatch:
 
     @classmethod
     def begin(cls, cloud: Cloud, names: Collection[str]) -> AlarmWatch:
-        """Read the alarms, and report those that ring already. Raises UsageError if one is missing."""
+        """Read the alarms, and report those that already ring. Raises UsageError if one is missing."""
         found = cloud.traffic.alarms(names)
         for one in found:
             if one.rings:

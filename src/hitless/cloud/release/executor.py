@@ -5,8 +5,8 @@ removed from all others after it. During a shift both versions have it, and both
 version starts as large as the live one has grown, and does not shrink while it takes over. Once it has all traffic, it
 gets the release's own bounds.
 
-The holder's mark is in the release's record. Whoever takes over (a newer deploy, `abort`, `repair`) writes its own mark
-first. The previous holder checks the mark before each step, and changes nothing more.
+The release's record has the mark of its holder, the process that may change it. A process that takes over (a newer
+deploy, `abort`, `repair`) writes its own mark first. The previous holder checks the mark before each step and stops.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hitless.service.model import AlarmSettings
 from hitless.service.strategy import Strategy
 
 KEPT_RELEASES = 10
-"""How many releases that were live can be rolled back to."""
+"""How many previously live releases remain available for a rollback."""
 ALWAYS_UNRESERVED = 100
 """Concurrency that Lambda keeps for other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
 
@@ -151,10 +151,11 @@ def known_versions(observed: Observed, *records: Record | None) -> set[tuple[Fun
 
 
 def prune(cloud: Cloud, number: int) -> None:
-    """Delete the functions' versions that nobody needs, once release `number` is live. A failure is only reported.
+    """Delete the functions' versions that are no longer needed, once release `number` is live. A failure is only
+    reported.
 
-    Lambda keeps every version, and 75 GB of code a region (Lambda quotas). Kept are those of the last releases that
-    were live, those that the stack holds, and those newer than the live one.
+    Lambda keeps every version, and 75 GB of code per region (Lambda quotas). Versions of the last releases that
+    were live, of the stack, and newer than the live one are kept.
     """
     if number <= KEPT_RELEASES:
         return
@@ -208,7 +209,7 @@ def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
 
 
 def _size(cloud: Cloud, name: str, ready: Ready, home: Mapping[str, str]) -> int:
-    """The number that the service asks for; if it is scaled, the number to which the live version has grown."""
+    """The number that the service requests; if it is scaled, the number to which the live version has grown."""
     if ready.most is None or name not in home:
         return ready.least
     return ready.nearest(cloud.lambdas.provisioned(name, home[name]))
@@ -232,7 +233,7 @@ class Superseded(Exception):
 
 
 class Tenure:
-    """This process's hold on the release that it ships. `holder` is its mark."""
+    """This process's claim to the release that it ships. `holder` is its mark."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud, self.holder = cloud, secrets.token_hex(8)
@@ -240,8 +241,8 @@ class Tenure:
     def next_record(
         self, package: ServicePackage, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
     ) -> tuple[Record, Record | None]:
-        """The record for this release, and the record of a release whose deploy was cut off, if there is one. They are
-        the same if the content is. Writes nothing.
+        """The record for this release, and that of a release whose deploy was cut off, if there is one. Both are the
+        same record if their content is equal. Writes nothing.
         """
         records, name_of = self._cloud.records, package.packaged.function_names
         mark = fingerprint(wanted)
@@ -284,7 +285,7 @@ class Tenure:
             return
         if stored.outcome is not None:
             last = stored.outcome in (Outcome.ABORTED, Outcome.ROLLED_BACK)  # by `abort`, by `repair`
-            if last:  # it may have come between our last look and CodeDeploy's start
+            if last:  # it may have happened between our last check and CodeDeploy's start
                 self._cloud.shift.point(home)
             ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else stored.outcome
             raise Superseded(ends, stored.reason or "another process has ended it", last=last)
@@ -292,7 +293,7 @@ class Tenure:
             raise Superseded(Outcome.SUPERSEDED, "another deploy continues it")
 
     def end(self, record: Record) -> bool:
-        """Save the ended record, unless another process holds the release. Returns whether it was saved."""
+        """Save the ended record, unless another process holds the release. True if it was saved."""
         stored = self._cloud.records.get(record.release)
         if stored is None or stored.holder != record.holder:
             return False
@@ -320,8 +321,8 @@ def conclude(
 def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
     """Lambda's name → the version to which the live release's traffic belongs.
 
-    An alias elsewhere was left by a deploy that was cut off, or by a rollback whose stack has not followed. In the
-    second case it is at a version that was live, and stays there.
+    An alias at another version was left by a deploy that was cut off, or by a rollback whose stack was not updated. In
+    the second case that version was live, and the alias stays there.
     """
     if live is None:
         return {}

@@ -84,13 +84,13 @@ class ServicePackage:
 
     @property
     def hooks(self) -> dict[str, str]:
-        """CodeDeploy's lifecycle event → Lambda's name of the function that is asked."""
+        """CodeDeploy's lifecycle event → the name in Lambda of the function that it calls."""
         lambda_names = {ours: theirs for theirs, ours in self.packaged.function_names.items()}
         return hooks_of(self.service.settings.hooks, lambda_names)
 
 
 def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> ServicePackage:
-    """Compile the service by osls. Raises ServiceFileError if osls or Lambda would refuse the service."""
+    """Compile the service with osls. Raises ServiceFileError if osls (a Serverless fork) or Lambda would refuse it."""
     missing = [function.name for function in service.functions if function.name not in artifacts]
     if missing:
         raise ServiceFileError(

@@ -1,7 +1,7 @@
 """Promotes from and to AWS without a build: finds a stage's live release, and turns its digests into artifacts.
 
 Each copy is checked against the digest: Lambda's CodeSha256, the bytes from a bucket, the zip in the artifact store.
-Before traffic reaches the release, `proving` asks Lambda once more.
+Before traffic reaches the release, `proving` checks Lambda again.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
 
 
 def fetch_artifacts(bucket: Bucket, store: ArtifactStore, digests: Iterable[str]) -> int:
-    """Fetch the artifacts (`sha256:…`) that the store does not have; their number. CloudError if bytes differ."""
+    """Fetch the artifacts (`sha256:…`) missing from the store. Returns their number. CloudError if bytes differ."""
     missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
     for digest in missing:
         with store.working() as workspace:
             zipped = workspace.folder / "artifact.zip"
             bucket.get_artifact(digest.removeprefix("sha256:"), zipped)
-            store.zip_path(digest).unlink(missing_ok=True)  # what lay there was damaged
+            store.zip_path(digest).unlink(missing_ok=True)  # the file there was damaged
             store.add(zipped, None, 0)
     return len(missing)

@@ -34,7 +34,7 @@ WARM_AT_MOST = 50
 def prove(
     cloud: Cloud, package: ServicePackage, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]
 ) -> None:
-    """Raise CloudError if a version is not what was built, CandidateFailedError if it does not serve."""
+    """Raise CloudError if a version is not what was built, CandidateFailedError if its responses are wrong."""
     versions: dict[str, tuple[str, str]] = {}
     for name, version in record.versions.items():
         lambda_name = record.functions[name]
@@ -56,7 +56,7 @@ def environments(cloud: Cloud, function: Resource, at_once: int) -> int:
 
 
 def _room(cloud: Cloud, function: Resource, at_once: int) -> int:
-    """What the function has reserved beyond its peak, else a twentieth of the account's unreserved concurrency."""
+    """The reserved concurrency beyond the function's peak, else 5 % of the account's unreserved concurrency."""
     reserved = function["Properties"].get("ReservedConcurrentExecutions")
     if isinstance(reserved, int):
         return reserved - at_once
@@ -96,7 +96,7 @@ def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[s
         lambda_name = observed.functions[ids]
         name = names[lambda_name]
         if name not in artifacts:
-            continue  # kept for one more release, for what still calls it
+            continue  # kept for one more release, for callers that still use it
         if state.others:
             faults.append(f"{name}: not all traffic is at version {state.version}")
         if cloud.lambdas.code_sha256(lambda_name, state.version) != artifacts[name].removeprefix("sha256:"):

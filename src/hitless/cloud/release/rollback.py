@@ -88,7 +88,7 @@ def _planned(
 
 def _record_leaving(cloud: Cloud, live: int | None, target: Record) -> None:
     """Record in the live release that traffic is about to leave it for the target. Until the stack is updated, only
-    this shows that a rollback moved the aliases and not a person.
+    this shows that a rollback moved the aliases, and not a user.
     """
     if target.release != live and target.left_for is not None:  # left by an earlier rollback in the opposite direction
         cloud.records.save(replace(target, left_for=None))
@@ -128,7 +128,7 @@ def _check_roles(live: LiveState, template: Template, number: int) -> None:
 
 
 def _serves(before: Observed, target: Record) -> bool:
-    """Whether every alias points at the target's version already."""
+    """Whether every alias already points at the target's version."""
     return all(before.at.get(name) == version for name, version in target.at.items())
 
 
