@@ -1,7 +1,7 @@
-"""Dials, shakes hands, reads and writes for both of the sender's clients.
+"""Connects, does the TLS handshake, reads and writes for both of the sender's clients.
 
-A connection's state says what it waits for, and only the client changes it. No call blocks. Errors of the operating
-system reach the report by name.
+A connection's state says what it waits for, and only the client changes it. No call blocks. The report names errors of
+the operating system.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT
 
 
 class ConnectionState(IntEnum):
-    """What a connection waits for."""
+    """The event that a connection waits for."""
 
     CONNECTING = 0
     SHAKING_HANDS = 1
@@ -55,7 +55,7 @@ C = TypeVar("C", bound=SenderConnection)
 class Client(ABC, Generic[C]):
     """The connections of one sender. `start_ns` (monotonic) is the origin of the instants in the records.
 
-    `send` leads to exactly one record without the flag AMENDED; `under_way` is the number of requests without theirs.
+    `send` leads to exactly one record without the flag AMENDED; `under_way` is the number of requests without one yet.
     """
 
     alpn: Sequence[str] = ()
@@ -83,7 +83,7 @@ class Client(ABC, Generic[C]):
 
     @abstractmethod
     def expire(self, now: int) -> None:
-        """Give up what has waited too long."""
+        """Give up connections and requests that have waited too long."""
 
     @abstractmethod
     def _established(self, connection: C) -> None:
@@ -156,7 +156,7 @@ class Client(ABC, Generic[C]):
             self._established(connection)
 
     def _write(self, connection: C) -> None:
-        """Write as much of what is unsent as the socket accepts."""
+        """Write as much of the unsent bytes as the socket accepts."""
         try:
             while connection.unsent and connection.sock is not None:
                 sent = connection.sock.send(connection.unsent)
@@ -226,9 +226,9 @@ def _connecting(address: tuple[str, int]) -> socket.socket:
 
 
 def failure_of(error: OSError) -> FailureKind:
-    """The kind of failure that an operating system's error is.
+    """The kind of failure for an error of the operating system.
 
-    If this machine runs out of something (ports, descriptors, memory) or forbids it, that is `not_sent`.
+    If this machine is out of something (ports, descriptors, memory) or forbids the call, that is `not_sent`.
     """
     if isinstance(error, ssl.SSLError):
         return FailureKind.TLS_ERROR

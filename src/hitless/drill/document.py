@@ -23,7 +23,7 @@ class FailureRow(msgspec.Struct, frozen=True):
 
 
 class MomentRow(msgspec.Struct, frozen=True):
-    """Failures of a kind by what was done to the service when they were sent."""
+    """Failures of a kind, by the rollout or fault during which the requests were sent."""
 
     during: str | None
     state: str | None
@@ -40,7 +40,7 @@ class DrilledStep(msgspec.Struct, frozen=True):
 
 
 class DrilledRelease(msgspec.Struct, frozen=True):
-    """One release of the drill. `failed_meanwhile` also counts failures of the release before it."""
+    """One release of the drill. `failed_meanwhile` also counts failures of the previous release."""
 
     release: int | None
     scenario: str
@@ -73,7 +73,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class RequestRow(msgspec.Struct, frozen=True):
-    """What came of one kind of request; `statuses` are those of complete responses."""
+    """The results of one kind of request; `statuses` are those of complete responses."""
 
     request: str
     failed: int
@@ -81,7 +81,7 @@ class RequestRow(msgspec.Struct, frozen=True):
 
 
 class DrillDocument(msgspec.Struct, frozen=True):
-    """The whole document. Rates are in requests a second."""
+    """The whole document. Rates are in requests per second."""
 
     target: str
     requests: int
@@ -113,7 +113,7 @@ class DrillDocument(msgspec.Struct, frozen=True):
     samples: Sequence[FailureSample]
     workers: Sequence[WorkerSample]
     receipts: Sequence[Mapping[str, Any]]
-    """What the engine kept of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
+    """The engine's receipts of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
     notices: Sequence[str]
     surprises: Sequence[str]
     interrupted: bool

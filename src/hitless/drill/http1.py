@@ -1,6 +1,6 @@
 """The sender's client for HTTP/1.1: one request at a time on each of many connections.
 
-On raw sockets instead of a library, because errors must reach the report as the kernel names them, and because the
+It uses sockets instead of a library, because the report must show errors as the kernel names them, and because the
 drill shares its machine with the service.
 """
 
@@ -71,7 +71,7 @@ class Http1Client(Client[Http1Connection]):
             return
         self._dial(connection)
         if self._tls is None and connection.sock is not None:
-            self._write(connection)  # on one machine the connection is established already
+            self._write(connection)  # on one machine the connection is already established
 
     def _payload(self, index: int, *, closing: bool) -> bytes:
         request = self._plan.requests[index]

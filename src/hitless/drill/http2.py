@@ -50,7 +50,7 @@ class Stream(Response):
     reused: bool = False  # its connection had carried another before
 
     def read_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Take the response's head."""
+        """Read the response's headers."""
         self.started = True
         for name, value in headers:
             if name == b":status":
@@ -65,12 +65,12 @@ class Stream(Response):
 class Http2Connection(SenderConnection):
     """A connection, the state of its protocol and the streams that are open on it."""
 
-    own: bool  # for one request alone
+    own: bool  # used for one request only
     protocol: H2Connection = field(
         default_factory=lambda: H2Connection(H2Configuration(client_side=True, header_encoding=None))
     )
     streams: dict[int, Stream] = field(default_factory=dict)
-    retired: bool = False  # takes no more requests: the server said so, or it was idle for too long
+    retired: bool = False  # accepts no more requests: the server refuses them, or it was idle for too long
     carried: int = 0
     idle_since_ns: int = 0
 
@@ -148,7 +148,7 @@ class Http2Client(Client[Http2Connection]):
                 self._open(link, stream)
         self._flush(link)
         if link.own and not link.streams and link.state is ConnectionState.ACTIVE:
-            self._close(link)  # its request was given up meanwhile
+            self._close(link)  # its request was given up in the meantime
 
     def _close(self, link: Http2Connection) -> None:
         link.retired = True

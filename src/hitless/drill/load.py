@@ -1,7 +1,7 @@
 """Starts the senders, gives them the schedule, collects their records, and counts the requests that they did not send.
 
-If a sender dies, its share is counted as not sent. No sender outlives this process, because each one ends when its
-input ends. Ctrl-C at the terminal does not reach the senders, which have a session of their own.
+If a sender dies, its share is counted as not sent. No sender outlives this process, because each one exits when its
+input is closed. Ctrl-C at the terminal does not reach the senders, which have a session of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RATE_OF_ONE_HTTP2_SENDER = 400  # its framing is pure Python
 
 
 def senders_for(rate_per_s: float, cpus: int, *, http2: bool = False) -> int:
-    """One process for every 4,000 requests a second; at most two for each processor."""
+    """One process per 4,000 requests a second; at most two per CPU."""
     of_one = RATE_OF_ONE_HTTP2_SENDER if http2 else RATE_OF_ONE_SENDER
     return max(1, min(-(-int(rate_per_s) // of_one), 2 * max(1, cpus)))
 
@@ -120,7 +120,9 @@ class Load:
 
     async def _read(self, sender: SenderProcess) -> None:
         assert sender.process.stdout is not None
-        with contextlib.suppress(asyncio.IncompleteReadError):  # the end, perhaps within a frame if the sender died
+        with contextlib.suppress(
+            asyncio.IncompleteReadError
+        ):  # end of the stream, perhaps within a frame if the sender died
             while True:
                 letter, length = FRAME.unpack(await sender.process.stdout.readexactly(FRAME.size))
                 payload = await sender.process.stdout.readexactly(length)

@@ -49,7 +49,7 @@ Pieces = tuple[Piece, ...]
 
 
 def constant(rate_per_s: float) -> Pieces:
-    """The same rate all the time."""
+    """A constant rate."""
     return (Piece(0.0, rate_per_s, rate_per_s),)
 
 
@@ -62,7 +62,7 @@ class _Poisson:
     """Random arrivals: `BLOCK` of them at random places within each stretch of that length, on the axis of
     summed-up rate.
 
-    That is a Poisson process with one difference: a whole block has the exact number, so that a drill of a given
+    That is a Poisson process with one difference: each block has exactly `BLOCK` arrivals, so that a drill of a given
     length sends the expected number of requests. The last block's places are cached.
     """
 
@@ -112,7 +112,7 @@ class Pace:
         return self._arrivals.before(float(sum_)) if self._arrivals is not None else ceil(sum_)
 
     def sum_until(self, at_s: Fraction) -> Fraction:
-        """The sum of the rate until then."""
+        """The sum of the rate until that time."""
         stretch = next(one for one in reversed(self._stretches) if one.start_s <= at_s or one is self._stretches[0])
         return stretch.sum_until(at_s)
 
@@ -153,7 +153,7 @@ class _Stretch:
 
 
 def _stretches(pieces: Pieces) -> list[_Stretch]:
-    """The pieces one after the other; a ramp is followed by its last rate."""
+    """The pieces in order; a ramp is followed by its last rate."""
     found: list[_Stretch] = []
     sum_ = Fraction(0)
     for piece, following in zip(pieces, (*pieces[1:], None), strict=True):

@@ -18,7 +18,7 @@ DEADLINE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DrillPlan:
-    """Rates in requests a second, instants and lengths in seconds. `command` reproduces the drill."""
+    """Rates in requests per second, instants and lengths in seconds. `command` reproduces the drill."""
 
     stage: str
     rate_per_s: float
@@ -37,7 +37,7 @@ class DrillPlan:
     deadline_s: float = DEADLINE_S
 
     def check(self, *, yes: bool) -> None:
-        """Raises UsageError if a value is out of range, or if the plan needs --yes."""
+        """Raise UsageError if a value is out of range, or if the plan needs --yes."""
         _within("--rate", self.rate_per_s, MAX_RATE_PER_S)
         check_duration(self.duration_s)
         if not 0 <= self.new_connections_percent <= 100:
@@ -82,7 +82,7 @@ class DrillPlan:
 
 
 def check_duration(duration_s: float) -> None:
-    """Raises UsageError if a drill cannot last so long."""
+    """Raise UsageError if a drill cannot last this long."""
     _within("--duration", duration_s, MAX_DURATION_S)
 
 

@@ -19,7 +19,7 @@ _UNNAMED = {0: "no release named", FAILED: "failed"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A stretch of time. Counts are per second; latencies the worst of the slots (p50: their mean), in milliseconds."""
+    """A time span. Counts are per second; latencies the worst of the slots (p50: their mean), in milliseconds."""
 
     at_s: float
     width_s: float
@@ -79,7 +79,7 @@ def _column(slots: Sequence[Slot], at_s: float, width_s: float) -> Column:
 
 
 def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
-    """Requests a second, stacked by the release that responded."""
+    """Requests per second, stacked by the release that responded."""
     ticks = nice_ticks(max((column.per_s for column in columns), default=1.0))
     axes = Axes(_span_s(columns), ticks[-1])
     classes = release_classes(columns)
@@ -180,7 +180,7 @@ def _plain_grid(axes: Axes, ticks: Sequence[float]) -> list[str]:
 
 
 def _area(axes: Axes, columns: Sequence[tuple[Column, float, float]], release: int, colour: str) -> list[str]:
-    """One release's share, columns with their floor and roof. Its number stands inside if there is room."""
+    """One release's share: columns with their lower and upper end. Its number is inside if there is room."""
     lower = axes.steps((column.at_s, column.end_s, floor) for column, floor, _ in columns)
     upper = axes.steps((column.at_s, column.end_s, roof) for column, _, roof in columns)
     name = _UNNAMED.get(release, f"release {release}")

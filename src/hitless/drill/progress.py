@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The numbers that people see while a drill runs."""
+    """The numbers that are shown while a drill runs."""
 
     elapsed_s: float
     duration_s: float

@@ -1,4 +1,4 @@
-"""How a sender writes down the end of a request, and idempotency keys that are never used twice."""
+"""Records the result of each request in a sender, and makes idempotency keys that are never used twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Recorder:
         self, sent: SentRequest, response: Response, failure: FailureKind | None, *, own: bool, reused: bool,
         complete: bool, amended: bool = False,
     ) -> None:  # fmt: skip
-        """Write the record of a request, or one that revokes it (`amended`). `own`: on a connection of its own."""
+        """Write the record of a request, or one that revokes it (`amended`). `own`: it had its own connection."""
         release = response.release
         flags = (
             own * Flag.NEW_CONNECTION.value

@@ -1,4 +1,4 @@
-"""The requests of a drill: from a file of JSON lines, an HTTP archive, the stage's smoke requests, or one a route.
+"""The requests of a drill: from a file of JSON lines, an HTTP archive, the stage's smoke requests, or one per route.
 
 Everything that comes from outside is limited and checked here, and an error names file and line. The sender sets the
 connection's headers and the content-length, so a file may not set them.
@@ -50,7 +50,7 @@ class DrillRequest:
     weight: int = 1
     status: int | None = None
     check_release: bool = True
-    fresh_key: bool = False  # each one sent carries an Idempotency-Key of its own
+    fresh_key: bool = False  # each one that is sent has a new Idempotency-Key
 
     @property
     def name(self) -> str:
@@ -172,7 +172,7 @@ def from_smoke(smoke: Iterable[SmokeRequest]) -> tuple[DrillRequest, ...]:
 
 
 def from_routes(routes: Iterable[Route]) -> tuple[DrillRequest, ...]:
-    """One request a route: each `{param}` is `1`, the body `{}`, ANY is GET."""
+    """One request per route: each `{param}` is `1`, the body `{}`, ANY is GET."""
     requests: dict[str, DrillRequest] = {}
     for route in routes:
         method = "GET" if route.method == "ANY" else route.method

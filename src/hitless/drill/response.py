@@ -1,7 +1,7 @@
 """Reads one response as it arrives, and judges it. Pure: no socket.
 
 The drill has its own parser for HTTP/1.1, because it must count what a library forgives: bytes after the response, a
-wrong content-length, an end in the middle. Bodies are kept up to a limit, to look for the release in them.
+wrong content-length, a premature end. Bodies are kept up to a limit, to look for the release in them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def names_release(body: bytes, release: bytes) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Response:
-    """What a drill looks at in a response of either protocol. Its body is kept up to a limit."""
+    """The parts of a response that a drill examines, in either protocol. Its body is kept up to a limit."""
 
     started: bool = field(default=False, init=False)
     status: int = field(default=0, init=False)
@@ -47,13 +47,13 @@ class Response:
     kept_bytes: int = field(default=0, init=False)
 
     def keep(self, data: bytes) -> None:
-        """Take a part of the body."""
+        """Add a part of the body."""
         if data and self.kept_bytes < MAX_KEPT_BODY_BYTES:
             self._body.append(data)
             self.kept_bytes += len(data)
 
     def fault(self, *, check_release: bool) -> tuple[FailureKind, str] | None:
-        """Why a complete response counts as failed, in words as well; None if it does not."""
+        """The kind of failure of a complete response and its description; None if it is good."""
         if self.status >= 500:
             return FailureKind.STATUS_5XX, f"status {self.status}"
         if self.surplus:
@@ -76,7 +76,7 @@ class Http1Response(Response):
     _left: int = field(default=0, init=False)
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; True once the response is complete (`surplus` has the bytes after it). Raises BadResponse."""
+        """Read bytes; True once the response is complete (`surplus` has the bytes after it). Raises BadResponse."""
         self.started = True
         if not self._in_body:
             if self._pending:
@@ -93,12 +93,12 @@ class Http1Response(Response):
         return False
 
     def end(self) -> bool:
-        """The connection ended; True if that completes the response (its body runs until the close)."""
+        """Handle the connection's end; True if that completes the response (its body has no length)."""
         self.complete = self.complete or (self._in_body and self._framing == _UNTIL_CLOSE)
         return self.complete
 
     def _read_head(self, data: bytes) -> bytes | None:
-        """Parse the head; the bytes after it, or None while it is incomplete."""
+        """Parse the headers. Returns the bytes after them, or None while they are incomplete."""
         while True:
             if not data.startswith(b"HTTP/1."[: len(data)]):
                 raise BadResponse(f"the response begins with {data[:24]!r}")
@@ -197,7 +197,7 @@ class Http1Response(Response):
         return False
 
     def _read_chunk(self, data: bytes) -> bytes:
-        """Take the bytes of the current chunk (`_left` includes its closing CRLF) and return those after it."""
+        """Read the bytes of the current chunk (`_left` includes its closing CRLF) and return those after it."""
         if self._left > 2:
             taken = data[: self._left - 2]
             self.keep(taken)

@@ -77,7 +77,7 @@ class DrillResult:
     interrupted: bool
     workers: tuple[WorkerSample, ...] = ()
     receipts: tuple[Mapping[str, Any], ...] = ()
-    """What the engine kept of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
+    """The engine's receipts of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
 
     @property
     def shipped(self) -> int:
@@ -153,7 +153,7 @@ class DrillResult:
         return dict(to_plain(self.document()))
 
     def document(self) -> DrillDocument:
-        """All that the drill found out."""
+        """All results of the drill."""
         tally = self.tally
         sent_s = max(1e-9, (tally.last_sent_us - (tally.first_sent_us or 0)) / 1e6)
         statuses: Counter[int] = Counter()
@@ -200,7 +200,7 @@ class DrillResult:
         )
 
     def unexpected_statuses(self) -> int:
-        """Responses below 500 whose status is not the request's own or the probe's: counted, not failed."""
+        """Responses below 500 with another status than the request expects or the probe got: counted, not failed."""
         wanted = [request.status for request in self.plan.requests]
         return sum(
             count for (index, status), count in self.tally.statuses.items() if status < 500 and status != wanted[index]
@@ -214,7 +214,7 @@ class DrillResult:
         return [*rows.values()]
 
     def failures_by_moment(self) -> list[MomentRow]:
-        """Failures by kind and by what was done to the service when they were sent, most first."""
+        """Failures by kind, and by the rollout or fault during which they were sent, most first."""
         windows = {one.number: one for one in self.tally.timeline.windows}
         sums: Counter[tuple[str | None, str | None, FailureKind]] = Counter()
         for (kind, number, moment), count in self.tally.moments.items():

@@ -32,7 +32,7 @@ from hitless.errors import ConflictError, UsageError
 CPUS = os.cpu_count() or 1
 TICK_S = 0.25
 BUSY_LOAD_PER_CPU = 2.0
-TAIL_S = 1.0  # load continues for so long after a last rollout that ended after the planned duration
+TAIL_S = 1.0  # load continues for this long after a last rollout that ended after the planned duration
 
 
 async def run_drill(
@@ -144,7 +144,7 @@ def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int]
 
 
 def _last_request(plan: DrillPlan, load: Load, *, stopped: bool) -> int:
-    """The total number of requests: as planned, more if the rollouts took longer, or fewer if stopped."""
+    """The total number of requests: the planned one, more if the rollouts took longer, or fewer if stopped."""
     elapsed_ns = load.elapsed_us() * 1000
     if stopped:
         return max(1, load.pace.count(elapsed_ns))

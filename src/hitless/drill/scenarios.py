@@ -1,9 +1,9 @@
-"""The kinds of release in a drill: what each changes in the service, and how its rollout must end.
+"""The kinds of release in a drill: the changes that each makes to the service, and its rollout's expected outcome.
 
 A failing release is a copy of the service with other settings, and with code appended to its handlers' modules. That
 code works for any handler: it wraps the function that serverless.yml names and leaves it otherwise unchanged. A kind
-that fails only under traffic sets its own alarms, because the service's may be lax, and removes the smoke requests.
-To add a kind, add an entry to `SCENARIOS`.
+that fails only under traffic sets its own alarms, because the service's may be too tolerant, and removes the smoke
+requests. To add a kind, add an entry to `SCENARIOS`.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class DrillSchedule:
         except (HitlessError, OSError) as error:
             shipped = Shipped(None, ERROR, str(error))
         window.end_us = self.elapsed_us()
-        origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())  # of the drill's own time axis
+        origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())  # the start of the drill's time axis
         window.phases = [
             RolloutPhase(
                 (datetime.fromisoformat(step["at"]) - origin) // timedelta(microseconds=1),

@@ -20,7 +20,7 @@ ERROR = "error"
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How one rollout ended. `outcome` is that of the deploy document, or `error` if there was no rollout.
+    """The result of one rollout. `outcome` is the deploy document's, or `error` if there was no rollout.
 
     `candidate`, the gateway's counts of the release's requests, and `steps` come from the same document.
     """
@@ -57,7 +57,7 @@ class Shipper:
         return await asyncio.to_thread(self._read_status)
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
-        """Ship what is in `folder`, even if nothing has changed, and wait for the end."""
+        """Ship the code in `folder`, even if nothing has changed, and wait for the end."""
         by = ["--strategy", strategy] if strategy else self._strategy
         return await self._ship("deploy", folder, "--force", "--message", message, *by)
 
@@ -71,7 +71,7 @@ class Shipper:
         return dict((await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
 
     async def up(self) -> None:
-        """Start the engine, which adopts worker processes that still run."""
+        """Start the engine, which adopts worker processes that are still running."""
         await self._run("up", self._service_dir, "--detach")
 
     async def _ship(self, verb: str, folder: Path, *arguments: str) -> Shipped:

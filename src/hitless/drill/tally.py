@@ -18,7 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hitless.drill.timeline import MICROSECONDS, Timeline, Window
 from hitless.drill.wire import FAILURES, RECORD, FailureKind, Flag
 
-FAILED = -1  # instead of a release: failed, and no release named
+FAILED = -1  # in place of a release's number: failed, and no release named
 MOMENT_US = 20_000
 MAX_MOMENTS = 100_000
 MAX_LATENCY_US = 120 * MICROSECONDS
@@ -30,7 +30,7 @@ _NEW, _REUSED = Flag.NEW_CONNECTION.value, Flag.REUSED.value
 
 @dataclass(slots=True)
 class Slot:
-    """One stretch of the time axis. Latencies are those of complete responses, in milliseconds; None without any."""
+    """One interval of the time axis. Latencies are those of complete responses, in milliseconds; None without any."""
 
     by_release: Counter[int] = field(default_factory=Counter)  # 0: a response without a release; or FAILED
     failures: Counter[FailureKind] = field(default_factory=Counter)
@@ -44,7 +44,7 @@ class Slot:
 
 @dataclass(slots=True)
 class FailureCount:
-    """How often a kind of failure was seen, and when first."""
+    """The number of failures of a kind, and the time of the first."""
 
     count: int = 0
     first_us: int = 0
@@ -52,7 +52,7 @@ class FailureCount:
 
 
 class Tally:
-    """The sums over all records. `add` takes a sender's records; `finish` closes the open slots."""
+    """The sums over all records. `add` adds a sender's records; `finish` closes the open slots."""
 
     def __init__(self, *, slot_s: float, deadline_s: float, timeline: Timeline) -> None:
         self.slot_us = int(slot_s * MICROSECONDS)
@@ -84,7 +84,7 @@ class Tally:
         return self.requests - self.failed
 
     def add(self, records: bytes) -> None:
-        """Count a run of records (a whole number of them)."""
+        """Count one or more complete records."""
         newest = 0
         for due, latency, lag, release, index, status, failure, flags in RECORD.iter_unpack(records):
             if flags & _AMENDED:

@@ -78,7 +78,7 @@ def resolve(target: Target) -> tuple[tuple[str, int], ...]:
 async def probe(
     target: Target, requests: tuple[DrillRequest, ...], *, deadline_s: float
 ) -> tuple[tuple[DrillRequest, ...], tuple[LeftOut, ...]]:
-    """Send each request once, one after the other. Returns those to send, with the status to expect of each, and the
+    """Send each request once, one after another. Returns those to send, each with its expected status, and the
     others. Raises UsageError if every request is left out.
     """
     kept: list[DrillRequest] = []
@@ -99,7 +99,7 @@ async def probe(
 
 
 def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str]:
-    """Status (0: no response), and why there was no response."""
+    """The status (0: no response), and the reason if there was no response."""
     kind = http.client.HTTPSConnection if target.tls else http.client.HTTPConnection
     connection = kind(target.host, target.port, timeout=deadline_s)
     headers = {"Host": target.host_header, "User-Agent": "hitless-drill", "Accept": "*/*", **dict(request.headers)}

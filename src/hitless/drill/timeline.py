@@ -1,4 +1,4 @@
-"""What happened during a drill, on its own time axis: releases and faults with their states, and numbers of workers."""
+"""The events of a drill on its time axis: releases and faults with their states, and numbers of workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RolloutPhase:
 
 @dataclass(slots=True)
 class Window:
-    """A stretch of the drill in which something was done to the service. Open while `end_us` is None.
+    """The time span of one rollout or fault in a drill. Open while `end_us` is None.
 
     `phases` are known once the rollout has ended.
     """
@@ -48,7 +48,7 @@ class Window:
 
 
 class Timeline:
-    """The windows of a drill, one after the other, never two at once."""
+    """The windows of a drill, one after another; they never overlap."""
 
     def __init__(self) -> None:
         self.windows: list[Window] = []

@@ -1,8 +1,8 @@
 """The protocol between the coordinator of a drill and its senders.
 
 A sender reads lines on its standard input: the plan as JSON, then `start NANOSECONDS` (monotonic), then `end N` (send
-only requests numbered below N). If its input ends, the coordinator is gone, and the sender stops. It writes frames on
-its standard output: one letter, the payload's length, the payload. `R` is a run of records, `N` a note in JSON.
+only requests numbered below N). If its input is closed, the coordinator has exited, and the sender stops. It writes
+frames on its standard output: one letter, the payload's length, the payload. `R` has records, `N` a note in JSON.
 
 A record describes one request and its result. Exactly one is written for each request that was due, unless the
 sender dies. A record with the flag AMENDED revokes one that was written before.
@@ -25,7 +25,7 @@ MAX_U32 = 0xFFFF_FFFF
 
 
 class FailureKind(StrEnum):
-    """Why a request counts as failed: the first reason that was noticed."""
+    """The reason why a request counts as failed: the first one that was noticed."""
 
     CONNECTION_REFUSED = "connection_refused"
     CONNECTION_RESET = "connection_reset"
@@ -47,12 +47,12 @@ FAILURE_CODE = {failure: code for code, failure in enumerate(FAILURES, start=1)}
 
 
 class Flag(IntFlag):
-    """What else is known about a request."""
+    """More facts about a request."""
 
-    NEW_CONNECTION = 1  # sent on a connection of its own, with `Connection: close`
+    NEW_CONNECTION = 1  # sent on its own connection, with `Connection: close`
     REUSED = 2  # sent on a connection that had carried a response before
     SHIELDED = 4  # the live release responded for the candidate
-    COMPLETE = 8  # a complete response came, so the latency means something
+    COMPLETE = 8  # there was a complete response, so the latency is valid
     AMENDED = 16  # revokes the last record of the same connection, because of bytes after its response
 
 
@@ -63,11 +63,13 @@ class WireRequest(msgspec.Struct, frozen=True):
     body: bytes
     bodiless_response: bool  # HEAD: no body follows, whatever the content-length
     check_release: bool
-    fresh_key: bool = False  # each one gets an Idempotency-Key of its own
+    fresh_key: bool = False  # each one gets a new Idempotency-Key
 
 
 class SenderPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender needs. It sends request `first` of the common schedule, then every `senders`-th one after it."""
+    """The instructions for a sender. It sends request `first` of the common schedule, then every `senders`-th one after
+    it.
+    """
 
     host: str
     addresses: tuple[tuple[str, int], ...]
@@ -94,7 +96,7 @@ class SenderPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureSample(msgspec.Struct, frozen=True):
-    """What was seen of one failure. `request` is the index in the plan."""
+    """The details of one failure. `request` is the index in the plan."""
 
     kind: FailureKind
     request: int
@@ -104,7 +106,7 @@ class FailureSample(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A sender's message other than records: it is ready, it saw a failure, or (at the end) its connection counts."""
+    """A sender's message other than records: it is ready, a failure, or (at the end) its connection counts."""
 
     ready: bool = False
     sample: FailureSample | None = None
@@ -112,7 +114,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def amendments(records: bytes) -> int:
-    """How many of these records revoke an earlier one. They do not count as requests."""
+    """How many of these records revoke an earlier one. They are not counted as requests."""
     flags = records[RECORD.size - 1 :: RECORD.size]
     return sum(1 for flag in flags if flag & Flag.AMENDED) if max(flags, default=0) >= Flag.AMENDED else 0
 

@@ -29,7 +29,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is copied: the service's folder, its file's name, the stage, and the handlers as the file names them."""
+    """The service to copy: its folder, its file's name, the stage, and the handlers as the file names them."""
 
     folder: Path
     file_name: str
@@ -96,7 +96,7 @@ class Workspace:
         self._write(self._file, changed.encode())
 
     def reset(self) -> None:
-        """Undo what was appended and rewritten."""
+        """Undo all changes to the copy."""
         for path, original in self._originals.items():
             self._write(path, original)
         self._originals.clear()

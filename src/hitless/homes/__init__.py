@@ -1,1 +1,1 @@
-"""The homes of a stage: this machine's engine, or AWS. One interface, `StageHome`, for both."""
+"""The homes of a stage (where it runs): this machine's engine, or AWS. One interface, `StageHome`, for both."""

@@ -1,4 +1,4 @@
-"""A stage on AWS: the verbs in this process, by boto3 and osls, with documents in the shape that the engine's have."""
+"""A stage on AWS: runs the commands in this process with boto3 and osls. Documents have the engine's format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hitless.service.model import Service
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
 """The stage's artifact bucket, if it is given: a build's role may read the bucket, but no stack."""
 STATUS_ATTEMPTS = "2"
-"""Attempts for each call of `status`, so that it says soon that AWS cannot be reached."""
+"""Attempts for each call of `status`, so that it soon reports that AWS cannot be reached."""
 NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
 _NO_ROLLOUT: Mapping[str, Any] = {"strategy": None, "duration_s": None, "steps": [], "candidate": None, "live": None}
 
@@ -54,9 +54,9 @@ class AwsHome:
         yield RolloutNews(result=deploy_on_aws(self.place, service, order))
 
     def ship(self, given: GivenArtifacts, strategy: str | None = None) -> Result:
-        """Ship these bytes with the folder's configuration, by the stage's strategy or the one that is named.
+        """Ship these bytes with the folder's configuration, by the stage's strategy or the given one.
 
-        UsageError or EngineError if an artifact is missing, before AWS is asked for anything.
+        UsageError or EngineError if an artifact is missing, before any call to AWS.
         """
         service, store = self.place.load_for_aws(), store_of(self.place)
         chosen = strategy_of(service, strategy)
@@ -93,7 +93,7 @@ class AwsHome:
         yield RolloutNews(result=to_plain(self.rolled_back(release, message)))
 
     def rolled_back(self, release: int | None, message: str | None) -> Result:
-        """The end of a rollback: the earlier release's versions serve at once."""
+        """Roll back. Returns the result: the earlier release's versions get traffic at once."""
         with self._connected() as stage:
             return rollback(stage.cloud, release, why=message)
 
@@ -112,7 +112,7 @@ class AwsHome:
         return (f"{line.at}\t{line.text.rstrip()}" for line in cloudwatch_lines(self.place, query))
 
     def releases(self) -> list[dict[str, Any]]:
-        """Without their costs, for which CloudWatch would be asked once for each."""
+        """The releases, without counts of failed requests: each would need a call to CloudWatch."""
         return [{**NOT_COUNTED, **each} for each in self.recorded_releases()]
 
     def recorded_releases(self) -> list[dict[str, Any]]:
@@ -164,12 +164,12 @@ class AwsHome:
         return live
 
     def origin(self) -> Origin:
-        """The live release, with the digests that Lambda says it serves."""
+        """The live release, with the digests that Lambda reports."""
         with self._connected() as stage:
             return promotable(stage.cloud, self.place.stage)
 
     def fetch(self, digests: Iterable[str]) -> int:
-        """Bring the stage's zips into the store, digests checked; the number of those that were missing there."""
+        """Fetch the stage's zips into the store and check their digests. Returns how many were missing there."""
         with self._connected() as stage:
             return fetch_artifacts(stage.cloud.bucket, store_of(self.place), digests)
 
@@ -190,7 +190,7 @@ def entry(place: Workplace, service: Service) -> dict[str, Any]:
 
 
 def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
-    """The same; with `error` if AWS cannot be asked."""
+    """Like `entry`; with `error` if AWS cannot be reached."""
     try:
         return entry(place, service)
     except HitlessError as error:

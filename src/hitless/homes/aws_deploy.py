@@ -26,7 +26,7 @@ from hitless.service.strategy import AllAtOnce, Strategy, parse_option
 
 
 def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:
-    """Build the folder and ship it; the document of the release's end."""
+    """Build the folder and ship it. Returns the result's document."""
     if order.no_wait:
         raise UsageError(
             "--no-wait: only this command brings a release on AWS to its end",
@@ -44,7 +44,7 @@ def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dic
 
 
 def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:
-    """Build the folder and write the templates. AWS is asked for nothing unless `compare` names the live stack."""
+    """Build the folder and write the templates. No call to AWS unless `compare` is set, for the live stack."""
     strategy = strategy_of(service, order.strategy)
     _say_notes(place, service)
     if not order.compare:
@@ -64,7 +64,7 @@ def strategy_of(service: Service, named: str | None) -> Strategy:
 def packaged(
     place: Workplace, service: Service, core: CoreOutputs, artifacts: Mapping[str, Artifact] | None = None
 ) -> ServicePackage:
-    """The service as osls packages it: with these artifacts, else with those that are built of its folder."""
+    """The service packaged by osls: with these artifacts, or else with artifacts built from its folder."""
     osls = replace(find_osls(service.folder, os.environ), params=place.params)
     return package(service, build_portable(place, service) if artifacts is None else artifacts, core, osls)
 

@@ -18,7 +18,7 @@ from hitless.homes.home import LogQuery, Workplace
 DEFAULT_MINUTES = 15
 FOLLOW_EVERY_S = 2.0
 OVERLAP_MS = 10_000
-"""Following reads a little of the past again, because CloudWatch takes lines in late."""
+"""Following reads the last seconds again, because lines reach CloudWatch late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class CloudWatchLine:
 
 
 def cloudwatch_lines(place: Workplace, query: LogQuery) -> Iterator[CloudWatchLine]:
-    """The lines of the last minutes, oldest first; if the query follows, then those that come."""
+    """The lines of the last minutes, oldest first; if the query follows, then new ones."""
     service = place.load_for_aws()
     if query.function is not None and service.function(query.function) is None:
         known = ", ".join(sorted(each.name for each in service.functions))

@@ -49,9 +49,7 @@ class AwsStage:
 def connected(
     place: Workplace, service: Service, *, environ: Mapping[str, str] = os.environ, profile: str | None = None
 ) -> Iterator[tuple[Aws, Stacks]]:
-    """A session in the service's region and the stacks there; botocore's errors inside become ours. Credentials are
-    proved first.
-    """
+    """A verified session in the service's region, and the stacks there; translates botocore's errors inside."""
     poll_s = poll_seconds(environ)
     aws = connect(service.region, environ, profile=profile)
     with aws_errors():
@@ -67,7 +65,7 @@ def connected_stage(
     environ: Mapping[str, str] = os.environ,
     profile: str | None = None,
 ) -> Iterator[AwsStage]:
-    """The stage on AWS; AWS's errors inside become ours. Without `service_role` the stack is updated with the caller's
+    """The stage on AWS; translates AWS's errors inside. Without `service_role` the stack is updated with the caller's
     credentials instead of core's role. `environ` and `profile` select the credentials.
     """
     clock, factor = SystemClock(), clock_factor(environ)

@@ -1,4 +1,4 @@
-"""A stage that this machine's engine serves: the verbs over the engine's API. EngineNotRunningError if none runs."""
+"""A stage on this machine: runs the commands over the engine's API. EngineNotRunningError if no engine is running."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EngineHome:
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
         _refuse_aws_options(order)
         tell_notices(self.place, service)
-        client_of(self.place)  # no build if no engine runs
+        client_of(self.place)  # raises before the build if no engine is running
         document = build_document(self.place, service, message=order.message)
         return self.ship(document, strategy=order.strategy, force=order.force, wait=not order.no_wait)
 
@@ -94,7 +94,7 @@ class EngineHome:
 
 
 def client_of(place: Workplace) -> EngineClient:
-    """A client of the running engine. EngineNotRunningError if none runs."""
+    """A client of the running engine. EngineNotRunningError if none is running."""
     folders = folders_of(place)
     if not folders.engine_is_alive():
         raise EngineNotRunningError(f"no engine is running on {folders.data}", hint=_how_to_start(place, folders))

@@ -1,7 +1,7 @@
-"""`hitless logs` on the engine: the handlers' output as CloudWatch shows it, of all workers in the order of time.
+"""`hitless logs` on the engine: the output of all workers' handlers in time order, in CloudWatch's format.
 
-Reads the files that the workers write, so it works while the engine is down. Following includes each release that
-comes, so that a person who watches a deploy sees the candidate's lines too.
+Reads the files that the workers write, so it works while the engine is down. Following includes new releases, so that
+the candidate's lines are shown during a deploy, too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ FOLLOW_EVERY_S = 0.2
 
 
 def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
-    """The lines of the live release, or of the one that is named; if the query follows, then those that come to the
-    stage.
-    """
+    """The lines of the live release, or of the given one; if the query follows, then the stage's new ones."""
     release, function = query.release, query.function
     folder = folders_of(place).logs / place.stage / f"r{release or _live(place)}"
     if release and not folder.is_dir() and not query.follow:
@@ -34,7 +32,7 @@ def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     if function and not folders[0].is_dir() and not query.follow:
         known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
         raise UsageError(f"{function} has written nothing in {folder.name}", hint=f"functions with logs: {known}")
-    # a worker's rotated file comes before its present one
+    # a worker's rotated file comes before its current one
     files = [path for each in folders for pattern in ("*.log.1", "*.log") for path in sorted(each.glob(pattern))]
     lines = list(heapq.merge(*map(_stamped, files)))
     past = [line for _, _, line in lines[-(query.limit or 0) :]]
@@ -58,7 +56,7 @@ def _live(place: Workplace) -> int:
         raise UsageError(
             f"{place.stage} has no live release", hint=f"choose one with --release; releases with logs: {kept}"
         )
-    place.load()  # an error that the file does not name the stage helps more
+    place.load()  # an error about an unknown stage is more helpful
     raise UsageError(
         f"{place.stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"
     )
@@ -67,7 +65,7 @@ def _live(place: Workplace) -> int:
 def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
     """(instant, file, line): a line without an instant (written past Python) belongs to the previous line."""
     instant = ""
-    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:  # or it has gone
+    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:  # it may have been removed
         for line in file:
             head, tab, _ = line.partition("\t")
             if tab and head.endswith("Z"):
@@ -76,7 +74,7 @@ def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def followed(folder: Path, pattern: str, *, pause: Callable[[], None]) -> Iterator[str]:
-    """The whole lines that come into these files from this call on, those of new files too; `pause` between looks."""
+    """The complete lines written to these files from now on, including new files; `pause` waits between two reads."""
     ends = {path: size_of(path) for path in folder.glob(pattern)}
     return _coming(folder, pattern, ends, pause)
 

@@ -1,4 +1,4 @@
-"""The errands that the engine's pipeline has done on AWS, as the daemon sends them to a process of their own."""
+"""Errands: the pipeline's jobs on AWS, as documents that the daemon sends to a separate process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TellOrigin(Errand, frozen=True, tag="origin"):
 
 
 class FetchArtifacts(Errand, frozen=True, tag="fetch"):
-    """Bring the stage's zips into the engine's store: `{"fetched": N}`, the number that were missing there."""
+    """Fetch the stage's zips into the engine's store: `{"fetched": N}`, the number that were missing there."""
 
     digests: tuple[str, ...]
 
@@ -59,7 +59,7 @@ class Verify(Errand, frozen=True, tag="verify"):
 
 
 class RollBack(Errand, frozen=True, tag="rollback"):
-    """Make the release before live again: a `Result`."""
+    """Make the previous release live again: a `Result`."""
 
     why: str
 

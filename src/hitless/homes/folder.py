@@ -1,4 +1,4 @@
-"""A service's folder as a release: its artifacts built, its configuration described. Shared by commands and builds."""
+"""Turns a service's folder into a release: builds artifacts, describes the configuration. For commands and builds."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def load(place: Workplace, *, served: bool = True) -> Service:
 
 
 def tell_notices(place: Workplace, service: Service, *, served: bool = True) -> None:
-    """Show the notices of the file. ServiceFileError if the engine cannot serve the service safely, unless it is not
-    to be `served`.
-    """
+    """Show the file's notices. With `served`, raises ServiceFileError if the engine cannot serve it safely."""
     for notice in service.notices:
         place.say(f"note: {notice}")
     if served:
@@ -99,7 +97,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def ask_git(folder: Path, *words: str) -> str:
-    """What git prints about the folder; "" outside git, and without git."""
+    """git's output for the folder; "" outside a repository, and without git."""
     command = ["git", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -109,9 +107,7 @@ def ask_git(folder: Path, *words: str) -> str:
 
 
 def recorded(place: Workplace, release: int | None = None) -> ReleaseRow | None:
-    """A release of the stage, the live one by default, from the state file; None if it has none. The engine need not
-    run.
-    """
+    """A release of the stage from the state file, by default the live one; None without one. Needs no engine."""
     file = folders_of(place).state_file
     if not file.exists():
         return None

@@ -1,7 +1,7 @@
-"""The interface of a stage's home: everything that the commands, and the pipeline's errands, ask of one.
+"""The interface of a stage's home (this machine's engine, or AWS) for commands and the pipeline's errands.
 
-A home returns documents and shows nothing; the command line prints them. Each home is a module of its own, which is
-imported only if a stage lives there: a deploy on the engine and the daemon load no boto3.
+A home returns documents and prints nothing; the command line prints them. Each home is a module that is imported only
+if a stage runs there: a deploy on the engine and the daemon do not load boto3.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Workplace:
     say: Callable[[str], None]
     """Shows a message to a person."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Those that `${opt:}` knows, as given."""
+    """The values of `${opt:}`, as given."""
     params: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The values of `${param:}`, as given."""
 
@@ -50,7 +50,7 @@ class Workplace:
         )
 
     def load_for_aws(self, region: str | None = None) -> Service:
-        """The service as osls reads it, which is always given the stage."""
+        """The service as osls, which always gets the stage, reads it."""
         return self.load(stage=self.stage, **({"region": region} if region else {}))
 
     def try_load(self) -> Service | None:
@@ -79,9 +79,7 @@ class DeployOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which lines of the handlers' output. `limit` is the number of past lines, `minutes` their greatest age; None
-    leaves it to the home.
-    """
+    """The wanted log lines. `limit`: number of past lines; `minutes`: their greatest age; None: the home's default."""
 
     function: str | None = None
     follow: bool = False
@@ -91,14 +89,14 @@ class LogQuery:
 
 
 class RolloutNews(msgspec.Struct, frozen=True):
-    """A line about a rollout: a step of it, or that it has begun and its end is not awaited, or its end."""
+    """News of a rollout: a step, its result, or that it has begun (if the caller does not wait for the result)."""
 
     step: Step | None = None
     release: int | None = None
-    """Whose rollout the step belongs to."""
+    """The release whose rollout has this step."""
     started: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
-    """In the shape of the command line's contract."""
+    """The result as the command line prints it."""
 
 
 class NothingLive(ConflictError):
@@ -106,7 +104,7 @@ class NothingLive(ConflictError):
 
 
 class StageHome(Protocol):
-    """The verbs for one stage. Each returns its document in the contract's shape, or raises HitlessError."""
+    """The verbs for one stage. Each returns the documented JSON document, or raises HitlessError."""
 
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         """Build the folder, and compare it with the live release; ships nothing."""
@@ -115,7 +113,7 @@ class StageHome(Protocol):
         """Build the folder and ship it."""
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        """Ship an earlier release again; None is the one live before this one."""
+        """Ship an earlier release again; None is the previously live one."""
 
     def abort(self) -> Iterator[RolloutNews]:
         """Stop the rollout under way. ConflictError if there is none."""
@@ -145,7 +143,7 @@ def home_at(kind: Home, place: Workplace) -> StageHome:
 
 
 def home_of(place: Workplace, named: Home | None = None) -> StageHome:
-    """The home that is named, else that of the stage; the engine if no service file can be read."""
+    """The given home, else the stage's; the engine if no service file can be read."""
     if named is None:
         service = place.try_load()
         named = service.settings.home if service is not None else Home.ENGINE
@@ -153,7 +151,7 @@ def home_of(place: Workplace, named: Home | None = None) -> StageHome:
 
 
 def read_for(place: Workplace, named: Home | None = None) -> tuple[Service, StageHome]:
-    """The service, read as its stage's home (or the one that is named) wants it, and that home. ServiceFileError."""
+    """The service, read for its stage's home (or the given one), and that home. ServiceFileError."""
     service = place.load() if named is not Home.AWS else place.load_for_aws()
     kind = named or service.settings.home
     if kind is Home.AWS and named is None:

@@ -1,4 +1,4 @@
-"""The limits of a pool: those of a function, in Lambda's words, and the memory of all workers of an engine. Pure."""
+"""A pool's limits (bounds): those of its function, as Lambda has them, and the memory budget of all workers. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hitless.service.model import Function
 from hitless.service.settings import MAX_WORKERS
 
 WAITING_PER_WORKER: Final = 2
-"""Lambda throttles at once. A short wait here saves the client a retry."""
+"""Requests that may wait per worker. Lambda throttles at once; a short wait here saves the client a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Fewest and most workers, and the share of them in per cent that should be busy."""
+    """The minimum and maximum number of workers, and the percentage of them that should be busy."""
 
     least: int
     most: int
@@ -43,9 +43,9 @@ def bounds_of(function: Function) -> Bounds:
 
 
 def throttle_of(function: Function) -> int:
-    """The number of requests in hand from which the next gets 429: those that may run, and twice as many that wait.
+    """The number of requests in progress above which the next gets 429: those that may run, and twice as many waiting.
 
-    0 if concurrency is not reserved: then requests wait as long as the gateway lets them.
+    0 if concurrency is not reserved: then requests wait up to the gateway's limit.
     """
     reserved = function.reserved_concurrency
     return 0 if reserved is None else reserved * (1 + WAITING_PER_WORKER) + 1
@@ -58,7 +58,7 @@ FIRST_GUESS_MB: Final = 16.0
 """The size of a worker that was not measured yet."""
 
 LEAST_MB: Final = 2.0
-"""The least that a worker counts. Forks share nearly all memory at first; counting 0 would let thousands start."""
+"""The least memory to assume for a worker. Forks share nearly all of it at first; with 0, thousands could start."""
 
 
 def taken_mb(workers: int, each_mb: float = FIRST_GUESS_MB) -> float:
@@ -74,7 +74,7 @@ def budget_mb(setting_mb: int | None, machine_mb: int | None) -> float | None:
 
 
 def room_for(each_mb: float, budget: float | None, taken: float) -> int | None:
-    """How many more workers of that size fit beside the taken MiB, at least 0; None without a limit."""
+    """How many more workers of that size fit, in addition to the used MiB; at least 0, None without a limit."""
     if budget is None:
         return None
     return max(0, math.floor((budget - taken) / taken_mb(1, each_mb)))

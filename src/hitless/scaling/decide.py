@@ -3,7 +3,7 @@
 It adds workers at once and removes them slowly. It adds as many as keep the mean load at the target and as clear the
 queue within `CATCH_UP_S`. It removes some only after a whole window with a smaller need, and a few at a time, so that
 the number does not swing under constant load. The load is measured, not sampled: the workers' counters give the exact
-mean of busy workers between two looks.
+mean of busy workers between two samples.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from hitless.errors import MachineError
 from hitless.scaling.bounds import Bounds
 
 CATCH_UP_S: Final = 0.05
-"""The queue should be empty in this time. A waiting request counts as the share of it that its response takes."""
+"""The queue should be empty in this time. A waiting request counts as the fraction of it that its response takes."""
 
 MEAN_OVER_S: Final = 1.0
 """The mean load over about this time is kept at the target. A shorter peak only needs enough workers."""
 
 NEGLIGIBLE: Final = 0.02
-"""A load below this share of a worker counts as none: the mean never gets quite back to 0."""
+"""A load below this share of a worker counts as none, because the mean never quite returns to 0."""
 
 IN_WINDOW_S: Final = 60.0
 WINDOW_VARIABLE: Final = "HITLESS_SCALE_IN_AFTER_S"
@@ -37,9 +37,9 @@ SPARE_SHARE: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """One look at a pool. `busy`: mean number of busy workers since the last look. `waiting`:
-    requests that no worker has begun, at the gateway or in a socket. `ended`: requests answered since then; `service_s`
-    is how long a worker takes for one, None while it is unknown.
+    """A sample of a pool. `busy`: mean number of busy workers since the last sample. `waiting`: requests that no worker
+    has begun, at the gateway or in a socket. `ended`: requests answered since then; `service_s` is how long a worker
+    takes for one, None while it is unknown.
     """
 
     busy: float
@@ -47,12 +47,12 @@ class PoolLoad:
     ended: int
     service_s: float | None
     took_s: float
-    """Seconds since the last look."""
+    """Seconds since the last sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadHistory:
-    """The results of earlier looks: mean load, waiting requests, the greatest need of each second of the window."""
+    """The results of earlier samples: mean load, waiting requests, the greatest need of each second of the window."""
 
     mean: float = 0.0
     waiting: int = 0
@@ -85,7 +85,7 @@ class ScaleInPace:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many workers, and why. `history` is for the next look."""
+    """How many workers, and why. `history` is for the next sample."""
 
     workers: int
     reason: str
@@ -133,7 +133,7 @@ def _need(bounds: Bounds, workers: int, load: PoolLoad, mean: float, backlog: fl
     need = max(math.ceil(mean / target - NEGLIGIBLE), math.ceil(load.busy + backlog - NEGLIGIBLE))
     if backlog >= max(
         1.0, workers / 2
-    ):  # too many to be random, and as many may come again before the new workers are ready
+    ):  # too many to be chance, and as many may arrive again before the new workers are ready
         need = max(need, math.ceil((load.busy + backlog + coming) / target - NEGLIGIBLE))
     return max(need, 1) if load.ended or load.waiting or load.busy else need
 
