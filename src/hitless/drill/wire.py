@@ -67,9 +67,7 @@ class WireRequest(msgspec.Struct, frozen=True):
 
 
 class SenderPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The instructions for a sender. It sends request `first` of the common schedule, then every `senders`-th one after
-    it.
-    """
+    """A sender's instructions: send request `first` of the common schedule, then every `senders`-th one after it."""
 
     host: str
     addresses: tuple[tuple[str, int], ...]

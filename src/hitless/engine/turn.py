@@ -157,7 +157,7 @@ class Turn:
         return self.requests
 
     def close(self) -> None:
-        """Stop the current rollout if possible, supersede waiting ones. Once `lock` is free, the stage can be removed."""
+        """Stop the rollout if possible, supersede waiting ones. Once `lock` is free, the stage can be removed."""
         self.closed = True
         self._make_way(None, Outcome.ABORTED, "the stage is being removed")
 
