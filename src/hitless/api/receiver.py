@@ -102,9 +102,7 @@ class Receiver:
         return _page(f"Run {run}: {verb}d. Thank you.")
 
     async def _body(self, request: Request, limit: int) -> bytes | None:
-        """The request's body; None beyond the limits of size and time. If all bodies together exceed their limit, the
-        largest one is dropped.
-        """
+        """The request's body; None beyond the size or time limit. Above the common limit, the largest is dropped."""
         deadline, body = asyncio.timeout(self.body_s), bytearray()
         try:
             async with deadline:

@@ -43,9 +43,7 @@ class ShutdownRequest(msgspec.Struct, frozen=True):
 
 
 class PushRequest(msgspec.Struct, frozen=True):
-    """A push, as git tells its hook. `lineage` has the parents of each pushed commit, which git shows to its hook alone
-    until the push is taken.
-    """
+    """A push, as git gives it to its hook. `lineage`: each pushed commit's parents, which only the hook can see yet."""
 
     updates: list[RefUpdate]
     options: list[str] = []

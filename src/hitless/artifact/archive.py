@@ -30,9 +30,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
-    """A file for a zip: its name there; `source` is its bytes, or the path to them; `executable` if its
-    owner may execute it.
-    """
+    """A file for a zip: its name there; `source`: its bytes or their path; `executable`: for its owner."""
 
     name: str
     source: Path | bytes

@@ -129,9 +129,7 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
 
 
 def _assume_role(role_arn: str, region: str, external_id: str | None) -> Any:
-    """A session of that role, refreshed as needed: a chained role's credentials last an hour, and shifting traffic may
-    take longer.
-    """
+    """A session of that role, refreshed as needed: shifting traffic may take longer than a chained role's hour."""
     base = botocore.session.Session()
     base.set_config_variable("region", region)
     if base.get_credentials() is None:

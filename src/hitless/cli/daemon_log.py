@@ -26,9 +26,7 @@ def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> boo
 
 
 def renew_if_large(path: Path, *, descriptors: Sequence[int] = STANDARD, largest_bytes: int = LARGEST_BYTES) -> bool:
-    """If the file is too large and the descriptors write to it, rename it and let them write to a new one. A full disk
-    changes nothing.
-    """
+    """If the file is too large, rename it and point the descriptors to a new one. A full disk changes nothing."""
     with suppress(OSError):
         if not os.path.samestat(os.fstat(descriptors[-1]), path.stat()):
             return False

@@ -131,9 +131,7 @@ class StageHome(Protocol):
         """The document of `hitless status`, as far as this home knows it."""
 
     def live(self) -> ReleaseDocument:
-        """The live release, with its artifacts in the data folder's store. NothingLive, or ConflictError if no
-        description of it was kept.
-        """
+        """The live release, its artifacts in the engine's store. NothingLive; ConflictError without a description."""
 
 
 def home_at(kind: Home, place: Workplace) -> StageHome:

@@ -80,9 +80,7 @@ def refusals_of(
     options: Mapping[str, str],
     lineage: Lineage,
 ) -> list[str]:
-    """The reasons to refuse the push. `lineage` has the parents of each pushed commit, which until the push is accepted
-    only git's hook can see.
-    """
+    """The reasons to refuse the push. `lineage`: each pushed commit's parents, which only git's hook can see yet."""
     if definition is None:
         return ["the pipeline is not set up: run `hitless pipeline url` in the service's folder"]
     if len(updates) > MAX_UPDATES:

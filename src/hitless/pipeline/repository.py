@@ -143,9 +143,7 @@ class Repository:
         return True
 
     async def fetch(self, remote: str, ref: str) -> str:
-        """Fetch one ref of another repository without a branch. Returns its commit. Raises MachineError, also if it is
-        larger than a push may be.
-        """
+        """Fetch one ref of another repository, without a branch. Returns its commit. MachineError, or if too large."""
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
         words = [*self._command(), "fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched"]
         bounded = ["sh", "-c", f'ulimit -f {MAX_PUSH_BYTES // 512} && exec "$@"', "sh", *words]

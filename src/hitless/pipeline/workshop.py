@@ -149,9 +149,7 @@ class Workshop:
 
 
 def remove_build_folder(data: Path) -> None:
-    """Remove the builds' folder outside of an engine's data folder, once the engine has stopped. The next run makes it
-    again. Blocking.
-    """
+    """Remove the builds' folder outside of the data folder after the engine has stopped. Blocking."""
     folder = _outside(data)
     if os.getuid() == 0 and folder.is_dir() and folder.lstat().st_uid == 0:
         remove(folder)

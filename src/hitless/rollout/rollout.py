@@ -87,9 +87,7 @@ class Rollout(Recorded):
 
     @property
     def guard_s(self) -> int:
-        """How long a guard keeps the previous release ready: only after a deploy or promotion that moved all traffic at
-        once.
-        """
+        """How long a guard keeps the previous release running: 0 except after a deploy of all traffic at once."""
         moved_at_once = self.previous is not None and isinstance(self.strategy, AllAtOnce)
         if not self.guarded or not moved_at_once or self.verb in (RolloutVerb.ROLLBACK, RolloutVerb.GUARD):
             return 0

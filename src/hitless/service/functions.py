@@ -260,9 +260,7 @@ class FunctionReader:
 
 
 def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:
-    """The WSGI application that the plugin serverless-wsgi would pack, or None. ServiceFileError if the folder does not
-    define it.
-    """
+    """The WSGI application that serverless-wsgi would pack, or None. ServiceFileError if it is not defined."""
     settings = root.get("custom", "wsgi")
     app = settings.get("app") if settings is not None else None
     if settings is None or app is None or "serverless-wsgi" not in [plugin.text() for plugin in plugins_of(root)]:

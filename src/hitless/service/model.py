@@ -235,9 +235,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class RehearsalSettings:
-    """Length and load of a stage's rehearsal: seconds side by side, seconds of the shift, requests a second at
-    least.
-    """
+    """A rehearsal's length and load: seconds side by side, seconds of the shift, the least requests per second."""
 
     beside_s: int | float = 4.0
     shift_s: int | float = 6.0

@@ -114,9 +114,7 @@ def runtime_error(status: int) -> str:
 
 
 def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
-    """The failure for an exception of the handler, without our frame that called it. SystemExit and its like end the
-    runtime's process on Lambda.
-    """
+    """The failure for a handler's exception, without our calling frame. SystemExit etc. end Lambda's runtime."""
     if isinstance(error, MarshalError):
         return HandlerFailure("Runtime.MarshalError", str(error))
     called = error.__traceback__.tb_next if error.__traceback__ else None

@@ -118,9 +118,7 @@ def smoke_versions(
     requests: Sequence[SmokeRequest], functions: Sequence[Function], versions: Mapping[str, tuple[str, str]],
     lambdas: Lambdas, *, stage: str,
 ) -> None:  # fmt: skip
-    """Send the requests to versions (`versions`: function → Lambda's name, version). Raises CandidateFailedError at the
-    first unexpected response.
-    """
+    """Send them to `versions` (function → Lambda's name, version). CandidateFailedError at the first bad response."""
 
     def send(request: SmokeRequest, function: Function, route: Route) -> SmokeResponse:
         return _response(lambdas.invoke(*versions[function.name], make_event(request, route, stage)))

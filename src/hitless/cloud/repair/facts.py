@@ -85,9 +85,7 @@ class Facts:
     shielding: tuple[str, ...] = ()
     """Stage variables of a shield."""
     missing: tuple[tuple[Record, str, str], ...] = ()
-    """(release, function, digest in hex) of artifacts missing in the bucket. Without function and digest it is the
-    template.
-    """
+    """(release, function, digest in hex) of artifacts missing in the bucket; a template if the last two are empty."""
 
 
 def look(cloud: Cloud) -> Facts:

@@ -37,9 +37,7 @@ def leftovers(temporary: Path) -> list[Path]:
 
 
 def sweep(temporary: Path, end: Callable[[Path], None]) -> int:
-    """Remove left-over sandboxes; how many. `end` first ends the processes of one. If it raises HitlessError, the next
-    sweep tries again.
-    """
+    """Remove left-over sandboxes after `end` has ended their processes. Returns how many. The next sweep retries."""
     gone = 0
     for folder in leftovers(temporary):
         with suppress(OSError, HitlessError):  # another sweep has it, or it cannot be ended now
