@@ -155,7 +155,7 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceiptDocument(ReceiptFacts, frozen=True, kw_only=True):
-    """The whole receipt. `missing`: notes on what the sums may lack; `live` is None for a stage's first release."""
+    """The whole receipt. `missing`: notes on gaps in the sums; `live` is None for a stage's first release."""
 
     counted_by: str | UnsetType = UNSET
     complete: bool
