@@ -132,7 +132,7 @@ class Deliveries:
                     runs.append(line["run"])
             return runs
 
-        thread = ThreadPoolExecutor(1)  # as long as the run lasts: asyncio's few threads are for requests meanwhile
+        thread = ThreadPoolExecutor(1)  # for the run's whole duration: asyncio's few threads are for requests
         following = loop.run_in_executor(thread, follow)
         thread.shutdown(wait=False)
         try:

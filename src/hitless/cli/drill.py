@@ -59,7 +59,7 @@ def drill(
         str, typer.Option("--scenarios", help=f"Kinds of releases, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
     ] = "",
     faults: Annotated[
-        str, typer.Option("--faults", help=f"Faults to cause meanwhile: {', '.join(drill_faults.FAULTS)}.")
+        str, typer.Option("--faults", help=f"Faults to cause during the load: {', '.join(drill_faults.FAULTS)}.")
     ] = "",
     requests: Annotated[
         Path | None,

@@ -135,7 +135,7 @@ def _staging(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
-            with suppress(OSError):  # it has got files of others meanwhile
+            with suppress(OSError):  # other files were added to it in the meantime
                 parent.rmdir()
         raise
     shutil.rmtree(staging, ignore_errors=True)

@@ -95,7 +95,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.fix}")
-    with os.fdopen(hold(folders.data / "up.lock"), "rb"):  # a second `up` meanwhile finds the engine of the first
+    with os.fdopen(hold(folders.data / "up.lock"), "rb"):  # a second `up` waits, then finds the first one's engine
         return _bring_up(ctx, service, settings, folders)
 
 

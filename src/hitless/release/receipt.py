@@ -48,7 +48,7 @@ class RolloutCost(Sums, frozen=True):
 
 class ClassCounts(Sums, frozen=True):
     """Requests with their responses by status class (`2xx` …); requests in progress, and those whose client left, have
-    none. `restarts`: of HAProxy meanwhile; its counts since its last reading are missing.
+    none. `restarts`: of HAProxy in that time; its counts since its last reading are missing.
     """
 
     by_class: Mapping[str, int]
