@@ -115,7 +115,7 @@ def test_pipes_sockets_and_devices_are_errors(tmp_path: Path, monkeypatch: pytes
     assert walked(tmp_path, "!pipe", "!sock", "!dev") == ["a.py"]
 
 
-def test_a_name_that_is_not_utf8_is_refused_and_one_that_is_keeps_its_letters(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused_and_non_ascii_letters_are_kept(tmp_path: Path) -> None:
     write_files(tmp_path, {"é.py": ""})
     assert walked(tmp_path) == ["é.py"]
     try:

@@ -31,7 +31,7 @@ def seen() -> tuple[str | None, str, str]:
     return os.environ.get(TRACE_VARIABLE), child.rstrip("\n"), (getenv(TRACE_VARIABLE.encode()) or b"").decode()
 
 
-def test_each_trace_id_is_visible_to_python_c_code_and_child_processes(variable: TraceVariable) -> None:
+def test_each_trace_id_is_visible_to_python_code_to_c_code_and_to_child_processes(variable: TraceVariable) -> None:
     for value in ("Root=1-a", "Root=1-longer-than-before", "", "Root=1-é"):
         variable.set(value)
         assert seen() == (value, value, value)

@@ -152,7 +152,7 @@ def test_a_receipt_keeps_the_first_last_changed_and_worst_alarm_readings() -> No
     assert alarms["worst"]["error_rate_percent"]["at"] == "500", "too few requests for a verdict are no worst case"
 
 
-def test_a_verdict_that_changes_often_keeps_a_bounded_number_of_readings() -> None:
+def test_a_receipt_keeps_a_bounded_number_of_readings_if_its_verdict_changes_often() -> None:
     receipt = Receipt()
     for second in range(1000):
         receipt.add_reading(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))

@@ -108,7 +108,7 @@ def test_the_steps_setting_selects_which_pipeline_steps_run(text: str, expected:
         ("{steps: test}", "must be a list"),
     ],
 )
-def test_contradictory_steps_are_an_error(text: str, message: str) -> None:
+def test_contradictory_pipeline_steps_are_an_error(text: str, message: str) -> None:
     with pytest.raises(ServiceFileError, match=re.escape(message)):
         stage(text)
 

@@ -116,7 +116,7 @@ def test_exponential_aliases_are_an_error() -> None:
     assert "with its aliases written out" in fault("\n".join(lines)).message
 
 
-def test_exponential_merges_are_an_error() -> None:
+def test_merge_keys_that_expand_exponentially_are_an_error() -> None:
     lines = ["a0: &a0 {x: [1, 2, 3, 4, 5, 6, 7, 8, 9]}"]
     lines += [f"a{i}: &a{i} {{{', '.join(f'k{n}: {{<<: *a{i - 1}}}' for n in range(10))}}}" for i in range(1, 9)]
     assert "with its aliases written out" in fault("\n".join(lines)).message

@@ -1,7 +1,7 @@
 """The sender's client for HTTP/1.1: one request at a time on each of many connections.
 
 It uses sockets instead of a library, because the report must show errors as the kernel names them, and because the
-drill shares its machine with the service.
+drill runs on the same machine as the service.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hitless.drill.response import BadResponse, Http1Response
 from hitless.drill.wire import FailureKind, SenderPlan
 
 LINGER_NS = 1_000_000_000
+"""How long a connection that is not reused is read after its response, for surplus bytes."""
 _NO_RESPONSE = Http1Response()
 
 
@@ -30,7 +31,7 @@ class Http1Connection(SenderConnection):
     sent: SentRequest = field(default_factory=SentRequest)
     idle_since_ns: int = 0
     closing: bool = False
-    spoiled: bool = False  # the request's failure was recorded already
+    failure_recorded: bool = False
 
 
 class Http1Client(Client[Http1Connection]):
@@ -60,7 +61,7 @@ class Http1Client(Client[Http1Connection]):
             self._kept += not closing
         index = self._plan.order[n % len(self._plan.order)]
         connection.sent = SentRequest(n, index, due_ns, now)
-        connection.closing, connection.spoiled = closing, False
+        connection.closing, connection.failure_recorded = closing, False
         connection.requests += 1
         connection.response = Http1Response(bodiless=self._plan.requests[index].bodiless_response)
         connection.unsent = self._payload(index, closing=closing)
@@ -81,7 +82,7 @@ class Http1Client(Client[Http1Connection]):
         return b"%sIdempotency-Key: %s\r\n%s" % (request.head, next(self._keys), payload[len(request.head) :])
 
     def _take_idle(self, now: int) -> Http1Connection | None:
-        """The connection that was idle longest: all are used in turn, and none until the server may close it."""
+        """The connection that was idle longest. After MAX_IDLE_NS the server may close it, so it is closed."""
         while self._idle:
             connection = self._idle.popleft()
             if connection.state is not ConnectionState.IDLE:
@@ -109,7 +110,7 @@ class Http1Client(Client[Http1Connection]):
         elif data.startswith(b"HTTP/1.1 408"):  # how some servers announce that they close an idle connection
             self._ended(connection)
         else:
-            if not connection.spoiled:
+            if not connection.failure_recorded:
                 self._sample(connection, FailureKind.WRONG_LENGTH, surplus)
                 self._record(connection, FailureKind.WRONG_LENGTH, amended=True)
             self._close(connection)
@@ -170,7 +171,7 @@ class Http1Client(Client[Http1Connection]):
             connection.sent.done_ns = time.monotonic_ns()
         self._record(connection, failure)
         if self._is_reusable(connection) and failure in (FailureKind.STATUS_5XX, FailureKind.MISMATCH):
-            connection.spoiled = True
+            connection.failure_recorded = True
             self._keep_idle(connection)
         else:
             self.under_way -= 1

@@ -1,7 +1,7 @@
 """One run, readable from top to bottom in `Course.run`: its steps in order, each recorded before it starts and when it
 ends.
 
-A run that is resumed (approved, retried, cut off after its release went live) continues at its first step that has not
+A run that is resumed (after an approval, a retry, or the end of a daemon) continues at its first step that has not
 succeeded. The candidate of its build step is in its folder.
 """
 
@@ -124,7 +124,7 @@ class Course:
             try:
                 self._candidate = ReleaseDocument.from_json(json.loads(file.read_text()))
             except (OSError, ValueError) as error:
-                raise StepFailed(f"the candidate of run {self.row.run} cannot be read again: push anew") from error
+                raise StepFailed(f"the candidate of run {self.row.run} cannot be read: push a new commit") from error
         return self._candidate
 
     def set_candidate(self, document: ReleaseDocument) -> None:
@@ -141,7 +141,7 @@ class Course:
         if not root.exists():
             workshop.make(root)
             await self.parts.repository.extract(self.row.commit, root)
-            (root / ".git").mkdir(exist_ok=True)  # marks the repository's root: a service file reads nothing above it
+            (root / ".git").mkdir(exist_ok=True)  # marks the root: no service file is read above it
         return service_folder(root, self.path)
 
     async def folder_for_aws(self) -> str:
@@ -176,7 +176,7 @@ class Course:
         self.parts.records.set_state(self.row.run, state, reason, ended_at)
 
     def end_unfinished(self, reason: str) -> None:
-        """End a run whose end could not be recorded, as failed. Passes on errors of the disk or the state file."""
+        """End, as failed, a run whose own end could not be recorded. Raises errors of disk and state file."""
         detail = {"reason": reason, "exit_code": 1}
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
@@ -220,8 +220,10 @@ class Course:
             self.parts.notify(self._notified(), document)
 
     def _notified(self) -> tuple[Notify, ...]:
-        """Notify by the settings in force: a message may carry an approval link. A branch uses the first stage's."""
+        """The receivers of notifications, by the settings in force: a push does not choose who gets approval links."""
         settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
         if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
-            settings = self.candidate.settings  # promoted from a folder: its owner promotes
+            settings = (
+                self.candidate.settings
+            )  # a promotion from a folder: its owner promotes, so its settings are trusted
         return settings.notify if settings else ()

@@ -1,7 +1,7 @@
-"""One engine's pipeline: each push becomes a run, each stage has one run at a time, newer runs replace waiting ones.
+"""One engine's pipeline: each push becomes a run, each stage has one run at a time, newer runs replace queued ones.
 
-Runs are recorded in the state file. Which run is active and which wait is only in memory; it is rebuilt when the engine
-starts. The gateway and the workers do not depend on the pipeline.
+Runs are recorded in the state file. Which run is active and which are queued is only in memory; it is rebuilt when the
+engine starts. The gateway and the workers do not depend on the pipeline.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from hitless.pipeline.turns import Turns, recover
 from hitless.store.runs import NewRun, PushRow, RunRow
 
 FOLLOW_S = 0.05
-LOOK_S, LATE_PUSH_S = 30.0, 60.0
+CHECK_INTERVAL_S, LATE_PUSH_S = 30.0, 60.0
 
 log = structlog.get_logger()
 
 
 class Pipeline:
-    """The verbs: push, promote, approve, reject, retry, follow."""
+    """The verbs: push, fork, promote, approve, reject, stop, retry, follow."""
 
     def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
         """`close` ends background work of the parts."""
@@ -58,7 +58,7 @@ class Pipeline:
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Resume or end each run that the end of a daemon cut off, and queue the waiting ones again."""
+        """Resume or end each run that was in progress when the last daemon ended, and queue the queued ones again."""
         await asyncio.to_thread(self.parts.workshop.clean_all)
         try:
             command = hook_command(self.parts.workshop.data.parent)
@@ -75,7 +75,7 @@ class Pipeline:
         self._watch = asyncio.create_task(self._check_periodically())
 
     async def stop(self) -> None:
-        """Stop the runs in progress; the next start resumes or interrupts them."""
+        """Stop the runs in progress; the next start resumes them or marks them as interrupted."""
         tasks = [*self._turns.tasks(), *filter(None, (self._watch, self._tidying))]
         for task in tasks:
             task.cancel()
@@ -86,8 +86,8 @@ class Pipeline:
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
     ) -> list[str]:
-        """The reasons to refuse a push, before git stores anything. An accepted push is recorded."""
-        if lineage is None:  # it was fetched, so the repository has its commits
+        """Return the reasons to refuse a push, before git stores it. A push without any is recorded."""
+        if lineage is None:  # fetched, so the repository has the commits and their parents
             new = [update.new for update in updates if not update.deletes]
             lineage = {one: await self.parts.repository.parents(one) for one in new}
         refusals = refusals_of(self.parts, self._definition(), updates, options, lineage)
@@ -121,7 +121,7 @@ class Pipeline:
             log.error("the repository could not be packed", error=str(error))
 
     async def start_missed_pushes(self, *, older_than_s: float) -> None:
-        """Start the runs of pushes whose second hook never came: the branch has moved, but no run was recorded."""
+        """Start the runs of pushes whose post-receive hook never ran: the branch has moved, but no run was recorded."""
         until = timestamp(self.parts.clock.now() - timedelta(seconds=older_than_s))
         for push in self.parts.pushes.all():
             update = RefUpdate(push.old, push.new, push.ref)
@@ -177,12 +177,15 @@ class Pipeline:
             case RunState.WAITING:
                 raise ConflictError(f"run {run} waits for approval", hint=f"`hitless reject {run}`")
             case RunState.QUEUED:
-                if not await self._turns.stop(row):  # it may have just begun
+                if not await self._turns.stop(row):  # if it has just begun, its turn stops it
                     self._turns.drop(row)
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
-                raise ConflictError(f"run {run} is already deploying", hint=f"`hitless abort --stage {row.stage}`")
+                raise ConflictError(
+                    f"run {run} is already deploying, so it cannot be stopped",
+                    hint=f"abort its rollout: `hitless abort --stage {row.stage}`",
+                )
             case RunState.RUNNING if not await self._turns.stop(row):
-                raise ConflictError(f"run {run} is just changing state", hint="repeat the command")
+                raise ConflictError(f"run {run} is changing state", hint="repeat the command")
             case RunState.RUNNING:
                 if step and RunState(self.row(run).state) is RunState.RUNNING:
                     detail = {"reason": reason}
@@ -229,7 +232,7 @@ class Pipeline:
         return found
 
     def document(self, run: int, *, full: bool = False) -> RunDocument:
-        """A run, with the exit code of a command that waited for it; `full` adds its question."""
+        """A run, with the exit code of a command that waited for it; `full` adds what its approver is asked."""
         row, asked = self.row(run), self.parts.workshop.of_run(run) / "question.json"
         return replace(
             RunDocument.of(self.parts.records, row, full=full),
@@ -274,7 +277,7 @@ class Pipeline:
         return row
 
     async def _check_periodically(self) -> None:
-        """Expire approvals and start missed pushes, at the start and every `LOOK_S`."""
+        """Expire approvals and start missed pushes, at the start and every `CHECK_INTERVAL_S`."""
         late_s = 0.0
         while True:
             try:
@@ -283,4 +286,4 @@ class Pipeline:
                 late_s = LATE_PUSH_S
             except (OSError, HitlessError) as error:
                 log.error("the pipeline's periodic checks failed; they will be repeated", error=str(error))
-            await self.parts.clock.sleep(LOOK_S)
+            await self.parts.clock.sleep(CHECK_INTERVAL_S)

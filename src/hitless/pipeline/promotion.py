@@ -38,7 +38,7 @@ class Promotion(msgspec.Struct, frozen=True, rename={"source": "from", "source_h
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
     """Record the run without queueing it. Raises HitlessError if nothing can be promoted (no run is recorded), or if
-    the folder cannot be kept (the run is recorded as failed).
+    the folder cannot be copied (the run is recorded as failed).
     """
     origin = await _origin(parts, order)
     if origin.local:
@@ -76,7 +76,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
 
 
 async def _origin(parts: Parts, order: Promotion) -> Origin:
-    """The live release of the stage that is promoted, at its home."""
+    """The live release of the source stage, read at that stage's home."""
     if (order.document or {}).get("settings", {}).get("home", Home.ENGINE) == Home.ENGINE:
         parts.engine.turn_of(order.target)  # UsageError for an unknown stage
     if order.source == order.target:
@@ -97,7 +97,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
 def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
     """The release whose bytes the run ships: the one given to `promote`, or one of the previous stage with its commit.
 
-    None if the commit is built here for the first time.
+    None if there is none, so the run must build its commit.
     """
     options = options_of(row)
     if options.origin:
@@ -114,7 +114,7 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
 
 
 def was_live(engine: Engine, records: RunRecords, stage: str, commit: str) -> bool:
-    """Whether a kept release of that commit was ever live in the stage; on AWS, only runs of this pipeline count."""
+    """Whether a kept release of that commit was ever live in the stage; on AWS, only this pipeline's runs are known."""
     if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in records.runs(stage, limit=RUNS_KEPT)):
         return True
     numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
