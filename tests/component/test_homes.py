@@ -135,7 +135,7 @@ def test_status_shows_an_error_for_a_stage_on_aws_that_cannot_be_reached(
     )
     assert prod["error"].startswith(why)
     assert f"warning: prod on AWS: {why}" in said
-    assert "no engine runs" in said
+    assert "no engine is running" in said
 
 
 def test_the_engine_opens_no_address_for_a_stage_on_aws(folder: Path) -> None:

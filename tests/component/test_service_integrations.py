@@ -70,7 +70,7 @@ def test_a_functions_stored_document_keeps_its_mapped_routes(folder: Path) -> No
         ("integration: lambda, response: {statusCodes: {'201': {pattern: ''}}}", "response.statusCodes",
          "mapping templates"),
         ("integration: lambda, response: {headers: {X-A: integration.response.body.a}}", "response.headers.X-A",
-         "no fixed value in single quotes"),
+         "not a fixed value in single quotes"),
     ],
 )  # fmt: skip
 def test_the_engine_refuses_mappings_that_only_api_gateway_supports(

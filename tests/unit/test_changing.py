@@ -20,6 +20,6 @@ def test_a_file_that_the_page_names_exists(name: str) -> None:
     assert (base / name).is_file()
 
 
-def test_the_page_has_ten_changes() -> None:
-    assert len(re.findall(r"^## ", TEXT, re.MULTILINE)) == 10
+def test_the_page_has_at_least_ten_changes() -> None:
+    assert len(re.findall(r"^## ", TEXT, re.MULTILINE)) >= 10
     assert len(FILES) > 40

@@ -158,7 +158,7 @@ def test_only_stages_at_the_shared_listener_can_be_added_and_removed() -> None:
     assert more.without_stage("preview_x") == state
     with pytest.raises(ValueError, match="a listener of its own"):
         state.without_stage("dev")
-    with pytest.raises(ConflictError, match="no listener"):
+    with pytest.raises(ConflictError, match="without a listener"):
         shipped().with_new_stage("preview_x", "x.preview.localhost")
 
 
