@@ -112,9 +112,9 @@ slow = {version = "*", optional = true}
 tests-only = "*"
 """
 PIPFILE = """{
-"_meta": {"sources": [{"name": "pypi", "url": "https://index.example/simple"}]},
+"_meta": {"sources": [{"name": "index"}]},
 "default": {
-  "flask": {"version": "==1.0", "hashes": ["sha256:00"], "index": "pypi"},
+  "flask": {"version": "==1.0", "hashes": ["sha256:00"], "index": "index"},
   "win": {"version": "==4.0", "markers": "sys_platform == 'win32'"}
 },
 "develop": {"tests-only": {"version": "==6.0"}}
