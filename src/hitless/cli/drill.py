@@ -34,51 +34,61 @@ from hitless.service.model import Home, Service
 DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
 
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help=f"A changing rate, instead of --rate: {PROFILE_EXAMPLES}.")
+]
+ArrivalsOption = Annotated[
+    Literal["even", "poisson"],
+    typer.Option("--arrivals", help="Evenly spaced, or at random as from many clients."),
+]
+ProtocolOption = Annotated[
+    Literal["h1", "h2"],
+    typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge)."),
+]
+ReleasesOption = Annotated[
+    int | None,
+    typer.Option("--releases", min=0, help="Number of releases to ship; default: one for each scenario, or 5."),
+]
+ScenariosOption = Annotated[
+    str, typer.Option("--scenarios", help=f"Kinds of releases, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
+]
+FaultsOption = Annotated[
+    str, typer.Option("--faults", help=f"Faults to cause during the load: {', '.join(drill_faults.FAULTS)}.")
+]
+RequestsOption = Annotated[
+    Path | None,
+    typer.Option("--requests", help="JSON lines or a HAR file; default: the smoke requests, else each route."),
+]
+TargetOption = Annotated[str | None, typer.Option("--target", help="A URL to load; without --releases nothing ships.")]
+StrategyOption = Annotated[
+    str | None, typer.Option("--strategy", help="The strategy of releases whose scenario has none.")
+]
+NewConnectionsOption = Annotated[
+    float, typer.Option("--new-connections", help="Percentage of requests that open a connection of their own.")
+]
+IdempotencyKeyOption = Annotated[
+    bool, typer.Option("--idempotency-key", help="Send each unsafe request with a new Idempotency-Key.")
+]
+
 
 @command("drill", example="hitless drill --rate 1500 --duration 60 --releases 30")
 def drill(
     ctx: Context,
     rate: Annotated[float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help=f"A changing rate, instead of --rate: {PROFILE_EXAMPLES}.")
-    ] = None,
-    arrivals: Annotated[
-        Literal["even", "poisson"],
-        typer.Option("--arrivals", help="Evenly spaced, or at random as from many clients."),
-    ] = "even",
-    protocol: Annotated[
-        Literal["h1", "h2"],
-        typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge)."),
-    ] = "h1",
+    profile: ProfileOption = None,
+    arrivals: ArrivalsOption = "even",
+    protocol: ProtocolOption = "h1",
     duration: Annotated[float, typer.Option("--duration", help="Seconds; longer if the releases take longer.")] = 30,
-    releases: Annotated[
-        int | None,
-        typer.Option("--releases", min=0, help="Number of releases to ship; default: one for each scenario, or 5."),
-    ] = None,
-    scenarios: Annotated[
-        str, typer.Option("--scenarios", help=f"Kinds of releases, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
-    ] = "",
-    faults: Annotated[
-        str, typer.Option("--faults", help=f"Faults to cause during the load: {', '.join(drill_faults.FAULTS)}.")
-    ] = "",
-    requests: Annotated[
-        Path | None,
-        typer.Option("--requests", help="JSON lines or a HAR file; default: the smoke requests, else each route."),
-    ] = None,
+    releases: ReleasesOption = None,
+    scenarios: ScenariosOption = "",
+    faults: FaultsOption = "",
+    requests: RequestsOption = None,
     report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="A URL to load; without --releases nothing ships.")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option("--strategy", help="The strategy of releases whose scenario has none.")
-    ] = None,
-    new_connections: Annotated[
-        float, typer.Option("--new-connections", help="Percentage of requests that open a connection of their own.")
-    ] = 20,
+    target: TargetOption = None,
+    strategy: StrategyOption = None,
+    new_connections: NewConnectionsOption = 20,
     connections: Annotated[int, typer.Option("--connections", help="Number of connections that are kept alive.")] = 50,
-    idempotency_key: Annotated[
-        bool, typer.Option("--idempotency-key", help="Send each unsafe request with a new Idempotency-Key.")
-    ] = False,
+    idempotency_key: IdempotencyKeyOption = False,
     home: HomeOption = None,
 ) -> None:
     """Send load while releases ship. Every request is accounted for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ async def run_drill(
         await load.start()
         started_at = clock.now()
         watch = WorkerWatch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
-        beside = [_tick(schedule, tally), *([watch.run()] if watch is not None else [])]
-        tasks = [asyncio.create_task(one) for one in beside]
+        tasks = [asyncio.create_task(one) for one in (_tick(schedule, tally), *([watch.run()] if watch else ()))]
         try:
             await schedule.run()
             load.end(_last_request(plan, load, stopped=stop.is_set()))
@@ -78,9 +77,7 @@ async def run_drill(
             await load.stop()
             raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(tasks)
     tally.add_unsent(load.elapsed_us(), load.missing())
     tally.finish()
     return DrillResult(
@@ -98,6 +95,12 @@ async def run_drill(
         notices=(*schedule.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], CPUS)),
         interrupted=stop.is_set(),
     )
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[str, Any]:
