@@ -213,11 +213,29 @@ def test_each_process_has_a_descriptive_title() -> None:
     in_a_nest(scenario)
 
 
-def test_each_worker_draws_its_own_random_numbers() -> None:
+DRAWS = """
+import json, os, random, sys, types, uuid
+class Numpy(types.ModuleType):
+    # numpy's global generator, which nothing seeds again in a fork
+    state = random.Random()
+    def seed(self): self.state.seed()
+sys.modules["numpy.random"] = Numpy("numpy.random")
+OWN = random.Random()
+AT_IMPORT = str(uuid.uuid4())
+def main(event, context):
+    drawn = {"random": random.random(), "numpy": sys.modules["numpy.random"].state.random(), "uuid": str(uuid.uuid4()),
+             "new": random.Random().random(), "own": OWN.random(), "at_import": AT_IMPORT}
+    return {"statusCode": 200, "body": json.dumps(drawn)}
+"""
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_workers_share_no_global_random_state(fresh: bool) -> None:
     async def scenario(nest: Nest) -> None:
-        pool = await nest.pool(ECHO, workers=8)
-        drawn = [(await asyncio.to_thread(ask, worker.socket)).json["random"] for worker in pool.workers]
-        assert len(set(drawn)) == 8
+        pool = await nest.pool(DRAWS, workers=2, fresh=fresh)
+        one, two = [(await asyncio.to_thread(ask, worker.socket)).json for worker in pool.workers]
+        shared = {name for name in one if one[name] == two[name]}
+        assert shared == (set() if fresh else {"own", "at_import"}), "what the import made is shared, if it is shared"
 
     in_a_nest(scenario)
 

@@ -203,6 +203,7 @@ def test_idempotent_routes_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {alarms: {also: [a, b, c, d, e, f, g, h]}}}}", "at most 7 alarm names", ""),
         ("{stages: {dev: {alarms: {also: ['']}}}}", "at most 7 alarm names", ""),
         ("{workers: {min: 3, max: 2}}", "from 3 to 1000", ""),
+        ("{import: shard}", "custom.hitless.import: 'shard' is not one of shared, per-worker", "did you mean shared?"),
         ("{workers: {mn: 3}}", "custom.hitless.workers.mn: is not a setting", "did you mean min?"),
         ("{worker: 3}", "custom.hitless.worker: is not a setting", "did you mean workers?"),
         ("{xyz: 3}", "is not a setting", "known here: workers"),
@@ -365,6 +366,11 @@ def test_impossible_concurrency_limits_are_errors(text: str, said: str) -> None:
 
 def test_build_limits_are_read_with_their_defaults() -> None:
     assert settings("{}").builds == BuildSettings(10, 4096, 16)
+    assert [settings(f"{{{one}}}").import_per_worker for one in ("", "import: shared", "import: per-worker")] == [
+        False,
+        False,
+        True,
+    ]
     assert settings("{builds: {timeout_in_minutes: 90}}").builds == BuildSettings(90, 4096, 16)
     text = "{builds: {timeout_in_minutes: 2160, memory_mb: 64, output_mb: 1}}"
     assert settings(text).builds == BuildSettings(2160, 64, 1)

@@ -71,6 +71,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         release_key=release.key,
         response_s=function.timeout_s + max(waits_s, default=0),
         runtime=function.runtime,
+        fresh=function.import_per_worker,
     )
 
 

@@ -146,6 +146,7 @@ class FunctionReader:
             max_provisioned=scaled.most if scaled else None,
             provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
             description=entry.optional("description", Value.text, ""),
+            import_per_worker=self.settings.import_per_worker,
         )
 
     def _handler(self, handler: Value, module: str) -> str:

@@ -182,6 +182,8 @@ class Function:
     """REST routes that are no proxy integrations."""
     module: str = ""
     """The folder that is the root of its package, with requirements of its own; "" for the service's."""
+    import_per_worker: bool = False
+    """Whether each worker imports the handler itself, instead of being forked after the import."""
 
     @property
     def only_http_api(self) -> bool:

@@ -42,7 +42,8 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
+KEYS = ("workers", "import", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
+IMPORTS = ("shared", "per-worker")
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
 WORKERS_KEYS = ("min", "max", "target_percent")
@@ -81,6 +82,7 @@ class ServiceSettings:
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
     """The settings by function."""
     builds: BuildSettings = field(default_factory=BuildSettings)
+    import_per_worker: bool = False
 
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:
@@ -104,6 +106,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
         hitless.optional("previews", lambda value: _previews(value, stages), None),
         hitless.optional("provisioned", _provisioned, {}),
         hitless.optional("builds", _builds, BuildSettings()),
+        hitless.optional("import", lambda value: value.choice(IMPORTS), IMPORTS[0]) == "per-worker",
     )
 
 

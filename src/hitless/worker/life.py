@@ -1,7 +1,7 @@
 """The life of one worker process, from the fork to its end.
 
-The interpreter seeds `random` again in each fork. A private `random.Random()` that a handler made during its import is
-not seeded again: it draws the same numbers in every worker of a pool, as in copies of one Lambda snapshot.
+Global random state differs between the workers of a pool: the interpreter seeds `random` in each fork, and `run_worker`
+seeds numpy's. An object that the import made, such as a `random.Random()`, is the same in all of them.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], 
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name(spec)
     fields[SlotField.PID], fields[SlotField.STARTED] = os.getpid(), start_time(os.getpid())
     handler, init_ms = setup.handler, setup.init_ms
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
     if handler is None:
         handler, init_ms = import_or_exit(spec, setup.paths, setup.log)
 

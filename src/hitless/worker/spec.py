@@ -61,7 +61,7 @@ class PoolSpec:
 
     `workers` is the pool's maximum; its size, which changes, is how many run. `runtime` is the declared one.
     `binary_media_types` are the REST API's. `release_key` is the release's at the gateway, and `response_s` how long a
-    response may take (0: the timeout), with a route's authorizer.
+    response may take (0: the timeout), with a route's authorizer. With `fresh` each worker imports the handler itself.
     """
 
     key: str
@@ -84,6 +84,7 @@ class PoolSpec:
     binary_media_types: tuple[str, ...] = ()
     release_key: str = ""
     response_s: int = 0
+    fresh: bool = False
 
     @property
     def function_name(self) -> str:

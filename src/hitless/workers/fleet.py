@@ -89,7 +89,7 @@ class Fleet:
                 paths.spec.write_text(spec.to_json())
                 StatsPage.create(paths.page, spec.workers)
                 size = spec.workers if size is None else min(size, spec.workers)
-                return await self._bring_up(spec, paths, size=size, fresh=False, timeout_s=ready_timeout_s)
+                return await self._bring_up(spec, paths, size=size, fresh=spec.fresh, timeout_s=ready_timeout_s)
             except OSError as error:
                 hint = f"check that the runtime folder {self._folder.parent} is writable and has free space"
                 raise EngineError(f"cannot prepare pool {spec.key}: {error}", hint=hint) from error
