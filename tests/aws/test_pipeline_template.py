@@ -49,7 +49,7 @@ def test_the_pipeline_is_created_by_the_next_bootstrap_after_the_connection_is_a
     done = aws.hitless("aws", "bootstrap", folder=folder)  # told before, kept since
     assert done["connection"]["status"] == "AVAILABLE"
     assert pipeline_of(done)["outputs"]["PipelineName"] == "clock-dev"
-    assert {"Pipeline", "PullRequestProject", "NotificationRule"} <= resources(aws, "clock-pipeline-dev")
+    assert {"Pipeline", "PullRequestProject", "FailureRule"} <= resources(aws, "clock-pipeline-dev")
     assert aws.hitless("aws", "bootstrap", folder=folder) == done
 
 

@@ -103,7 +103,27 @@ def test_nothing_runs_before_the_github_connection_is_authorised() -> None:
     gated = {
         name for name, resource in RESOURCES.items() if resource.get("Condition") in ("Connected", "TestsPullRequests")
     }
-    assert gated == {"Pipeline", "PullRequestProject", "NotificationRule"}
+    assert gated == {"Pipeline", "PullRequestProject", "FailureRule"}
+
+
+def test_a_failed_run_reaches_the_topic_without_a_service_linked_role() -> None:
+    """Developer Tools console user guide, using-service-linked-roles: "This role is created for you the first time you
+    create a notification rule." EventBridge user guide, eb-use-resource-based: "You can't use of `Condition` blocks in
+    Amazon SNS topic policies for EventBridge"; for such targets "do not specify a `RoleArn`".
+    """
+    assert not [one for one in RESOURCES.values() if one["Type"].startswith("AWS::CodeStarNotifications::")]
+    rule = RESOURCES["FailureRule"]
+    assert rule["DependsOn"] == "NotificationsPolicy"
+    pattern = rule["Properties"]["EventPattern"]
+    assert pattern["detail-type"] == ["CodePipeline Pipeline Execution State Change"]
+    assert pattern["detail"] == {"pipeline": [{"Ref": "Pipeline"}], "state": ["FAILED"]}
+    (target,) = rule["Properties"]["Targets"]
+    assert (target["Arn"], "RoleArn" in target) == ({"Ref": "Notifications"}, False)
+    assert target["InputTransformer"]["InputTemplate"].startswith('"'), "EventBridge takes a JSON text"
+    (statement,) = RESOURCES["NotificationsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert "Condition" not in statement
+    assert RESOURCES["NotificationsPolicy"]["Properties"]["Topics"] == [statement["Resource"]]
 
 
 def test_only_the_deploy_project_may_become_the_deploy_role() -> None:

@@ -61,9 +61,6 @@ REFUSED: Final[Mapping[str, Callable[[str, Mapping[str, Json]], Json]]] = {
     "AWS::CodeDeploy::DeploymentGroup": _named("DeploymentGroupName"),
     "AWS::CodePipeline::Pipeline": _named("Name"),
     "AWS::CodeStarConnections::Connection": _arn(_CONNECTION_ARN),
-    "AWS::CodeStarNotifications::NotificationRule": _arn(
-        "arn:${AWS::Partition}:codestar-notifications:${AWS::Region}:${AWS::AccountId}:notificationrule/LOGICAL"
-    ),
     "AWS::EC2::EIP": _id("eip"),
     "AWS::EC2::FlowLog": _id("fl"),
     "AWS::EC2::NatGateway": _id("nat"),

@@ -80,9 +80,6 @@ _FORMS: Mapping[str, Returned] = {
     "AWS::CodeBuild::Project": Returned("{name}", {"Arn": f"arn:aws:codebuild:{_HERE}:project/{{name}}"}),
     "AWS::CodeConnections::Connection": Returned(f"arn:aws:codeconnections:{_HERE}:connection/{{name}}"),
     "AWS::CodePipeline::Pipeline": Returned("{name}"),
-    "AWS::CodeStarNotifications::NotificationRule": Returned(
-        f"arn:aws:codestar-notifications:{_HERE}:notificationrule/{{name}}"
-    ),
     "AWS::EC2::EIP": Returned("198.51.100.7", {"AllocationId": "eipalloc-1"}),
     "AWS::EC2::FlowLog": Returned("fl-1"),
     "AWS::EC2::InternetGateway": Returned("igw-1"),
@@ -95,6 +92,7 @@ _FORMS: Mapping[str, Returned] = {
     "AWS::EC2::VPC": Returned("vpc-1", {"DefaultSecurityGroup": "sg-2"}),
     "AWS::EC2::VPCEndpoint": Returned("vpce-1"),
     "AWS::EC2::VPCGatewayAttachment": Returned("IGW|vpc-1"),
+    "AWS::Events::Rule": Returned("{name}", {"Arn": f"arn:aws:events:{_HERE}:rule/{{name}}"}),
     "AWS::IAM::ManagedPolicy": Returned(f"arn:aws:iam::{ACCOUNT}:policy/{{name}}"),
     "AWS::IAM::Role": Returned("{name}", {"Arn": f"arn:aws:iam::{ACCOUNT}:role/{{name}}"}),
     "AWS::IAM::RolePolicy": Returned("{name}"),

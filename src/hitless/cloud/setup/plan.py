@@ -36,8 +36,7 @@ LOG_ROLE_ACTIONS = ("apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy")
 """Needed if API Gateway has no role for its logs yet."""
 PIPELINE_ACTIONS = (
     *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
-    *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic"),
-    "codestar-notifications:CreateNotificationRule",
+    *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic", "events:PutRule", "events:PutTargets"),
 )
 DOMAIN_ACTIONS = ("acm:RequestCertificate", "apigateway:POST", "route53:ChangeResourceRecordSets")
 GITHUB_ACTIONS = ("iam:GetOpenIDConnectProvider", "iam:CreateOpenIDConnectProvider")
