@@ -41,8 +41,9 @@ class FakeStack:
             return None
         return Stack(self.name, self.name, self._world.status, "", {}, {}, {}, protected=False)
 
-    def rest(self) -> None:
+    def rest(self) -> Stack | None:
         self._world.moment("await the stack")
+        return self.find()
 
     def held(self) -> dict[str, str]:
         self._world.moment("list the stack")

@@ -17,7 +17,7 @@ from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, AdoptionPhase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, changes, of_type
-from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.errors import CandidateFailedError, CloudError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks, Route, SmokeRequest
 from tests.unit.cloud_fakes import World, package, small
@@ -176,6 +176,26 @@ def test_an_adoption_interrupted_at_any_call_is_finished_by_the_next_try(moment:
     else:  # cut off between the last update and the record's end: the next release writes it
         assert world.deploy("b").release == 2
         assert world.records.require(1).outcome == "live"
+
+
+def test_an_adoption_refused_by_aws_at_any_write_is_finished_by_the_next_try() -> None:
+    calls = moments()
+    writes = [at for at, name in enumerate(calls, 1) if name.startswith(("import", "upload", "update", "write "))]
+    assert len(writes) >= 9
+    for moment in writes:
+        world = plain_world()
+
+        def at(number: int, name: str, moment: int = moment) -> None:
+            if number == moment:
+                raise CloudError("AWS refuses it", hint="fix the cause, then repeat")
+
+        world.at = at
+        with pytest.raises(CloudError):
+            adopt(world)
+        world.at = None
+        assert adopt(world).outcome in (Outcome.LIVE, Outcome.UNCHANGED), f"refused at {calls[moment - 1]}"
+        if world.records.unfinished() is None:
+            check_adopted(world)
 
 
 def test_repeating_a_finished_adoption_changes_nothing() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from hitless.cloud.transform.updates import (
     state_after,
 )
 from hitless.cloud.transform.widening import one_index_each
-from hitless.errors import ServiceFileError
+from hitless.errors import HitlessError, ServiceFileError
 
 _BESIDE_HINT = (
     "give the new one a logical id (and a name) of its own, ship both, and remove the old one with the release after"
@@ -62,6 +62,15 @@ class Refusal:
 
     what: str
     way: str
+
+
+def refuse(refusals: Sequence[Refusal], kind: type[HitlessError]) -> None:
+    """Raise the error if a change is refused. Its message is the first refusal; its details list all."""
+    if refusals:
+        first, *others = refusals
+        more = f" (and {len(others)} more)" if others else ""
+        details = [{"what": one.what, "way": one.way} for one in refusals]
+        raise kind(first.what + more, hint=first.way, details={"refused": details})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +102,8 @@ class Transition:
         return contract(self.wanted, self.live, versions)
 
     def check(self) -> None:
-        """Raise ServiceFileError if a change is refused. Its message is the first refusal; its details list all."""
-        if not self.refusals:
-            return
-        first, *others = self.refusals
-        more = f" (and {len(others)} more)" if others else ""
-        details = [{"what": one.what, "way": one.way} for one in self.refusals]
-        raise ServiceFileError(first.what + more, hint=first.way, details={"refused": details})
+        """Raise ServiceFileError if a change is refused."""
+        refuse(self.refusals, ServiceFileError)
 
 
 def plan(live: LiveState, wanted: Template, *, back_to: Mapping[str, str] | None = None) -> Transition:

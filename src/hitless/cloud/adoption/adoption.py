@@ -17,7 +17,6 @@ from typing import Any
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.buckets import artifact_key
-from hitless.aws.follow import resting
 from hitless.aws.lambdas import LATEST
 from hitless.aws.stacks import Imports
 from hitless.clock import timestamp
@@ -36,12 +35,13 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.records.records import Record, ReleaseSteps
+from hitless.cloud.release.executor import TransitionExecutor
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.release.proving import smoke_versions
 from hitless.cloud.stage.stage import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
-from hitless.cloud.transition import Refusal
+from hitless.cloud.transition import Refusal, Transition, refuse
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Function, Service, SmokeRequest
@@ -55,9 +55,8 @@ class AdoptionPlan:
     """What `run` will do. `templates`: step → the stack's template after it, in order."""
 
     phase: AdoptionPhase
-    wanted: Template
-    imported: Template
-    templates: Mapping[str, Template]
+    wanted: Template = field(default_factory=dict)
+    templates: Mapping[str, Template] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
@@ -76,16 +75,12 @@ class Adoption:
 
     def observe(self) -> PlainStack:
         """Read the stack, once it is stable, and the code that it runs. Raises UsageError if there is none."""
-        name, stack = self._cloud.stack.name, self._cloud.stack.find()
-        if stack is not None and not resting(stack.status):
-            self._cloud.say(f"{name} is being changed ({stack.status}): waiting until that has ended")
-            self._cloud.stack.rest()
-            stack = self._cloud.stack.find()
+        stack = self._cloud.stack.rest()
         live = self._cloud.stack.observe().live
         template = live.template
         if stack is None or not template:
             raise UsageError(
-                f"there is no stack {name} to adopt",
+                f"there is no stack {self._cloud.stack.name} to adopt",
                 hint=f"`hitless aws deploy --stage {self._service.stage}` creates it; a stack of another name "
                 "(provider.stackName) cannot be adopted",
             )
@@ -109,7 +104,7 @@ class Adoption:
         """The remaining steps, or each reason against taking the stack over."""
         now = phase(seen.template)
         if now is AdoptionPhase.ADOPTED:
-            return AdoptionPlan(now, {}, {}, {})
+            return AdoptionPlan(now)
         number = begun(seen.template) or self._number()
         refused = list(reasons(seen, service=self._service.name, stage=self._service.stage))
         package = None
@@ -123,7 +118,7 @@ class Adoption:
         refused += [one for one in said if isinstance(one, Refusal)]
         notes = tuple(one for one in said if isinstance(one, str))
         if refused or package is None:
-            return AdoptionPlan(now, {}, {}, {}, tuple(refused), notes)
+            return AdoptionPlan(now, refused=tuple(refused), notes=notes)
         if now is AdoptionPhase.EXPANDED:
             wanted = self._cloud.records.template(number) or {}
             live = self._cloud.stack.observe().live
@@ -132,46 +127,43 @@ class Adoption:
                     f"the adoption began with release {number}, whose template is missing from the artifact bucket",
                     "restore the core stack and its bucket as they were when the adoption began",
                 )
-                return AdoptionPlan(now, {}, {}, {}, (lost,), notes)
-            return AdoptionPlan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
-        imported = seen.template
+                return AdoptionPlan(now, refused=(lost,), notes=notes)
+            return AdoptionPlan(now, wanted, {"contract": contracted(wanted, live)}, notes=notes)
+        imported, steps = seen.template, {}
         if now is AdoptionPhase.PLAIN and seen.stage is not None:
-            imported = with_stage(seen.template, seen.stage)
+            imported = steps["import"] = with_stage(seen.template, seen.stage)
         wanted = adopted(imported, seen, number=number)
         first = package.wanted(
             number=number + 1, previous=number, commit=None, strategy=self._service.settings.strategy
         )
-        steps = {"import": imported} if now is AdoptionPhase.PLAIN and seen.stage is not None else {}
         steps["expand"] = expanded(wanted, imported, seen)
         numbers = {ids.alias: one.version for ids, one in seen.running.items() if one.version is not None}
-        steps["contract"] = contracted(
-            wanted, LiveState(steps["expand"], numbers, seen.versions)
-        )  # run has all the numbers
-        return AdoptionPlan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
+        # without the numbers of the versions that `expand` publishes: `run` has them
+        steps["contract"] = contracted(wanted, LiveState(steps["expand"], numbers, seen.versions))
+        return AdoptionPlan(now, wanted, steps, tuple(later(wanted, imported, first)), notes, names)
 
     def run(self, seen: PlainStack, plan: AdoptionPlan) -> Result:
         """Carry the plan out. Raises ConflictError with every reason if the plan is refused."""
-        if plan.refused:
-            more = f" (and {len(plan.refused) - 1} more)" if len(plan.refused) > 1 else ""
-            details = [{"what": one.what, "way": one.way} for one in plan.refused]
-            raise ConflictError(plan.refused[0].what + more, hint=plan.refused[0].way, details={"refused": details})
+        refuse(plan.refused, ConflictError)
         stage = self._service.stage
         if plan.phase is AdoptionPhase.ADOPTED:
             live = live_number(self._cloud.stack.observe()) or 0
             return Result(stage, live, Outcome.UNCHANGED, STRATEGY, url=url_of(self._cloud))
-        record = self._begin(seen, plan)
-        if plan.phase is not AdoptionPhase.EXPANDED:
+        record, expand = self._begin(seen, plan), plan.templates.get("expand")
+        if expand is not None:
             self._copy_code(seen)
             self._import(seen, plan)
             self._steps.add(
                 "expanding", 0, "adding versions of the running code, aliases and permissions; no client uses them yet"
             )
-            self._cloud.stack.update(plan.templates["expand"], before=plan.imported)
+        before = self._cloud.stack.observe()
+        transition = Transition(before.live.template, before.live, plan.wanted, expand=expand)
+        executor = TransitionExecutor(self._cloud, transition, before)
+        executor.update()
         record = self._prove(record)
         self._steps.add("moving", 0, "the Stage moves to the Deployment that calls the aliases")
-        observed = self._cloud.stack.observe().live
         wanted = self._cloud.records.template(record.release) or plan.wanted
-        self._cloud.stack.update(contracted(wanted, observed), before=observed.template)
+        executor.apply(contracted(wanted, self._cloud.stack.observe().live))
         self._steps.add("ended", 100)
         now = timestamp(self._cloud.clock.now())
         steps = tuple(self._steps.steps)

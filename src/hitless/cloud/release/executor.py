@@ -1,4 +1,4 @@
-"""Carries out a transition, as long as this process holds the release.
+"""Carries out a transition, as long as this process holds the release. Deploy, rollback and adopt write by it.
 
 It updates the stack and moves provisioned concurrency from version to version: ready on the new one before the shift,
 removed from all others after it. During a shift both versions have it, and both are paid for. If it is scaled, the new

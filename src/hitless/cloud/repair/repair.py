@@ -97,7 +97,6 @@ class Repair:
         self._check_skipped(facts)
         self._take_over(facts)
         if in_progress(facts.status):
-            self._cloud.say(f"{facts.stack} is being changed ({facts.status}): waiting until that has ended")
             self._cloud.stack.rest()
             facts = look(self._cloud)
         fixed: dict[Trouble, None] = {}

@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import Move, Shift
-from hitless.aws.follow import WELL, Stack
+from hitless.aws.follow import WELL, Stack, resting
 from hitless.aws.lambdas import AliasState, Autoscaling, Lambdas
 from hitless.aws.osls import Osls, deployable
 from hitless.aws.session import is_denied
@@ -148,9 +148,13 @@ class ServiceStack:
         at = {ids.alias: state.version for ids, state in aliases.items()}
         return Observed(LiveState(template, at, versions), functions, aliases, _api_stage(template, held))
 
-    def rest(self) -> None:
-        """Wait until CloudFormation no longer works on the stack."""
-        self._stacks.rest(self.name, since=self._stacks.last_event(self.name))
+    def rest(self) -> Stack | None:
+        """The stack, once CloudFormation no longer works on it."""
+        stack = self.find()
+        if stack is None or resting(stack.status):
+            return stack
+        self._say(f"{self.name} is being changed ({stack.status}): waiting until that has ended")
+        return self._stacks.rest(self.name, since=self._stacks.last_event(self.name))[0]
 
     def held(self) -> dict[str, str]:
         """Logical id → physical id of what the stack holds."""
