@@ -1,5 +1,5 @@
 """The account's role for API Gateway's logs: created if missing, never replaced, and retried until IAM has
-propagated it.
+propagated it. Its availability zones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.account import PROPAGATION_TRIES, ROLE_NAME, ensure_log_role
+from hitless.aws.account import PROPAGATION_TRIES, ROLE_NAME, ensure_log_role, usable_zones
 from hitless.errors import MachineError
 
 pytestmark = pytest.mark.unit
@@ -97,3 +97,32 @@ def test_a_run_interrupted_after_it_created_the_role_is_finished() -> None:
     apigateway, iam = FakeApiGateway(), FakeIam()
     iam.roles[ROLE_NAME] = []
     assert ensure(apigateway, iam) == apigateway.role
+
+
+class FakeZones:
+    """EC2 in a region of five zones; `of_lambda` are those of Lambda's interface endpoint, if AWS lists it."""
+
+    def __init__(self, *of_lambda: str) -> None:
+        self.of_lambda = of_lambda
+
+    def describe_availability_zones(self, *, Filters: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert {"Name": "zone-type", "Values": ["availability-zone"]} in Filters
+        zones = {"d": 4, "a": 3, "b": 1, "c": 2, "e": 5}
+        return {
+            "AvailabilityZones": [
+                {"ZoneName": f"ap-northeast-1{name}", "ZoneId": f"apne1-az{number}"} for name, number in zones.items()
+            ]
+        }
+
+    def describe_vpc_endpoint_services(self, *, Filters: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert Filters == [{"Name": "service-name", "Values": ["com.amazonaws.ap-northeast-1.lambda"]}]
+        zones = [f"ap-northeast-1{name}" for name in self.of_lambda]
+        return {"ServiceDetails": [{"AvailabilityZones": zones}] if zones else []}
+
+
+def test_zones_without_lambda_or_nat_gateways_are_not_used() -> None:
+    """apne1-az3 has no NAT gateways (aws/aws-cdk#5847). Lambda's endpoint is not in each zone
+    (awslabs/aws-orbit-workbench#320: "service com.amazonaws.us-east-1.lambda does not support the availability zone").
+    """
+    assert usable_zones(FakeZones("a", "b", "d", "e"), "ap-northeast-1") == [f"ap-northeast-1{one}" for one in "bde"]
+    assert usable_zones(FakeZones(), "ap-northeast-1") == [f"ap-northeast-1{one}" for one in "bcde"]

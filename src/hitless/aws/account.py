@@ -1,5 +1,5 @@
 """Settings of an account and region that no stage's stack may own: the role for API Gateway's access logs, the provider
-for GitHub's tokens, the connection to GitHub, a VPC's default security group, a domain's zone.
+for GitHub's tokens, the connection to GitHub, a VPC's default security group, a domain's zone, availability zones.
 
 They are shared: if a stage's stack owned one, deleting the last stage would delete it for all other users.
 """
@@ -119,6 +119,35 @@ def close_default_group(ec2: Any, group_id: str) -> int:
     if outgoing:
         ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=outgoing)
     return len(incoming) + len(outgoing)
+
+
+WITHOUT_NAT = frozenset({"apne1-az3"})
+"""Ids of zones that take subnets but no NAT gateway (aws/aws-cdk#5847). EC2 has no call that tells."""
+
+
+def usable_zones(ec2: Any, region: str) -> list[str]:
+    """The names of the region's availability zones that have Lambda and NAT gateways, sorted.
+
+    Lambda has an interface endpoint in each of its zones. If AWS does not list it, every zone counts as one of Lambda's.
+    """
+    wanted = {"state": "available", "zone-type": "availability-zone", "opt-in-status": "opt-in-not-required"}
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    zones = ec2.describe_availability_zones(Filters=filters)["AvailabilityZones"]
+    named = [{"Name": "service-name", "Values": [f"com.amazonaws.{region}.lambda"]}]
+    endpoints = ec2.describe_vpc_endpoint_services(Filters=named)["ServiceDetails"]
+    of_lambda = {zone for endpoint in endpoints for zone in endpoint["AvailabilityZones"]}
+    return sorted(
+        zone["ZoneName"]
+        for zone in zones
+        if zone.get("ZoneId") not in WITHOUT_NAT and (not of_lambda or zone["ZoneName"] in of_lambda)
+    )
+
+
+def zones_of(ec2: Any, subnets: str) -> str:
+    """The availability zones of these subnets, in their order; both comma-separated."""
+    ids = subnets.split(",")
+    found = {one["SubnetId"]: one["AvailabilityZone"] for one in ec2.describe_subnets(SubnetIds=ids)["Subnets"]}
+    return ",".join(found[each] for each in ids)
 
 
 def find_zone(route53: Any, domain: str) -> str:

@@ -98,6 +98,10 @@ def bootstrap(
     cidr: Annotated[
         str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
     ] = None,
+    zones: Annotated[
+        str | None,
+        typer.Option("--zones", help="Three availability zones; default: the first with Lambda and NAT gateways."),
+    ] = None,
     zone_id: Annotated[
         str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
     ] = None,
@@ -127,7 +131,9 @@ def bootstrap(
     tests = (ctx.service_dir / "buildspec-test.yml").is_file()
     told = PipelineOptions(repository, found.folder, package, notify, tests)
     identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume)
-    options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository)
+    options = BootstrapOptions(
+        told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones
+    )
     service = ctx.load_for_aws(region)
     if dry:
         written = write_templates(ctx, dry_run(service, options))

@@ -18,6 +18,8 @@ from hitless.aws.account import (
     ensure_log_role,
     ensure_provider,
     find_zone,
+    usable_zones,
+    zones_of,
 )
 from hitless.aws.follow import Stack, StackStep, Time, next_step
 from hitless.aws.session import Aws
@@ -32,7 +34,15 @@ from hitless.cloud.setup.options import (
     check_options,
     check_parts,
 )
-from hitless.cloud.setup.stacks import DEFAULT_CIDR, DeployRole, connection_name, core_stack, names_of, pipeline_stack
+from hitless.cloud.setup.stacks import (
+    DEFAULT_CIDR,
+    NUMBER_OF_ZONES,
+    DeployRole,
+    connection_name,
+    core_stack,
+    names_of,
+    pipeline_stack,
+)
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 
@@ -147,10 +157,27 @@ class Bootstrap:
             self._service,
             cidr=cidr,
             zone_id=zone,
+            zones=options.zones or self._zones(exists),
             policies=options.policies,
             identity=options.identity,
             github=self._github(options, exists) if options.identity.github else None,
         )
+
+    def _zones(self, present: Mapping[str, str]) -> str | None:
+        """The zones of a new network. None keeps a stack's; one without the parameter keeps those of its subnets."""
+        if "Zones" in present:
+            return None
+        ec2, region = self._aws.client("ec2"), self._service.region
+        if present:
+            return zones_of(ec2, self._stacks.get(self._names.core).outputs["PrivateSubnetIds"])
+        usable = usable_zones(ec2, region)
+        if len(usable) < NUMBER_OF_ZONES:
+            raise UsageError(
+                f"the network needs {NUMBER_OF_ZONES} availability zones with Lambda and NAT gateways, and {region} has "
+                f"{', '.join(usable) or 'none'}",
+                hint="choose another provider.region, or name the zones with --zones",
+            )
+        return ",".join(usable[:NUMBER_OF_ZONES])
 
     def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHubTrust:
         repository = options.repository or kept.get("GitHubRepository")

@@ -176,7 +176,7 @@ class BootstrapOptions:
     """Options of the command. None keeps the stacks' value, or the default.
 
     `connection_wait_s` is how long a person has to authorise GitHub; 0 does not wait. `repository` is owner/name for
-    GitHub's tokens, with or without a pipeline.
+    GitHub's tokens, with or without a pipeline. `zones` are the network's availability zones, comma-separated.
     """
 
     pipeline: PipelineOptions | None
@@ -187,6 +187,7 @@ class BootstrapOptions:
     force: bool = False
     identity: IdentityOptions = AS_IT_IS
     repository: str | None = None
+    zones: str | None = None
 
 
 def check_apart(service: Service) -> None:
@@ -211,6 +212,7 @@ def check_parts(options: BootstrapOptions) -> None:
     for option, given in (
         ("--cidr", options.cidr),
         ("--zone-id", options.zone_id),
+        ("--zones", options.zones),
         ("--policies", options.policies),
     ):
         if given is not None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hitless.aws.account import needs_log_role
+from hitless.aws.account import needs_log_role, usable_zones
 from hitless.aws.changes import Change
 from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.cloud.setup.options import BootstrapOptions
-from hitless.cloud.setup.stacks import dry_run
+from hitless.cloud.setup.stacks import NUMBER_OF_ZONES, dry_run
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Nat, Service
 
@@ -138,13 +138,9 @@ class Planner:
                 service = "vpc" if code == "L-F678F1CE" else "ec2"
                 limit = self._ask(f"the quota of {name}", partial(self._limit, service, code))
                 found.append(Quota(name, used, needed if new_network else 0, limit))
-        open_to_all = [{"Name": "opt-in-status", "Values": ["opt-in-not-required"]}]
-        zones = self._ask(
-            "the availability zones",
-            lambda: len(ec2.describe_availability_zones(Filters=open_to_all)["AvailabilityZones"]),
-        )
+        zones = self._ask("the availability zones", lambda: len(usable_zones(ec2, self._service.region)))
         if zones is not None:
-            found.append(Quota("availability zones", 0, 3, zones))
+            found.append(Quota("availability zones with Lambda and NAT gateways", 0, NUMBER_OF_ZONES, zones))
         concurrency = self._ask(
             "Lambda's concurrency",
             lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],

@@ -36,6 +36,7 @@ PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
 PLACEHOLDER_ROLE = f"arn:aws:iam::{PLACEHOLDER_ACCOUNT}:role/placeholder-deploy-role"
 PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
 PLACEHOLDER_ZONE = "Z00000000000000000000"
+NUMBER_OF_ZONES = 3
 
 DEFAULT_CIDR = "10.0.0.0/16"
 MAX_ROLE_NAME = 64
@@ -119,17 +120,19 @@ def core_stack(
     *,
     cidr: str | None,
     zone_id: str | None,
+    zones: str | None = None,
     policies: str | None = None,
     identity: IdentityOptions = AS_IT_IS,
     github: GitHubTrust | None = None,
 ) -> StackSpec:
-    """The core stack. `cidr` None keeps the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
+    """The core stack. `cidr` and `zones` None keep the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
     settings = service.settings
     parameters: dict[str, str | None] = {
         "Service": service.name,
         "Stage": service.stage,
         "Nat": settings.nat.value,
         **(network(cidr) if cidr else dict.fromkeys(("VpcCidr", "PrivateSubnetCidrs", "PublicSubnetCidrs"))),
+        "Zones": _zones(zones),
         "LogRetentionDays": "365" if is_production(service) else "30",
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",
@@ -145,6 +148,16 @@ def core_stack(
         protected=is_production(service),
         policy=CORE_POLICY,
     )
+
+
+def _zones(named: str | None) -> str | None:
+    """Check the names of availability zones, comma-separated. Raises UsageError."""
+    if named is not None and len(set(filter(None, named.split(",")))) != NUMBER_OF_ZONES:
+        raise UsageError(
+            f"--zones: {named!r} is not {NUMBER_OF_ZONES} different availability zones",
+            hint="for example eu-central-1a,eu-central-1b,eu-central-1c",
+        )
+    return named
 
 
 def _policies(arns: str | None) -> str | None:
@@ -235,6 +248,7 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         service,
         cidr=options.cidr or DEFAULT_CIDR,
         zone_id=options.zone_id or PLACEHOLDER_ZONE,
+        zones=options.zones or ",".join(f"{service.region}{letter}" for letter in "abc"),
         policies=options.policies or "",
         identity=identity,
         github=GitHubTrust(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
