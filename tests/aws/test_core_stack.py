@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hitless.cloud.setup.domain import SERVER_VARIABLE
 from tests.aws.emulated import EmulatedAws
+from tests.dns_server import dns_server
 
 pytestmark = pytest.mark.aws
 
@@ -119,7 +122,15 @@ def test_a_domain_gets_a_certificate_and_records_and_needs_its_name_to_be_destro
     write(folder, more=", domain: api.example.com")
     missing = bootstrap(aws, folder, ok=(2,))
     assert "no public hosted zone" in missing["error"]["message"]
-    zone = aws.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+    made = aws.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")
+    zone, servers = made["HostedZone"]["Id"], made["DelegationSet"]["NameServers"]
+    records_seen: dict[tuple[str, str], list[str]] = {("com", "NS"): ["a.gtld-servers.net."]}
+    with dns_server(records_seen) as server:
+        resolving = replace(aws, environ={**aws.environ, SERVER_VARIABLE: server})
+        assert "is delegated to no name server" in bootstrap(resolving, folder, ok=(2,))["error"]["message"]
+        assert status(aws, "clock-core-dev") is None
+        records_seen["example.com", "NS"] = [f"{one}." for one in servers]
+        bootstrap(resolving, folder)
     assert bootstrap(aws, folder)["stacks"][0]["outputs"]["ApiDomainName"] == "api.example.com"
 
     def records() -> list[str]:

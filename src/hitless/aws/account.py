@@ -128,7 +128,7 @@ WITHOUT_NAT = frozenset({"apne1-az3"})
 def usable_zones(ec2: Any, region: str) -> list[str]:
     """The names of the region's availability zones that have Lambda and NAT gateways, sorted.
 
-    Lambda has an interface endpoint in each of its zones. If AWS does not list it, every zone counts as one of Lambda's.
+    Lambda has an interface endpoint in each of its zones. If AWS does not list it, all zones count as Lambda's.
     """
     wanted = {"state": "available", "zone-type": "availability-zone", "opt-in-status": "opt-in-not-required"}
     filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]

@@ -15,6 +15,7 @@ from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
+from hitless.cloud.setup.domain import SERVER_VARIABLE, public_dns
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions, read_repository
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import dry_run, is_production
@@ -140,7 +141,9 @@ def bootstrap(
         ctx.show({"stacks": written}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in written))
         return
     with connected(ctx, service) as (aws, stacks):
-        runner = Bootstrap(service, aws, stacks, say=ctx.say, clock=time, poll_s=poll_seconds(os.environ))
+        look_up = public_dns(os.environ.get(SERVER_VARIABLE))
+        poll_s = poll_seconds(os.environ)
+        runner = Bootstrap(service, aws, stacks, say=ctx.say, clock=time, poll_s=poll_s, look_up=look_up)
         result = runner.run(options)
     ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
 

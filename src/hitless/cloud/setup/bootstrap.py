@@ -24,6 +24,7 @@ from hitless.aws.account import (
 from hitless.aws.follow import Stack, StackStep, Time, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
+from hitless.cloud.setup.domain import LookUp, check_domain
 from hitless.cloud.setup.options import (
     BootstrapOptions,
     GitHubTrust,
@@ -68,7 +69,7 @@ class Bootstrapped:
 
 
 class Bootstrap:
-    """One stage of one service on AWS. `say` gets one sentence a line."""
+    """One stage of one service on AWS. `say` gets one sentence a line, `look_up` asks public DNS."""
 
     def __init__(
         self,
@@ -79,9 +80,10 @@ class Bootstrap:
         say: Callable[[str], None],
         clock: Time,
         poll_s: float = 5.0,
+        look_up: LookUp,
     ) -> None:
         self._service, self._aws, self._stacks = service, aws, stacks
-        self._say, self._time, self._poll_s = say, clock, poll_s
+        self._say, self._time, self._poll_s, self._look_up = say, clock, poll_s, look_up
         self._names = names_of(service)
 
     def run(self, options: BootstrapOptions) -> Bootstrapped:
@@ -148,9 +150,11 @@ class Bootstrap:
         exists = self._present(self._names.core)
         domain = self._service.settings.domain
         zone = options.zone_id
-        if domain and zone is None:
-            kept = exists.get("HostedZoneId") if exists.get("DomainName") == domain else None
-            zone = kept or find_zone(self._aws.client("route53"), domain)
+        if domain:
+            route53, present = self._aws.client("route53"), exists.get("DomainName") == domain
+            zone = zone or (exists.get("HostedZoneId") if present else None) or find_zone(route53, domain)
+            if not present:
+                check_domain(route53, domain, zone, self._look_up, self._say)
         cidr = options.cidr or (None if exists else DEFAULT_CIDR)
         check_kept(options.identity, exists, self._aws.identity().account)
         return core_stack(
@@ -173,8 +177,8 @@ class Bootstrap:
         usable = usable_zones(ec2, region)
         if len(usable) < NUMBER_OF_ZONES:
             raise UsageError(
-                f"the network needs {NUMBER_OF_ZONES} availability zones with Lambda and NAT gateways, and {region} has "
-                f"{', '.join(usable) or 'none'}",
+                f"the network needs {NUMBER_OF_ZONES} availability zones with Lambda and NAT gateways, "
+                f"and {region} has {len(usable)}",
                 hint="choose another provider.region, or name the zones with --zones",
             )
         return ",".join(usable[:NUMBER_OF_ZONES])
