@@ -53,7 +53,7 @@ def refusal(folder: Path, text: str) -> ServiceFileError:
         "authorizer: aws_iam",
         "authorizer: 'arn:aws:lambda:eu-central-1:123456789012:function:asks'",
         "authorizer: {name: asks, type: request}",
-        "authorizer: {arn: 'arn:aws:cognito-idp:eu-central-1:123456789012:userpool/x', scopes: [a]}",
+        "authorizer: {arn: 'arn:aws:cognito-idp:eu-central-1:123456789012:userpool/x', claims: [a]}",
         "authorizer: {type: COGNITO_USER_POOLS, authorizerId: !Ref Pool}",
         "authorizer: '${ssm:/authorizer}'",
         "private: true",

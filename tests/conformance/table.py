@@ -119,7 +119,6 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_IMPLEMENTED: Final = (
-    Feature("authorizers of HTTP APIs are not implemented", ("http_api_authorizers",)),
     Feature("IAM authorization is not implemented", ("iam", "function_url_iam")),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),

@@ -7,9 +7,16 @@ import json
 import os
 import re
 import socket
+import time
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
+from hitless.release.document import ReleaseDocument
+from hitless.rollout.release import Release, checks_spec
+from hitless.service.model import StageSettings
+from hitless.worker.request import INVOKE
 from tests.process.workers_support import Nest, UnixConnection, ask, in_a_nest
 from tests.support import eventually
 
@@ -236,6 +243,25 @@ def test_workers_share_no_global_random_state(fresh: bool) -> None:
         one, two = [(await asyncio.to_thread(ask, worker.socket)).json for worker in pool.workers]
         shared = {name for name in one if one[name] == two[name]}
         assert shared == (set() if fresh else {"own", "at_import"}), "what the import made is shared, if it is shared"
+
+    in_a_nest(scenario)
+
+
+def test_hitless_own_function_verifies_tokens_with_libraries_that_no_worker_has() -> None:
+    """The whole way of a verification but the gateway. tests/unit/test_checks_tokens.py has the rules."""
+
+    async def scenario(nest: Nest) -> None:
+        document = ReleaseDocument("worldclock", "eu-west-1", (), {}, StageSettings("dev", "dev"))
+        spec = checks_spec(Release("dev", 3, document), key="dev-r3-checks-1", log_dir=str(nest.logs / "c"))
+        pool = await nest.fleet.start_pool(spec, size=1, ready_timeout_s=20)
+        key = RSAKey.generate_key(2048, {"kid": "k"})
+        claims = {"iss": "https://i", "exp": int(time.time()) + 60}
+        event = {"issuer": "https://i", "audience": [], "scopes": [], "style": "http", "use": ""}
+        event |= {"token": jwt.encode({"alg": "RS256", "kid": "k"}, claims, key)}
+        event |= {"keys": json.dumps({"keys": [key.as_dict(private=False)]})}
+        body = json.dumps(event).encode()
+        answer = await asyncio.to_thread(ask, pool.workers[0].socket, "/hitless-checks", INVOKE, body=body)
+        assert answer.json["result"]["claims"]["iss"] == "https://i"
 
     in_a_nest(scenario)
 

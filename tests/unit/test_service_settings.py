@@ -364,13 +364,26 @@ def test_impossible_concurrency_limits_are_errors(text: str, said: str) -> None:
     assert said in fault(f"{{provisioned: {text}}}").message
 
 
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("import: shared", False), ("import: per-worker", True)])
+def test_each_worker_may_import_the_handler_itself(text: str, expected: bool) -> None:
+    assert settings(f"{{{text}}}").import_per_worker is expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("[]", "jwks.x: has no keys"),
+        ("[{kty: RSA, n: a, e: b}]", "jwks.x.keys[0]: is not a public key with a kid"),
+        ("[{kid: k, kty: RSA, n: a, e: b, d: c}]", "jwks.x.keys[0]: is not a public key with a kid"),
+    ],
+)
+def test_an_issuers_keys_must_be_public_keys(keys: str, said: str) -> None:
+    assert said in fault(f"{{jwks: {{x: {{keys: {keys}}}}}}}").message
+    assert settings("{jwks: {x: {keys: [{kid: k}]}}}").jwks == {"x": '{"keys": [{"kid": "k"}]}'}
+
+
 def test_build_limits_are_read_with_their_defaults() -> None:
     assert settings("{}").builds == BuildSettings(10, 4096, 16)
-    assert [settings(f"{{{one}}}").import_per_worker for one in ("", "import: shared", "import: per-worker")] == [
-        False,
-        False,
-        True,
-    ]
     assert settings("{builds: {timeout_in_minutes: 90}}").builds == BuildSettings(90, 4096, 16)
     text = "{builds: {timeout_in_minutes: 2160, memory_mb: 64, output_mb: 1}}"
     assert settings(text).builds == BuildSettings(2160, 64, 1)

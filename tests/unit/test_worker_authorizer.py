@@ -5,6 +5,7 @@ Texts and statuses of refusals are in tests/conformance.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from hitless.worker.authorizer import (
     verdict,
 )
 from hitless.worker.event import EventBuilder
+from hitless.worker.http_api import HttpApiEventBuilder
 from hitless.worker.request import INVOKE, Request
-from hitless.worker.spec import AuthorizerSpec
+from hitless.worker.spec import AuthorizerSpec, RouteSpec
 from tests.unit.test_worker_event import ID, NOW, spec
 
 pytestmark = pytest.mark.unit
@@ -148,6 +150,119 @@ def test_a_failure_denies_and_is_not_cached(outcome: dict[str, Any], denial: Den
     for _ in range(2):
         assert asked.check(TOKEN, event_of((b"auth", b"x")), Request("GET", "/zones", [])) == denial
     assert len(asked.events) == (1 if denial is None else 2)
+
+
+SIMPLE = AuthorizerSpec("auth", "REQUEST", (("header", "auth"),), "", 0, payload="2.0", simple=True)
+FORMAT_1 = AuthorizerSpec("auth", "REQUEST", (("header", "auth"), ("querystring", "page")), "", 0, payload="1.0")
+JWT = AuthorizerSpec(
+    "checks",
+    "JWT",
+    (("header", "auth"),),
+    "",
+    300,
+    "2.0",
+    issuer="https://i",
+    audience=("me",),
+    scopes=("a",),
+    keys="{}",
+)
+HTTP_ARN = ARN.replace("/dev/", "/$default/")
+
+
+def http_event(payload: str, target: str = "/zones?page=1", auth: bytes = b"x") -> dict[str, Any]:
+    builder = HttpApiEventBuilder(spec(routes=(RouteSpec("GET", "/zones", "/zones", payload, "GET /zones"),)))
+    event = builder.build(Request("GET", target, [(b"host", b"h"), (b"auth", auth)]), ID, NOW)
+    assert event is not None
+    return event
+
+
+def test_an_http_api_authorizer_of_format_2_gets_the_event_and_may_respond_simply() -> None:
+    """AWS, http-api-lambda-authorizer.html: `"isAuthorized": true/false`,
+    `"identitySource": ["user1", "123"]`, `"routeArn"`.
+    """
+    asked, event = Asked({"result": {"isAuthorized": True, "context": {"list": [1]}}}), http_event("2.0")
+    assert asked.check(SIMPLE, event, Request("GET", "/zones", [])) is None
+    (sent,) = asked.events
+    assert (sent["version"], sent["type"], sent["routeArn"]) == ("2.0", "REQUEST", HTTP_ARN)
+    assert (sent["identitySource"], sent["routeKey"], sent["rawQueryString"]) == (["x"], "GET /zones", "page=1")
+    assert event["requestContext"]["authorizer"] == {"lambda": {"list": [1]}}
+    for result in ({"isAuthorized": False}, {"isAuthorized": "true"}, {}):
+        denial = Asked({"result": result}).check(SIMPLE, http_event("2.0"), Request("GET", "/zones", []))
+        assert denial == (403, '{"message":"Forbidden"}', "content-type: application/json\r\n")
+
+
+def test_an_http_api_authorizer_of_format_1_gets_one_text_and_returns_a_policy() -> None:
+    """The same page: `"identitySource": "user1,123"`, `"authorizationToken": "user1,123"`, `"methodArn"`."""
+    asked, event = Asked(allowed(context={"key": 1})), http_event("1.0")
+    policy = asked.outcome["result"]["policyDocument"] = {"Statement": [ALLOW | {"Resource": HTTP_ARN}]}
+    assert asked.check(FORMAT_1, event, Request("GET", "/zones", [])) is None
+    (sent,) = asked.events
+    assert (sent["identitySource"], sent["authorizationToken"], sent["methodArn"]) == ("x,1", "x,1", HTTP_ARN)
+    context = event["requestContext"]["authorizer"]
+    assert (context["principalId"], context["key"]) == ("user", "1")
+    policy["Statement"][0]["Resource"] = ARN
+    assert asked.check(FORMAT_1, http_event("1.0"), Request("GET", "/zones", [])) is not None, "of another stage"
+    denial = asked.check(FORMAT_1, http_event("1.0", target="/zones"), Request("GET", "/zones", []))
+    assert denial == (401, '{"message":"Unauthorized"}', "content-type: application/json\r\n")
+    assert len(asked.events) == 2, "without the identity nobody is asked"
+
+
+@pytest.mark.parametrize("given", [b"abc", b"Bearer abc", b"bearer  abc"])
+def test_a_token_is_verified_once_and_its_claims_are_in_the_event(given: bytes) -> None:
+    told = {"claims": {"sub": "me"}, "scopes": ["a"]}
+    asked = Asked({"result": {**told, "valid_s": 60}})
+    for _ in range(2):
+        event = http_event("2.0", auth=given)
+        assert asked.check(JWT, event, Request("GET", "/zones", [])) is None
+        assert event["requestContext"]["authorizer"] == {"jwt": told}
+    (sent,) = asked.events
+    assert sent == {"token": "abc", "style": "http", "use": "", "issuer": "https://i", "audience": ("me",),
+                    "scopes": ("a",), "keys": "{}"}  # fmt: skip
+    event = http_event("1.0", auth=given)
+    assert asked.check(replace(JWT, payload="1.0"), event, Request("GET", "/zones", [])) is None
+    assert event["requestContext"]["authorizer"] == told
+
+
+def test_a_verdict_is_not_kept_beyond_the_tokens_end() -> None:
+    asked = Asked({"result": {"claims": {}, "scopes": None, "valid_s": 0}})
+    for _ in range(2):
+        assert asked.check(JWT, http_event("2.0"), Request("GET", "/zones", [])) is None
+    assert len(asked.events) == 2
+
+
+def test_a_user_pool_is_asked_for_the_kind_of_token_and_gives_claims() -> None:
+    asked, event = Asked({"result": {"claims": {"sub": "me"}, "scopes": None, "valid_s": 9}}), event_of((b"auth", b"t"))
+    assert asked.check(replace(JWT, payload="", scopes=()), event, Request("GET", "/zones", [])) is None
+    assert (asked.events[0]["style"], asked.events[0]["use"]) == ("rest", "id")
+    assert event["requestContext"]["authorizer"] == {"claims": {"sub": "me"}}
+    asked.check(replace(JWT, payload=""), event_of((b"auth", b"t")), Request("GET", "/zones", []))
+    assert asked.events[1]["use"] == "access"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "payload", "status", "body", "challenge"),
+    [
+        (
+            {"result": {"denied": [401, "Unauthorized", "Bearer x"]}},
+            "2.0",
+            401,
+            '{"message":"Unauthorized"}',
+            "Bearer x",
+        ),
+        ({"result": {"denied": [403, "Forbidden", "Bearer y"]}}, "1.0", 403, '{"message":"Forbidden"}', "Bearer y"),
+        ({"result": {"denied": [401, "The token", ""]}}, "", 401, '{"message": "The token"}', ""),
+        ({}, "2.0", 500, '{"message":"Internal Server Error"}', "Bearer"),
+    ],
+)
+def test_a_refused_token_is_answered_in_the_apis_words(
+    outcome: dict[str, Any], payload: str, status: int, body: str, challenge: str
+) -> None:
+    event = http_event(payload) if payload else event_of((b"auth", b"t"))
+    denial = Asked(outcome).check(replace(JWT, payload=payload), event, Request("GET", "/zones", []))
+    assert denial is not None
+    assert denial[:2] == (status, body)
+    assert denial[2].partition("www-authenticate: ")[2] == (f"{challenge}\r\n" if challenge else "")
+    assert "authorizer" not in event["requestContext"] or payload == "1.0"
 
 
 def test_without_a_valid_token_nobody_is_asked() -> None:

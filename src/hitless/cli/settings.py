@@ -8,7 +8,7 @@ from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
-from hitless.service.model import Home, PreviewSettings, Service
+from hitless.service.model import CHECKS, Home, PreviewSettings, Service, with_pools
 
 SPARE_POOLS = 64
 
@@ -45,7 +45,8 @@ class EngineSettings:
             for index, stage in enumerate(service.stages)
             if stage.home is Home.ENGINE
         )
-        return cls(service.name, addresses, len(service.functions), service.previews)
+        pools = len(service.functions) + (CHECKS in with_pools(service.functions))
+        return cls(service.name, addresses, pools, service.previews)
 
     @classmethod
     def read(cls, folders: Folders) -> EngineSettings:

@@ -13,7 +13,7 @@ from hitless.pipeline.runs import StepEnd, StepFailed, skipped
 from hitless.pipeline.shipping import check_outcome, follow, who_of
 from hitless.release.document import ReleaseDocument
 from hitless.rollout.rollout import Rollout
-from hitless.service.model import Approval
+from hitless.service.model import Approval, with_pools
 
 GONE = "the branch was deleted or has moved"
 
@@ -32,7 +32,7 @@ async def preview(course: Course) -> StepEnd:
     folder, row = await course.checkout("package"), course.row
     order = PackageOrder(folder, course.path, previews.settings.from_stage, row.commit, row.message, None)
     document, _ = await course.parts.package(order, course.log)  # it ships to no stage of the commit's own list
-    if why := previews.refusal(branch, sum(bool(one.routes or one.authorizer) for one in document.functions)):
+    if why := previews.refusal(branch, len(with_pools(document.functions))):
         return skipped(why)
     result = await _ship(course, previews, document)
     url = previews.url(branch)

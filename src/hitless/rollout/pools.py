@@ -32,9 +32,9 @@ from hitless.release.receipt import SavedCounts
 from hitless.rollout import servers
 from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
-from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
+from hitless.rollout.release import Release, checks_spec, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
+from hitless.service.model import CHECKS, SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
 from hitless.worker.request import INVOKE
 from hitless.workers.fleet import Fleet
@@ -128,9 +128,13 @@ class ReleasePools:
     async def _start_one(
         self, release: Release, function: Function, key: str, size: int, ready_timeout_s: float
     ) -> None:
-        task_root = await asyncio.to_thread(self._artifacts.unpack, release.document.artifacts[function.name].digest)
-        log_dir = self._logs / release.stage / f"r{release.number}" / function.name
-        spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
+        log_dir = str(self._logs / release.stage / f"r{release.number}" / function.name)
+        if function is CHECKS:
+            spec = checks_spec(release, key=key, log_dir=log_dir)
+        else:
+            digest = release.document.artifacts[function.name].digest
+            task_root = await asyncio.to_thread(self._artifacts.unpack, digest)
+            spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=log_dir)
         self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
 
     def live_row(self, stage: str, function: str) -> PoolRow | None:
@@ -319,7 +323,7 @@ def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteStat
     backend = {row.function: row.gateway_pool for row in rows}
     idempotent = frozenset(release.document.settings.idempotent)
     found: dict[Route, RouteState] = {}
-    served = [function for function in release.document.functions if function.name in backend]
+    served = [function for function in release.served if function.name in backend]
     for function in served:
         api = function.http_api
         http_api = frozenset(api.routes if api is not None and api.payload != URL_PAYLOAD else ())

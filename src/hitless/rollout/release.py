@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+import joserfc
+
+from hitless import checks
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
-from hitless.service.model import Cors, Function, Route
+from hitless.service.model import CHECKS, Cors, Function, Route, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import AuthorizerSpec, CorsSpec, PoolSpec, RouteSpec
@@ -26,15 +30,21 @@ class Release:
 
     @property
     def served(self) -> tuple[Function, ...]:
-        """The functions with routes, and authorizers. Only they have pools; the others (hooks) run when invoked."""
-        return tuple(function for function in self.document.functions if function.routes or function.authorizer)
+        """The functions that have pools; the others (hooks) run when invoked."""
+        return with_pools(self.document.functions)
 
     def function(self, name: str) -> Function:
-        return next(function for function in self.document.functions if function.name == name)
+        return next(function for function in (*self.document.functions, CHECKS) if function.name == name)
 
 
 def release_of(row: ReleaseRow) -> Release:
     return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
+
+
+def checks_spec(release: Release, *, key: str, log_dir: str) -> PoolSpec:
+    """The pool of CHECKS: its code and libraries are hitless's own, not an artifact's."""
+    spec = pool_spec(release, CHECKS, key=key, task_root=str(Path(checks.__file__).parent), log_dir=log_dir)
+    return replace(spec, environment={"PYTHONPATH": str(Path(joserfc.__file__).parents[1])})
 
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:

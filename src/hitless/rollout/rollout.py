@@ -143,7 +143,7 @@ class Rollout(Recorded):
     async def _smoke(self, requests: tuple[SmokeRequest, ...]) -> None:
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
-        if note := await smoke_workers(requests, self.candidate.document.functions, sockets):
+        if note := await smoke_workers(requests, self.candidate.served, sockets):
             self.say(f"release {self.candidate.number}: {note}", self.candidate.stage)
             await self.enter(RolloutState.TESTING, note=note)
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hitless.service.authorizers import with_authorizers
+from hitless.service.authorizers import AuthorizerReader
 from hitless.service.cors import http_api_cors, rest_cors, url_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.integrations import mapped_routes
 from hitless.service.keys import plugins_of
 from hitless.service.model import (
+    CHECKS,
     DEFAULT_MEMORY_MB,
     DEFAULT_TARGET_PERCENT,
     DEFAULT_TIMEOUT_S,
@@ -84,7 +85,7 @@ class FunctionReader:
                 "has no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
         events = with_url({name: read_events(entry) for name, entry in entries.items()}, entries, self.notices)
-        events = with_authorizers(events, self.opened, self.notices)
+        events = AuthorizerReader(entries, self.provider, self.opened, self.settings.jwks, self.notices).read(events)
         every = [event for each in events.values() for event in each]
         self.authorizers.update(event.authorizer.function for event in every if event.authorizer is not None)
         check_conflicts(every)
@@ -108,6 +109,8 @@ class FunctionReader:
     def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...], http_cors: Cors | None) -> Function:
         if not _NAME.fullmatch(name):
             raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
+        if name == CHECKS.name:
+            raise entry.fault(f"{name} is the name of hitless's own function", "choose another name")
         if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
             self.notices.add("long name", entry, f"Lambda refuses {self.prefix + name}: more than 64 characters")
         handler = entry.get("handler")

@@ -38,7 +38,7 @@ _EVENT = "events of this kind do not arrive here; only http and httpApi routes d
 _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
-AUTHORIZER = "authorizers are not asked here: the route is served only if custom.hitless.open names it"
+AUTHORIZER = "this authorizer is not asked here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
@@ -90,8 +90,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "description disableDefaultEndpoint metrics shouldStartNameWithService": Here.AWS,
     },
     "provider.httpApi.": {
-        "payload cors": Here.USED,
-        "authorizers": "authorizers are not asked here: a route is served only if custom.hitless.open names it",
+        "payload cors authorizers": Here.USED,
         "id": "the API joins no other one here",
         "name metrics disableDefaultEndpoint shouldStartNameWithService useProviderTags timeout": Here.AWS,
     },
@@ -138,7 +137,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "timeoutInMillis": "the gateway's limit here is 29 s",
         "operationId connectionId connectionType": Here.AWS,
     },
-    "functions.*.events.*.httpApi.": {"method path": Here.USED, "authorizer": AUTHORIZER},
+    "functions.*.events.*.httpApi.": {"method path authorizer": Here.USED},
 }
 """Parent → its keys → what they do here; a sentence for a noticed key."""
 

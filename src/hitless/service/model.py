@@ -7,6 +7,7 @@ Frozen and comparable, so that "unchanged" is `==`. Possible secrets (environmen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -125,13 +126,24 @@ class MappedRoute:
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """A function that permits requests: TOKEN or REQUEST. `sources`: where an identity is (`header`), and its name."""
+    """A function that permits requests: TOKEN or REQUEST, or JWT for CHECKS. `sources`: where an identity is
+    (`header`), and its name. `payload` is the format version of an HTTP API's authorizer.
+    """
 
     function: str
     kind: str
     sources: tuple[tuple[str, str], ...]
     validation: str = ""
     ttl_s: int = 300
+    payload: str = ""
+    simple: bool = False
+    """Whether the function returns `isAuthorized` instead of a policy."""
+    issuer: str = ""
+    """The issuer of the tokens that CHECKS verifies; any of `audience` and any of `scopes` must be theirs."""
+    audience: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    keys: str = ""
+    """The issuer's JSON Web Key Set, if the service gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +201,17 @@ class Function:
     def only_http_api(self) -> bool:
         """Whether it has routes, and all of them are an HTTP API's."""
         return self.http_api is not None and self.http_api.routes == self.routes
+
+
+CHECKS = Function("hitless-checks", "tokens.check", timeout_s=10, workers=1, max_workers=4, authorizer=True)
+"""hitless's own function, `hitless.checks`: it verifies tokens."""
+
+
+def with_pools(functions: Iterable[Function]) -> tuple[Function, ...]:
+    """The functions that have workers: those with routes, authorizers, and CHECKS if a route needs it."""
+    served = tuple(one for one in functions if one.routes or one.authorizer)
+    asked = {authorizer.function for one in served for _, authorizer in one.guarded}
+    return (*served, CHECKS) if CHECKS.name in asked else served
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from hitless.service.authorizers import read_jwks
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import (
     DEFAULT_PREVIEW_PORT,
@@ -42,7 +43,7 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "import", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
+KEYS = ("workers", "import", "provisioned", "memory_mb", "idempotent", "open", "jwks", "stages", "previews", "builds")
 IMPORTS = ("shared", "per-worker")
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
@@ -83,6 +84,8 @@ class ServiceSettings:
     """The settings by function."""
     builds: BuildSettings = field(default_factory=BuildSettings)
     import_per_worker: bool = False
+    jwks: Mapping[str, str] = field(default_factory=dict)
+    """Issuer → its JSON Web Key Set."""
 
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:
@@ -107,6 +110,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
         hitless.optional("provisioned", _provisioned, {}),
         hitless.optional("builds", _builds, BuildSettings()),
         hitless.optional("import", lambda value: value.choice(IMPORTS), IMPORTS[0]) == "per-worker",
+        hitless.optional("jwks", read_jwks, {}),
     )
 
 

@@ -1,9 +1,9 @@
-"""Lambda authorizers of a REST API: a function decides by a policy whether a request may reach the handler.
+"""Authorizers: a function decides, by a policy, a simple response or a token, whether a request may reach the handler.
 
 The worker with the request invokes the authorizer's pool through HAProxy's inner socket; the daemon has no part in it.
 Each worker caches policies by itself. A statement with a condition never allows anything: none is evaluated.
-Sources: docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-lambda-authorizer-input.html and
-api-gateway-lambda-authorizer-output.html; for the texts of refusals tests/conformance.
+Sources: docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-lambda-authorizer-input.html,
+api-gateway-lambda-authorizer-output.html and http-api-lambda-authorizer.html; for refusals tests/conformance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from hitless.worker.environment import ACCOUNT_ID
@@ -42,6 +42,17 @@ FAILED: Final = _denial(500, "message", None, "AuthorizerConfiguration")
 _TEXT: Final = "User is not authorized to access this resource"
 IMPLICIT: Final = _denial(403, "Message", _TEXT, "AccessDenied")
 EXPLICIT: Final = _denial(403, "Message", f"{_TEXT} with an explicit deny", "AccessDenied")
+_HTTP_API_TEXTS: Final = {401: "Unauthorized", 403: "Forbidden", 500: "Internal Server Error"}
+_BEARER: Final = re.compile("bearer +", re.IGNORECASE)
+_ANYTHING: Final = {"Action": "*", "Resource": "*"}
+
+
+class _Verdict(NamedTuple):
+    """An authorizer's answer: how long it may be cached, its policy, and what the handler sees of it."""
+
+    ttl_s: float
+    policy: Mapping[str, Any]
+    context: dict[str, Any] | None
 
 
 class Authorizers:
@@ -49,37 +60,46 @@ class Authorizers:
 
     def __init__(self, spec: PoolSpec, hop: str) -> None:
         self._hop, self._release = hop, spec.release_key
-        self._arn = f"arn:aws:execute-api:{spec.region}:{ACCOUNT_ID}:{spec.service}-{spec.stage}/{spec.stage}"
-        self._cache: dict[tuple[AuthorizerSpec, tuple[str, ...]], tuple[float, Any, Any]] = {}
+        self._arn = f"arn:aws:execute-api:{spec.region}:{ACCOUNT_ID}:{spec.service}-{spec.stage}"
+        self._stage = spec.stage
+        self._cache: dict[tuple[AuthorizerSpec, tuple[str, ...]], tuple[float, _Verdict]] = {}
 
     def check(self, authorizer: AuthorizerSpec, event: Event, request: Request) -> Denial | None:
         """None if the request may pass; then the event's context has what the authorizer says of it."""
+        denial = self._check(authorizer, event, request)
+        if denial is None or not authorizer.payload:
+            return denial
+        challenge = denial[2].partition("www-authenticate: ")[2] or ("Bearer\r\n" if authorizer.issuer else "")
+        lines = _JSON + (f"www-authenticate: {challenge}" if challenge else "")
+        return denial[0], f'{{"message":"{_HTTP_API_TEXTS[denial[0]]}"}}', lines
+
+    def _check(self, authorizer: AuthorizerSpec, event: Event, request: Request) -> Denial | None:
         headers = {name.lower(): value for name, value in event["headers"].items()}
-        places: dict[str, dict[str, str]] = {"header": headers, "querystring": event["queryStringParameters"] or {}}
+        places = {"header": headers, "querystring": event.get("queryStringParameters") or {}}
         identity = tuple(places[where].get(name, "") for where, name in authorizer.sources)
         if not all(identity) or (authorizer.validation and not re.fullmatch(authorizer.validation, identity[0])):
             return UNAUTHORIZED
-        arn = f"{self._arn}/{event['httpMethod']}{event['path']}"
+        called = event["requestContext"].get("http") or {"method": event["httpMethod"], "path": event["path"]}
+        stage = "$default" if authorizer.payload else self._stage
+        arn = f"{self._arn}/{stage}/{called['method']}{called['path']}"
         key, began_s = (authorizer, identity), time.monotonic()
-        valid_until_s, policy, context = self._cache.get(key, (0.0, {}, None))
-        if valid_until_s <= began_s:
-            asked: dict[str, Any] = {"type": authorizer.kind, "methodArn": arn}
-            if authorizer.kind == "TOKEN":
-                asked["authorizationToken"] = identity[0]
-            else:
-                asked |= {name: value or {} for name, value in event.items() if name not in ("body", "isBase64Encoded")}
-            outcome = self._ask(authorizer.function, asked, request)
-            if (context := _context(outcome.get("result"))) is None:
-                return UNAUTHORIZED if outcome.get("failure") == "Unauthorized" else FAILED
-            policy = outcome["result"]["policyDocument"]
+        valid_until_s, found = self._cache.get(key, (0.0, None))
+        if found is None or valid_until_s <= began_s:
+            asked = _question(authorizer, identity, event, arn)
+            answer = _answer(authorizer, self._ask(authorizer.function, asked, request))
+            if not isinstance(answer, _Verdict):
+                return answer
+            found = answer
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
-            self._cache[key] = began_s + authorizer.ttl_s, policy, context
-        if (denial := verdict(policy, arn)) is None and _is_denied_otherwise(policy, arn):
+            self._cache[key] = began_s + found.ttl_s, found
+        if (denial := verdict(found.policy, arn)) is None and _is_denied_otherwise(found.policy, arn):
             denial = EXPLICIT
         if denial is None:
-            latency_ms = int((time.monotonic() - began_s) * 1000)
-            event["requestContext"]["authorizer"] = {**context, "integrationLatency": latency_ms}
+            context = found.context
+            if not authorizer.issuer and authorizer.payload != "2.0":
+                context = {**(context or {}), "integrationLatency": int((time.monotonic() - began_s) * 1000)}
+            event["requestContext"]["authorizer"] = context
         return denial
 
     def _ask(self, function: str, event: Mapping[str, Any], request: Request) -> dict[str, Any]:
@@ -102,15 +122,58 @@ class Authorizers:
         return outcome
 
 
-def _context(result: Any) -> dict[str, Any] | None:
-    """What the handler sees of the result; None if API Gateway would not take it."""
-    if not isinstance(result, dict) or not isinstance(result.get("policyDocument"), dict):
-        return None
+def _question(authorizer: AuthorizerSpec, identity: tuple[str, ...], event: Event, arn: str) -> dict[str, Any]:
+    """The event of the authorizer's function."""
+    if authorizer.issuer:
+        rest = not authorizer.payload
+        return {
+            "token": _BEARER.sub("", identity[0], count=1),
+            "style": "rest" if rest else "http",
+            "use": ("access" if authorizer.scopes else "id") if rest else "",
+            **{name: getattr(authorizer, name) for name in ("issuer", "audience", "scopes", "keys")},
+        }
+    arn_name = "routeArn" if authorizer.payload == "2.0" else "methodArn"
+    asked: dict[str, Any] = {"type": authorizer.kind, arn_name: arn}
+    if authorizer.kind == "TOKEN":
+        return {**asked, "authorizationToken": identity[0]}
+    if authorizer.payload == "2.0":
+        asked["identitySource"] = list(identity) or None
+    elif authorizer.payload:
+        asked["identitySource"] = asked["authorizationToken"] = ",".join(identity)
+    parts = ((name, value) for name, value in event.items() if name not in ("body", "isBase64Encoded"))
+    return asked | {name: {} if value is None else value for name, value in parts}
+
+
+def _answer(authorizer: AuthorizerSpec, outcome: Mapping[str, Any]) -> _Verdict | Denial:
+    """What the function's outcome means; a denial if API Gateway would not take it."""
+    result = outcome.get("result")
+    if not isinstance(result, dict):
+        return UNAUTHORIZED if outcome.get("failure") == "Unauthorized" else FAILED
+    if authorizer.issuer:
+        return _token_answer(authorizer, result)
     given = result.get("context") or {}
-    if not isinstance(given, dict) or not all(isinstance(one, str | int | float) for one in given.values()):
-        return None
+    if authorizer.simple:
+        effect = "Allow" if result.get("isAuthorized") is True else "Deny"
+        result = {**result, "policyDocument": {"Statement": {"Effect": effect, **_ANYTHING}}}
+    if not isinstance(given, dict) or not isinstance(policy := result.get("policyDocument"), dict):
+        return FAILED
+    if authorizer.payload == "2.0":
+        return _Verdict(authorizer.ttl_s, policy, {"lambda": given or None})
+    if not all(isinstance(one, str | int | float) for one in given.values()):
+        return FAILED
     texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in given.items()}
-    return {"principalId": result.get("principalId"), **texts}
+    return _Verdict(authorizer.ttl_s, policy, {"principalId": result.get("principalId"), **texts})
+
+
+def _token_answer(authorizer: AuthorizerSpec, result: Mapping[str, Any]) -> _Verdict | Denial:
+    if denied := result.get("denied"):
+        status, text, challenge = denied
+        denial = _denial(status, "message", text, "Unauthorized")
+        return (*denial[:2], f"{denial[2]}www-authenticate: {challenge}\r\n") if challenge else denial
+    told = {"claims": result["claims"], "scopes": result["scopes"]}
+    context = {"claims": told["claims"]} if not authorizer.payload else told
+    policy = {"Statement": {"Effect": "Allow", **_ANYTHING}}
+    return _Verdict(result["valid_s"], policy, {"jwt": told} if authorizer.payload == "2.0" else context)
 
 
 def verdict(policy: Mapping[str, Any], arn: str) -> Denial | None:

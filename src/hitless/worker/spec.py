@@ -26,13 +26,19 @@ class CorsSpec:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerSpec:
-    """A Lambda authorizer: TOKEN or REQUEST. `sources` are places (`header`, `querystring`) with names."""
+    """A Lambda authorizer (TOKEN or REQUEST), or what a token must have (JWT or COGNITO): see `service.model`."""
 
     function: str
     kind: str
     sources: tuple[tuple[str, str], ...]
     validation: str
     ttl_s: int
+    payload: str = ""
+    simple: bool = False
+    issuer: str = ""
+    audience: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +129,6 @@ class PoolSpec:
 def _route(fields: dict[str, Any]) -> RouteSpec:
     cors = fields.pop("cors", None)
     if (asked := fields.pop("authorizer", None)) is not None:
-        fields["authorizer"] = AuthorizerSpec(**{**asked, "sources": tuple(map(tuple, asked["sources"]))})
+        lists = {name: tuple(asked.get(name, ())) for name in ("audience", "scopes")}
+        fields["authorizer"] = AuthorizerSpec(**{**asked, **lists, "sources": tuple(map(tuple, asked["sources"]))})
     return RouteSpec(**fields, cors=CorsSpec(**{**cors, "origins": tuple(cors["origins"])}) if cors else None)
