@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -33,6 +33,11 @@ class Route:
     method: str
     resource: str
     handler: Handler
+
+    @property
+    def documented(self) -> str:
+        """The path in the OpenAPI document, which has no greedy parameters."""
+        return self.resource.replace("+}", "}")
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """The path's parameters, or None if this is not the route."""
@@ -69,8 +74,8 @@ class Client:
     def send(self, method: str, target: str, body: str | None = None) -> Answer:
         url = urlsplit(target)
         for route in self.routes:
-            if (parameters := route.match(method, unquote(url.path))) is not None:
-                raw = route.handler(event(route, unquote(url.path), url.query, parameters, body), CONTEXT)
+            if (parameters := route.match(method, url.path)) is not None:
+                raw = route.handler(event(route, url.path, url.query, parameters, body), CONTEXT)
                 answer = Answer(raw["statusCode"], json.loads(raw["body"]), raw["multiValueHeaders"])
                 self._check(route, answer)
                 return answer
@@ -78,7 +83,7 @@ class Client:
 
     def _check(self, route: Route, answer: Answer) -> None:
         assert answer.headers["Content-Type"] == ["application/json"]
-        operation = ("paths", route.resource, route.method.lower())
+        operation = ("paths", route.documented, route.method.lower())
         pointer = (*operation, "responses", str(answer.status), "content", "application/json", "schema")
         reference = "/".join(part.replace("/", "~1") for part in pointer)
         Draft202012Validator({"$ref": f"{DOCUMENT_URI}#/{reference}"}, registry=self._registry).validate(answer.json)

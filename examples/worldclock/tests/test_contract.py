@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from datetime import date
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from worldclock import fields
+from worldclock import zones as time_zones
 from worldclock.api import entry, resolver
 from worldclock.errors import InvalidRequest
 from worldclock.fields import Fields
@@ -19,7 +23,7 @@ from .client import CONTEXT, FOLDER, Client, Route, event
 def test_the_document_lists_the_routes_of_serverless_yml(client: Client) -> None:
     documented = {(method.upper(), path) for path, item in client.document["paths"].items() for method in item}
 
-    assert documented == {(route.method, route.resource) for route in client.routes}
+    assert documented == {(route.method, route.documented) for route in client.routes}
 
 
 def test_the_document_is_served_as_it_stands(client: Client) -> None:
@@ -39,6 +43,26 @@ def test_the_limits_in_the_document_are_those_of_the_code(client: Client) -> Non
     assert parameters["limit"]["default"] == zones._DEFAULT_LIMIT
     assert schemas["ConversionRequest"]["properties"]["to"]["maxItems"] == convert._MOST_TARGETS
     assert schemas["MeetingRequest"]["properties"]["participants"]["maxItems"] == meetings._MOST_PARTICIPANTS
+
+
+def test_the_patterns_and_names_in_the_document_are_those_of_the_code(client: Client) -> None:
+    schemas = client.document["components"]["schemas"]
+
+    assert schemas["ZoneName"]["enum"] == list(time_zones.NAMES)
+    assert schemas["Day"]["pattern"] == f"^{fields.DAY}$"
+    assert schemas["Instant"]["pattern"] == f"^{fields.INSTANT}$"
+    assert schemas["Moment"]["pattern"] == f"^{fields.MOMENT}$"
+
+
+@pytest.mark.parametrize("year", [1799, 1800, 1896, 1900, 2000, 2023, 2024, 2100, 2400, 2499, 2500])
+def test_the_pattern_of_a_day_is_the_calendar(year: int) -> None:
+    for month in range(14):
+        for day in range(33):
+            try:
+                exists = bool(date(year, month, day)) and 1800 <= year < 2500
+            except ValueError:
+                exists = False
+            assert bool(re.fullmatch(fields.DAY, f"{year}-{month:02}-{day:02}")) == exists
 
 
 def test_every_smoke_request_is_answered(client: Client) -> None:

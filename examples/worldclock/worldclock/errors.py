@@ -60,3 +60,10 @@ class NonexistentTime(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "nonexistent_time"
+
+
+class MissingOffset(ApiError):
+    """An instant without an offset, and no zone whose clocks show it."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "missing_offset"

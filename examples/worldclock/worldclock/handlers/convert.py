@@ -7,7 +7,7 @@ from datetime import UTC
 from worldclock import fields
 from worldclock.api import body, entry, query, resolver
 from worldclock.clock import Reading, local_json, read_local, utc_text
-from worldclock.errors import InvalidRequest
+from worldclock.errors import MissingOffset
 from worldclock.fields import Fields
 
 app = resolver()
@@ -37,7 +37,7 @@ def _convert(asked: Fields) -> dict[str, object]:
     elif source is not None:
         reading = read_local(source, time, later=later)
     else:
-        raise InvalidRequest("has no offset: add one (Z is UTC), or name the zone in `from`", "instant")
+        raise MissingOffset("instant: has no offset: add one (Z is UTC), or name the zone in `from`", field="instant")
     return {
         "instant": utc_text(reading.instant),
         "ambiguous": reading.is_ambiguous,

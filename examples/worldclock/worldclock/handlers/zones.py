@@ -6,7 +6,7 @@ The path is greedy because a zone's name has one to three parts: UTC, Europe/Ber
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from worldclock import fields, zones
 from worldclock.api import entry, query, resolver
@@ -42,7 +42,8 @@ def list_zones() -> dict[str, object]:
 
 @app.get("/zones/.+")
 def show_zone() -> dict[str, object]:
-    name = app.current_event.path_parameters.get("zone", "")
+    # API Gateway hands path parameters on as the client encoded them
+    name = unquote(app.current_event.path_parameters.get("zone", ""))
     asked = query(app.current_event, known={"at"})
     at = asked.optional("at", fields.instant, datetime.now(UTC).replace(microsecond=0))
     if not zones.is_known(name):
