@@ -80,6 +80,19 @@ def test_the_core_stack_is_created_updated_and_destroyed_without_leftovers(aws: 
     assert aws.hitless("aws", "destroy", "--yes", folder=folder)["deleted"] == []
 
 
+def test_a_second_stage_joins_the_network_of_the_first_with_a_group_of_its_own(aws: EmulatedAws, folder: Path) -> None:
+    first = bootstrap(aws, folder)["stacks"][0]["outputs"]
+    write(folder, more="}, second: {network: {stack: clock-core-dev}")
+    second = bootstrap(aws, folder, "--stage", "second")["stacks"][0]["outputs"]
+    assert second["PrivateSubnetIds"] == first["PrivateSubnetIds"]
+    assert (second["VpcId"], second["DefaultSecurityGroupId"]) == (first["VpcId"], "")
+    groups = aws.client("ec2").describe_security_groups(GroupIds=[second["LambdaSecurityGroupId"]])["SecurityGroups"]
+    assert [(one["VpcId"], one["IpPermissions"]) for one in groups] == [(first["VpcId"], [])]
+    refused = aws.hitless("aws", "destroy", "--yes", folder=folder, ok=(1,))
+    assert refused["error"]["details"] == {"stacks": ["clock-core-second"]}
+    assert status(aws, "clock-core-dev") == "CREATE_COMPLETE"
+
+
 def test_destroy_keeps_the_artifact_bucket_unless_with_data_is_given(aws: EmulatedAws, folder: Path) -> None:
     bucket = bootstrap(aws, folder)["stacks"][0]["outputs"]["ArtifactBucketName"]
     aws.client("s3").put_object(Bucket=bucket, Key="artifacts/x.zip", Body=b"x")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hitless.service.model import Approval, Function, Nat, RehearsalSettings, Service, StageSettings
+from hitless.service.model import Approval, Function, Nat, Network, RehearsalSettings, Service, StageSettings
+
+OWN_NETWORK = Network()
 
 
 def make_service(
@@ -17,9 +19,12 @@ def make_service(
     branch: str | None = None,
     architecture: str = "x86_64",
     rehearsal: RehearsalSettings | None = None,
+    network: Network = OWN_NETWORK,
 ) -> Service:
     """A service with one function and one stage."""
-    settings = StageSettings(stage, branch or stage, nat=nat, domain=domain, approval=approval, rehearsal=rehearsal)
+    settings = StageSettings(
+        stage, branch or stage, nat=nat, network=network, domain=domain, approval=approval, rehearsal=rehearsal
+    )
     return Service(
         name=name,
         folder=Path("/service"),

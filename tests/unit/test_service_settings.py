@@ -17,6 +17,8 @@ from hitless.service.model import (
     Home,
     Hooks,
     Nat,
+    Network,
+    NetworkKind,
     PreviewSettings,
     RehearsalSettings,
     Route,
@@ -67,6 +69,22 @@ def test_prod_has_a_nat_gateway_in_each_zone_by_default() -> None:
     assert settings("{stages: {prod: {nat: single}}}", stage="prod").stages[0].nat is Nat.SINGLE
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("own", Network()),
+        ("none", Network(NetworkKind.NONE)),
+        ("{stack: clock-core-prod}", Network(NetworkKind.STACK, stack="clock-core-prod")),
+        (
+            "{vpc: vpc-0a1b2c3d, subnets: [subnet-0a1b2c3d, subnet-1a1b2c3d]}",
+            Network(NetworkKind.VPC, vpc="vpc-0a1b2c3d", subnets=("subnet-0a1b2c3d", "subnet-1a1b2c3d")),
+        ),
+    ],
+)
+def test_a_stage_names_its_network(text: str, network: Network) -> None:
+    assert settings(f"{{stages: {{dev: {{network: {text}}}}}}}").stages[0].network == network
+
+
 def test_rehearsal_may_be_a_flag_or_a_map_of_settings() -> None:
     assert [stage(f"{{rehearsal: {word}}}").rehearsal for word in ("true", "false", "{shift_s: 9}")] == [
         RehearsalSettings(),
@@ -115,7 +133,8 @@ def test_contradictory_pipeline_steps_are_an_error(text: str, message: str) -> N
 
 def test_every_setting_of_a_stage_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
-        rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
+        rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, network: own, domain: api.example.com,
+        smoke: [GET /health],
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
         also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
@@ -214,6 +233,12 @@ def test_idempotent_routes_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {home: asw}}}", "'asw' is not one of engine, aws", "did you mean aws?"),
         ("{stages: {dev: {approval: yes}}}", "is not one of none, manual", ""),
         ("{stages: {dev: {nat: two}}}", "is not one of single, per-az, none", ""),
+        ("{stages: {dev: {network: two}}}", "is not one of own, none", ""),
+        ("{stages: {dev: {network: {vpc: vpc-0a1b2c3d}}}}", "names no network", "subnets: [subnet-…]"),
+        ("{stages: {dev: {network: {vpc: vpc-0a1b2c3d, subnets: []}}}}", "names no network", ""),
+        ("{stages: {dev: {network: {vpc: vpc-0a1b2c3d, subnets: [subnet-x]}}}}", "is not a subnet's id", ""),
+        ("{stages: {dev: {network: {stack: a_b}}}}", "is not a stack's name", ""),
+        ("{stages: {dev: {network: none, nat: single}}}", "nat is about the stage's own network", "remove nat"),
         ("{stages: {dev: {listen: 8080}}}", "is not HOST:PORT", "127.0.0.1:8080"),
         ("{stages: {dev: {shield: maybe}}}", "must be true or false", ""),
         ("{stages: {dev: {domain: UPPER.com}}}", "is not a domain name", ""),

@@ -199,6 +199,8 @@ def _plan_in_words(priced: Costs, found: Findings | None) -> str:
         amount = f"${line.usd_a_month:.2f}" if line.usd_a_month is not None else "by use"
         unsure = f" (UNCONFIRMED: {line.unconfirmed})" if line.unconfirmed else ""
         lines.append(f"  {amount:>9}  {line.what}: {line.unit}{unsure}")
+    lines.append("  choices of network, a month idle:")
+    lines += [f"  {f'${one.usd_a_month:.2f}':>9}  {one.what}: {one.unit}" for one in priced.networks]
     lines.append(f"  prices: {priced.source}")
     if found is None:
         return "\n".join(lines)

@@ -76,7 +76,8 @@ def _commit_of(service: Service) -> str | None:
 def _say_notes(place: Workplace, service: Service) -> None:
     """Name the settings of the stage that have no effect on AWS."""
     settings = service.settings
-    if settings.nat is Nat.NONE and settings.shield and not isinstance(settings.strategy, AllAtOnce):
+    cut_off = settings.network.own and settings.nat is Nat.NONE
+    if cut_off and settings.shield and not isinstance(settings.strategy, AllAtOnce):
         place.say(
             f"note: custom.hitless.stages.{service.stage}.nat is none: "
             "the shield needs an interface endpoint for Lambda in the private subnets"

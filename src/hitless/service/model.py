@@ -83,6 +83,29 @@ class Nat(StrEnum):
     NONE = "none"
 
 
+class NetworkKind(StrEnum):
+    """Whose network the functions of a stage on AWS use. `STACK` is another core stack's, `VPC` an existing VPC."""
+
+    OWN = "own"
+    NONE = "none"
+    STACK = "stack"
+    VPC = "vpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A stage's network on AWS. `stack` names another core stack; `vpc` and its private `subnets` an existing VPC."""
+
+    kind: NetworkKind = NetworkKind.OWN
+    stack: str = ""
+    vpc: str = ""
+    subnets: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        return self.kind is NetworkKind.OWN
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A method (or ANY) and an API Gateway resource path: `/zones/{area}/{city}`, `/{proxy+}`, the root `/`."""
@@ -320,6 +343,7 @@ class StageSettings:
     """Whether it sends the smoke requests to the live release at the end."""
     shield: bool = True
     nat: Nat = Nat.SINGLE
+    network: Network = Network()
     domain: str | None = None
     smoke: tuple[SmokeRequest, ...] = ()
     alarms: AlarmSettings = AlarmSettings()

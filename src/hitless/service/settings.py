@@ -19,6 +19,8 @@ from hitless.service.model import (
     BuildSettings,
     Home,
     Nat,
+    Network,
+    NetworkKind,
     PreviewSettings,
     Route,
     StageSettings,
@@ -147,6 +149,8 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
     if not _STAGE_NAME.fullmatch(name):
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
     read = with_steps(entry, entry.fields(STAGE))
+    if "nat" in read and not read.get("network", Network()).own:
+        raise entry.fault("nat is about the stage's own network, and network names another", "remove nat")
     host, port = read.pop("listen", (DEFAULT_HOST, FIRST_PORT + index))
     defaults = {"branch": name, "nat": _default_nat(name)}
     return StageSettings(name=name, host=host, port=port, idempotent=idempotent, **(defaults | read))
@@ -165,6 +169,17 @@ def _unlisted_stage(
 
 def _default_nat(stage: str) -> Nat:
     return Nat.PER_AZ if stage == "prod" else Nat.SINGLE
+
+
+def _network(value: Value) -> Network:
+    if not isinstance(value.data, Mapping):
+        return Network(NetworkKind(value.choice((NetworkKind.OWN, NetworkKind.NONE))))
+    read = value.fields(NETWORK)
+    if set(read) == {"stack"}:
+        return Network(NetworkKind.STACK, stack=read["stack"])
+    if set(read) != {"vpc", "subnets"} or not read["subnets"]:
+        raise value.fault("names no network", "write {stack: SERVICE-core-STAGE} or {vpc: vpc-…, subnets: [subnet-…]}")
+    return Network(NetworkKind.VPC, vpc=read["vpc"], subnets=read["subnets"])
 
 
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
@@ -215,6 +230,12 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
 
 
 _LISTEN = parsed(parse_listen, "HOST:PORT", "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080")
+_subnet = _matching(re.compile(r"subnet-[0-9a-f]{8,17}"), "a subnet's id")
+NETWORK: Mapping[str, Callable[[Value], Any]] = {
+    "stack": _matching(re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}"), "a stack's name"),
+    "vpc": _matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id"),
+    "subnets": lambda value: tuple(dict.fromkeys(map(_subnet, value.items()))),
+}
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
 STAGE: Mapping[str, Callable[[Value], Any]] = {
@@ -228,6 +249,7 @@ STAGE: Mapping[str, Callable[[Value], Any]] = {
     "required_checks": Value.flag,
     "shield": Value.flag,
     "nat": word(Nat),
+    "network": _network,
     "domain": _DOMAIN_NAME,
     "smoke": read_smoke,
     "alarms": read_alarms,

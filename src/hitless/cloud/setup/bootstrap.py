@@ -117,7 +117,8 @@ class Bootstrap:
 
     def _make_core(self, options: BootstrapOptions) -> Stack:
         core = self._stacks.deploy(self._core(options), force=options.force)
-        if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
+        group = core.outputs["DefaultSecurityGroupId"]
+        if group and (closed := close_default_group(self._aws.client("ec2"), group)):
             self._say(f"{core.name}: the network's default security group is closed (rules removed: {closed})")
         self._let_api_gateway_log(core)
         return core
@@ -156,6 +157,12 @@ class Bootstrap:
             if not present:
                 check_domain(route53, domain, zone, self._look_up, self._say)
         cidr = options.cidr or (None if exists else DEFAULT_CIDR)
+        keep_nat = bool(exists) and not self._service.settings.network.own and self._in_own_network()
+        if keep_nat:
+            self._say(
+                f"{self._names.core}: functions still run in its network, so its NAT gateways stay: "
+                "deploy, then repeat `hitless aws bootstrap` to remove them"
+            )
         check_kept(options.identity, exists, self._aws.identity().account)
         return core_stack(
             self._service,
@@ -165,6 +172,7 @@ class Bootstrap:
             policies=options.policies,
             identity=options.identity,
             github=self._github(options, exists) if options.identity.github else None,
+            keep_nat=keep_nat,
         )
 
     def _zones(self, present: Mapping[str, str]) -> str | None:
@@ -182,6 +190,20 @@ class Bootstrap:
                 hint="choose another provider.region, or name the zones with --zones",
             )
         return ",".join(usable[:NUMBER_OF_ZONES])
+
+    def _in_own_network(self) -> bool:
+        """Whether an alias of the service has traffic for a version in the network that the core stack made."""
+        vpc = self._stacks.resources(self._names.core).get("Vpc", ("", ""))[1]
+        if not vpc or self._stacks.find(self._names.service) is None:
+            return False
+        client = self._aws.client("lambda")
+        aliases = [
+            physical
+            for kind, physical in self._stacks.resources(self._names.service).values()
+            if kind == "AWS::Lambda::Alias"
+        ]
+        configurations = (client.get_function_configuration(FunctionName=alias) for alias in aliases)
+        return any(one.get("VpcConfig", {}).get("VpcId") == vpc for one in configurations)
 
     def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHubTrust:
         repository = options.repository or kept.get("GitHubRepository")

@@ -32,10 +32,11 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Positions, their fixed sum, and where the prices are from."""
+    """Positions, their fixed sum, the choices of network, and where the prices are from."""
 
     fixed_usd_a_month: float
     lines: tuple[CostLine, ...]
+    networks: tuple[CostLine, ...]
     source: str
 
 
@@ -49,10 +50,12 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     """The stage's costs by those prices."""
     items = {name: float(item["usd"]) for name, item in prices["items"].items()}
     hours = float(prices["hours_a_month"])
-    gateways = _GATEWAYS[service.settings.nat]
+    gateways = _GATEWAYS[service.settings.nat] if service.settings.network.own else 0
+    chosen = f"nat: {service.settings.nat}" if service.settings.network.own else "no network of its own"
+    a_gateway = (items["nat_gateway_hour"] + items["public_ipv4_hour"]) * hours
     fixed = [
         CostLine(
-            f"{gateways} NAT gateway{'s' if gateways != 1 else ''} (nat: {service.settings.nat})",
+            f"{gateways} NAT gateway{'s' if gateways != 1 else ''} ({chosen})",
             round(gateways * items["nat_gateway_hour"] * hours, 2),
             f"${items['nat_gateway_hour']:g} an hour each",
         ),
@@ -82,7 +85,14 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
     source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
     total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
-    return Costs(total, (*fixed, *by_use), source)
+    networks = tuple(_network(choice, gateways, a_gateway) for choice in prices["networks"])
+    return Costs(total, (*fixed, *by_use), networks, source)
+
+
+def _network(choice: Mapping[str, Any], gateways: int, a_gateway: float) -> CostLine:
+    saves = (gateways - choice["gateways"]) * a_gateway
+    unit = choice["reaches"] + (f"; saves ${saves:.2f}" if saves > 0 else "")
+    return CostLine(choice["network"], round(choice["gateways"] * a_gateway, 2), unit)
 
 
 def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[CostLine]:

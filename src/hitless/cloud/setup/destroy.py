@@ -14,7 +14,7 @@ from hitless.aws.buckets import delete_bucket, empty_bucket
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import Autoscaling
 from hitless.aws.session import Aws
-from hitless.aws.stacks import Stacks
+from hitless.aws.stacks import Imports, Stacks
 from hitless.cloud.setup.stacks import core_stack, names_of, tags_of
 from hitless.errors import ConflictError
 from hitless.service.model import Nat, Service
@@ -68,6 +68,8 @@ class Destroy:
         if self._names.service in found and not with_data:
             self._refuse_data()
         keeps_core = bool(domain) and not with_domain
+        if core and not keeps_core:
+            self._refuse_shared()
         stays: list[str] = []
         if keeps_core:
             stays.append(
@@ -120,6 +122,15 @@ class Destroy:
         spec = core_stack(service, cidr=None, zone_id=None)
         kept = {**spec.parameters, "DomainName": None, "HostedZoneId": None}
         self._stacks.deploy(replace(spec, parameters=kept, protected=True))
+
+    def _refuse_shared(self) -> None:
+        users = Imports(self._aws.client("cloudformation"), self._stacks).importers(f"{self._names.core}-VpcId")
+        if users:
+            raise ConflictError(
+                f"{self._names.core}: its network is used by {', '.join(users)}",
+                hint="give those stages another network first, or destroy them",
+                details={"stacks": users},
+            )
 
     def _refuse_data(self) -> None:
         held = self._stacks.resources(self._names.service)

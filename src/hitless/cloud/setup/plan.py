@@ -23,11 +23,15 @@ from hitless.cloud.setup.stacks import NUMBER_OF_ZONES, dry_run
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Nat, Service
 
+NETWORK_ACTIONS = (
+    *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
+    *("ec2:CreateVpcEndpoint", "ec2:RevokeSecurityGroupIngress"),
+)
+"""Needed if the stage makes a network of its own."""
 NEEDED_ACTIONS = (
     *("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet", "cloudformation:DescribeStacks"),
     *("cloudformation:SetStackPolicy", "cloudformation:UpdateTerminationProtection"),
-    *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
-    *("ec2:CreateVpcEndpoint", "ec2:CreateSecurityGroup", "ec2:RevokeSecurityGroupIngress"),
+    "ec2:CreateSecurityGroup",
     *("s3:CreateBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutEncryptionConfiguration"),
     *("iam:CreateRole", "iam:PutRolePolicy", "iam:CreatePolicy", "iam:PassRole", "logs:CreateLogGroup"),
     *("apigateway:GET", "iam:CreateServiceLinkedRole"),
@@ -100,7 +104,8 @@ class Planner:
     def look(self, options: BootstrapOptions) -> Findings:
         """Ask AWS. Raises botocore's errors only if credentials or CloudFormation fail."""
         plans = tuple(self._stack(spec) for spec in dry_run(self._service, options))
-        return Findings(plans, self._quotas(new_network=not plans[0].exists), self._missing(options))
+        new_network = not plans[0].exists and self._service.settings.network.own
+        return Findings(plans, self._quotas(new_network=new_network), self._missing(options))
 
     def _stack(self, spec: StackSpec) -> StackPlan:
         """The preview of an existing stack, by a change set that is deleted again. A new stack has none."""
@@ -121,9 +126,12 @@ class Planner:
         """A plan compares the service's file and its own options. Parameters from options of earlier bootstraps keep
         the stack's values.
         """
+        if key == "MakeNetwork" and value == "no":  # a network that exists stays
+            return None
         filed = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
         told = ("Boundary", "TrustedAccounts", "TrustedRoles", "TrustedRoleAccounts", "ExternalId")
-        return value if key in filed or key in told or key not in present else None
+        own = key in filed or key in told or "Network" in key
+        return value if own or key not in present else None
 
     def _quotas(self, *, new_network: bool) -> tuple[Quota, ...]:
         found: list[Quota] = []
@@ -162,7 +170,8 @@ class Planner:
         log_role = self._ask(
             "whether API Gateway has a role for its logs", lambda: needs_log_role(self._aws.client("apigateway"))
         )
-        actions = needed_actions(options, domain=self._service.settings.domain is not None, log_role=bool(log_role))
+        domain, network = self._service.settings.domain is not None, self._service.settings.network.own
+        actions = needed_actions(options, domain=domain, network=network, log_role=bool(log_role))
         principal = principal_of(self._aws.identity().arn)
         if principal is None:
             return ()
@@ -186,9 +195,12 @@ class Planner:
             return None
 
 
-def needed_actions(options: BootstrapOptions, *, domain: bool, log_role: bool = False) -> list[str]:
+def needed_actions(
+    options: BootstrapOptions, *, domain: bool, network: bool = True, log_role: bool = False
+) -> list[str]:
     """The actions that a bootstrap needs, as far as a plan checks them. `log_role`: a role must be created."""
-    told, actions = options.identity, [*NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
+    told = options.identity
+    actions = [*(NETWORK_ACTIONS if network else ()), *NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
     if options.pipeline is not None:
         actions += PIPELINE_ACTIONS
     if domain:

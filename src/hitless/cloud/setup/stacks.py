@@ -29,7 +29,7 @@ from hitless.cloud.setup.options import (
     core_parameters,
 )
 from hitless.errors import UsageError
-from hitless.service.model import Service
+from hitless.service.model import Nat, Service, StageSettings
 
 PLACEHOLDER_ACCOUNT = "000000000000"
 PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
@@ -124,14 +124,17 @@ def core_stack(
     policies: str | None = None,
     identity: IdentityOptions = AS_IT_IS,
     github: GitHubTrust | None = None,
+    keep_nat: bool = False,
 ) -> StackSpec:
-    """The core stack. `cidr` and `zones` None keep the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
+    """The core stack. `cidr` and `zones` None keep the network as it is; `policies` are the ARNs of ExtraPolicyArns;
+    `keep_nat` keeps the NAT gateways of a network that functions still use.
+    """
     settings = service.settings
     parameters: dict[str, str | None] = {
         "Service": service.name,
         "Stage": service.stage,
-        "Nat": settings.nat.value,
-        **(network(cidr) if cidr else dict.fromkeys(("VpcCidr", "PrivateSubnetCidrs", "PublicSubnetCidrs"))),
+        **_network_parameters(settings, cidr),
+        **({"Nat": None} if keep_nat else {}),
         "Zones": _zones(zones),
         "LogRetentionDays": "365" if is_production(service) else "30",
         "DomainName": settings.domain or "",
@@ -158,6 +161,27 @@ def _zones(named: str | None) -> str | None:
             hint="for example eu-central-1a,eu-central-1b,eu-central-1c",
         )
     return named
+
+
+def _network_parameters(settings: StageSettings, cidr: str | None) -> dict[str, str | None]:
+    """Whose network the functions use. A network that exists stays when they leave it: older versions run there, and
+    without NAT gateways it costs nothing. UsageError on a block of addresses without a network.
+    """
+    chosen = settings.network
+    if not chosen.own and cidr not in (None, DEFAULT_CIDR):
+        raise UsageError(
+            f"--cidr: the stage makes no network of its own (network: {chosen.kind})",
+            hint="leave --cidr out, or remove `network` from the stage's settings",
+        )
+    return {
+        "Network": chosen.kind.value,
+        "MakeNetwork": "yes" if chosen.own else ("no" if cidr else None),
+        "NetworkStack": chosen.stack,
+        "NetworkVpcId": chosen.vpc,
+        "NetworkSubnetIds": ",".join(chosen.subnets),
+        "Nat": (settings.nat if chosen.own else Nat.NONE).value,
+        **(network(cidr) if cidr else dict.fromkeys(("VpcCidr", "PrivateSubnetCidrs", "PublicSubnetCidrs"))),
+    }
 
 
 def _policies(arns: str | None) -> str | None:
