@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.counts import Counts
@@ -18,6 +19,7 @@ from hitless.rollout.release import Release
 from hitless.service.model import AlarmSettings, Function, Hooks, Route, SmokeRequest, StageSettings
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec
+from hitless.workers.invoke import InvokeResult
 from hitless.workers.stats import EMPTY, Histogram, Pulse, WorkerStats
 from tests.support import release_keys
 
@@ -122,6 +124,12 @@ class FakeHooks:
             self.diary.append(f"{hook} r{release.number} is cut off")
             raise
         return HookResult(hook not in self.fails, f"{hook} hook {function} answered")
+
+    async def invoke(self, release: Release, function: Function, event: Any) -> InvokeResult:
+        self.diary.append(f"invoked {function.name} r{release.number} {event}")
+        if function.name in self.fails:
+            raise OSError("no process")
+        return InvokeResult(None, False, "", 100.0)
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_an_empty_resource_policy_protects_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "have"),
     [
-        ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs, schedule"),
+        ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs"),
         ("events: [websocket: $connect, alexaSkill]", "have websocket, alexaSkill"),
         ("url: true\n  other:\n    handler: handlers.api\n    url: true", "have url"),
         ("timeout: 3", "have no event"),

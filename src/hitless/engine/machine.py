@@ -23,6 +23,7 @@ from hitless.engine.previews import Previews
 from hitless.engine.readers import watch_readers
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
+from hitless.engine.schedules import run_schedules
 from hitless.engine.status import read_gateway, status
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import SHARED
@@ -83,6 +84,7 @@ class Machine:
             lambda: adapt_depth(self._engine, self._clock),
             self._scaler.run,
             lambda: finish_leftover_rollouts(self._engine, self._clock),
+            lambda: run_schedules(self._engine, self._clock),
         ]
         if self._previews is not None:
             works.append(self._previews.watch)

@@ -221,6 +221,7 @@ def _preview_function(function: Function, settings: PreviewSettings, branch: str
         function,
         workers=settings.workers,
         max_workers=None,
+        schedules=(),
         provisioned_concurrency=0,
         reserved_concurrency=None,
         environment=(*function.environment, (BRANCH_VARIABLE, branch)),

@@ -36,6 +36,7 @@ class HookResult:
 
 
 LOG_NAME = "hook.log"
+LOG_BYTES = 16 * 1024 * 1024
 
 _CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|sso_\w+|login_session)\s*=", re.M)
 _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -77,6 +78,10 @@ class LifecycleHooks:
         sentence = f"the {hook} hook {function} of release {release.number} {_told(execution, result)} ({took_s:.1f} s)"
         return HookResult(execution.answer == "Succeeded", sentence)
 
+    async def invoke(self, release: Release, function: Function, event: Any) -> InvokeResult:
+        """Invoke any function of the release, in a process of its own that ends with this one."""
+        return await self._call(self._spec(release, function), event)
+
     def _spec(self, release: Release, function: Function) -> PoolSpec:
         return pool_spec(
             release,
@@ -91,6 +96,8 @@ class LifecycleHooks:
         result = await invoke_once(spec, event, scratch=self._scratch)
         path = Path(spec.log_dir) / LOG_NAME
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(f"{path}.1")
         with path.open("a", encoding="utf-8") as log:
             log.write(result.log)
         return result

@@ -29,6 +29,7 @@ from hitless.service.model import (
     Route,
     WsgiApp,
 )
+from hitless.service.schedules import read_schedules
 from hitless.service.settings import Provisioned, ServiceSettings
 from hitless.service.value import Notices, Value, did_you_mean
 
@@ -150,6 +151,7 @@ class FunctionReader:
             provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
             description=entry.optional("description", Value.text, ""),
             import_per_worker=self.settings.import_per_worker,
+            schedules=tuple(read_schedules(entry, self.notices)),
         )
 
     def _handler(self, handler: Value, module: str) -> str:

@@ -34,7 +34,7 @@ class Key:
     effect: str = ""
 
 
-_EVENT = "events of this kind do not arrive here; only http and httpApi routes do"
+_EVENT = "events of this kind do not arrive here; only http and httpApi routes and schedules do"
 _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
@@ -125,9 +125,9 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "individually": "set package.individually for the whole service: functions are packaged alike here",
     },
     "functions.*.events.*.": {
-        "http httpApi": Here.USED,
+        "http httpApi schedule": Here.USED,
         "activemq alb alexaSkill alexaSmartHome cloudFront cloudwatchEvent cloudwatchLog cognitoUserPool"
-        " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
+        " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 sns sqs stream websocket": _EVENT,
     },
     "functions.*.events.*.http.": {
         "method path cors integration response authorizer": Here.USED,

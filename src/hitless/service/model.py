@@ -150,7 +150,9 @@ class MappedRoute:
 @dataclass(frozen=True, slots=True)
 class Authorizer:
     """A function that permits requests: TOKEN or REQUEST, or JWT for CHECKS. `sources`: where an identity is
-    (`header`), and its name. `payload` is the format version of an HTTP API's authorizer.
+    (`header`), and its name. `payload` is the format version of an HTTP API's authorizer, and a `simple` one returns
+    `isAuthorized`. A token must have the issuer, any of the audience and any of the scopes. `keys` is the issuer's JSON
+    Web Key Set, if the service gives it.
     """
 
     function: str
@@ -160,13 +162,18 @@ class Authorizer:
     ttl_s: int = 300
     payload: str = ""
     simple: bool = False
-    """Whether the function returns `isAuthorized` instead of a policy."""
     issuer: str = ""
-    """The issuer of the tokens that CHECKS verifies; any of `audience` and any of `scopes` must be theirs."""
     audience: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     keys: str = ""
-    """The issuer's JSON Web Key Set, if the service gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the engine invokes a function by itself: `rate(…)` or `cron(…)`. `input` is the event as JSON, if given."""
+
+    expression: str
+    input: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +226,7 @@ class Function:
     """The folder that is the root of its package, with requirements of its own; "" for the service's."""
     import_per_worker: bool = False
     """Whether each worker imports the handler itself, instead of being forked after the import."""
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def only_http_api(self) -> bool:

@@ -304,6 +304,18 @@ class Store:
             db.execute("INSERT INTO counters VALUES ('serial', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
 
+    def claim_minute(self, name: str, minute: int, period: int, *, first: bool) -> bool:
+        """Record the minute under that name and return True, if the last one is `period` minutes ago; else False.
+
+        `first`: what it returns if none was recorded yet.
+        """
+        with self.transaction() as db:
+            last = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+            if last is not None and minute - last["value"] < period:
+                return False
+            db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, minute))
+        return first or last is not None
+
     def add_event(self, sentence: str, stage: str | None, at: str) -> int:
         with self.transaction() as db:
             cursor = db.execute("INSERT INTO events (at, stage, sentence) VALUES (?, ?, ?)", (at, stage, sentence))

@@ -83,7 +83,8 @@ class Rehearsal:
     async def _ship(self, stage: str, document: ReleaseDocument) -> float:
         """Bring a release up in a stage of the sandbox; seconds until its workers were ready."""
         functions = tuple(
-            replace(one, workers=max(1, min(one.workers, MAX_WORKERS)), max_workers=None) for one in document.functions
+            replace(one, workers=max(1, min(one.workers, MAX_WORKERS)), max_workers=None, schedules=())
+            for one in document.functions
         )
         settings = replace(document.settings, approval=Approval.NONE, hooks=Hooks())
         alone = replace(settings, alarms=replace(settings.alarms, guard_s=0))
