@@ -256,12 +256,12 @@ def test_hitless_own_function_verifies_tokens_with_libraries_that_no_worker_has(
         pool = await nest.fleet.start_pool(spec, size=1, ready_timeout_s=20)
         key = RSAKey.generate_key(2048, {"kid": "k"})
         claims = {"iss": "https://i", "exp": int(time.time()) + 60}
-        event = {"issuer": "https://i", "audience": [], "scopes": [], "style": "http", "use": ""}
+        event = {"issuer": "https://i", "audience": [], "scopes": [], "payload": "1.0"}
         event |= {"token": jwt.encode({"alg": "RS256", "kid": "k"}, claims, key)}
         event |= {"keys": json.dumps({"keys": [key.as_dict(private=False)]})}
         body = json.dumps(event).encode()
         answer = await asyncio.to_thread(ask, pool.workers[0].socket, "/hitless-checks", INVOKE, body=body)
-        assert answer.json["result"]["claims"]["iss"] == "https://i"
+        assert answer.json["result"]["context"]["claims"]["iss"] == "https://i"
 
     in_a_nest(scenario)
 

@@ -75,7 +75,7 @@ def test_a_schedule_that_does_not_run_here_is_named(more: str, named: str) -> No
 def test_an_expression_that_eventbridge_would_refuse_is_an_error(expression: str) -> None:
     with pytest.raises(ServiceFileError, match="is not a schedule"):
         read(f"'{expression}'")
-    with pytest.raises(ServiceFileError, match="input: is not JSON"):
+    with pytest.raises(ServiceFileError, match="input: Expecting value"):
         read("{rate: rate(1 minute), input: text}")
 
 

@@ -394,15 +394,9 @@ def test_each_worker_may_import_the_handler_itself(text: str, expected: bool) ->
     assert settings(f"{{{text}}}").import_per_worker is expected
 
 
-@pytest.mark.parametrize(
-    ("keys", "said"),
-    [
-        ("[]", "jwks.x: has no keys"),
-        ("[{kty: RSA, n: a, e: b}]", "jwks.x.keys[0]: is not a public key with a kid"),
-        ("[{kid: k, kty: RSA, n: a, e: b, d: c}]", "jwks.x.keys[0]: is not a public key with a kid"),
-    ],
-)
-def test_an_issuers_keys_must_be_public_keys(keys: str, said: str) -> None:
+@pytest.mark.parametrize("keys", ["[]", "[{kty: RSA, n: a, e: b}]", "[{kid: k, kty: RSA, n: a, e: b, d: c}]"])
+def test_an_issuers_keys_must_be_public_keys(keys: str) -> None:
+    said = "jwks.x: is not a set of public keys with a kid"
     assert said in fault(f"{{jwks: {{x: {{keys: {keys}}}}}}}").message
     assert settings("{jwks: {x: {keys: [{kid: k}]}}}").jwks == {"x": '{"keys": [{"kid": "k"}]}'}
 

@@ -209,34 +209,28 @@ def test_an_http_api_authorizer_of_format_1_gets_one_text_and_returns_a_policy()
 
 @pytest.mark.parametrize("given", [b"abc", b"Bearer abc", b"bearer  abc"])
 def test_a_token_is_verified_once_and_its_claims_are_in_the_event(given: bytes) -> None:
-    told = {"claims": {"sub": "me"}, "scopes": ["a"]}
-    asked = Asked({"result": {**told, "valid_s": 60}})
+    asked = Asked({"result": {"context": {"jwt": {"claims": {"sub": "me"}}}, "valid_s": 60}})
     for _ in range(2):
         event = http_event("2.0", auth=given)
         assert asked.check(JWT, event, Request("GET", "/zones", [])) is None
-        assert event["requestContext"]["authorizer"] == {"jwt": told}
+        assert event["requestContext"]["authorizer"] == {"jwt": {"claims": {"sub": "me"}}}
+        event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"] = "changed by the handler"
     (sent,) = asked.events
-    assert sent == {"token": "abc", "style": "http", "use": "", "issuer": "https://i", "audience": ("me",),
-                    "scopes": ("a",), "keys": "{}"}  # fmt: skip
-    event = http_event("1.0", auth=given)
-    assert asked.check(replace(JWT, payload="1.0"), event, Request("GET", "/zones", [])) is None
-    assert event["requestContext"]["authorizer"] == told
+    assert sent == {
+        "token": "abc",
+        "payload": "2.0",
+        "issuer": "https://i",
+        "audience": ("me",),
+        "scopes": ("a",),
+        "keys": "{}",
+    }
 
 
 def test_a_verdict_is_not_kept_beyond_the_tokens_end() -> None:
-    asked = Asked({"result": {"claims": {}, "scopes": None, "valid_s": 0}})
+    asked = Asked({"result": {"context": {}, "valid_s": 0}})
     for _ in range(2):
         assert asked.check(JWT, http_event("2.0"), Request("GET", "/zones", [])) is None
     assert len(asked.events) == 2
-
-
-def test_a_user_pool_is_asked_for_the_kind_of_token_and_gives_claims() -> None:
-    asked, event = Asked({"result": {"claims": {"sub": "me"}, "scopes": None, "valid_s": 9}}), event_of((b"auth", b"t"))
-    assert asked.check(replace(JWT, payload="", scopes=()), event, Request("GET", "/zones", [])) is None
-    assert (asked.events[0]["style"], asked.events[0]["use"]) == ("rest", "id")
-    assert event["requestContext"]["authorizer"] == {"claims": {"sub": "me"}}
-    asked.check(replace(JWT, payload=""), event_of((b"auth", b"t")), Request("GET", "/zones", []))
-    assert asked.events[1]["use"] == "access"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from datetime import datetime
 from croniter import croniter
 
 from hitless.service.model import Schedule
-from hitless.service.value import Notices, Value
+from hitless.service.value import Notices, Value, parsed
 
 _RATE = re.compile(r"rate\((?:1 (minute|hour|day)|([2-9]|[1-9]\d+) (minute|hour|day)s)\)")
 _CRON = re.compile(r"cron\(([\d*,/-]+) ([\d*,/-]+) (\S+) (\S+) (\S+) ([\d*,/-]+)\)")
 _MINUTES = {"minute": 1, "hour": 60, "day": 1440}
+_json = parsed(json.loads, "JSON", """write a map, or text such as '{"key": 1}'""")
 _KEYS = {"rate", "enabled", "name", "description", "input"}
 
 
@@ -35,7 +36,8 @@ def read_schedules(function: Value, notices: Notices) -> Iterator[Schedule]:
             sentence = f"this schedule does not run here, because of {', '.join(others)}"
             notices.add("functions.*.events.*.schedule", schedule, sentence)
         elif "enabled" not in own or own["enabled"].flag():
-            yield from (Schedule(_expression(one), _input(own.get("input"))) for one in rates)
+            given = _input(own["input"]) if "input" in own else None
+            yield from (Schedule(_expression(one), given) for one in rates)
 
 
 def period_minutes(expression: str) -> int | None:
@@ -69,12 +71,6 @@ def _crontab(expression: str) -> str | None:
     return crontab if croniter.is_valid(crontab) else None
 
 
-def _input(value: Value | None) -> str | None:
+def _input(value: Value) -> str:
     """The event as JSON, if the file gives it: text is JSON already."""
-    if value is None or not isinstance(value.data, str):
-        return None if value is None else json.dumps(value.plain())
-    try:
-        json.loads(value.data)
-    except ValueError:
-        raise value.fault("is not JSON", """write a map, or text such as '{"key": 1}'""") from None
-    return value.data
+    return json.dumps(_json(value) if isinstance(value.data, str) else value.plain())

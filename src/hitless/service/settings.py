@@ -46,7 +46,6 @@ MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
 KEYS = ("workers", "import", "provisioned", "memory_mb", "idempotent", "open", "jwks", "stages", "previews", "builds")
-IMPORTS = ("shared", "per-worker")
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
 WORKERS_KEYS = ("min", "max", "target_percent")
@@ -111,7 +110,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
         hitless.optional("previews", lambda value: _previews(value, stages), None),
         hitless.optional("provisioned", _provisioned, {}),
         hitless.optional("builds", _builds, BuildSettings()),
-        hitless.optional("import", lambda value: value.choice(IMPORTS), IMPORTS[0]) == "per-worker",
+        hitless.optional("import", lambda value: value.choice(("shared", "per-worker")), "shared") == "per-worker",
         hitless.optional("jwks", read_jwks, {}),
     )
 

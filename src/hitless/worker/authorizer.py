@@ -14,6 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -52,7 +53,7 @@ class _Verdict(NamedTuple):
 
     ttl_s: float
     policy: Mapping[str, Any]
-    context: dict[str, Any] | None
+    context: dict[str, Any]
 
 
 class Authorizers:
@@ -96,10 +97,9 @@ class Authorizers:
         if (denial := verdict(found.policy, arn)) is None and _is_denied_otherwise(found.policy, arn):
             denial = EXPLICIT
         if denial is None:
-            context = found.context
+            context = event["requestContext"]["authorizer"] = deepcopy(found.context)
             if not authorizer.issuer and authorizer.payload != "2.0":
-                context = {**(context or {}), "integrationLatency": int((time.monotonic() - began_s) * 1000)}
-            event["requestContext"]["authorizer"] = context
+                context["integrationLatency"] = int((time.monotonic() - began_s) * 1000)
         return denial
 
     def _ask(self, function: str, event: Mapping[str, Any], request: Request) -> dict[str, Any]:
@@ -125,13 +125,8 @@ class Authorizers:
 def _question(authorizer: AuthorizerSpec, identity: tuple[str, ...], event: Event, arn: str) -> dict[str, Any]:
     """The event of the authorizer's function."""
     if authorizer.issuer:
-        rest = not authorizer.payload
-        return {
-            "token": _BEARER.sub("", identity[0], count=1),
-            "style": "rest" if rest else "http",
-            "use": ("access" if authorizer.scopes else "id") if rest else "",
-            **{name: getattr(authorizer, name) for name in ("issuer", "audience", "scopes", "keys")},
-        }
+        required = {name: getattr(authorizer, name) for name in ("payload", "issuer", "audience", "scopes", "keys")}
+        return {"token": _BEARER.sub("", identity[0], count=1), **required}
     arn_name = "routeArn" if authorizer.payload == "2.0" else "methodArn"
     asked: dict[str, Any] = {"type": authorizer.kind, arn_name: arn}
     if authorizer.kind == "TOKEN":
@@ -150,7 +145,11 @@ def _answer(authorizer: AuthorizerSpec, outcome: Mapping[str, Any]) -> _Verdict 
     if not isinstance(result, dict):
         return UNAUTHORIZED if outcome.get("failure") == "Unauthorized" else FAILED
     if authorizer.issuer:
-        return _token_answer(authorizer, result)
+        if "denied" not in result:
+            return _Verdict(result["valid_s"], {"Statement": {"Effect": "Allow", **_ANYTHING}}, result["context"])
+        status, text, challenge = result["denied"]
+        denial = _denial(status, "message", text, "Unauthorized")
+        return (*denial[:2], f"{denial[2]}www-authenticate: {challenge}\r\n") if challenge else denial
     given = result.get("context") or {}
     if authorizer.simple:
         effect = "Allow" if result.get("isAuthorized") is True else "Deny"
@@ -163,17 +162,6 @@ def _answer(authorizer: AuthorizerSpec, outcome: Mapping[str, Any]) -> _Verdict 
         return FAILED
     texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in given.items()}
     return _Verdict(authorizer.ttl_s, policy, {"principalId": result.get("principalId"), **texts})
-
-
-def _token_answer(authorizer: AuthorizerSpec, result: Mapping[str, Any]) -> _Verdict | Denial:
-    if denied := result.get("denied"):
-        status, text, challenge = denied
-        denial = _denial(status, "message", text, "Unauthorized")
-        return (*denial[:2], f"{denial[2]}www-authenticate: {challenge}\r\n") if challenge else denial
-    told = {"claims": result["claims"], "scopes": result["scopes"]}
-    context = {"claims": told["claims"]} if not authorizer.payload else told
-    policy = {"Statement": {"Effect": "Allow", **_ANYTHING}}
-    return _Verdict(result["valid_s"], policy, {"jwt": told} if authorizer.payload == "2.0" else context)
 
 
 def verdict(policy: Mapping[str, Any], arn: str) -> Denial | None:
