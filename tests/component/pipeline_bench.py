@@ -24,11 +24,10 @@ from hitless.pipeline.builds import TEST_FILE, BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
+from hitless.pipeline.orders import NOTHING, Promotion, RefUpdate
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
-from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import NOTHING, RefUpdate
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed

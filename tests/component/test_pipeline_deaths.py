@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError
-from hitless.pipeline.pushes import RefUpdate
+from hitless.pipeline.orders import RefUpdate
 from hitless.service.model import Approval, RehearsalSettings
 from hitless.store.runs import NewRun
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until

@@ -25,8 +25,8 @@ from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
 from hitless.homes.errands import TellOrigin
 from hitless.pipeline.errands import AwsErrands
+from hitless.pipeline.orders import Promotion
 from hitless.pipeline.packaging import PackageOrder, package_in_process
-from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
 from hitless.release.status import EngineStatus
 from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest

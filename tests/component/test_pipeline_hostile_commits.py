@@ -13,8 +13,9 @@ import pytest
 
 from hitless.errors import MachineError
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.orders import NOTHING, RefUpdate
 from hitless.pipeline.packaging import PackageOrder, package_in_process
-from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate
+from hitless.pipeline.pushes import MAX_UPDATES
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
 from hitless.release.document import ReleaseDocument
 from hitless.service.files import repository_root

@@ -11,7 +11,7 @@ import pytest
 
 from hitless.engine.previews import Previews
 from hitless.gateway.state import SHARED, GatewayState
-from hitless.pipeline.pushes import NOTHING, RefUpdate
+from hitless.pipeline.orders import NOTHING, RefUpdate
 from hitless.service.model import Approval, PreviewSettings
 from hitless.store.previews import PreviewRecords
 from tests.component.pipeline_bench import STAGES, PipelineBench, stage_settings, tell_story, until

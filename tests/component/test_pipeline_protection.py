@@ -14,7 +14,7 @@ from hitless.errors import EngineError
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.definition import Definition, stricter
 from hitless.pipeline.notify import sentence
-from hitless.pipeline.promotion import Promotion
+from hitless.pipeline.orders import Promotion
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval, Home, Notify, NotifyBy, RehearsalSettings, StageSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story

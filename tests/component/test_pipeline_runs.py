@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
-from hitless.pipeline.pushes import NOTHING, RefUpdate, read_options
+from hitless.pipeline.orders import NOTHING, RefUpdate, read_options
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +207,20 @@ def test_the_worker_imports_only_the_standard_library_httptools_uvloop_and_setpr
             )
             foreign += [f"{name} imports {each}" for each in names if each.split(".")[0] not in allowed]
     assert not foreign, "\n".join(foreign)
+
+
+def test_a_command_that_asks_the_daemon_loads_no_engine() -> None:
+    """A command's start is half of its time, and of git's hook's; these run many times a day."""
+    modules = ["hitless.processes.git_hook"]
+    modules += [f"hitless.cli.{name}" for name in ("deploy", "logs", "pipeline", "promote", "status", "up")]
+    heavy = {
+        "hitless.engine.engine",
+        "hitless.pipeline.parts",
+        "hitless.gateway.render",
+        "boto3",
+        "structlog",
+        "uvicorn",
+    }
+    script = f"import sys, {', '.join(modules)}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

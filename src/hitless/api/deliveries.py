@@ -17,7 +17,7 @@ from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
 from hitless.forge.statuses import CommitStatus, UndeliveredStatuses
-from hitless.pipeline.pushes import NOTHING, RefUpdate
+from hitless.pipeline.orders import NOTHING, RefUpdate
 from hitless.pipeline.repository import Repository
 
 LOOKS_BETWEEN_TRIES = 12

@@ -15,9 +15,8 @@ from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest, 
 from hitless.api.server import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.errors import UsageError
+from hitless.pipeline.orders import Promotion, RefUpdate, read_options
 from hitless.pipeline.pipeline import Pipeline
-from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import RefUpdate, read_options
 from hitless.pipeline.runs import RunDocument
 from hitless.release.document import ReleaseDocument
 

@@ -1,6 +1,6 @@
 """The bodies that the command line, the git hook and the receiver send to the daemon's API.
 
-That of a promotion is `hitless.pipeline.promotion.Promotion`.
+That of a promotion is `hitless.pipeline.orders.Promotion`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from hitless.forge.forge import ForkPullRequest
-from hitless.pipeline.pushes import RefUpdate
-from hitless.pipeline.repository import CommitId
+from hitless.pipeline.orders import CommitId, RefUpdate
 from hitless.release.who import Who
 
 

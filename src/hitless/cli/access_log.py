@@ -15,7 +15,7 @@ from typing import Any
 from hitless.cli.common import Context
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, files_of, followed, newest
-from hitless.gateway.render import ACCESS_LOG
+from hitless.gateway.logfiles import ACCESS_LOG
 from hitless.homes.folder import folders_of, recorded
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
 from hitless.release.document import ReleaseDocument

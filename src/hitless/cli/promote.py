@@ -18,7 +18,7 @@ from hitless.errors import HitlessError, UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import candidate, configuration, folders_of
 from hitless.homes.home import CLASSES
-from hitless.pipeline.promotion import Promotion
+from hitless.pipeline.orders import Promotion
 from hitless.release.document import ArtifactRef
 from hitless.release.result import Outcome
 from hitless.service.closed import check_served

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 LARGEST_LOG_BYTES = 1 << 20
+ACCESS_LOG = "access.log"
 LARGEST_ACCESS_LOG_BYTES = 16 << 20
 _MOST_AT_ONCE = 1 << 20
 ACCESS_LOGS_KEPT = 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hitless.gateway.logfiles import ACCESS_LOG
 from hitless.gateway.routes import sticky_map
 from hitless.gateway.spooler import UPLOADS
 from hitless.gateway.state import (
@@ -26,7 +27,6 @@ from hitless.gateway.state import (
 from hitless.gateway.view import ServerView, server_line, view_of
 
 CONFIGURATION = "haproxy.cfg"
-ACCESS_LOG = "access.log"
 
 _DESCRIPTORS_APART = 512
 _MOST_DESCRIPTORS = 131_072

@@ -24,9 +24,10 @@ from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.orders import Promotion, RefUpdate
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.promotion import Promotion, begin_promotion
-from hitless.pipeline.pushes import Lineage, RefUpdate, plan_runs, refusals_of
+from hitless.pipeline.promotion import begin_promotion
+from hitless.pipeline.pushes import Lineage, plan_runs, refusals_of
 from hitless.pipeline.repository import hook_command
 from hitless.pipeline.runs import (
     RETRIABLE,

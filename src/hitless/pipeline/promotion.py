@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from hitless.clock import timestamp
 from hitless.documents import to_plain
@@ -14,26 +11,13 @@ from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.errands import TellOrigin
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.orders import Promotion
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import RunOptions, RunState, options_of
 from hitless.release.document import Origin
 from hitless.release.result import Outcome
 from hitless.service.model import Home
 from hitless.store.runs import RUNS_KEPT, NewRun, RunRecords, RunRow
-
-
-class Promotion(msgspec.Struct, frozen=True, rename={"source": "from", "source_home": "from_home"}):
-    """An order to promote. `document` is the target's configuration in the service's folder, a `ReleaseDocument`. If
-    the repository has the commit, the commit's own is used instead. `folder` has the serverless.yml of stages on AWS.
-    """
-
-    source: str
-    target: str = ""
-    source_home: Home = Home.ENGINE
-    document: dict[str, Any] | None = None
-    folder: str | None = None
-    skip_rehearsal: bool = False
-    actor: str = ""
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:

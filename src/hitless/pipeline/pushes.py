@@ -11,66 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
-
-import msgspec
 
 from hitless.documents import to_plain
-from hitless.errors import UsageError
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.orders import RefUpdate
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import was_live
-from hitless.pipeline.repository import CommitId
 from hitless.pipeline.runs import RunOptions
 from hitless.service.model import StageSettings
 from hitless.store.runs import NewRun
 
-NOTHING = "0" * 40
 MAX_UPDATES = 1000
 MAX_RUNS_A_PUSH = 10
-MAX_OPTION = 500
-OPTIONS = ("override", "skip-rehearsal", "preview", "no-preview")
-_HEADS = "refs/heads/"
 
 Lineage = Mapping[str, Sequence[str]]
 """Commit → its parents, the first parent first."""
-
-
-class RefUpdate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One line that git gives to a hook; as JSON a list."""
-
-    old: CommitId
-    new: CommitId
-    ref: Annotated[str, msgspec.Meta(max_length=1000)]
-
-    @property
-    def branch(self) -> str | None:
-        return self.ref.removeprefix(_HEADS) if self.ref.startswith(_HEADS) else None
-
-    @property
-    def deletes(self) -> bool:
-        return set(self.new) == {"0"}
-
-    @property
-    def creates(self) -> bool:
-        return set(self.old) == {"0"}
-
-
-def read_options(lines: list[str]) -> dict[str, str]:
-    """`-o KEY=VALUE` of a push. Raises UsageError for an unknown or overlong one."""
-    options = {}
-    for line in lines:
-        key, _, value = line.partition("=")
-        if key not in OPTIONS:
-            raise UsageError(f"the push option {key!r} is unknown", hint=f"known: {', '.join(OPTIONS)}")
-        if len(value) > MAX_OPTION or not value.isprintable():
-            raise UsageError(
-                f"the push option {key} is not a line of at most {MAX_OPTION} characters", hint="shorten it"
-            )
-        options[key] = value
-    if "override" in options and not options["override"].strip():
-        raise UsageError("the push option override gives no reason", hint="git push -o override='why' …")
-    return options
 
 
 def refusals_of(

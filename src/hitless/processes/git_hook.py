@@ -19,7 +19,7 @@ from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
 from hitless.pipeline.buildspec.output import visible
-from hitless.pipeline.pushes import RefUpdate
+from hitless.pipeline.orders import RefUpdate
 
 MAX_OPTIONS = 20
 
