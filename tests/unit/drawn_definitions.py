@@ -41,6 +41,8 @@ _STRATEGIES = ("AllAtOnce", "Canary10Percent5Minutes", "Canary5Percent2Minutes",
 _API: tuple[dict[str, Any], ...] = (
     {},
     {"MinimumCompressionSize": 1024},
+    {"BinaryMediaTypes": ["image/png"]},
+    {"BinaryMediaTypes": ["*/*"]},
     {"EndpointConfiguration": {"Types": ["REGIONAL"]}},
 )
 _DOMAINS = ("", "a.example.com", "b.example.com")

@@ -20,9 +20,8 @@ from tests.unit.walk import Walk
 pytestmark = pytest.mark.unit
 
 ROUTE = "ApiGatewayMethodVersionGet"
-PROMISES = ("which takes one more update", "must respond to it in both releases", "while the strategy bakes",
-            "for as long as the strategy bakes")  # fmt: skip
-"""What only a deploy does: it holds routes, shifts traffic and bakes."""
+PROMISES = ("while the strategy bakes", "for as long as the strategy bakes")
+"""What only a deploy does: it shifts traffic and bakes."""
 
 WRITES = (
     "update the stack",
@@ -43,20 +42,23 @@ def notes_of(world: World) -> list[str]:
     return [one.removeprefix("note: ") for one in world.said if one.startswith("note: ")]
 
 
-def test_a_rollback_announces_a_removed_route_and_does_not_hold_it() -> None:
+def test_a_rollback_holds_the_route_that_it_announces() -> None:
     world = World(unrouted=frozenset({ROUTE}))
     world.deploy("a")
     world.unrouted = frozenset()
     world.deploy("b")
     world.said.clear()
     world.stack.log.clear()
+    world.moments.clear()
     assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
     (note,) = notes_of(world)
     assert note == (
-        "GET /version is removed once the stack has followed: "
-        "until then the earlier version of MetaAliasLive gets its requests"
+        "GET /version is removed once the earlier code is live: "
+        "until then the live version of MetaAliasLive responds, which takes one more update"
     )
-    assert not any("MetaAliasHeld" in update["Resources"] for update in world.stack.log)
+    assert "MetaAliasHeld" in world.stack.log[0]["Resources"]
+    calls = [one for one in world.moments if one.startswith(("update the stack", "point "))]
+    assert [one.partition(" ")[0] for one in calls[:2]] == ["update", "point"], calls
 
 
 def test_a_deploy_holds_the_route_that_it_announces() -> None:
@@ -71,15 +73,12 @@ def test_a_deploy_holds_the_route_that_it_announces() -> None:
 
 
 @pytest.mark.parametrize("transition", [one for one in TRANSITIONS if not one.refused], ids=lambda one: one.name)
-def test_a_rollback_announces_no_step_that_only_a_deploy_takes(transition: Transition) -> None:
+def test_a_rollback_fails_no_request_and_announces_no_step_that_only_a_deploy_takes(transition: Transition) -> None:
     walk = Walk()
     walk.ship(transition.before)
-    versions = dict(walk.aws.aliases)
     walk.ship(transition.after)
-    wanted = desired(transition.before.compiled(), transition.before.release(3))
-    back = plan(walk.aws.live, wanted, back_to={name: at for name, at in versions.items() if "Held" not in name})
-    assert back.hold is None
-    assert not [note for note in back.notes for promise in PROMISES if promise in note]
+    walk.back()
+    assert not [note for note in walk.said for promise in PROMISES if promise in note]
 
 
 def test_planning_changes_neither_the_live_nor_the_wanted_template() -> None:

@@ -90,8 +90,8 @@ class Walk:
     said: list[str] = field(default_factory=list)
     updates: int = 0
     """Of the last release."""
-    _was_cut_off: bool = False
-    """The last release's shift failed: the API's draft is that release's, and what is served cannot be shown anew."""
+    history: list[tuple[Template, dict[str, str]]] = field(default_factory=list)
+    """The releases that were live, the last one at the end: wanted template, alias → version."""
     _passed: set[str] = field(default_factory=set)
     """What stands in the stack because of the live release and of failed ones since."""
 
@@ -100,7 +100,7 @@ class Walk:
         self.number += 1
         wanted = desired(definition.compiled(), definition.release(self.number))
         before = self.aws.live
-        transition = plan(before, wanted)
+        transition = plan(before, wanted, recorded=self.live or None)
         transition.check()
         self.said = list(transition.notes)
         self._passed |= wanted["Resources"].keys()
@@ -123,20 +123,47 @@ class Walk:
         self._denies_no_more_than(wanted)
         if shifts:
             self._arrive(transition, physical, pinned)
-        self._was_cut_off = not shifts
+
+    def back(self) -> None:
+        """Rolls back to the release that was live before. ServiceFileError if it is refused."""
+        wanted, versions = self.history[-2]
+        transition = plan(self.aws.live, wanted, recorded=self.live, back_to=versions)
+        transition.check()
+        self.said, self.updates = list(transition.notes), len(transition.updates) + 1
+        before = transition.live.resources
+        self._passed |= {name for name, one in before.items() if self.aws.resources.get(name) != one} | before.keys()
+        pinned, physical, picture_before = dict(self.aws.aliases), dict(self.aws.physical), self._served()
+        for update in transition.before_traffic:
+            self._apply(update)
+            assert _by_function(self._served()) == _by_function(picture_before), "the Stage moved before traffic"
+            self._uses(self.live, physical)
+        self._uses(wanted, physical)
+        self._denies_no_more_than(wanted)
+        self.aws.aliases |= versions
+        self._asks_no_version_for_what_it_does_not_know(wanted, pinned)
+        for update in transition.updates[len(transition.before_traffic) :]:
+            self._apply(update)
+            self._uses(wanted, physical)
+            self._asks_no_version_for_what_it_does_not_know(wanted, pinned)
+        self._apply(transition.contract(versions))
+        assert {name: self.aws.aliases[name] for name in versions} == versions
+        self._uses(wanted, physical)
+        self._is(transition.wanted)
+        self.live, self._passed = wanted, set(wanted["Resources"]) | self.live["Resources"].keys()
+        self.history.append((wanted, versions))
 
     def _arrive(self, transition: Transition, physical: Mapping[str, int], pinned: Mapping[str, str]) -> None:
         wanted = transition.wanted
         targets = {ids.alias: str(self.aws.versions[version]) for ids, version in version_ids(wanted).items()}
         self.aws.aliases |= targets
-        if not self._was_cut_off:
-            self._calls_no_version_for_removed_routes(wanted, pinned)
+        self._asks_no_version_for_what_it_does_not_know(wanted, pinned)
         self._apply(transition.contract(targets))
         assert {name: self.aws.aliases[name] for name in targets} == targets
         self._uses(self.live, physical, lowered=True)
         self._uses(wanted, physical, lowered=True)
         self._is(wanted)
         self.live, self._passed = wanted, set(wanted["Resources"])
+        self.history.append((wanted, targets))
 
     def _apply(self, update: Template) -> None:
         gone = {
@@ -205,9 +232,10 @@ class Walk:
             for name in of_type(theirs, f"AWS::ApiGateway::{kind}"):
                 assert not strict or lowered or name in now or not self.live, f"{name} is gone"
 
-    def _calls_no_version_for_removed_routes(self, wanted: Template, pinned: Mapping[str, str]) -> None:
+    def _asks_no_version_for_what_it_does_not_know(self, wanted: Template, pinned: Mapping[str, str]) -> None:
         """While the aliases have moved and the Stage has not, a version of the next release is asked for what that
-        release asks its function for, and for nothing else; no more is asked for what the live version knows.
+        release asks its function for, under the settings that this release's API has, and for nothing else; no more is
+        asked for what the live version knows.
         """
         served = self._served()
         theirs_now = picture(self.live["Resources"]) if STAGE_ID in self.live.get("Resources", {}) else {}
@@ -215,12 +243,12 @@ class Walk:
         for route, said in (served or {}).items():
             for alias in _called({"Integration": said.get("Integration")} if route[0].isupper() else {}):
                 base = alias.removesuffix("AliasLive").removesuffix("AliasHeld")
-                if _asked(mine, route, f"{base}AliasLive"):
+                if _asked(mine, route, f"{base}AliasLive") and _seen(served, route) == _seen(mine, route):
                     continue
                 if alias.endswith("AliasLive") and not _asked(theirs_now, route, alias):
                     continue
                 stays = (pinned[f"{base}AliasLive"], pinned.get(alias))
-                assert self.aws.aliases[alias] in stays, f"{route} reaches what knows it no more"
+                assert self.aws.aliases[alias] in stays, f"{route} reaches a version that does not expect it"
 
     def _keeps_settings(self, live: Template) -> None:
         """Checks that the live release's limits are not tightened, nothing it uses is switched off, its address is
@@ -315,6 +343,15 @@ def _asked(shown: Mapping[str, Any], route: str, alias: str) -> bool:
     """Whether a release's own API calls this alias for the route."""
     said = shown.get(route) or shown.get(f"ANY {route.partition(' ')[2]}") or {}
     return alias in _called({"Integration": said.get("Integration")})
+
+
+def _seen(shown: Mapping[str, Any], route: str) -> Any:
+    """What a function can tell of the settings under which it gets the route's requests."""
+    said = shown.get(route) or shown.get(f"ANY {route.partition(' ')[2]}") or {}
+    kept = {key: one for key, one in said.items() if key != "HttpMethod"}
+    unseen = ("AuthorizerResultTtlInSeconds", "IdentitySource")
+    checks = [{key: one for key, one in each.items() if key not in unseen} for each in kept.pop("AuthorizerId", [])]
+    return _by_function({**kept, "authorizer": checks, "binary": shown["api"].get("BinaryMediaTypes")})
 
 
 def _called(said: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.model import (
     RESOURCES_LIMIT,
     STAGE_ID,
+    FunctionIds,
     LiveState,
     Resource,
     Template,
@@ -37,10 +38,13 @@ from hitless.cloud.transform.updates import (
     expand,
     held_routes,
     hold,
+    is_held_already,
     shifted,
+    shows_its_draft,
     state_after,
+    with_draft_of,
 )
-from hitless.cloud.transform.widening import one_index_each
+from hitless.cloud.transform.widening import gives_less, one_index_each
 from hitless.errors import HitlessError, ServiceFileError
 
 _BESIDE_HINT = (
@@ -54,6 +58,15 @@ _HINTS: Mapping[tuple[str, str], str] = {
     ("AWS::ApiGateway::Stage", "StageName"): "keep the stage's name; another stage is another stack",
 }
 _INDEX_FIXED = ("KeySchema", "Projection")
+_NOT_OF_A_VERSION = (
+    "AWS::ApiGateway::",
+    "AWS::CloudWatch::",
+    "AWS::CodeDeploy::",
+    "AWS::Events::",
+    "AWS::Lambda::",
+    "AWS::Logs::",
+)
+"""Resources that no version uses while it runs. A version keeps its layers when the stack deletes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +90,8 @@ def refuse(refusals: Sequence[Refusal], kind: type[HitlessError]) -> None:
 class Transition:
     """The steps from the live state to the wanted one.
 
-    `hold`, `clear` and `expand` are updates of the stack, None if one is not needed. `contract` makes the last update,
-    for which the versions must be known.
+    `restore`, `hold`, `clear` and `expand` are updates of the stack, None if one is not needed. `contract` makes the
+    last update, for which the versions must be known.
     """
 
     standing: Template
@@ -88,14 +101,25 @@ class Transition:
     wanted: Template
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
+    restore: Template | None = None
+    """Removes from the API's draft, after a release that failed, what `hold` must not show."""
     hold: Template | None = None
     clear: Template | None = None
     expand: Template | None = None
+    expands_late: bool = False
+    """Traffic moves between `hold` and `clear`: a rollback to versions that miss nothing."""
+
+    @property
+    def before_traffic(self) -> tuple[Template, ...]:
+        """The updates before traffic moves, in order."""
+        late = (None, None) if self.expands_late else (self.clear, self.expand)
+        return tuple(one for one in (self.restore, self.hold, *late) if one is not None)
 
     @property
     def updates(self) -> tuple[Template, ...]:
         """All updates but the last, in order."""
-        return tuple(one for one in (self.hold, self.clear, self.expand) if one is not None)
+        late = (self.clear, self.expand) if self.expands_late else ()
+        return (*self.before_traffic, *(one for one in late if one is not None))
 
     def contract(self, versions: Mapping[str, str]) -> Template:
         """The last update. `versions`: alias (logical id) → the version to which it points now."""
@@ -106,31 +130,73 @@ class Transition:
         refuse(self.refusals, ServiceFileError)
 
 
-def plan(live: LiveState, wanted: Template, *, back_to: Mapping[str, str] | None = None) -> Transition:
+def plan(
+    live: LiveState, wanted: Template, *, recorded: Template | None = None, back_to: Mapping[str, str] | None = None
+) -> Transition:
     """The transition from `live` to `wanted`, a desired template with its release's number.
 
-    Traffic moves by the strategy, before the last update. A rollback moves it at once, before any update, to `back_to`:
-    alias (logical id) → version.
+    `recorded` is the template that the live release wanted: after a release that failed, the stack has that one's API.
+    Traffic moves by the strategy, before the last update. A rollback moves it at once to `back_to`, alias (logical id)
+    → version, as early as no request fails for it.
     """
-    if back_to is None:
-        before = hold(wanted, live)
-        after_hold = state_after(live, before)
-        expanded = expand(wanted, after_hold)
-        made = Transition(
-            live.template, after_hold, wanted, hold=before, clear=clear(expanded, after_hold), expand=expanded
-        )
-    else:
-        moved = replace(live, aliases={**live.aliases, **back_to})
-        bare = without_publishing(wanted, live, back_to)
-        made = Transition(live.template, moved, bare)
-        if _api(bare) != _api(live.template):  # the next Deployment must not show the later release's routes
-            expanded = expand(bare, moved)
-            made = replace(made, clear=clear(expanded, moved), expand=expanded)
+    served = with_draft_of(live, recorded or {})
+    held = held_routes(wanted, served, back_to)
+    restore, before = _hold(live, served, held)
+    after_hold = state_after(live, before)
+    moved = replace(after_hold, aliases={**after_hold.aliases, **(back_to or {})})
+    bare = wanted if back_to is None else without_publishing(wanted, live, back_to)
+    made = Transition(live.template, moved, bare, restore=restore, hold=before)
+    first = back_to is None or _misses_something(after_hold, bare)
+    # the next Deployment must not show the later release's routes
+    if first or _api(bare) != _api(after_hold.template):
+        expanded = expand(bare, after_hold if first else moved)
+        cleared = clear(expanded, after_hold if first else moved)
+        made = replace(made, clear=cleared, expand=expanded, expands_late=not first)
     if not live.template:
         return made
-    refusals = tuple(_refusals(live, wanted, made.live.resources))
-    notes = (*_notes(live, wanted, shifts=back_to is None), *_index_updates(made))
+    refusals = (*_unknown_api(served, recorded, held), *_refusals(live, wanted, made.live.resources))
+    notes = (*_notes(live, wanted, served, held, shifts=back_to is None), *_index_updates(made))
     return replace(made, refusals=refusals, notes=notes)
+
+
+def _hold(
+    live: LiveState, served: LiveState, held: Mapping[FunctionIds, Mapping[str, str]]
+) -> tuple[Template | None, Template | None]:
+    """The updates that hold the routes, None if one is not needed: the first empties the draft of what the second must
+    not show, because a Deployment shows what the same update removes.
+    """
+    update = hold(served, held)
+    if update is None or is_held_already(live, update, served):
+        return None, None
+    draft = {name for name, one in live.resources.items() if one["Type"] in api.DRAFT}
+    return clear(update, live, draft - update["Resources"].keys()), update
+
+
+def _misses_something(live: LiveState, wanted: Template) -> bool:
+    """Whether the stack gives an earlier release's versions less than they need: a role's rights, an index, a group."""
+    now, new = live.resources, wanted["Resources"]
+    used = {name for name, one in new.items() if not one["Type"].startswith(_NOT_OF_A_VERSION)}
+    if used - now.keys():
+        return True
+    functions = of_type(new, FUNCTION).keys() & now.keys()
+    if any(gives_less(now[name], new[name]) for name in used | functions):
+        return True
+    others = [one for name, one in now.items() if name not in new and one["Type"] != "AWS::IAM::Role"]
+    return any(
+        gives_less(one, {"Type": one["Type"]}) for one in others if not one["Type"].startswith(_NOT_OF_A_VERSION)
+    )
+
+
+def _unknown_api(
+    served: LiveState, recorded: Template | None, held: Mapping[FunctionIds, Mapping[str, str]]
+) -> Iterator[Refusal]:
+    """After a release that failed, what clients are served is known from the live release's template alone."""
+    if held and not recorded and not shows_its_draft(served.resources):
+        yield Refusal(
+            "routes cannot be kept at the live version: the stack has the API of a release that failed, and the live "
+            "release's template is missing in the bucket",
+            "deploy the live release's commit with --force, then this one",
+        )
 
 
 def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
@@ -175,11 +241,15 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
         )
 
 
-def _notes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
-    """Sentences on changes that take effect late or need their own update. `shifts`: traffic moves by the strategy."""
+def _notes(
+    live: LiveState, wanted: Template, served: LiveState, held: Mapping[FunctionIds, Mapping[str, str]], *, shifts: bool
+) -> Iterator[str]:
+    """Sentences on changes that take effect late or need their own update. `shifts`: traffic moves by the strategy;
+    `served`: with the API that clients are served.
+    """
     now, new = live.resources, wanted["Resources"]
-    yield from _two_updates(live, wanted)
-    yield from _routes(live, wanted, shifts=shifts)
+    yield from _two_updates(served if held else live, wanted)
+    yield from _routes(served, wanted, held, shifts=shifts)
     yield from _authorizers(now, new)
     yield from _late(now, new, "the shift" if shifts else "traffic has gone back")
     if shifts:
@@ -311,29 +381,27 @@ def _shown(resource: Resource) -> str:
     return f"{resource['Type'].rpartition('::')[2].lower()} {part}"
 
 
-def _routes(live: LiveState, wanted: Template, *, shifts: bool) -> Iterator[str]:
-    if STAGE_ID not in live.resources:
+def _routes(
+    served: LiveState, wanted: Template, held: Mapping[FunctionIds, Mapping[str, str]], *, shifts: bool
+) -> Iterator[str]:
+    if STAGE_ID not in served.resources:
         return
     stays = STAGE_ID in wanted["Resources"]
-    when = "once the new code is live" if shifts else "once the stack has followed"
+    when = "once the new code is live" if shifts else "once the earlier code is live"
     when = when if stays else "with the API by the release after this one"
-    before, after = api.routes(live.resources), api.routes(wanted["Resources"])
-    held = held_routes(wanted, live) if shifts else {}
+    before, after = api.routes(served.resources), api.routes(wanted["Resources"])
     stay = {route for routes in held.values() for route in routes}
-    moving = {ids.alias for ids in shifted(wanted, live)}
     for route, (_, was) in sorted(before.items()):
         _, becomes = after.get(route, ("", None))
-        if was == becomes or was is None:
+        if was is None or (was == becomes and route not in stay):
             continue
-        said = f"{route} {f'moves to {becomes}' if becomes else 'is removed'} {when}"
-        if route in stay:
-            yield f"{said}: until then the live version of {was} responds, which takes one more update"
-        elif was not in moving:
-            yield said
-        elif shifts:
-            yield f"{said}: until then {was} must respond to it in both releases"
-        else:
-            yield f"{said}: until then the earlier version of {was} gets its requests"
+        does = "gets other settings" if was == becomes else f"moves to {becomes}" if becomes else "is removed"
+        said = f"{route} {does} {when}"
+        yield (
+            f"{said}: until then the live version of {was} responds, which takes one more update"
+            if route in stay
+            else said
+        )
 
 
 def _at_once(live: LiveState, wanted: Template) -> Iterator[str]:

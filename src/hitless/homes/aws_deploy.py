@@ -13,8 +13,9 @@ from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage, package
 from hitless.cloud.stage.core_outputs import CoreOutputs, read_core_outputs
 from hitless.cloud.stage.permissions import granted_by_core, missing, policy_for
+from hitless.cloud.stage.stage import live_template
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.model import LiveState, changes
+from hitless.cloud.transform.model import LiveState, Template, changes
 from hitless.cloud.transition import plan
 from hitless.documents import to_plain
 from hitless.errors import UsageError
@@ -49,11 +50,12 @@ def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> di
     _say_notes(place, service)
     if not order.compare:
         made = packaged(place, service, read_core_outputs(service.folder, order.core_outputs))
-        return _preview(place, made, LiveState(), strategy)
+        return _preview(place, made, LiveState(), None, strategy)
     with connected_stage(place, service) as stage:
         stage.cloud.stack.refuse_plain()
         made = packaged(place, service, stage.core)
-        return _preview(place, made, stage.cloud.stack.observe().live, strategy)
+        seen = stage.cloud.stack.observe()
+        return _preview(place, made, seen.live, live_template(stage.cloud, seen), strategy)
 
 
 def strategy_of(service: Service, named: str | None) -> Strategy:
@@ -84,13 +86,15 @@ def _say_notes(place: Workplace, service: Service) -> None:
         )
 
 
-def _preview(place: Workplace, made: ServicePackage, live: LiveState, strategy: Strategy) -> dict[str, Any]:
+def _preview(
+    place: Workplace, made: ServicePackage, live: LiveState, recorded: Template | None, strategy: Strategy
+) -> dict[str, Any]:
     shipped = whole_minutes(strategy)
     if shipped != strategy:
         place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=_commit_of(made.service), strategy=shipped)
-    transition = plan(live, wanted)
+    transition = plan(live, wanted, recorded=recorded)
     transition.check()
     final = transition.contract({})
     folder = template_folder(place)

@@ -159,7 +159,7 @@ class Adoption:
         before = self._cloud.stack.observe()
         transition = Transition(before.live.template, before.live, plan.wanted, expand=expand)
         executor = TransitionExecutor(self._cloud, transition, before)
-        executor.update()
+        executor.update(transition.updates)
         record = self._prove(record)
         self._steps.add("moving", 0, "the Stage moves to the Deployment that calls the aliases")
         wanted = self._cloud.records.template(record.release) or plan.wanted

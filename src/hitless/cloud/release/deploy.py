@@ -34,6 +34,7 @@ from hitless.cloud.stage.stage import (
     StillAtWorkError,
     is_live,
     live_number,
+    live_template,
     lower_shield,
     settle,
     url_of,
@@ -96,7 +97,7 @@ class Deploy:
         record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
-        transition = plan(before.live, wanted)
+        transition = plan(before.live, wanted, recorded=live_template(self._cloud, before))
         transition.check()
         self._check_permissions(package.service, wanted, before)
         for note in transition.notes:
@@ -167,7 +168,7 @@ class Deploy:
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
-        executor = TransitionExecutor(self._cloud, plan(before.live, wanted), before)
+        executor = TransitionExecutor(self._cloud, plan(before.live, wanted, recorded=wanted), before)
         previous = before.live.output(PREVIOUS_OUTPUT)
         versions = {ids: state.version for ids, state in before.aliases.items()}
         executor.keep_ready(versions, int(previous) if previous is not None else None)
@@ -208,7 +209,7 @@ class Deploy:
         """Make all updates but the last. Returns the run with the numbers of the new versions."""
         if self._cloud.stack.observe() != run.before:
             raise Superseded(Outcome.SUPERSEDED, "another release went live before it began: repeat the command")
-        executor.update()
+        executor.update(run.transition.updates)
         seen = self._cloud.stack.observe()
         targets = {ids: str(seen.live.versions[version]) for ids, version in version_ids(run.wanted).items()}
         name_of = {lambda_name: name for name, lambda_name in run.record.functions.items()}

@@ -12,7 +12,7 @@ deploy, `abort`, `repair`) writes its own mark first. The previous holder checks
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -49,15 +49,15 @@ class TransitionExecutor:
         self._names, self._ready = functions_of(transition.wanted), kept_ready(transition.wanted)
 
     def check_unchanged(self) -> None:
-        """Raise ConflictError if the stack is no longer the one that the transition was planned on."""
-        if self._cloud.stack.observe().live.template != self._transition.standing:
+        """Raise ConflictError if the stack is no longer the one that this process left, or planned on."""
+        if self._cloud.stack.observe().live.template != self._standing:
             raise ConflictError(
                 f"{self._cloud.stack.name} was updated while this command ran", hint="repeat the command"
             )
 
-    def update(self) -> None:
-        """Make all updates of the stack but the last."""
-        for template in self._transition.updates:
+    def update(self, templates: Iterable[Template]) -> None:
+        """Make these updates of the stack."""
+        for template in templates:
             self.apply(template)
 
     def finish(self, versions: Mapping[FunctionIds, str]) -> None:

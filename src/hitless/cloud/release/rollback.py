@@ -15,7 +15,7 @@ from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps
 from hitless.cloud.release.executor import TransitionExecutor, conclude
-from hitless.cloud.stage.stage import Cloud, Observed, live_number, lower_shield, settle
+from hitless.cloud.stage.stage import Cloud, Observed, live_number, live_template, lower_shield, settle
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered
@@ -59,11 +59,13 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     for function, version in target.at.items():
         cloud.lambdas.wake(function, version)
     executor.provision(targets, before.at, awaited=False)
+    executor.check_unchanged()
+    executor.update(transition.before_traffic)
     steps.add("shifting", 0)
     cloud.shift.point(target.at)
     steps.add("draining", 100)
     executor.check_unchanged()
-    executor.update()
+    executor.update(transition.updates[len(transition.before_traffic) :])
     executor.finish(targets)
     executor.keep_ready(targets, live)
     steps.add("ended", 100)
@@ -82,7 +84,8 @@ def _planned(
     """The transition back to the target, its executor, and the version of each of its functions."""
     targets = {ids: target.at[name] for ids, name in functions_of(template).items() if name in target.at}
     by_alias = {ids.alias: version for ids, version in targets.items()}
-    transition = plan(before.live, numbered(template, target.release, live), back_to=by_alias)
+    wanted, recorded = numbered(template, target.release, live), live_template(cloud, before)
+    transition = plan(before.live, wanted, recorded=recorded, back_to=by_alias)
     return transition, TransitionExecutor(cloud, transition, before), targets
 
 

@@ -302,6 +302,12 @@ def live_number(observed: Observed) -> int | None:
     return int(number) if number is not None and number.isdecimal() else None
 
 
+def live_template(cloud: Cloud, observed: Observed) -> Template | None:
+    """The template that the live release wanted; None if it is missing, or if there is no live release."""
+    number = live_number(observed)
+    return cloud.records.template(number) if number is not None else None
+
+
 def url_of(cloud: Cloud) -> str | None:
     """The URL of the stage, from the stack; None if there is none."""
     stack = cloud.stack.find()

@@ -51,6 +51,11 @@ _NOT_IN_A_DEPLOYMENT = frozenset(
         "AWS::ApiGateway::Account",
     }
 )
+_SETTINGS = ("AWS::ApiGateway::Authorizer", "AWS::ApiGateway::Model", "AWS::ApiGateway::RequestValidator")
+_PLACE = ("HttpMethod", "ResourceId", "RestApiId")
+_UNSEEN = ("AuthorizerResultTtlInSeconds", "IdentitySource")
+"""Settings of an authorizer that no function can tell."""
+
 _ACCESS_LOG = {
     "requestId": "$context.requestId",
     "ip": "$context.identity.sourceIp",
@@ -160,16 +165,38 @@ def depend_on_stage(resources: dict[str, Resource], old: Collection[str]) -> Non
 
 def deployment_of(resources: Mapping[str, Resource]) -> tuple[str, Resource]:
     """The Deployment of the API as these resources describe it, and its name, which is a hash of its content."""
-    shown = {
-        name: {key: value for key, value in resource.items() if key not in ("DependsOn", "Metadata")}
-        for name, resource in sorted(resources.items())
-        if resource["Type"].startswith("AWS::ApiGateway::") and resource["Type"] not in _NOT_IN_A_DEPLOYMENT
-    }
+    shown = draft_of(resources)
     return f"ApiGatewayDeployment{short_hash(shown)}", {
         "Type": DEPLOYMENT,
         "DependsOn": [name for name in shown if name != API_ID],
         "Properties": {"RestApiId": {"Ref": API_ID}},
     }
+
+
+def draft_of(resources: Mapping[str, Resource]) -> dict[str, Resource]:
+    """The API's draft: what a Deployment made now would show."""
+    return {
+        name: {key: value for key, value in resource.items() if key not in ("DependsOn", "Metadata")}
+        for name, resource in sorted(resources.items())
+        if resource["Type"].startswith("AWS::ApiGateway::") and resource["Type"] not in _NOT_IN_A_DEPLOYMENT
+    }
+
+
+def settings_of(method: str, resources: Mapping[str, Resource]) -> dict[str, Any]:
+    """The settings under which a function gets a route's requests: the method's, and those of its authorizer, its
+    models, its validator, and the API's binary types.
+    """
+
+    def written_out(node: Any) -> Any:
+        match node:
+            case {"Ref": str(name), **rest} if not rest and name in resources and resources[name]["Type"] in _SETTINGS:
+                return {key: one for key, one in resources[name]["Properties"].items() if key not in _UNSEEN}
+            case _:
+                return node
+
+    properties = {key: one for key, one in resources[method]["Properties"].items() if key not in _PLACE}
+    binary = resources.get(API_ID, {}).get("Properties", {}).get("BinaryMediaTypes", [])
+    return {**rewritten(properties, written_out), "BinaryMediaTypes": binary}
 
 
 def routes(resources: Mapping[str, Resource]) -> dict[str, tuple[str, str | None]]:

@@ -1,8 +1,9 @@
 """The updates of a release, made by merging what it wants with what is live.
 
-*Hold* keeps routes that the release takes from a function at the live version. An alias moves all of a function's
-routes at once, and the Stage moves later: a route that is removed, or moves to another function, would reach a version
-that does not know it. So these routes get a second alias (`held`), which stays at the live version until the API moves.
+*Hold* keeps routes that the release takes from a function, or whose settings it changes, at the live version. An alias
+moves all of a function's routes at once, and the Stage moves later: such a route would reach a version that does not
+know it, or that relies on the new settings. So these routes get a second alias (`held`), which stays at the live
+version until the API moves.
 
 *Clear* removes resources of the API's draft whose place another resource will take.
 
@@ -136,13 +137,13 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
     return _template(wanted, resources, wanted["Outputs"], live.template)
 
 
-def clear(expanded: Template, live: LiveState) -> Template | None:
-    """The update before expand that empties places of the API's draft, for example of a renamed path parameter. None if
-    no place is taken.
+def clear(expanded: Template, live: LiveState, also: Collection[str] = ()) -> Template | None:
+    """The update before expand that empties places of the API's draft, for example of a renamed path parameter, and
+    removes the resources of the draft that `also` names. None if nothing is removed.
 
     CloudFormation would add the new resource before it deletes the old one.
     """
-    gone = api.blocking_resources(live.resources, expanded["Resources"])
+    gone = api.blocking_resources(live.resources, expanded["Resources"]) | set(also)
     if not gone:
         return None
     template = copy.deepcopy(live.template)
@@ -294,11 +295,34 @@ def _template(
     return made
 
 
-def hold(wanted: Template, live: LiveState) -> Template | None:
-    """The update before all others. None if no route is taken from a function whose version changes, or if the live API
-    cannot be shown again: after a failed release its draft is not what is served.
+def with_draft_of(live: LiveState, recorded: Template) -> LiveState:
+    """The live state with the API's draft that `recorded`, the live release's template, wants: clients are served that.
+    After a release that failed, the stack has that release's draft.
     """
-    losing = held_routes(wanted, live)
+    theirs = api.draft_of(recorded.get("Resources", {}))
+    mine = api.draft_of(_wanted_by_live(live.resources))
+    if not theirs or STAGE_ID not in live.resources or mine == theirs:
+        return live
+    template = copy.deepcopy(live.template)
+    resources: dict[str, Resource] = template["Resources"]
+    for name in mine.keys() - theirs.keys():
+        del resources[name]
+    resources |= copy.deepcopy({name: recorded["Resources"][name] for name in theirs})
+    while dangling := [
+        name
+        for name, one in resources.items()
+        if name not in recorded["Resources"]
+        and set(references({**one, "DependsOn": []})) & _missing(resources, _parameters(live.template))
+    ]:
+        for name in dangling:
+            del resources[name]
+    return replace(live, template=clean_template(template))
+
+
+def hold(live: LiveState, losing: Mapping[FunctionIds, Mapping[str, str]]) -> Template | None:
+    """The update before all others, which shows the live API with the `held_routes` at the alias `held`. None if there
+    are none.
+    """
     if not losing:
         return None
     template = copy.deepcopy(live.template)
@@ -322,7 +346,7 @@ def hold(wanted: Template, live: LiveState) -> Template | None:
     resources[deployment] = shows
     stage = resources[STAGE_ID]
     stage["Properties"]["DeploymentId"] = {"Ref": deployment}
-    stage["DependsOn"] = [*depends_on(stage), *permissions]
+    stage["DependsOn"] = [*(one for one in depends_on(stage) if one not in permissions), *permissions]
     return clean_template(template)
 
 
@@ -334,35 +358,45 @@ def state_after(live: LiveState, update: Template | None) -> LiveState:
     return replace(live, template=update, aliases={**live.aliases, **at})
 
 
-def held_routes(wanted: Template, live: LiveState) -> dict[FunctionIds, dict[str, str]]:
-    """Function → the routes that are held, each with its method's logical id."""
-    if STAGE_ID not in live.resources or not _shows_its_draft(live.resources):
+def is_held_already(live: LiveState, update: Template, before: LiveState) -> bool:
+    """Whether the Stage shows already what that hold, made from the state `before`, would show: a release that failed
+    held the same routes.
+    """
+    changed = {name: one for name, one in update["Resources"].items() if before.resources.get(name) != one}
+    return all(live.resources.get(name) == one for name, one in changed.items() if one["Type"] not in api.DRAFT)
+
+
+def held_routes(
+    wanted: Template, live: LiveState, back_to: Mapping[str, str] | None = None
+) -> dict[FunctionIds, dict[str, str]]:
+    """Function → the routes that are held, each with its method's logical id. `live` has the draft that is served."""
+    if STAGE_ID not in live.resources:
         return {}
     found: dict[FunctionIds, dict[str, str]] = {}
-    before, after = api.routes(live.resources), api.routes(wanted["Resources"])
-    shifting = {ids.alias: ids for ids in shifted(wanted, live)}
+    now, new = live.resources, wanted["Resources"]
+    before, after = api.routes(now), api.routes(new)
+    shifting = {ids.alias: ids for ids in shifted(wanted, live, back_to)}
     for route, (method, alias) in before.items():
-        if alias in shifting and not _still_answers(route, alias, after):
+        own = after.get(route) or after.get(f"ANY {route.partition(' ')[2]}")
+        stays = own is not None and own[1] == alias and api.settings_of(method, now) == api.settings_of(own[0], new)
+        if alias in shifting and not stays:
             found.setdefault(shifting[alias], {})[route] = method
     return found
 
 
-def shifted(wanted: Template, live: LiveState) -> list[FunctionIds]:
-    """The functions of both releases whose version changes."""
+def shifted(wanted: Template, live: LiveState, back_to: Mapping[str, str] | None = None) -> list[FunctionIds]:
+    """The functions of both releases whose version changes; `back_to` as in a rollback's plan."""
     versions, at = version_ids(wanted), live.aliases
+    to = back_to if back_to is not None else {ids.alias: str(live.versions.get(one)) for ids, one in versions.items()}
     return [
         ids
         for ids in functions_of(live.template)
-        if ids in versions and ids.alias in at and str(live.versions.get(versions[ids])) != at[ids.alias]
+        if ids.alias in at and to.get(ids.alias, at[ids.alias]) != at[ids.alias]
     ]
 
 
-def _still_answers(route: str, alias: str, after: Mapping[str, tuple[str, str | None]]) -> bool:
-    own = after.get(route) or after.get(f"ANY {route.partition(' ')[2]}")
-    return own is not None and own[1] == alias
-
-
-def _shows_its_draft(now: Mapping[str, Resource]) -> bool:
+def shows_its_draft(now: Mapping[str, Resource]) -> bool:
+    """Whether clients are served the API's draft as the stack has it."""
     deployment, _ = api.deployment_of(_wanted_by_live(now))
     return bool(now[STAGE_ID]["Properties"].get("DeploymentId") == {"Ref": deployment})
 

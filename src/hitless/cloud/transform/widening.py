@@ -109,6 +109,21 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
     return _marked(made, counts)
 
 
+def gives_less(live: Resource, wanted: Resource) -> bool:
+    """Whether the live resource gives a version less than the wanted one would."""
+    kind = wanted["Type"]
+    lists = [(path, _items(live, path), _items(wanted, path)) for path in LISTS.get(kind, ())]
+    if kind == ROLE:
+        lists.append(("Policies", _statements(live), _statements(wanted)))
+    for path, have, want in lists:
+        missing = _others(path, want, than=have) if have is not None and want is not None else []
+        denied = [one for one in have or [] if _denies(one) and one not in (want or [])]
+        if denied or any(not _denies(one) for one in missing):
+            return True
+    stands, needs = live.get("Properties", {}), wanted.get("Properties", {})
+    return any(takes(needs.get(name), stands.get(name)) for name, takes in LOWERED.get(kind, {}).items())
+
+
 def one_index_each(before: Template, after: Template) -> list[Template]:
     """The updates from one template to the next: `after`, and others before it if a table changes several indexes.
 
