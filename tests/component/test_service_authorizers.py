@@ -156,7 +156,7 @@ def test_an_http_api_authorizer_that_the_engine_cannot_ask_is_refused(
 
 
 def test_a_service_may_have_no_function_of_the_name_of_the_checks(folder: Path) -> None:
-    with pytest.raises(ServiceFileError, match="hitless-checks is the name of hitless's own function"):
+    with pytest.raises(ServiceFileError, match="at most 64, and not hitless-checks"):
         load(folder, f"{HEAD}functions: {{hitless-checks: {{handler: handlers.api, events: [http: GET /]}}}}\n")
 
 

@@ -122,7 +122,8 @@ def test_an_empty_resource_policy_protects_nothing(folder: Path) -> None:
         ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs"),
         ("events: [websocket: $connect, alexaSkill]", "have websocket, alexaSkill"),
         ("url: true\n  other:\n    handler: handlers.api\n    url: true", "have url"),
-        ("timeout: 3", "have no event"),
+        ("timeout: 3", "have none of them"),
+        ("events: [schedule: rate(1 hour)]", "have none of them"),
     ],
 )
 def test_a_service_without_routes_is_refused(folder: Path, function: str, have: str) -> None:

@@ -8,14 +8,16 @@ import os
 import re
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from hitless import checks
 from hitless.release.document import ReleaseDocument
-from hitless.rollout.release import Release, checks_spec
-from hitless.service.model import StageSettings
+from hitless.rollout.release import Release, pool_spec
+from hitless.service.model import CHECKS, StageSettings
 from hitless.worker.request import INVOKE
 from tests.process.workers_support import Nest, UnixConnection, ask, in_a_nest
 from tests.support import eventually
@@ -252,7 +254,8 @@ def test_hitless_own_function_verifies_tokens_with_libraries_that_no_worker_has(
 
     async def scenario(nest: Nest) -> None:
         document = ReleaseDocument("worldclock", "eu-west-1", (), {}, StageSettings("dev", "dev"))
-        spec = checks_spec(Release("dev", 3, document), key="dev-r3-checks-1", log_dir=str(nest.logs / "c"))
+        folders = {"task_root": str(Path(checks.__file__).parent), "log_dir": str(nest.logs / "c")}
+        spec = pool_spec(Release("dev", 3, document), CHECKS, key="dev-r3-checks-1", **folders)
         pool = await nest.fleet.start_pool(spec, size=1, ready_timeout_s=20)
         key = RSAKey.generate_key(2048, {"kid": "k"})
         claims = {"iss": "https://i", "exp": int(time.time()) + 60}

@@ -47,8 +47,8 @@ def _event(release: Release, function: Function, schedule: Schedule, number: int
     """The input that the file gives, or EventBridge's event."""
     if schedule.input is not None:
         return json.loads(schedule.input)
-    document = release.document
-    rule = f"{document.service}-{release.stage}-{function.name}-schedule-{number}"
+    region = release.document.region
+    rule = f"{release.document.service}-{release.stage}-{function.name}-schedule-{number}"
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -56,8 +56,8 @@ def _event(release: Release, function: Function, schedule: Schedule, number: int
         "source": "aws.events",
         "account": ACCOUNT_ID,
         "time": minute.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "region": document.region,
-        "resources": [f"arn:aws:events:{document.region}:{ACCOUNT_ID}:rule/{rule}"],
+        "region": region,
+        "resources": [f"arn:aws:events:{region}:{ACCOUNT_ID}:rule/{rule}"],
         "detail": {},
     }
 

@@ -36,7 +36,6 @@ class HookResult:
 
 
 LOG_NAME = "hook.log"
-LOG_BYTES = 16 * 1024 * 1024
 
 _CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|sso_\w+|login_session)\s*=", re.M)
 _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -96,7 +95,7 @@ class LifecycleHooks:
         result = await invoke_once(spec, event, scratch=self._scratch)
         path = Path(spec.log_dir) / LOG_NAME
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > LOG_BYTES:
+        if path.exists() and path.stat().st_size > 16 * 1024 * 1024:
             path.replace(f"{path}.1")
         with path.open("a", encoding="utf-8") as log:
             log.write(result.log)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from hitless import checks
 from hitless.artifact.store import ArtifactStore
 from hitless.errors import ConflictError
 from hitless.gateway.counts import Counts
@@ -32,7 +33,7 @@ from hitless.release.receipt import SavedCounts
 from hitless.rollout import servers
 from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
-from hitless.rollout.release import Release, checks_spec, pool_spec, preflights_of, release_of
+from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import CHECKS, SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
 from hitless.store.store import PoolRow, Store
@@ -128,13 +129,12 @@ class ReleasePools:
     async def _start_one(
         self, release: Release, function: Function, key: str, size: int, ready_timeout_s: float
     ) -> None:
-        log_dir = str(self._logs / release.stage / f"r{release.number}" / function.name)
-        if function is CHECKS:
-            spec = checks_spec(release, key=key, log_dir=log_dir)
-        else:
+        task_root = Path(checks.__file__).parent
+        if function is not CHECKS:
             digest = release.document.artifacts[function.name].digest
             task_root = await asyncio.to_thread(self._artifacts.unpack, digest)
-            spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=log_dir)
+        log_dir = self._logs / release.stage / f"r{release.number}" / function.name
+        spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
         self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
 
     def live_row(self, stage: str, function: str) -> PoolRow | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import joserfc
 
-from hitless import checks
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
@@ -41,12 +40,6 @@ def release_of(row: ReleaseRow) -> Release:
     return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
 
 
-def checks_spec(release: Release, *, key: str, log_dir: str) -> PoolSpec:
-    """The pool of CHECKS: its code and libraries are hitless's own, not an artifact's."""
-    spec = pool_spec(release, CHECKS, key=key, task_root=str(Path(checks.__file__).parent), log_dir=log_dir)
-    return replace(spec, environment={"PYTHONPATH": str(Path(joserfc.__file__).parents[1])})
-
-
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:
     document = release.document
     waits_s = (release.function(one.function).timeout_s for _, one in function.guarded)
@@ -62,6 +55,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
             "HITLESS_STAGE": document.settings.name,
             **({"HITLESS_COMMIT": document.commit} if document.commit else {}),
             **dict(function.environment),
+            **({"PYTHONPATH": str(Path(joserfc.__file__).parents[1])} if function is CHECKS else {}),
         },
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,

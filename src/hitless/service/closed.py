@@ -39,7 +39,7 @@ def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> 
     `notices`: those of the file's keys; an entry of `custom.hitless.open` that changes nothing becomes one more.
     """
     if not routes:
-        have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "no event"
+        have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "none of them"
         return (root.get("functions") or root).fault(
             "the engine would serve nothing: it serves http and httpApi events or one function URL, "
             f"and the functions have {have}",

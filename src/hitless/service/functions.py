@@ -108,10 +108,8 @@ class FunctionReader:
         return read
 
     def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...], http_cors: Cors | None) -> Function:
-        if not _NAME.fullmatch(name):
-            raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
-        if name == CHECKS.name:
-            raise entry.fault(f"{name} is the name of hitless's own function", "choose another name")
+        if not _NAME.fullmatch(name) or name == CHECKS.name:
+            raise entry.fault(f"a function's name is letters, digits, - and _, at most 64, and not {CHECKS.name}")
         if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
             self.notices.add("long name", entry, f"Lambda refuses {self.prefix + name}: more than 64 characters")
         handler = entry.get("handler")

@@ -33,8 +33,7 @@ def read_schedules(function: Value, notices: Notices) -> Iterator[Schedule]:
         rate = own.get("rate", schedule)
         rates = rate.items() if isinstance(rate.data, tuple) else (rate,)
         if others := sorted(own.keys() - _KEYS) or [one.path for one in rates if one.intrinsic()]:
-            sentence = f"this schedule does not run here, because of {', '.join(others)}"
-            notices.add("functions.*.events.*.schedule", schedule, sentence)
+            notices.add("schedule", schedule, f"this schedule does not run here, because of {', '.join(others)}")
         elif "enabled" not in own or own["enabled"].flag():
             given = _input(own["input"]) if "input" in own else None
             yield from (Schedule(_expression(one), given) for one in rates)

@@ -86,7 +86,6 @@ class ServiceSettings:
     builds: BuildSettings = field(default_factory=BuildSettings)
     import_per_worker: bool = False
     jwks: Mapping[str, str] = field(default_factory=dict)
-    """Issuer → its JSON Web Key Set."""
 
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:

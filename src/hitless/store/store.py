@@ -305,10 +305,7 @@ class Store:
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
 
     def claim_minute(self, name: str, minute: int, period: int, *, first: bool) -> bool:
-        """Record the minute under that name and return True, if the last one is `period` minutes ago; else False.
-
-        `first`: what it returns if none was recorded yet.
-        """
+        """Record a minute if the last one is `period` minutes ago; whether it did, or `first` if there was none."""
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
             if last is not None and minute - last["value"] < period:

@@ -44,7 +44,6 @@ _TEXT: Final = "User is not authorized to access this resource"
 IMPLICIT: Final = _denial(403, "Message", _TEXT, "AccessDenied")
 EXPLICIT: Final = _denial(403, "Message", f"{_TEXT} with an explicit deny", "AccessDenied")
 _HTTP_API_TEXTS: Final = {401: "Unauthorized", 403: "Forbidden", 500: "Internal Server Error"}
-_BEARER: Final = re.compile("bearer +", re.IGNORECASE)
 _ANYTHING: Final = {"Action": "*", "Resource": "*"}
 
 
@@ -126,7 +125,7 @@ def _question(authorizer: AuthorizerSpec, identity: tuple[str, ...], event: Even
     """The event of the authorizer's function."""
     if authorizer.issuer:
         required = {name: getattr(authorizer, name) for name in ("payload", "issuer", "audience", "scopes", "keys")}
-        return {"token": _BEARER.sub("", identity[0], count=1), **required}
+        return {"token": re.sub("^(?i:bearer) +", "", identity[0]), **required}
     arn_name = "routeArn" if authorizer.payload == "2.0" else "methodArn"
     asked: dict[str, Any] = {"type": authorizer.kind, arn_name: arn}
     if authorizer.kind == "TOKEN":
