@@ -16,6 +16,7 @@ from typing import Any
 
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import version_ids
+from hitless.cloud.transform.holding import held_routes, hold_updates, shifted, shows_its_draft, with_draft_of
 from hitless.cloud.transform.model import (
     RESOURCES_LIMIT,
     STAGE_ID,
@@ -29,22 +30,8 @@ from hitless.cloud.transform.model import (
     replacing,
     rewritten,
 )
-from hitless.cloud.transform.updates import (
-    FUNCTION,
-    RETIRED,
-    TRIGGERS,
-    clear,
-    contract,
-    expand,
-    held_routes,
-    hold,
-    is_held_already,
-    shifted,
-    shows_its_draft,
-    state_after,
-    with_draft_of,
-)
-from hitless.cloud.transform.widening import gives_less, one_index_each
+from hitless.cloud.transform.updates import FUNCTION, RETIRED, TRIGGERS, clear, contract, expand, state_after
+from hitless.cloud.transform.widening import misses_something, one_index_each
 from hitless.errors import HitlessError, ServiceFileError
 
 _BESIDE_HINT = (
@@ -58,15 +45,6 @@ _HINTS: Mapping[tuple[str, str], str] = {
     ("AWS::ApiGateway::Stage", "StageName"): "keep the stage's name; another stage is another stack",
 }
 _INDEX_FIXED = ("KeySchema", "Projection")
-_NOT_OF_A_VERSION = (
-    "AWS::ApiGateway::",
-    "AWS::CloudWatch::",
-    "AWS::CodeDeploy::",
-    "AWS::Events::",
-    "AWS::Lambda::",
-    "AWS::Logs::",
-)
-"""Resources that no version uses while it runs. A version keeps its layers when the stack deletes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +88,15 @@ class Transition:
     """Traffic moves between `hold` and `clear`: a rollback to versions that miss nothing."""
 
     @property
-    def before_traffic(self) -> tuple[Template, ...]:
-        """The updates before traffic moves, in order."""
-        late = (None, None) if self.expands_late else (self.clear, self.expand)
-        return tuple(one for one in (self.restore, self.hold, *late) if one is not None)
-
-    @property
     def updates(self) -> tuple[Template, ...]:
         """All updates but the last, in order."""
+        return tuple(one for one in (self.restore, self.hold, self.clear, self.expand) if one is not None)
+
+    @property
+    def before_traffic(self) -> tuple[Template, ...]:
+        """The updates before traffic moves, in order."""
         late = (self.clear, self.expand) if self.expands_late else ()
-        return (*self.before_traffic, *(one for one in late if one is not None))
+        return tuple(one for one in self.updates if one not in late)
 
     def contract(self, versions: Mapping[str, str]) -> Template:
         """The last update. `versions`: alias (logical id) → the version to which it points now."""
@@ -141,12 +118,12 @@ def plan(
     """
     served = with_draft_of(live, recorded or {})
     held = held_routes(wanted, served, back_to)
-    restore, before = _hold(live, served, held)
+    restore, before = hold_updates(live, served, held)
     after_hold = state_after(live, before)
     moved = replace(after_hold, aliases={**after_hold.aliases, **(back_to or {})})
     bare = wanted if back_to is None else without_publishing(wanted, live, back_to)
     made = Transition(live.template, moved, bare, restore=restore, hold=before)
-    first = back_to is None or _misses_something(after_hold, bare)
+    first = back_to is None or misses_something(after_hold.resources, bare["Resources"])
     # the next Deployment must not show the later release's routes
     if first or _api(bare) != _api(after_hold.template):
         expanded = expand(bare, after_hold if first else moved)
@@ -157,34 +134,6 @@ def plan(
     refusals = (*_unknown_api(served, recorded, held), *_refusals(live, wanted, made.live.resources))
     notes = (*_notes(live, wanted, served, held, shifts=back_to is None), *_index_updates(made))
     return replace(made, refusals=refusals, notes=notes)
-
-
-def _hold(
-    live: LiveState, served: LiveState, held: Mapping[FunctionIds, Mapping[str, str]]
-) -> tuple[Template | None, Template | None]:
-    """The updates that hold the routes, None if one is not needed: the first empties the draft of what the second must
-    not show, because a Deployment shows what the same update removes.
-    """
-    update = hold(served, held)
-    if update is None or is_held_already(live, update, served):
-        return None, None
-    draft = {name for name, one in live.resources.items() if one["Type"] in api.DRAFT}
-    return clear(update, live, draft - update["Resources"].keys()), update
-
-
-def _misses_something(live: LiveState, wanted: Template) -> bool:
-    """Whether the stack gives an earlier release's versions less than they need: a role's rights, an index, a group."""
-    now, new = live.resources, wanted["Resources"]
-    used = {name for name, one in new.items() if not one["Type"].startswith(_NOT_OF_A_VERSION)}
-    if used - now.keys():
-        return True
-    functions = of_type(new, FUNCTION).keys() & now.keys()
-    if any(gives_less(now[name], new[name]) for name in used | functions):
-        return True
-    others = [one for name, one in now.items() if name not in new and one["Type"] != "AWS::IAM::Role"]
-    return any(
-        gives_less(one, {"Type": one["Type"]}) for one in others if not one["Type"].startswith(_NOT_OF_A_VERSION)
-    )
 
 
 def _unknown_api(

@@ -28,8 +28,8 @@ from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, CountedRollout, receipt_of
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
+from hitless.cloud.transform.holding import HELD
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_type, references
-from hitless.cloud.transform.updates import HELD
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import PromotedFrom, ReleaseDocument

@@ -1,9 +1,6 @@
 """The updates of a release, made by merging what it wants with what is live.
 
-*Hold* keeps routes that the release takes from a function, or whose settings it changes, at the live version. An alias
-moves all of a function's routes at once, and the Stage moves later: such a route would reach a version that does not
-know it, or that relies on the new settings. So these routes get a second alias (`held`), which stays at the live
-version until the API moves.
+*Hold* keeps routes at the live version (`holding`).
 
 *Clear* removes resources of the API's draft whose place another resource will take.
 
@@ -20,30 +17,25 @@ import copy
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 from hitless.cloud.transform import api
-from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of, version_ids
+from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
 from hitless.cloud.transform.guard import ROLE_ID, against_live
 from hitless.cloud.transform.model import (
     PREVIOUS_OUTPUT,
     RELEASE_OUTPUT,
     STAGE_ID,
-    FunctionIds,
     LiveState,
     Resource,
     Template,
     depends_on,
     of_type,
     references,
-    rewritten,
 )
 from hitless.cloud.transform.widening import allowing, narrowed, widened
 
 VERSION, ALIAS_TYPE, FUNCTION = "AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::Lambda::Function"
 RETIRED = "hitless:retired"
-HELD = "held"
-"""The second alias of a function, which keeps routes that a release takes from it at the live version."""
 
 _SECTIONS = ("Conditions", "Mappings", "Parameters")
 TRIGGERS = frozenset(
@@ -101,7 +93,7 @@ def expand(wanted: Template, live: LiveState) -> Template:
         if (kept := allowing(resource)) is not None:
             resources[name] = pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
     outputs = live.template.get("Outputs", {})
-    known = resources.keys() | _parameters(wanted, live.template)
+    known = resources.keys() | parameters_of(wanted, live.template)
     return _template(
         wanted, resources, {name: value for name, value in outputs.items() if _holds(value, known)}, live.template
     )
@@ -133,7 +125,7 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
                 continue
             retired.setdefault("Metadata", {})[RETIRED] = wanted["Outputs"]["HitlessRelease"]["Value"]
             resources[name] = retired
-    _drop_dangling(resources, _parameters(wanted, live.template))
+    _drop_dangling(resources, parameters_of(wanted, live.template))
     return _template(wanted, resources, wanted["Outputs"], live.template)
 
 
@@ -154,7 +146,7 @@ def clear(expanded: Template, live: LiveState, also: Collection[str] = ()) -> Te
         gone = {
             name
             for name, one in resources.items()
-            if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources, _parameters(live.template))
+            if one["Type"] in api.DRAFT and set(references(one)) & missing(resources, parameters_of(live.template))
         }
     for name, resource in list(resources.items()):
         if resource["Type"] == ALIAS_TYPE:
@@ -247,18 +239,18 @@ def _drop_dangling(resources: dict[str, Resource], parameters: set[str]) -> None
         name
         for name, one in resources.items()
         if RETIRED in one.get("Metadata", {})
-        and set(references({**one, "DependsOn": []})) & _missing(resources, parameters)
+        and set(references({**one, "DependsOn": []})) & missing(resources, parameters)
     ]:
         for name in dangling:
             del resources[name]
 
 
-def _missing(resources: Mapping[str, Resource], parameters: Collection[str]) -> set[str]:
+def missing(resources: Mapping[str, Resource], parameters: Collection[str]) -> set[str]:
     named = {name for one in resources.values() for name in references(one)}
     return {name for name in named - resources.keys() - set(parameters) if not name.startswith("AWS::")}
 
 
-def _parameters(*templates: Template) -> set[str]:
+def parameters_of(*templates: Template) -> set[str]:
     return {name for template in templates for name in template.get("Parameters", {})}
 
 
@@ -295,119 +287,12 @@ def _template(
     return made
 
 
-def with_draft_of(live: LiveState, recorded: Template) -> LiveState:
-    """The live state with the API's draft that `recorded`, the live release's template, wants: clients are served that.
-    After a release that failed, the stack has that release's draft.
-    """
-    theirs = api.draft_of(recorded.get("Resources", {}))
-    mine = api.draft_of(_wanted_by_live(live.resources))
-    if not theirs or STAGE_ID not in live.resources or mine == theirs:
-        return live
-    template = copy.deepcopy(live.template)
-    resources: dict[str, Resource] = template["Resources"]
-    for name in mine.keys() - theirs.keys():
-        del resources[name]
-    resources |= copy.deepcopy({name: recorded["Resources"][name] for name in theirs})
-    while dangling := [
-        name
-        for name, one in resources.items()
-        if name not in recorded["Resources"]
-        and set(references({**one, "DependsOn": []})) & _missing(resources, _parameters(live.template))
-    ]:
-        for name in dangling:
-            del resources[name]
-    return replace(live, template=clean_template(template))
-
-
-def hold(live: LiveState, losing: Mapping[FunctionIds, Mapping[str, str]]) -> Template | None:
-    """The update before all others, which shows the live API with the `held_routes` at the alias `held`. None if there
-    are none.
-    """
-    if not losing:
-        return None
-    template = copy.deepcopy(live.template)
-    resources: dict[str, Resource] = template["Resources"]
-    for name, resource in list(resources.items()):
-        if resource["Type"] == ALIAS_TYPE:
-            resources[name] = pinned(resource, live.aliases.get(name))
-    permissions: list[str] = []
-    for ids, methods in losing.items():
-        function = {"Ref": ids.function}
-        properties = {"Name": HELD, "FunctionName": function, "FunctionVersion": live.aliases[ids.alias]}
-        resources[ids.held] = {"Type": ALIAS_TYPE, "Properties": properties}
-        for name, one in of_type(live.resources, PERMISSION).items():
-            if one["Properties"]["FunctionName"] == {"Ref": ids.alias}:
-                allowed = {**copy.deepcopy(one["Properties"]), "FunctionName": {"Ref": ids.held}}
-                resources[f"{name}{HELD.title()}"] = {"Type": PERMISSION, "Properties": allowed}
-                permissions.append(f"{name}{HELD.title()}")
-        for method in methods.values():
-            resources[method]["Properties"] = _at(resources[method]["Properties"], ids.alias, ids.held)
-    deployment, shows = api.deployment_of(_wanted_by_live(resources))
-    resources[deployment] = shows
-    stage = resources[STAGE_ID]
-    stage["Properties"]["DeploymentId"] = {"Ref": deployment}
-    stage["DependsOn"] = [*(one for one in depends_on(stage) if one not in permissions), *permissions]
-    return clean_template(template)
-
-
 def state_after(live: LiveState, update: Template | None) -> LiveState:
     """What is live after that update: the same versions at the same aliases."""
     if update is None:
         return live
     at = {name: one["Properties"]["FunctionVersion"] for name, one in of_type(update["Resources"], ALIAS_TYPE).items()}
     return replace(live, template=update, aliases={**live.aliases, **at})
-
-
-def is_held_already(live: LiveState, update: Template, before: LiveState) -> bool:
-    """Whether the Stage shows already what that hold, made from the state `before`, would show: a release that failed
-    held the same routes.
-    """
-    changed = {name: one for name, one in update["Resources"].items() if before.resources.get(name) != one}
-    return all(live.resources.get(name) == one for name, one in changed.items() if one["Type"] not in api.DRAFT)
-
-
-def held_routes(
-    wanted: Template, live: LiveState, back_to: Mapping[str, str] | None = None
-) -> dict[FunctionIds, dict[str, str]]:
-    """Function → the routes that are held, each with its method's logical id. `live` has the draft that is served."""
-    if STAGE_ID not in live.resources:
-        return {}
-    found: dict[FunctionIds, dict[str, str]] = {}
-    now, new = live.resources, wanted["Resources"]
-    before, after = api.routes(now), api.routes(new)
-    shifting = {ids.alias: ids for ids in shifted(wanted, live, back_to)}
-    for route, (method, alias) in before.items():
-        own = after.get(route) or after.get(f"ANY {route.partition(' ')[2]}")
-        stays = own is not None and own[1] == alias and api.settings_of(method, now) == api.settings_of(own[0], new)
-        if alias in shifting and not stays:
-            found.setdefault(shifting[alias], {})[route] = method
-    return found
-
-
-def shifted(wanted: Template, live: LiveState, back_to: Mapping[str, str] | None = None) -> list[FunctionIds]:
-    """The functions of both releases whose version changes; `back_to` as in a rollback's plan."""
-    versions, at = version_ids(wanted), live.aliases
-    to = back_to if back_to is not None else {ids.alias: str(live.versions.get(one)) for ids, one in versions.items()}
-    return [
-        ids
-        for ids in functions_of(live.template)
-        if ids.alias in at and to.get(ids.alias, at[ids.alias]) != at[ids.alias]
-    ]
-
-
-def shows_its_draft(now: Mapping[str, Resource]) -> bool:
-    """Whether clients are served the API's draft as the stack has it."""
-    deployment, _ = api.deployment_of(_wanted_by_live(now))
-    return bool(now[STAGE_ID]["Properties"].get("DeploymentId") == {"Ref": deployment})
-
-
-def _wanted_by_live(now: Mapping[str, Resource]) -> dict[str, Resource]:
-    """The resources that the live release wants, without those that stay for one more release."""
-    return {name: one for name, one in now.items() if RETIRED not in one.get("Metadata", {})}
-
-
-def _at(properties: Any, alias: str, held: str) -> Any:
-    return rewritten(properties, lambda node: {"Ref": held} if node == {"Ref": alias} else node)
 
 
 def numbered(template: Template, number: int, previous: int | None) -> Template:

@@ -56,6 +56,17 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
 
 
+_NOT_OF_A_VERSION = (
+    "AWS::ApiGateway::",
+    "AWS::CloudWatch::",
+    "AWS::CodeDeploy::",
+    "AWS::Events::",
+    "AWS::Lambda::",
+    "AWS::Logs::",
+)
+"""Resources that no version uses while it runs. A version keeps its layers when the stack deletes them."""
+
+
 def widened(live: Resource, wanted: Resource) -> Resource | None:
     """The resource in the expand step: as the release wants it, plus everything that the live one uses.
 
@@ -109,7 +120,21 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
     return _marked(made, counts)
 
 
-def gives_less(live: Resource, wanted: Resource) -> bool:
+def misses_something(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> bool:
+    """Whether the stack gives an earlier release's versions less than they need: a role's rights, an index, a group."""
+    used = {name for name, one in new.items() if not one["Type"].startswith(_NOT_OF_A_VERSION)}
+    if used - now.keys():
+        return True
+    functions = of_type(new, "AWS::Lambda::Function").keys() & now.keys()
+    if any(_gives_less(now[name], new[name]) for name in used | functions):
+        return True
+    others = [one for name, one in now.items() if name not in new and one["Type"] != ROLE]
+    return any(
+        _gives_less(one, {"Type": one["Type"]}) for one in others if not one["Type"].startswith(_NOT_OF_A_VERSION)
+    )
+
+
+def _gives_less(live: Resource, wanted: Resource) -> bool:
     """Whether the live resource gives a version less than the wanted one would."""
     kind = wanted["Type"]
     lists = [(path, _items(live, path), _items(wanted, path)) for path in LISTS.get(kind, ())]
