@@ -49,6 +49,8 @@ IDENTITIES: tuple[Mapping[str, str], ...] = (
         "GitHubProviderArn": provider_arn("aws", "123456789012"),
         "GitHubRepository": "a/b",
         "GitHubEnvironment": "production",
+        "Readable": "arn:aws:ssm:us-east-1:123456789012:parameter/clock/dev/*",
+        "Zones": "us-east-1a,us-east-1b,us-east-1c",
     },
 )
 """Who may release: independent of the other conditions, so each of these is there once, the fullest last."""

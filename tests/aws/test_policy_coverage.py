@@ -43,6 +43,15 @@ def test_the_deploy_role_reads_only_the_logs_of_its_own_handlers() -> None:
     assert [found[one] for one in asked] == ["Allowed", "ImplicitlyDenied", "ImplicitlyDenied"]
 
 
+def test_the_deploy_role_reads_only_parameters_that_are_named() -> None:
+    own, others = (f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/{name}" for name in ("clock/dev/key", "clock/prod/key"))
+    asked = [Question("ssm:GetParameter", one) for one in (own, others)]
+    named = verdicts(role_of("core", "DeployRole", Readable=own.replace("key", "*")), asked)
+    assert [named[one] for one in asked] == ["Allowed", "ImplicitlyDenied"]
+    unnamed = verdicts(role_of("core", "DeployRole"), asked)
+    assert [unnamed[one] for one in asked] == ["ImplicitlyDenied", "ImplicitlyDenied"]
+
+
 NEEDS = {**REASONS, "DeployRole": NOT_RECORDED}
 
 

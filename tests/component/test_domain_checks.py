@@ -85,7 +85,7 @@ def test_the_closest_caa_record_counts() -> None:
 
 def test_a_resolver_that_knows_no_public_name_gives_a_note() -> None:
     (note,) = check({("intranet", "NS"): ["ns.intranet."]})
-    assert note.startswith("note: example.com: delegation and CAA records were not checked")
+    assert note.startswith("note: delegation and CAA records of example.com were not checked")
     assert note.endswith("it does not know com")
 
 
@@ -94,4 +94,4 @@ def test_dns_that_cannot_be_reached_gives_a_note(server: str) -> None:
     said: list[str] = []
     look_up = public_dns(server.format(free_port()), lifetime_s=0.2)
     check_domain(FakeRoute53(), "api.example.com", "Z1", look_up, said.append)
-    assert said[0].startswith("note: example.com: delegation and CAA records were not checked")
+    assert said[0].startswith("note: delegation and CAA records of example.com were not checked")

@@ -35,7 +35,7 @@ ROLE_ELSEWHERE = f"arn:aws:iam::{TOOLS}:role/clock-core-dev-DeployRole-1"
 
 def test_a_missing_identity_option_keeps_its_value_and_an_empty_one_removes_it() -> None:
     assert set(core_parameters(IdentityOptions(), None).values()) == {None}
-    emptied = IdentityOptions(boundary="", trust="", external_id="", github=False, assume="")
+    emptied = IdentityOptions(boundary="", trust="", external_id="", github=False, assume="", reads="")
     assert set(core_parameters(emptied, None).values()) == {""}
 
 
@@ -78,6 +78,10 @@ def test_an_incomplete_or_wildcard_trust_option_is_refused(trust: str) -> None:
         (IdentityOptions(boundary="arn:aws:iam::aws:policy/AdministratorAccess"), "restricts nothing"),
         (IdentityOptions(external_id="x"), "--external-id"),
         (IdentityOptions(external_id="a b"), "--external-id"),
+        (IdentityOptions(reads="/clock/dev/*"), "--reads"),
+        (IdentityOptions(reads="arn:aws:iam::123456789012:role/x"), "--reads"),
+        (IdentityOptions(reads="arn:aws:ssm:*:123456789012:parameter/x"), "--reads"),
+        (IdentityOptions(reads="*"), "--reads"),
         (IdentityOptions(environment="prod*"), "--github-environment"),
         (IdentityOptions(environment="a:b"), "--github-environment"),
         (IdentityOptions(environment="prod", github=False), "contradict"),

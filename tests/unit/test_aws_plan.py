@@ -14,7 +14,7 @@ from hitless.cli.common import UnsuccessfulResult
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
-from hitless.service.model import Function, Nat
+from hitless.service.model import Function, Home, Nat, StageSettings
 from tests.unit.aws_fakes import FakeCloudFormation, FakeTime
 from tests.unit.aws_services import make_service
 
@@ -50,6 +50,16 @@ def test_only_a_quota_known_to_be_too_small_is_reported() -> None:
     assert not Findings((), (short, unknown), ()).well
     assert Findings((), (unknown,), None).well
     assert not Findings((), (), ("ec2:CreateVpc",)).well
+
+
+def test_a_plan_counts_the_addresses_of_all_stages_on_aws() -> None:
+    """Amazon VPC user guide, amazon-vpc-limits: five Elastic IP addresses a region. Three stages take them all."""
+    said: list[str] = []
+    stages = tuple(StageSettings(name, name, home=Home.AWS, nat=nat) for name, nat in NATS.items())
+    service = replace(make_service(), stages=(*stages, StageSettings("local", "local", nat=Nat.SINGLE)))
+    planner = Planner(service, AskedEc2(), Stacks(FakeCloudFormation(), say=said.append), say=said.append)  # type: ignore[arg-type]
+    (found,) = (quota for quota in planner.look(BootstrapOptions(None)).quotas if "Elastic" in quota.name)
+    assert str(found) == "Elastic IP addresses (all stages on AWS take 5): 1 of 5 used, 1 needed"
 
 
 def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
@@ -114,6 +124,23 @@ class AskedAws:
 
     def paginate(self, *, ActionNames: list[str], **_: str) -> Any:  # noqa: N803 - botocore's name
         yield {"EvaluationResults": [{"EvalActionName": one, "EvalDecision": "implicitDeny"} for one in ActionNames]}
+
+
+NATS = {"dev": Nat.SINGLE, "staging": Nat.SINGLE, "prod": Nat.PER_AZ}
+
+
+class AskedEc2(AskedAws):
+    """Besides, it has one Elastic IP address of a quota of five."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def describe_addresses(self) -> dict[str, Any]:
+        return {"Addresses": [{}]}
+
+    def get_service_quota(self, *, ServiceCode: str, QuotaCode: str) -> dict[str, Any]:  # noqa: N803
+        assert (ServiceCode, QuotaCode) == ("ec2", "L-0263D0A3")
+        return {"Quota": {"Value": 5.0}}
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,9 @@ def resolve(
     files: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
     notices: Notices | None = None,
+    on_aws: bool = False,
 ) -> Value:
-    context = VariableContext(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {})
+    context = VariableContext(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {}, on_aws)
     return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
 
 
@@ -242,6 +243,33 @@ def test_unavailable_sources_use_the_default_with_a_notice(kind: str) -> None:
     notices = Notices()
     assert resolve(f"v: ${{{kind}, 'd'}}", notices=notices).mapping()["v"].plain() == "d"
     assert f"${{{kind}}} is not available here, so its default is used" in notices.sentences()[0]
+
+
+@pytest.mark.parametrize("kind", ["ssm:/x", "ssm(eu-west-1, raw):/x", "s3:b/k", "cf:stack.Out", "cf(us-east-1):s.o"])
+def test_osls_resolves_its_own_sources_on_aws(kind: str) -> None:
+    """The defaults are osls' own decision too: the parameter may exist."""
+    text = f"custom: {{s: '${{{kind}}}'}}\nv: x-${{self:custom.s}}\nw: ${{{kind}, 'd'}}"
+    notices = Notices()
+    tree = resolve(text, on_aws=True, notices=notices).mapping()
+    assert (tree["v"].text(), tree["w"].text()) == (f"x-${{{kind}}}", f"${{{kind}}}")
+    assert notices.sentences() == ()
+    assert resolve("v: ${aws:accountId}", on_aws=True).mapping()["v"].text() == "${aws:accountId}"
+
+
+def test_a_source_that_neither_osls_nor_this_machine_has_is_an_error_on_aws_too() -> None:
+    with pytest.raises(ServiceFileError, match=r"v: .* cannot be resolved here"):
+        resolve("v: ${vault:x}", on_aws=True).mapping()["v"].text()
+
+
+def test_a_parameter_of_the_references_name_gives_its_value_on_one_machine() -> None:
+    text = "params: {dev: {'cf:net-dev.Table': clocks}, prod: {'cf:net-dev.Table': no}}\n"
+    text += "v: ${ssm:/${sls:stage}/key}\nw: ${cf:net-${sls:stage}.Table, 'd'}"
+    tree = resolve(text, params={"ssm:/dev/key": "${env:X}"}).mapping()
+    assert (tree["v"].text(), tree["w"].text()) == ("${env:X}", "clocks")
+    unresolved = resolve("v: ${ssm:/key}", params={"ssm:/other": "1"}).mapping()["v"]
+    with pytest.raises(ServiceFileError) as refused:
+        unresolved.text()
+    assert "--param 'ssm:/key=VALUE'" in refused.value.hint
 
 
 def test_an_available_source_is_used_before_an_unavailable_one() -> None:

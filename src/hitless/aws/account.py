@@ -121,6 +121,7 @@ def close_default_group(ec2: Any, group_id: str) -> int:
     return len(incoming) + len(outgoing)
 
 
+NUMBER_OF_ZONES = 3
 WITHOUT_NAT = frozenset({"apne1-az3"})
 """Ids of zones that take subnets but no NAT gateway (aws/aws-cdk#5847). EC2 has no call that tells."""
 
@@ -133,21 +134,11 @@ def usable_zones(ec2: Any, region: str) -> list[str]:
     wanted = {"state": "available", "zone-type": "availability-zone", "opt-in-status": "opt-in-not-required"}
     filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
     zones = ec2.describe_availability_zones(Filters=filters)["AvailabilityZones"]
-    named = [{"Name": "service-name", "Values": [f"com.amazonaws.{region}.lambda"]}]
-    endpoints = ec2.describe_vpc_endpoint_services(Filters=named)["ServiceDetails"]
-    of_lambda = {zone for endpoint in endpoints for zone in endpoint["AvailabilityZones"]}
-    return sorted(
-        zone["ZoneName"]
-        for zone in zones
-        if zone.get("ZoneId") not in WITHOUT_NAT and (not of_lambda or zone["ZoneName"] in of_lambda)
-    )
-
-
-def zones_of(ec2: Any, subnets: str) -> str:
-    """The availability zones of these subnets, in their order; both comma-separated."""
-    ids = subnets.split(",")
-    found = {one["SubnetId"]: one["AvailabilityZone"] for one in ec2.describe_subnets(SubnetIds=ids)["Subnets"]}
-    return ",".join(found[each] for each in ids)
+    endpoint = [{"Name": "service-name", "Values": [f"com.amazonaws.{region}.lambda"]}]
+    listed = ec2.describe_vpc_endpoint_services(Filters=endpoint)["ServiceDetails"]
+    of_lambda = listed[0]["AvailabilityZones"] if listed else [zone["ZoneName"] for zone in zones]
+    with_nat = {zone["ZoneName"] for zone in zones if zone.get("ZoneId") not in WITHOUT_NAT}
+    return sorted(with_nat & set(of_lambda))
 
 
 def find_zone(route53: Any, domain: str) -> str:

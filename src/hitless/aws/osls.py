@@ -78,7 +78,7 @@ class Osls:
         if done.returncode:
             raise ServiceFileError(
                 f"osls cannot package the service: {_why(done)}",
-                hint="fix serverless.yml; `osls print` shows it resolved",
+                hint="fix serverless.yml; what its variables read on AWS is named by `hitless aws bootstrap --reads`",
             )
         return read((out / STATE_FILE).read_text("utf-8"))
 
@@ -164,7 +164,7 @@ def make_overlay(file: Path, place: Path) -> Path:
 
 def overlay_text(original: str, artifact: str) -> str:
     """The serverless.yml with every `package` replaced by one that takes `artifact`, without plugins whose work the
-    build does. Scalars and tags stay as written.
+    build does, and without a profile, which would replace the credentials. Scalars and tags stay as written.
     """
     root = yaml.compose(original, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
@@ -172,6 +172,8 @@ def overlay_text(original: str, artifact: str) -> str:
     _remove(root, "package")
     package = yaml.MappingNode("tag:yaml.org,2002:map", [(_scalar("artifact"), _scalar(artifact))])
     root.value.append((_scalar("package"), package))
+    if isinstance(provider := _get(root, "provider"), yaml.MappingNode):
+        _remove(provider, "profile")
     functions = _get(root, "functions")
     for group in functions.value if isinstance(functions, yaml.SequenceNode) else [functions]:
         for _, function in group.value if isinstance(group, yaml.MappingNode) else ():

@@ -84,7 +84,7 @@ class Aws:
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
-    def subprocess_environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+    def subprocess_environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The environment for a subprocess that acts with this session's credentials, which are refreshed now."""
         found = self._session.get_credentials()
         if found is None:

@@ -112,6 +112,9 @@ def bootstrap(
     assume: Annotated[
         str | None, typer.Option("--assume", help="ARNs of roles that the service's functions may assume.")
     ] = None,
+    reads: Annotated[
+        str | None, typer.Option("--reads", help="ARNs that ${ssm:}, ${cf:} and ${s3:} of the service's file read.")
+    ] = None,
     boundary: Boundary = None,
     trust: Trust = None,
     external_id: ExternalId = None,
@@ -131,7 +134,7 @@ def bootstrap(
     repository = repository or found.name
     tests = (ctx.service_dir / "buildspec-test.yml").is_file()
     told = PipelineOptions(repository, found.folder, package, notify, tests)
-    identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume)
+    identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume, reads)
     options = BootstrapOptions(
         told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones
     )

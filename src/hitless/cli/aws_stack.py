@@ -74,7 +74,7 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
         stage.cloud,
         stage.service,
         imports=Imports(stage.aws.client("cloudformation"), stage.stacks),
-        package=lambda artifacts: packaged(ctx, stage.service, stage.core, artifacts),
+        package=lambda given: packaged(ctx, stage.service, stage.core, stage.aws.subprocess_environ(), given),
     )
 
 

@@ -63,7 +63,7 @@ class AwsHome:
         artifacts = given_artifacts(service, given.digests, store)
         with connected_stage(self.place, service) as stage:
             stage.cloud.stack.refuse_plain()
-            made = packaged(self.place, service, stage.core, artifacts)
+            made = packaged(self.place, service, stage.core, stage.aws.subprocess_environ(), artifacts)
             cloud = stage.cloud
             if given.who is not None:
                 cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name))

@@ -37,7 +37,7 @@ def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dic
     _say_notes(place, service)
     with connected_stage(place, service) as stage:
         stage.cloud.stack.refuse_plain()
-        made = packaged(place, service, stage.core)
+        made = packaged(place, service, stage.core, stage.aws.subprocess_environ())
         result = Deploy(stage.cloud, store_of(place).zip_path).run(
             made, strategy=strategy, commit=_commit_of(service), message=order.message, force=order.force
         )
@@ -49,11 +49,11 @@ def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> di
     strategy = strategy_of(service, order.strategy)
     _say_notes(place, service)
     if not order.compare:
-        made = packaged(place, service, read_core_outputs(service.folder, order.core_outputs))
+        made = packaged(place, service, read_core_outputs(service.folder, order.core_outputs), os.environ)
         return _preview(place, made, LiveState(), None, strategy)
     with connected_stage(place, service) as stage:
         stage.cloud.stack.refuse_plain()
-        made = packaged(place, service, stage.core)
+        made = packaged(place, service, stage.core, stage.aws.subprocess_environ())
         seen = stage.cloud.stack.observe()
         return _preview(place, made, seen.live, live_template(stage.cloud, seen), strategy)
 
@@ -64,10 +64,16 @@ def strategy_of(service: Service, named: str | None) -> Strategy:
 
 
 def packaged(
-    place: Workplace, service: Service, core: CoreOutputs, artifacts: Mapping[str, Artifact] | None = None
+    place: Workplace,
+    service: Service,
+    core: CoreOutputs,
+    environ: Mapping[str, str],
+    artifacts: Mapping[str, Artifact] | None = None,
 ) -> ServicePackage:
-    """The service packaged by osls: with these artifacts, or else with artifacts built from its folder."""
-    osls = replace(find_osls(service.folder, os.environ), params=place.params)
+    """The service packaged by osls, which resolves variables with the credentials of `environ`. Artifacts that are not
+    given are built from the service's folder.
+    """
+    osls = replace(find_osls(service.folder, environ), params=place.params)
     return package(service, build_portable(place, service) if artifacts is None else artifacts, core, osls)
 
 

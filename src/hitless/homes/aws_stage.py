@@ -78,7 +78,7 @@ def connected_stage(
         stack = ServiceStack(
             name, service=service.name, stage=service.stage, region=service.region, core=core, stacks=stacks,
             cloudformation=aws.client("cloudformation"), lambdas=lambdas,
-            osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=place.say, now=clock.now,
+            osls=lambda: find_osls(service.folder, aws.subprocess_environ()), say=place.say, now=clock.now,
         )  # fmt: skip
         api = ApiStages(aws.client("apigateway"))
         traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)

@@ -39,7 +39,7 @@ class Workplace:
     params: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The values of `${param:}`, as given."""
 
-    def load(self, **options: str) -> Service:
+    def load(self, *, on_aws: bool = False, **options: str) -> Service:
         """The service of the folder, read for the stage; `options` are added to those given. ServiceFileError."""
         return load_service(
             self.service_dir,
@@ -47,16 +47,17 @@ class Workplace:
             options={**self.options, **options},
             environ=os.environ,
             params=self.params,
+            on_aws=on_aws,
         )
 
     def load_for_aws(self, region: str | None = None) -> Service:
         """The service as osls, which always gets the stage, reads it."""
-        return self.load(stage=self.stage, **({"region": region} if region else {}))
+        return self.load(on_aws=True, stage=self.stage, **({"region": region} if region else {}))
 
     def try_load(self) -> Service | None:
-        """The service, or None if it cannot be read for the stage."""
+        """The service, or None if it cannot be read for the stage, whatever its home."""
         try:
-            return self.load(stage=self.stage)
+            return self.load_for_aws()
         except HitlessError:
             return None
 
@@ -150,8 +151,5 @@ def home_of(place: Workplace, named: Home | None = None) -> StageHome:
 
 def read_for(place: Workplace, named: Home | None = None) -> tuple[Service, StageHome]:
     """The service, read for its stage's home (or the given one), and that home. ServiceFileError."""
-    service = place.load() if named is not Home.AWS else place.load_for_aws()
-    kind = named or service.settings.home
-    if kind is Home.AWS and named is None:
-        service = place.load_for_aws()
-    return service, home_at(kind, place)
+    kind = named or place.load(on_aws=True).settings.home
+    return place.load_for_aws() if kind is Home.AWS else place.load(), home_at(kind, place)

@@ -63,7 +63,10 @@ def package(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _package(plan: dict[str, Any]) -> dict[str, Any]:
     folder, stage = Path(plan["folder"]), plan["stage"]
-    service = load_service(folder, stage=stage, options={"stage": stage}, environ=os.environ)
+    options = {"stage": stage}
+    service = load_service(folder, stage=stage, options=options, environ=os.environ, on_aws=True)
+    if service.settings.home is Home.ENGINE or service.settings.rehearsal:  # it runs on this machine
+        service = load_service(folder, stage=stage, options=options, environ=os.environ)
     check_served(service)  # before time is spent on a build
     definition = Definition(service.name, plan["path"], service.stages, service.builds)
     given = plan["artifacts"]

@@ -48,9 +48,11 @@ def load_service(
     options: Mapping[str, str] | None = None,
     environ: Mapping[str, str],
     params: Mapping[str, str] | None = None,
+    on_aws: bool = False,
 ) -> Service:
     """The service of `folder`, read for `stage`. `options` are `${opt:}`'s, `environ` is `${env:}`'s (with `useDotenv`
-    those of the .env file besides), `params` are `${param:}`'s from the command line.
+    those of the .env file besides), `params` are `${param:}`'s from the command line. `on_aws`: osls resolves what only
+    AWS knows, so it needs no value here.
 
     ServiceFileError, `serverless.yml:12: key.path: …` with a hint, for every mistake.
     """
@@ -59,7 +61,7 @@ def load_service(
     notices = Notices()
     try:
         raw = read_yaml(file, file.name)
-        context = VariableContext(stage, options or {}, environ, Files(folder, read_yaml), params or {})
+        context = VariableContext(stage, options or {}, environ, Files(folder, read_yaml), params or {}, on_aws)
         asked = Resolver(raw, context, Notices()).resolve("useDotenv")
         if asked.data is not None and asked.flag():
             context = replace(context, environ=with_dotenv(stage, environ, context.files, asked))

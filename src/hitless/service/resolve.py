@@ -35,6 +35,7 @@ _ELSEWHERE = {
     "vault": "Vault",
     "terraform": "Terraform's state",
 }
+_BY_OSLS = ("ssm", "s3", "cf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class VariableContext:
     environ: Mapping[str, str]
     files: Files
     params: Mapping[str, str] = field(default_factory=dict)
+    on_aws: bool = False
+    """Whether osls resolves the same file with AWS's credentials, so that its sources need no value here."""
 
 
 _Done = dict[int, tuple[Value, Value]]
@@ -212,6 +215,10 @@ class Resolver:
         family = source.kind.partition(".")[0]
         if family not in _ELSEWHERE and (hint := did_you_mean(family, [*self._sources, *_ELSEWHERE])):
             raise at.fault(f"{source.kind} is not a source of variables", hint)
+        if self._context.on_aws and family in _BY_OSLS:
+            return replace(at, data=f"${{{source.text}}}", raw="")
+        if (given := self._given(f"{source.kind}:{self._address(source, at)}", at)) is not None:
+            return given
         kind = _ELSEWHERE.get(family, f"the source {source.kind}")
         return replace(at, data=Unresolved(f"${{{source.text}}}", kind), raw="")
 
@@ -262,8 +269,11 @@ class Resolver:
         return self._at_address(content, address, at) if address else self._placed(self._head(content), at)
 
     def _param(self, source: VariableSource, at: Value) -> Value | None:
-        """Names of parameters may have dots in them: they are keys, not addresses."""
-        name, stage = self._address(source, at), self._context.stage
+        return self._given(self._address(source, at), at)
+
+    def _given(self, name: str, at: Value) -> Value | None:
+        """A parameter's value. Names of parameters may have dots in them: they are keys, not addresses."""
+        stage = self._context.stage
         if name in self._context.params:
             return self._outside(self._context.params[name], at)
         for address in (f"params.{stage}", f"stages.{stage}.params", "params.default", "stages.default.params"):
@@ -281,6 +291,8 @@ class Resolver:
 
     def _aws(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
+        if address == "accountId" and self._context.on_aws:
+            return replace(at, data="${aws:accountId}", raw="")
         if address == "accountId":
             sentence = f"${{aws:accountId}} is {ACCOUNT_ID} here: there is no AWS account"
             self._notices.add("${aws:accountId}", at, sentence)

@@ -205,7 +205,8 @@ class Value:
                 raise self.data.error
             raise self.fault(
                 f"{self.data.reference} cannot be resolved here: {self.data.kind} is not available here",
-                "put an available source before it: ${env:NAME, …}, or give it a default: ${…, 'value'}",
+                f"give it by --param '{self.data.reference[2:-1]}=VALUE', or put an available source before it: "
+                "${env:NAME, …}, or give it a default: ${…, 'value'}",
             )
         if self.tag:
             raise self.fault(

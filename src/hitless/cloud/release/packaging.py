@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import ApiSettings, Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError
 from hitless.release.document import ArtifactRef, ReleaseDocument
-from hitless.service.model import Service
+from hitless.service.model import Function, Service
 from hitless.service.strategy import Strategy
 
 
@@ -75,11 +75,21 @@ class ServicePackage:
         return ReleaseDocument(
             service=service.name,
             region=service.region,
-            functions=service.functions,
+            functions=tuple(map(self._with_values, service.functions)),
             artifacts={name: ArtifactRef(one.digest, local=False) for name, one in self.artifacts.items()},
             settings=service.settings,
             commit=commit,
             message=message,
+        )
+
+    def _with_values(self, function: Function) -> Function:
+        """The function with the texts of its environment as osls resolved them, which may have asked AWS."""
+        made = (resource.get("Properties", {}) for resource in self.packaged.template["Resources"].values())
+        names = self.packaged.function_names
+        (own,) = (one for one in made if names.get(str(one.get("FunctionName"))) == function.name)
+        given = own.get("Environment", {}).get("Variables", {})
+        return replace(
+            function, environment=tuple((name, str(given.get(name, text))) for name, text in function.environment)
         )
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.aws.account import (
+    NUMBER_OF_ZONES,
     GitHubConnection,
     GitHubConnections,
     close_default_group,
@@ -19,7 +20,6 @@ from hitless.aws.account import (
     ensure_provider,
     find_zone,
     usable_zones,
-    zones_of,
 )
 from hitless.aws.follow import Stack, StackStep, Time, next_step
 from hitless.aws.session import Aws
@@ -35,15 +35,7 @@ from hitless.cloud.setup.options import (
     check_options,
     check_parts,
 )
-from hitless.cloud.setup.stacks import (
-    DEFAULT_CIDR,
-    NUMBER_OF_ZONES,
-    DeployRole,
-    connection_name,
-    core_stack,
-    names_of,
-    pipeline_stack,
-)
+from hitless.cloud.setup.stacks import DEFAULT_CIDR, DeployRole, connection_name, core_stack, names_of, pipeline_stack
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 
@@ -147,7 +139,7 @@ class Bootstrap:
             self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
 
     def _core(self, options: BootstrapOptions) -> StackSpec:
-        """A network keeps its addresses unless told otherwise. The zone is looked up, because a domain may be new."""
+        """A network keeps its addresses and zones unless told otherwise. A domain may be new: its zone is looked up."""
         exists = self._present(self._names.core)
         domain = self._service.settings.domain
         zone = options.zone_id
@@ -163,33 +155,21 @@ class Bootstrap:
                 f"{self._names.core}: functions still run in its network, so its NAT gateways stay: "
                 "deploy, then repeat `hitless aws bootstrap` to remove them"
             )
+        has_network = bool(exists) and exists.get("MakeNetwork", "yes") == "yes"
+        zones = options.zones
+        if zones is None and not has_network and self._service.settings.network.own:
+            zones = ",".join(usable_zones(self._aws.client("ec2"), self._service.region)[:NUMBER_OF_ZONES])
         check_kept(options.identity, exists, self._aws.identity().account)
         return core_stack(
             self._service,
             cidr=cidr,
             zone_id=zone,
-            zones=options.zones or self._zones(exists),
+            zones=zones,
             policies=options.policies,
             identity=options.identity,
             github=self._github(options, exists) if options.identity.github else None,
             keep_nat=keep_nat,
         )
-
-    def _zones(self, present: Mapping[str, str]) -> str | None:
-        """The zones of a new network. None keeps a stack's; one without the parameter keeps those of its subnets."""
-        if "Zones" in present:
-            return None
-        ec2, region = self._aws.client("ec2"), self._service.region
-        if present:
-            return zones_of(ec2, self._stacks.get(self._names.core).outputs["PrivateSubnetIds"])
-        usable = usable_zones(ec2, region)
-        if len(usable) < NUMBER_OF_ZONES:
-            raise UsageError(
-                f"the network needs {NUMBER_OF_ZONES} availability zones with Lambda and NAT gateways, "
-                f"and {region} has {len(usable)}",
-                hint="choose another provider.region, or name the zones with --zones",
-            )
-        return ",".join(usable[:NUMBER_OF_ZONES])
 
     def _in_own_network(self) -> bool:
         """Whether an alias of the service has traffic for a version in the network that the core stack made."""

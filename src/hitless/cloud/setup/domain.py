@@ -1,7 +1,6 @@
 """Checks in public DNS that ACM can validate a domain's certificate, before anything is created.
 
-A certificate that cannot be validated holds the core stack for up to 72 hours. If public DNS cannot be reached from
-here, a note says so and the check is left out.
+A certificate that cannot be validated holds the core stack for up to 72 hours.
 """
 
 from __future__ import annotations
@@ -39,20 +38,21 @@ def public_dns(server: str | None, *, lifetime_s: float = 5.0) -> LookUp:
 
 
 def check_domain(route53: Any, domain: str, zone_id: str, look_up: LookUp, say: Callable[[str], None]) -> None:
-    """Raise UsageError if the zone is not delegated, or if CAA records forbid Amazon's certificates."""
+    """Raise UsageError if the zone is not delegated, or if CAA records forbid Amazon's certificates.
+
+    If public DNS cannot be reached from here, a note says that the check was left out.
+    """
     found = route53.get_hosted_zone(Id=zone_id)
     zone, ours = found["HostedZone"]["Name"].rstrip("."), _names(found["DelegationSet"]["NameServers"])
     labels = domain.split(".")
+    parents = (".".join(labels[start:]) for start in range(len(labels)))
     try:
-        reached = look_up(labels[-1], "NS")
-        delegated = _names(look_up(zone, "NS")) if reached else set()
-        parents = (".".join(labels[start:]) for start in range(len(labels)))
-        records = next(filter(None, (look_up(parent, "CAA") for parent in parents)), []) if reached else []
-    except (DNSException, OSError, ValueError) as error:
-        reached, delegated, records = [], set(), [str(error)]
-    if not reached:
-        why = "".join(records) or f"it does not know {labels[-1]}"
-        say(f"note: {zone}: delegation and CAA records were not checked, because public DNS cannot be reached: {why}")
+        if not look_up(labels[-1], "NS"):
+            raise ValueError(f"it does not know {labels[-1]}")
+        delegated = _names(look_up(zone, "NS"))
+        records = next(filter(None, (look_up(parent, "CAA") for parent in parents)), [])
+    except (DNSException, ValueError) as error:
+        say(f"note: delegation and CAA records of {zone} were not checked: public DNS cannot be reached: {error}")
         return
     if not delegated & ours:
         servers = ", ".join(sorted(delegated)) or "no name server"
@@ -60,12 +60,11 @@ def check_domain(route53: Any, domain: str, zone_id: str, look_up: LookUp, say: 
             f"{zone} is delegated to {servers}, not to its hosted zone {zone_id}",
             hint=f"enter these name servers at the registrar, or in the parent zone: {', '.join(sorted(ours))}",
         )
-    issuers = [record.split()[2].strip('"').partition(";")[0].strip() for record in records if " issue " in record]
-    if issuers and not AUTHORITIES & set(issuers):
-        raise UsageError(
-            f"a CAA record of {domain} or of a parent allows only {', '.join(filter(None, issuers)) or 'nobody'}",
-            hint='ACM needs a further record: 0 issue "amazon.com"',
-        )
+    issuers = {record.split()[2].strip('"').partition(";")[0] for record in records if " issue " in record}
+    if issuers and not AUTHORITIES & issuers:
+        allowed = ", ".join(sorted(filter(None, issuers))) or "nobody"
+        hint = 'ACM needs a further record: 0 issue "amazon.com"'
+        raise UsageError(f"a CAA record of {domain} or of a parent allows only {allowed}", hint=hint)
 
 
 def _names(servers: list[str]) -> set[str]:

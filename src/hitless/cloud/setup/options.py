@@ -23,6 +23,7 @@ _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=.@/-]+", re.ASCI
 _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
+_READABLE = re.compile(r"arn:aws[a-z-]*:(ssm|cloudformation|s3|kms):[a-z0-9-]*:(\d{12})?:[\w./-]+(/\*)?", re.ASCII)
 _TRUST_HINT = "name accounts and roles in full: 210987654321,arn:aws:iam::210987654321:role/releases"
 _SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
 
@@ -33,7 +34,7 @@ class IdentityOptions:
 
     `trust` is account ids and role ARNs, comma-separated. `deploy_role` is another account's deploy role, for a
     pipeline in an account of its own; `external_id` is then what that role requires. `assume` is the ARNs of roles
-    that the service's functions may assume, comma-separated.
+    that the service's functions may assume, comma-separated; `reads` those of what serverless.yml's variables read.
     """
 
     boundary: str | None = None
@@ -43,6 +44,7 @@ class IdentityOptions:
     environment: str | None = None
     deploy_role: str | None = None
     assume: str | None = None
+    reads: str | None = None
 
 
 AS_IT_IS = IdentityOptions()
@@ -66,6 +68,7 @@ def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[s
     off = "" if told.github is False else None
     return {
         "AssumableRoles": told.assume,
+        "Readable": told.reads,
         "Boundary": told.boundary,
         "TrustedAccounts": _joined(accounts),
         "TrustedRoles": _joined(roles),
@@ -96,6 +99,10 @@ def check_identity(told: IdentityOptions) -> None:
     for arn in told.assume.split(",") if told.assume else ():
         if not _ROLE_ARN.fullmatch(arn):
             raise UsageError(f"--assume: {arn!r} is not a role's ARN", hint="name each role in full, without patterns")
+    for arn in told.reads.split(",") if told.reads else ():
+        if not _READABLE.fullmatch(arn):
+            hint = "for example arn:aws:ssm:eu-central-1:123456789012:parameter/clock/dev/*"
+            raise UsageError(f"--reads: {arn!r} is not the ARN of a parameter, stack, object or key", hint=hint)
     if told.trust:
         _trusted(told.trust)
     if told.external_id and not _EXTERNAL_ID.fullmatch(told.external_id):

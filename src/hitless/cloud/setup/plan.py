@@ -13,15 +13,15 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hitless.aws.account import needs_log_role, usable_zones
+from hitless.aws.account import NUMBER_OF_ZONES, needs_log_role, usable_zones
 from hitless.aws.changes import Change
 from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.cloud.setup.options import BootstrapOptions
-from hitless.cloud.setup.stacks import NUMBER_OF_ZONES, dry_run
+from hitless.cloud.setup.stacks import dry_run
 from hitless.cloud.transform.functions import concurrency_needed
-from hitless.service.model import Nat, Service
+from hitless.service.model import Home, Nat, Service
 
 NETWORK_ACTIONS = (
     *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
@@ -131,15 +131,18 @@ class Planner:
         filed = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
         told = ("Boundary", "TrustedAccounts", "TrustedRoles", "TrustedRoleAccounts", "ExternalId")
         own = key in filed or key in told or "Network" in key
-        return value if own or key not in present else None
+        return value if own or key not in {**present, "Zones": ""} else None
 
     def _quotas(self, *, new_network: bool) -> tuple[Quota, ...]:
         found: list[Quota] = []
-        gateways = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}[self._service.settings.nat]
+        per_stage = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: NUMBER_OF_ZONES}
+        own, stages = self._service.settings, self._service.stages
+        every = sum(per_stage[one.nat] for one in stages if one.network.own and (one.home is Home.AWS or one is own))
+        addresses = f"Elastic IP addresses (all stages on AWS take {every})"
         ec2 = self._aws.client("ec2")
         for name, code, needed, count in (
             ("networks (VPCs) in the region", "L-F678F1CE", 1, lambda: len(ec2.describe_vpcs()["Vpcs"])),
-            ("Elastic IP addresses", "L-0263D0A3", gateways, lambda: len(ec2.describe_addresses()["Addresses"])),
+            (addresses, "L-0263D0A3", per_stage[own.nat], lambda: len(ec2.describe_addresses()["Addresses"])),
         ):
             used = self._ask(f"how many {name} are used", count)
             if used is not None:
@@ -148,7 +151,14 @@ class Planner:
                 found.append(Quota(name, used, needed if new_network else 0, limit))
         zones = self._ask("the availability zones", lambda: len(usable_zones(ec2, self._service.region)))
         if zones is not None:
-            found.append(Quota("availability zones with Lambda and NAT gateways", 0, NUMBER_OF_ZONES, zones))
+            found.append(
+                Quota(
+                    "availability zones with Lambda and NAT gateways",
+                    0,
+                    NUMBER_OF_ZONES if own.network.own else 0,
+                    zones,
+                )
+            )
         concurrency = self._ask(
             "Lambda's concurrency",
             lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hitless.aws.account import provider_arn
+from hitless.aws.account import NUMBER_OF_ZONES, provider_arn
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, StackSpec
 from hitless.aws.template import dump_template, load_template
 from hitless.cloud.setup.options import (
@@ -36,7 +36,6 @@ PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
 PLACEHOLDER_ROLE = f"arn:aws:iam::{PLACEHOLDER_ACCOUNT}:role/placeholder-deploy-role"
 PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
 PLACEHOLDER_ZONE = "Z00000000000000000000"
-NUMBER_OF_ZONES = 3
 
 DEFAULT_CIDR = "10.0.0.0/16"
 MAX_ROLE_NAME = 64
@@ -129,13 +128,16 @@ def core_stack(
     """The core stack. `cidr` and `zones` None keep the network as it is; `policies` are the ARNs of ExtraPolicyArns;
     `keep_nat` keeps the NAT gateways of a network that functions still use.
     """
+    if zones is not None and len(set(filter(None, zones.split(",")))) != NUMBER_OF_ZONES:
+        hint = "name them as in eu-central-1a,eu-central-1b,eu-central-1c, or choose another region"
+        raise UsageError(f"--zones: {zones!r} is not {NUMBER_OF_ZONES} availability zones", hint=hint)
     settings = service.settings
     parameters: dict[str, str | None] = {
         "Service": service.name,
         "Stage": service.stage,
         **_network_parameters(settings, cidr),
         **({"Nat": None} if keep_nat else {}),
-        "Zones": _zones(zones),
+        "Zones": zones,
         "LogRetentionDays": "365" if is_production(service) else "30",
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",
@@ -151,16 +153,6 @@ def core_stack(
         protected=is_production(service),
         policy=CORE_POLICY,
     )
-
-
-def _zones(named: str | None) -> str | None:
-    """Check the names of availability zones, comma-separated. Raises UsageError."""
-    if named is not None and len(set(filter(None, named.split(",")))) != NUMBER_OF_ZONES:
-        raise UsageError(
-            f"--zones: {named!r} is not {NUMBER_OF_ZONES} different availability zones",
-            hint="for example eu-central-1a,eu-central-1b,eu-central-1c",
-        )
-    return named
 
 
 def _network_parameters(settings: StageSettings, cidr: str | None) -> dict[str, str | None]:
