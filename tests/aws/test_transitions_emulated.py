@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hitless.documents import to_plain
 from hitless.errors import ServiceFileError
 from hitless.release.result import Outcome
 from hitless.release.smoke import find_route
@@ -163,7 +164,7 @@ def test_responses_of_a_held_route_count_for_the_live_release(demo: Demo) -> Non
 
     def every_request_is_a_versions() -> Any:
         (rollout,) = demo.cloud().rollouts.of(2)
-        receipt = rollout["receipt"]
+        receipt = to_plain(rollout.receipt)
         assert receipt["clients"]["requests"] == receipt["cost"]["requests"]
         return receipt
 

@@ -67,8 +67,11 @@ def test_the_receipt_of_an_override_has_its_reason(tmp_path: Path) -> None:
             bench.pipeline.approve(run["run"], by="bo", why="x" * 1001)
         bench.pipeline.approve(run["run"], by="bo", why="x" * 1000)
         shipped = await bench.end_of(run["run"])
-        receipt = release(bench.engine, "prod", shipped["release"])["rollouts"][0]["receipt"]
-        assert "override: the site is down" in receipt["why"]
-        assert receipt["who"]["actor"] == "ada@laptop"
+        receipt = release(bench.engine, "prod", shipped["release"]).rollouts[0].receipt
+        assert receipt
+        assert receipt.why
+        assert receipt.who
+        assert "override: the site is down" in receipt.why
+        assert receipt.who.actor == "ada@laptop"
 
     tell_story(tmp_path, story)

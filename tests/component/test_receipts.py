@@ -63,8 +63,12 @@ def traffic_on(bench: Bench) -> None:
     bench.gateway.on_apply = more
 
 
+def shown_release(bench: Bench, number: int) -> Any:
+    return to_plain(release(bench.engine, "dev", number))
+
+
 def receipt_of(bench: Bench, number: int) -> Any:
-    return release(bench.engine, "dev", number)["rollouts"][0]["receipt"]
+    return shown_release(bench, number)["rollouts"][0]["receipt"]
 
 
 def test_a_receipt_has_the_rollouts_caller_reason_and_failed_requests(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_a_receipt_has_the_rollouts_caller_reason_and_failed_requests(tmp_path: 
         assert sum(receipt["alarms"]["verdicts"].values()) > 100, "each look is counted"
         assert len(receipt["alarms"]["readings"]) <= 4, "and few are kept"
         assert "resume" not in receipt, "what recovery needs is nobody else's business"
-        assert releases(bench.engine, "dev")[0]["cost"] == receipt["cost"]
+        assert to_plain(releases(bench.engine, "dev")[0].cost) == receipt["cost"]
 
     run(tmp_path, story)
 
@@ -106,9 +110,9 @@ def test_a_receipt_continues_after_the_daemons_death_without_losing_a_request(tm
         successor = bench.again()
         await recover(successor.engine)
         receipt = receipt_of(successor, 2)
-        assert release(successor.engine, "dev", 2)["outcome"] == "rolled_back"
+        assert shown_release(successor, 2)["outcome"] == "rolled_back"
         assert receipt["complete"]
-        rollout = release(successor.engine, "dev", 2)["rollouts"][0]
+        rollout = shown_release(successor, 2)["rollouts"][0]
         assert rollout["candidate"] == {"requests": 25, "failed": 2, "shielded": 0}
         assert rollout["live"] == {"requests": 190, "failed": 1}
         assert (receipt["candidate"]["requests"], receipt["candidate"]["failed"]) == (25, 2)
@@ -162,11 +166,11 @@ def test_every_request_of_a_guards_rollback_is_in_one_of_two_receipts(tmp_path: 
         assert first.alarms.readings[-1].verdict == "alarm", "the alarm stands where it rang"
         assert first.candidate.requests + second.live.requests == seen["p01"]
         assert first.candidate.failed + second.live.failed == seen["p01"] // 2
-        shown = release(bench.engine, "dev", 2)
+        shown = shown_release(bench, 2)
         assert shown["rollouts"][0]["taken_back"]["rollout"] == back.rollout
         assert shown["cost"]["failed"] == seen["p01"] // 2, "the whole of it"
         assert f": {seen['p01'] // 2} of" in headline(2, shown["rollouts"][0])
-        assert release(bench.engine, "dev", 1)["cost"]["failed"] == 0, "the one that returns did not fail them"
+        assert shown_release(bench, 1)["cost"]["failed"] == 0, "the one that returns did not fail them"
         before = first.resume.base[Side.LIVE]["api"]["dev-r1-api-1"].requests
         assert first.live.requests + second.candidate.requests == seen["p00"] - before
 
@@ -193,7 +197,7 @@ def test_a_state_file_of_the_first_schema_is_read_and_its_rollouts_have_no_recei
     old.close()
 
     async def story(bench: Bench) -> None:
-        shown = release(bench.engine, "dev", 1)
+        shown = shown_release(bench, 1)
         assert (shown["cost"], shown["rollouts"][0]["receipt"]) == (None, None)
         assert shown["rollouts"][0]["candidate"]["requests"] == 3
         bench.gateway.requests["p00"] = counts(150, 5)
@@ -224,17 +228,17 @@ def test_a_bounded_number_of_receipts_outlives_the_releases(tmp_path: Path) -> N
         for number in range(1, 6):
             await bench.deploy(digest=f"sha256:{number}")
         bench.store.forget_release("dev", 2)
-        forgotten = release(bench.engine, "dev", 2)
+        forgotten = shown_release(bench, 2)
         assert (forgotten["kept"], forgotten["artifacts"]) == (False, {"api": "sha256:2"})
         assert forgotten["rollouts"][0]["receipt"]["complete"]
-        assert 2 not in [each["release"] for each in releases(bench.engine, "dev")]
+        assert 2 not in [each.release for each in releases(bench.engine, "dev")]
         assert bench.store.forget_rollouts("dev", kept=3) == 2
         assert [row.rollout for row in bench.store.rollouts("dev")] == [5, 4, 3]
         assert bench.store.receipt(2) is None
         assert bench.store.steps(2) == ()
         assert bench.store.steps(3)
         with pytest.raises(UsageError, match="dev has no release 2"):
-            release(bench.engine, "dev", 2)
+            shown_release(bench, 2)
 
     run(tmp_path, story)
 

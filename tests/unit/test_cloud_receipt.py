@@ -122,7 +122,7 @@ def test_a_rollout_without_a_bake_has_no_alarm_readings() -> None:
             {},
             ClientCounts(1200, 9, {"4xx": 20, "5xx": 9, "other": 1171}),
             LATE,
-            "answered 5 more with 5xx than any version failed",
+            "answered 5 more with 5xx than the versions failed",
         ),
         ({"unwrapped": ["meta"]}, None, LATE, "that meta returned"),
     ],
@@ -225,8 +225,9 @@ def test_a_receipt_that_was_made_too_early_is_made_again_once(denies: bool) -> N
     assert (first.receipt.complete, first.candidate.requests) == (False, 0)
     cloudwatch.known, clock.at, bucket.denies = BAKED, LATE, denies
     (entry,) = rollouts.of(8)
-    assert entry["receipt"] == receipt_of(rollout(), BAKED, ClientCounts(0, 0, {}), LATE)
-    assert (entry["candidate"]["requests"], "counting" in entry) == (263, False)
+    assert entry.candidate
+    assert to_plain(entry.receipt) == receipt_of(rollout(), BAKED, ClientCounts(0, 0, {}), LATE)
+    assert (entry.candidate.requests, "counting" in to_plain(entry)) == (263, False)
     assert rollouts.of(8) == [entry]
     assert cloudwatch.asked == (3 if denies else 2)
 
@@ -237,8 +238,8 @@ def test_a_receipt_of_aws_is_shown_like_one_of_the_engine() -> None:
     hooks = [HookEnd("2026-11-24T12:00:30.000Z", "BeforeAllowTraffic of s-prod-zones", "Succeeded")]
     rollouts.add(ENDED, rollout(hooks=hooks, api=API), verb="deploy", previous=7, duration_s=324.0)
     rollouts.add(ENDED, rollout(), verb="rollback", previous=7, duration_s=324.0)
-    document = {**RELEASE, "rollouts": rollouts.of(8)}
-    assert [one["rollout"] for one in rollouts.of(8)] == [2, 1]
+    document = {**RELEASE, "rollouts": to_plain(rollouts.of(8))}
+    assert [one.rollout for one in rollouts.of(8)] == [2, 1]
     text = in_full(document)
     assert "the rollback to release 8: 4 of 1,123 requests failed" in text
     assert "2 requests that it failed were answered by release 7" in text

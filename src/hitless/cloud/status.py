@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.stage import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
 from hitless.documents import to_plain
+from hitless.release.history import RolloutDocument
 from hitless.release.result import Outcome
 from hitless.release.status import CandidateStatus, FunctionStatus, LiveRelease, StageStatus
 from hitless.service.model import Home, Service, StageSettings
@@ -45,40 +47,37 @@ def releases(cloud: Cloud) -> list[dict[str, Any]]:
 def release(cloud: Cloud, number: int) -> dict[str, Any]:
     """One release in full, in the form that the engine uses: its record, and its rollouts with their receipts."""
     record = cloud.records.require(number)
-    rollouts = cloud.rollouts.of(number) or _without_receipt(record)
+    rollouts: Sequence[RolloutDocument] = cloud.rollouts.of(number)
+    if not rollouts and record.outcome is not None:
+        rollouts = [_without_receipt(record)]
     last = rollouts[0] if rollouts else None
     return {
         **to_plain(record),
         "live": number == live_number(cloud.stack.observe()),
-        "verb": last["verb"] if last else None,
-        "duration_s": last["duration_s"] if last else None,
-        "cost": last["receipt"]["cost"] if last and last["receipt"] else None,
-        "rollouts": rollouts,
+        "verb": last.verb if last else None,
+        "duration_s": last.duration_s if last else None,
+        "cost": to_plain(last.receipt.cost) if last and last.receipt else None,
+        "rollouts": to_plain(rollouts),
     }
 
 
-def _without_receipt(record: Record) -> list[dict[str, Any]]:
+def _without_receipt(record: Record) -> RolloutDocument:
     """The rollout of a release that has no receipt. Either an earlier version of hitless shipped it, or its deploy was
     cut off and the next command recorded how it ended.
     """
-    if record.outcome is None:
-        return []
-    return [
-        {
-            "rollout": 1,
-            "verb": "deploy",
-            "state": "ended",
-            "taken_back": None,
-            **dict.fromkeys(("previous_release", "duration_s", "candidate", "live", "receipt")),
-            "strategy": record.strategy,
-            "outcome": record.outcome,
-            "reason": record.reason,
-            "was_live": record.outcome == Outcome.LIVE,
-            "started_at": record.created_at,
-            "ended_at": record.ended_at,
-            "steps": to_plain(record.steps),
-        }
-    ]
+    return RolloutDocument(
+        rollout=1,
+        verb="deploy",
+        strategy=record.strategy,
+        outcome=record.outcome,
+        reason=record.reason,
+        previous_release=None,
+        started_at=record.created_at,
+        ended_at=record.ended_at,
+        duration_s=None,
+        steps=record.steps,
+        was_live=record.outcome == Outcome.LIVE,
+    )
 
 
 def stage_status(cloud: Cloud, service: Service) -> StageStatus:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
-from hitless.documents import to_plain
 from hitless.engine.engine import Engine
+from hitless.release.history import ReleaseHistory, ReleaseSummary, RolloutDocument, TakenBack
 from hitless.release.receipt import ReceiptDocument, RolloutCost
 from hitless.release.result import Outcome, SideCounts
 from hitless.rollout.record import RolloutVerb
@@ -21,37 +20,32 @@ from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their failures say nothing about it."""
-SHOWN = ("rollout", "verb", "strategy", "state", "outcome", "reason", "previous_release", "started_at", "ended_at")
-"""The fields of a rollout's row that are shown as they are."""
 
 
-def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
+def releases(engine: Engine, stage: str) -> list[ReleaseSummary]:
     """Each kept release of a stage, newest first, and how its last rollout ended. UsageError for an unknown stage."""
     rows = engine.store.releases(stage)
     if not rows:
         engine.turn_of(stage)  # raises the error if there is no such stage
-    shipped = [(row.release, engine.store.rollouts(stage, release=row.release)) for row in reversed(rows)]
-    return [to_plain(_release(engine, stage, number, rollouts)) for number, rollouts in shipped]
+    numbers = [row.release for row in reversed(rows)]
+    return [_summary(engine, stage, number, engine.store.rollouts(stage, release=number)) for number in numbers]
 
 
-def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
+def release(engine: Engine, stage: str, number: int) -> ReleaseHistory:
     """One release: its configuration and every rollout with its receipt. Raises UsageError if there is none."""
     rollouts = engine.store.rollouts(stage, release=number)
     row = engine.store.release(stage, number)
     if row is None and not rollouts:
         engine.release(stage, number)  # raises the error
     functions = row.document["functions"] if row else []
-    shown: dict[str, Any] = to_plain(
-        {
-            **_release(engine, stage, number, rollouts),
-            "functions": [{key: value for key, value in each.items() if key != "environment"} for each in functions],
-            "rollouts": [_rollout(engine, rollout) for rollout in rollouts],
-        }
+    return ReleaseHistory(
+        **asdict(_summary(engine, stage, number, rollouts)),
+        functions=[{key: value for key, value in each.items() if key != "environment"} for each in functions],
+        rollouts=[_rollout(engine, rollout) for rollout in rollouts],
     )
-    return shown
 
 
-def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> dict[str, Any]:
+def _summary(engine: Engine, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> ReleaseSummary:
     row, live = engine.store.release(stage, number), engine.store.live(stage)
     last = rollouts[0] if rollouts else None
     shipped = next((rollout for rollout in rollouts if rollout.verb not in RETURNS), last)
@@ -60,20 +54,23 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         artifacts = {name: artifact["digest"] for name, artifact in row.document["artifacts"].items()}
     else:
         artifacts = dict(receipt.artifacts or {}) if receipt else {}
-    return {
-        "release": number,
-        "stage": stage,
-        "live": live is not None and number == live[0],
-        "kept": row is not None,
-        **{name: getattr(last, name, None) for name in ("outcome", "reason", "verb", "strategy")},
-        "commit": row.commit if row else (receipt and receipt.commit) or None,
-        "message": row.message if row else (receipt and receipt.why) or None,
-        "artifacts": artifacts,
-        "created_at": row.created_at if row else rollouts[-1].started_at,
-        "ended_at": last.ended_at if last else None,
-        "duration_s": _figures(last, receipt)["duration_s"] if last else None,
-        "cost": _total_cost(engine, shipped) if shipped else None,
-    }
+    return ReleaseSummary(
+        release=number,
+        stage=stage,
+        live=live is not None and number == live[0],
+        kept=row is not None,
+        outcome=last.outcome if last else None,
+        reason=last.reason if last else None,
+        verb=last.verb if last else None,
+        strategy=last.strategy if last else None,
+        commit=row.commit if row else (receipt and receipt.commit) or None,
+        message=row.message if row else (receipt and receipt.why) or None,
+        artifacts=artifacts,
+        created_at=row.created_at if row else rollouts[-1].started_at,
+        ended_at=last.ended_at if last else None,
+        duration_s=_figures(last, receipt)[0] if last else None,
+        cost=_total_cost(engine, shipped) if shipped else None,
+    )
 
 
 def _total_cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
@@ -102,31 +99,43 @@ def _cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
     return receipt.total if receipt else None
 
 
-def _figures(rollout: RolloutRow, receipt: ReceiptDocument | None) -> dict[str, Any]:
-    """`duration_s`, `candidate` and `live`, from the result, or else from the receipt if the daemon died."""
-    if rollout.result is not None:
-        return {name: getattr(rollout.result, name) for name in ("duration_s", "candidate", "live")}
+def _figures(
+    rollout: RolloutRow, receipt: ReceiptDocument | None
+) -> tuple[float | None, SideCounts | None, SideCounts | None]:
+    """Duration in s, counts of the candidate and of the live release: from the result, or else from the receipt if the
+    daemon died.
+    """
+    if (result := rollout.result) is not None:
+        return result.duration_s, result.candidate, result.live
     if receipt is None or rollout.ended_at is None:
-        return dict.fromkeys(("duration_s", "candidate", "live"))
+        return None, None, None
     lasted = datetime.fromisoformat(rollout.ended_at) - datetime.fromisoformat(rollout.started_at)
     candidate, live = receipt.candidate, receipt.live
-    return {
-        "duration_s": round(lasted.total_seconds(), 3),
-        "candidate": SideCounts(candidate.requests, candidate.failed, candidate.shielded),
-        "live": SideCounts(live.requests, live.failed) if live else None,
-    }
+    return (
+        round(lasted.total_seconds(), 3),
+        SideCounts(candidate.requests, candidate.failed, candidate.shielded),
+        SideCounts(live.requests, live.failed) if live else None,
+    )
 
 
-def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
+def _rollout(engine: Engine, rollout: RolloutRow) -> RolloutDocument:
     receipt, back = engine.store.receipt(rollout.rollout), _guard_rollout_of(engine, rollout)
-    figures = _figures(rollout, receipt)
-    return {
-        **{name: getattr(rollout, name) for name in SHOWN},
-        "duration_s": figures["duration_s"],
-        "steps": [asdict(step) for step in engine.store.steps(rollout.rollout)],
-        "candidate": figures["candidate"],
-        "live": figures["live"],
-        "was_live": rollout.outcome == Outcome.LIVE,
-        "taken_back": {"rollout": back.rollout, "release": back.release, "cost": _cost(engine, back)} if back else None,
-        "receipt": {**to_plain(replace(receipt, resume=UNSET)), "cost": receipt.total} if receipt else None,
-    }
+    duration_s, candidate, live = _figures(rollout, receipt)
+    return RolloutDocument(
+        rollout=rollout.rollout,
+        verb=rollout.verb,
+        strategy=rollout.strategy,
+        state=rollout.state,
+        outcome=rollout.outcome,
+        reason=rollout.reason,
+        previous_release=rollout.previous_release,
+        started_at=rollout.started_at,
+        ended_at=rollout.ended_at,
+        duration_s=duration_s,
+        steps=engine.store.steps(rollout.rollout),
+        candidate=candidate,
+        live=live,
+        was_live=rollout.outcome == Outcome.LIVE,
+        taken_back=TakenBack(back.rollout, back.release, _cost(engine, back)) if back else None,
+        receipt=replace(receipt, resume=UNSET, cost=receipt.total) if receipt else None,
+    )

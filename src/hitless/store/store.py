@@ -83,6 +83,10 @@ class EventRow:
     sentence: str
 
 
+class StepRow(Step, frozen=True, omit_defaults=False):
+    """A recorded step of a rollout; in JSON it has a `note` even if that is null."""
+
+
 class StoreError(MachineError):
     """The state file cannot be read or written."""
 
@@ -280,10 +284,10 @@ class Store:
         )
         return tuple(map(_rollout, rows))
 
-    def steps(self, rollout: int) -> tuple[Step, ...]:
+    def steps(self, rollout: int) -> tuple[StepRow, ...]:
         """In order."""
         rows = self.read("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
-        return tuple(Step(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
+        return tuple(StepRow(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 
     def add_pool(self, row: PoolRow) -> None:
         self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))

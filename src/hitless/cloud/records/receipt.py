@@ -127,9 +127,9 @@ def _missing(
     failed = sum(side.failed for side in sides)
     if clients is not None and clients.failed > failed:
         more = clients.failed - failed
-        found.append(f"API Gateway answered {more:,} more with 5xx than any version failed: out of time, or throttled")
+        found.append(f"API Gateway answered {more:,} more with 5xx than the versions failed: time-outs, or throttled")
     if rollout.unwrapped:
-        found.append(f"answers of 5xx that {', '.join(rollout.unwrapped)} returned: nothing counts them")
+        found.append(f"5xx responses that {', '.join(rollout.unwrapped)} returned are not counted")
     return found
 
 

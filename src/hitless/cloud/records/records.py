@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
+from msgspec import UNSET, UnsetType
 
 from hitless.aws.buckets import Bucket
 from hitless.aws.session import is_denied
@@ -33,7 +34,8 @@ from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import PromotedFrom, ReleaseDocument
-from hitless.release.receipt import HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
+from hitless.release.history import RolloutDocument
+from hitless.release.receipt import HookEnd, ReceiptFacts, ReleaseCounts
 from hitless.release.result import Outcome, SideCounts, Step
 from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
@@ -205,36 +207,21 @@ class ReleaseSteps:
         return round(self._clock.monotonic() - self._began, 3)
 
 
-class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of."""
+class KeptRollout(RolloutDocument, frozen=True, kw_only=True):
+    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of, `counted_at`
+    when that was. A shown one has no `counting`.
+    """
 
-    verb: str
-    strategy: str
     outcome: Outcome
-    reason: str | None
-    previous_release: int | None
-    duration_s: float
-    steps: tuple[Step, ...]
-    rollout: int
-    was_live: bool
-    started_at: str
     ended_at: str
-    counting: dict[str, Any]
-    state: str = "ended"
-    taken_back: None = None
-    candidate: SideCounts | None = None
-    live: SideCounts | None = None
-    receipt: ReceiptDocument | None = None
+    duration_s: float
+    counting: dict[str, Any] | UnsetType = UNSET
     counted_at: str = ""
 
     @property
     def is_early(self) -> bool:
         """Whether the receipt was made before CloudWatch had all of it."""
         return datetime.fromisoformat(self.counted_at) < datetime.fromisoformat(self.ended_at) + SETTLES_AFTER
-
-    def shown(self) -> dict[str, Any]:
-        """The document that `hitless aws releases N` shows."""
-        return {key: value for key, value in sorted(to_plain(self).items()) if key != "counting"}
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -279,7 +266,7 @@ class Rollouts:
                 self._write(record.release, (entry, *kept)[:ROLLOUTS_KEPT], etag)
         return entry
 
-    def of(self, release: int) -> list[dict[str, Any]]:
+    def of(self, release: int) -> list[KeptRollout]:
         """The release's rollouts, newest first. Each receipt is as complete as CloudWatch can make it now."""
         kept, etag = self._read(release)
         if any(one.is_early for one in kept):
@@ -289,12 +276,12 @@ class Rollouts:
             except (ClientError, ConflictError) as error:
                 if not is_denied(error) and not isinstance(error, ConflictError):
                     raise  # a reader without the right to write gets the receipt, too
-        return [one.shown() for one in kept]
+        return [msgspec.structs.replace(one, counting=UNSET) for one in kept]
 
     def _counted(self, entry: KeptRollout) -> KeptRollout:
         """The entry with a receipt of what CloudWatch has now."""
         # earlier versions kept the two instants only in the entry
-        counting = {"began": entry.started_at, "ended": entry.ended_at, **entry.counting}
+        counting = {"began": entry.started_at, "ended": entry.ended_at, **(entry.counting or {})}
         rollout, now = convert(counting, CountedRollout, "counting"), self._clock.now()
         series = self._traffic.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
         clients = self._traffic.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
