@@ -279,7 +279,7 @@ def test_a_faults_duration_is_measured_until_the_service_has_recovered(stage: St
 
         return recovered
 
-    result = asyncio.run(stage.drill(replace(PLAN, faults=(Fault("test", "", inject),))))
+    result = asyncio.run(stage.drill(replace(PLAN, faults=(Fault("test", inject),))))
     (fault,) = result.faults
     assert fault.recovered_ms is not None
     assert fault.recovered_ms >= 40

@@ -98,7 +98,16 @@ def drill(
     service = ctx.load() if by_engine else ctx.try_load()
     kind = home or (service.settings.home if service else Home.ENGINE)
     shipped = home_at(kind, ctx) if by_engine else None
-    shipper = _shipper(ctx, strategy, shipped, home) if shipped else None
+    shipper = None
+    if shipped:
+        shipper = Shipper(
+            service_dir=ctx.service_dir,
+            data_dir=ctx.data_dir,
+            stage=ctx.stage,
+            strategy=strategy,
+            home=home,
+            read_status=shipped.status,
+        )
     wanted = _requests(requests, service)
     plan = DrillPlan(
         stage=ctx.stage,
@@ -132,18 +141,6 @@ def drill(
     write_report(result, plan.report)
     ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
     _conclude(result)
-
-
-def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | None) -> Shipper:
-    """Ships by the plain verbs, which find the stage's home by themselves unless it is named."""
-    return Shipper(
-        service_dir=ctx.service_dir,
-        data_dir=ctx.data_dir,
-        stage=ctx.stage,
-        strategy=strategy,
-        home=named,
-        read_status=home.status,
-    )
 
 
 def _receipts(home: StageHome, result: DrillResult) -> tuple[dict[str, Any], ...]:

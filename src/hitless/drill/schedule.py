@@ -135,7 +135,7 @@ class DrillSchedule:
 
     async def _restore(self) -> None:
         """Make the release that was live at the start live again."""
-        back = Scenario("return", "")
+        back = Scenario("return")
         self.restored = await self._timed("return to the first release", back, self._return_to_start(), new=False)
         self.progress.say(f"return to release {self.live_at_start['release']}: {self.restored.outcome}")
 

@@ -1,4 +1,4 @@
-"""The service under load: its URL, its addresses, and one probe of each request before the load starts.
+"""The service under load: its URL, its addresses, single requests, and a probe of each before the load starts.
 
 A request whose probe gets neither a 2xx response nor its expected status is reported and left out. A drill measures the
 service, not mistakes in the list of requests.
@@ -10,7 +10,8 @@ import asyncio
 import http.client
 import socket
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from hitless.drill.document import LeftOut
@@ -84,11 +85,12 @@ async def probe(
     kept: list[DrillRequest] = []
     left_out: list[LeftOut] = []
     for request in requests:
-        status, reason = await asyncio.to_thread(_ask, target, request, deadline_s)
+        response = await asyncio.to_thread(ask, target, request, deadline_s=deadline_s, agent="hitless-drill")
+        status = response.status
         if 200 <= status < 300 or (status and status == request.status and status < 500):
             kept.append(replace(request, status=request.status or status))
         else:
-            left_out.append(LeftOut(request.name, reason or f"status {status}"))
+            left_out.append(LeftOut(request.name, response.error or f"status {status}"))
     if not kept:
         what = "; ".join(f"{one.request} {one.reason}" for one in left_out[:5])
         raise UsageError(
@@ -98,21 +100,31 @@ async def probe(
     return tuple(kept), tuple(left_out)
 
 
-def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str]:
-    """The status (0: no response), and the reason if there was no response."""
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete response; `status` is 0 if there was none, and `error` says why. `headers` are in lower case."""
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    error: str = ""
+
+
+def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str) -> Response:
+    """Send one request. Blocking."""
     kind = http.client.HTTPSConnection if target.tls else http.client.HTTPConnection
     connection = kind(target.host, target.port, timeout=deadline_s)
-    headers = {"Host": target.host_header, "User-Agent": "hitless-drill", "Accept": "*/*", **dict(request.headers)}
+    headers = {"Host": target.host_header, "User-Agent": agent, "Accept": "*/*", **dict(request.headers)}
     if request.fresh_key:
         headers["Idempotency-Key"] = f"drill-{uuid.uuid4().hex}"
     try:
         connection.request(request.method, target.base_path + request.path, request.body or None, headers)
         response = connection.getresponse()
-        response.read()
-        return response.status, ""
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Response(response.status, found, response.read())
     except TimeoutError:
-        return 0, f"no response within {deadline_s:g} s"
+        return Response(error=f"no response within {deadline_s:g} s")
     except (OSError, http.client.HTTPException) as error:
-        return 0, f"no response: {str(error) or type(error).__name__}"
+        return Response(error=f"no response: {str(error) or type(error).__name__}")
     finally:
         connection.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from hitless.artifact.store import ArtifactStore
+from hitless.drill import target
 from hitless.drill.requests import DrillRequest
 from hitless.errors import EngineError
 from hitless.pipeline.rehearsal.compare import SampledResponse
@@ -25,9 +24,9 @@ class SandboxEngine(Protocol):
     def status(self) -> dict[str, Any]: ...
 
 
-def stock(source: Path, target: Path, *documents: ReleaseDocument) -> None:
+def stock(source: Path, into: Path, *documents: ReleaseDocument) -> None:
     """Copy the artifacts that the documents name. Raises EngineError if one is missing."""
-    have, want = ArtifactStore(source), ArtifactStore(target)
+    have, want = ArtifactStore(source), ArtifactStore(into)
     for digest in {one.digest for document in documents for one in document.artifacts.values()}:
         zipped = have.zip_path(digest)
         if not zipped.is_file():
@@ -41,17 +40,8 @@ def stock(source: Path, target: Path, *documents: ReleaseDocument) -> None:
 
 def ask(url: str, request: DrillRequest) -> SampledResponse:
     """Send one request; status 0 if there is no response. Blocking."""
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=DEADLINE_S)
-    headers = {"user-agent": "hitless-rehearsal", "accept": "*/*", **dict(request.headers)}
-    try:
-        connection.request(request.method, request.path, request.body or None, headers)
-        answer = connection.getresponse()
-        return SampledResponse.of(answer.status, answer.read())
-    except (OSError, http.client.HTTPException):
-        return SampledResponse(0)
-    finally:
-        connection.close()
+    response = target.ask(target.parse_target(url), request, deadline_s=DEADLINE_S, agent="hitless-rehearsal")
+    return SampledResponse.of(response.status, response.body)
 
 
 def memory_mb(status: Mapping[str, Any], stage: str) -> float:
