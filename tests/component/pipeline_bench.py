@@ -33,7 +33,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
-from hitless.release.result import Verified
+from hitless.release.result import Outcome, Result, Verified
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
@@ -169,7 +169,7 @@ class FakeErrands(AwsErrands):
                 self.diary.append(f"roll {stage} back on AWS: {why}")
                 if len(self.shipped) < 2:
                     raise ConflictError("no release was live before this one")
-                return {"release": len(self.shipped) - 1, "outcome": "live"}
+                return to_plain(Result(stage, len(self.shipped) - 1, Outcome.LIVE, "AllAtOnce"))
         raise AssertionError(errand)
 
     async def _ship(self, errand: Ship) -> dict[str, Any]:
@@ -250,6 +250,10 @@ class PipelineBench:
                 hook.unlink()
             DEFINITION.write(workshop.definition)
             subprocess.run(["git", "init", "-q", "-b", "dev", str(self.clone)], check=True)
+
+    def replace_parts(self, **parts: Any) -> None:
+        """Before the bench starts."""
+        self.pipeline = Pipeline(replace(self.pipeline.parts, **parts))
 
     def pipeline_url(self) -> None:
         """`hitless pipeline url` in a folder with the present settings."""

@@ -39,8 +39,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody el
 def isolated(bench: PipelineBench) -> None:
     """As if the engine were root; the bench's builds are not processes."""
     with_previews(bench)
-    workshop = replace(bench.pipeline.parts.workshop, user=User(os.getuid(), os.getgid()))
-    bench.pipeline.parts = replace(bench.pipeline.parts, workshop=workshop)
+    bench.replace_parts(workshop=replace(bench.pipeline.parts.workshop, user=User(os.getuid(), os.getgid())))
 
 
 def fetched(bench: PipelineBench, code: str) -> str:

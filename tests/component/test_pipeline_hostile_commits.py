@@ -155,21 +155,22 @@ def test_a_service_folder_linked_out_of_the_commit_is_not_packaged(tmp_path: Pat
 
 def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
     """The engine's data folder is in a git repository, to whose root a service file could reach up."""
+    roots: list[Path] = []
 
-    async def story(bench: PipelineBench) -> None:
-        (tmp_path / ".git").mkdir()
-        roots: list[Path] = []
-
+    def prepare(bench: PipelineBench) -> None:
         async def package(order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
             roots.append(repository_root(order.folder))
             return await bench.packaging(order, log=log)
 
-        bench.pipeline.parts = replace(bench.pipeline.parts, package=package)
+        bench.replace_parts(package=package)
+
+    async def story(bench: PipelineBench) -> None:
+        (tmp_path / ".git").mkdir()
         bench.commit("1")
         await bench.end_of(await bench.push())
         assert roots == [bench.pipeline.parts.workshop.work_of(1) / "package"]
 
-    tell_story(tmp_path, story)
+    tell_story(tmp_path, story, prepare=prepare)
 
 
 def test_a_commit_cannot_move_roots_uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

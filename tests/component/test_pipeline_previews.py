@@ -25,7 +25,7 @@ def with_previews(bench: PipelineBench, settings: PreviewSettings = SETTINGS) ->
     bench.gateway.state = GatewayState.initial(STAGES, 9, shared=True)
     bench.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
     previews = Previews(bench.engine, PreviewRecords(bench.store), cast(Any, bench.gateway), settings, pools_kept=0)
-    bench.pipeline.parts = replace(bench.pipeline.parts, previews=previews)
+    bench.replace_parts(previews=previews)
 
 
 def on_request(bench: PipelineBench) -> None:

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "homes": {"homes", "api", "engine", "cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "cli": {"cli", "api", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
-    "processes": {"processes", "cli", "api", "homes", *SERVICES, *ADAPTERS, *MODEL},
+    "processes": {"processes", "cli", "api", "homes", "worker", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }
 

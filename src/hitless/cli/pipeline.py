@@ -16,7 +16,7 @@ from hitless.homes.engine import client_of
 from hitless.homes.folder import ask_git, folders_of, load
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository, hook_command
-from hitless.pipeline.runs import RunDocument, RunState, StepName, StepState
+from hitless.pipeline.runs import RunDocument, RunState, StepDetail, StepName, StepState
 from hitless.pipeline.workshop import Workshop
 
 HEAD = ("run", "stage", "commit", "state", "release", "started", "took", "")
@@ -144,11 +144,11 @@ def in_full(document: dict[str, Any]) -> str:
         lines.append(f"  overridden: {run.overridden}")
     for step in run.steps:
         took = f"{step.duration_s:8.2f} s" if step.duration_s is not None else " " * 10
-        detail = step.detail or {}
-        why = detail.get("reason") or detail.get("why") or ""
+        detail = StepDetail.of(step.detail)
+        why = detail.reason or detail.why or ""
         lines.append(f"  {step.name:<9} {step.state:<12} {took}  {why}".rstrip())
         if step.name == StepName.REHEARSE:
-            lines += [f"            {note}" for note in detail.get("notes", ())]
+            lines += [f"            {note}" for note in detail.notes]
     if approval := run.approval:
         said = f"{approval.decision} by {approval.by}" if approval.decision else "nobody has answered yet"
         lines += _question(run.question or {})

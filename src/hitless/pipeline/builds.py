@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hitless.clock import Clock
-from hitless.documents import convert, to_plain
+from hitless.documents import convert
 from hitless.pipeline.buildspec import parameters
 from hitless.pipeline.buildspec.files import open_inside, remove
 from hitless.pipeline.buildspec.output import Mask, visible
@@ -112,7 +112,7 @@ class Builds:
             mask = Mask([*secrets.values(), *plan.masked])
             result = convert(_presentable(msgspec.to_builtins(ended), mask), BuildResult, "the build's result")
         if not result.succeeded:
-            raise StepFailed(f"{TEST_FILE}: {_why(result)}", detail=to_plain(result))
+            raise StepFailed(f"{TEST_FILE}: {_why(result)}", detail=result)
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:

@@ -14,14 +14,25 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from hitless.clock import timestamp
+from hitless.documents import to_plain
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.runs import RunDocument, RunState, StepEnd, StepFailed, StepName, StepState, options_of
+from hitless.pipeline.runs import (
+    RunDocument,
+    RunState,
+    StepDetail,
+    StepEnd,
+    StepFailed,
+    StepName,
+    StepState,
+    options_of,
+)
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Notify
 from hitless.store.runs import ApprovalRow, RunRow
@@ -29,6 +40,14 @@ from hitless.store.runs import ApprovalRow, RunRow
 APPROVED, REJECTED = "approved", "rejected"
 Step = Callable[["Course"], Awaitable[StepEnd]]
 DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The detail of an approved step: who decided, and why."""
+
+    decision: str | None
+    by: str | None
+    why: str | None
 
 
 class WaitsForApproval(Exception):
@@ -103,7 +122,7 @@ class Course:
             raise
         except Exception as error:
             failed = StepFailed.of(error)
-            detail = {**failed.detail, "reason": failed.reason, "exit_code": failed.exit_code}
+            detail = {**to_plain(failed.detail), "reason": failed.reason, "exit_code": failed.exit_code}
             record(StepState.FAILED, detail=detail, duration_s=round(clock.monotonic() - since_s, 3))
             raise StepFailed(f"{name}: {failed.reason}", exit_code=failed.exit_code) from error
         record(end.state, detail=end.detail, duration_s=round(clock.monotonic() - since_s, 3))
@@ -177,7 +196,7 @@ class Course:
 
     def end_unfinished(self, reason: str) -> None:
         """End, as failed, a run whose own end could not be recorded. Raises errors of disk and state file."""
-        detail = {"reason": reason, "exit_code": 1}
+        detail = StepDetail(reason=reason, exit_code=1)
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
                 self.parts.records.set_step(
@@ -190,11 +209,12 @@ class Course:
         records, run, approved = self.parts.records, self.row.run, answer.decision == APPROVED
         said = f"{answer.decision} by {answer.decided_by}" + (f": {answer.why}" if answer.why else "")
         if not approved:
-            records.set_step(run, StepName.APPROVE, StepState.FAILED, detail={"reason": said, "exit_code": 4})
+            detail = StepDetail(reason=said, exit_code=4)
+            records.set_step(run, StepName.APPROVE, StepState.FAILED, detail=detail)
             self.end(RunState.REJECTED, said)
             return
-        detail = {"decision": answer.decision, "by": answer.decided_by, "why": answer.why}
-        records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=detail)
+        given = Answer(answer.decision, answer.decided_by, answer.why)
+        records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=given)
         self.set_state(RunState.QUEUED, None)
         self.say(said)
         who = f"{answer.decision} by {answer.decided_by}"

@@ -34,6 +34,7 @@ from hitless.pipeline.runs import (
     RunDocument,
     RunOptions,
     RunState,
+    StepDetail,
     StepName,
     StepState,
     exit_code,
@@ -54,7 +55,7 @@ class Pipeline:
     def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
         """`close` ends background work of the parts."""
         self.parts, self._close = parts, close
-        self._turns = Turns(parts, self._course)
+        self._turns = Turns(parts)
         self._watch: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
 
@@ -152,7 +153,7 @@ class Pipeline:
         for row in self.parts.records.in_state(RunState.WAITING, RunState.QUEUED):
             if (fork := options_of(row).fork) and fork.number == number:
                 self._turns.drop(row)
-                self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
+                Course(self.parts, row).end(RunState.SUPERSEDED, "the pull request was closed")
 
     async def promote(self, order: Promotion, *, actor: str) -> RunRow:
         """A run that ships the live release of one stage to another, byte for byte. Raises HitlessError."""
@@ -189,14 +190,14 @@ class Pipeline:
                 raise ConflictError(f"run {run} is changing state", hint="repeat the command")
             case RunState.RUNNING:
                 if step and RunState(self.row(run).state) is RunState.RUNNING:
-                    detail = {"reason": reason}
+                    detail = StepDetail(reason=reason)
                     self.parts.records.set_step(run, step.name, StepState.INTERRUPTED, detail=detail)
             case _:
                 raise ConflictError(
                     f"run {run} is {row.state}, so it cannot be stopped", hint=f"see `hitless pipeline show {run}`"
                 )
         if not RunState(self.row(run).state).has_ended:
-            self._course(row).end(RunState.INTERRUPTED, reason)
+            Course(self.parts, row).end(RunState.INTERRUPTED, reason)
         return row
 
     def retry(self, run: int) -> RunRow:
@@ -210,7 +211,7 @@ class Pipeline:
         if newest and newest.run > run:
             raise ConflictError(f"run {newest.run} of {row.stage} came after run {run}", hint="retry that one, or push")
         self.parts.records.set_state(run, RunState.QUEUED, None, None)
-        self._course(row).say("== retried")
+        Course(self.parts, row).say("== retried")
         self._turns.enqueue(row)
         return row
 
@@ -221,9 +222,9 @@ class Pipeline:
             asked = self.parts.records.approval(row.run)
             if asked and asked.expires_at <= now:
                 reason = f"no answer until {asked.expires_at}"
-                detail = {"reason": reason, "exit_code": 1}
+                detail = StepDetail(reason=reason, exit_code=1)
                 self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
-                self._course(row).end(RunState.FAILED, reason)
+                Course(self.parts, row).end(RunState.FAILED, reason)
 
     def row(self, run: int) -> RunRow:
         """The run's row. Raises UsageError if there is no such run."""
@@ -262,9 +263,6 @@ class Pipeline:
     def _definition(self) -> Definition | None:
         return Definition.read(self.parts.workshop.definition)
 
-    def _course(self, row: RunRow) -> Course:
-        return Course(self.parts, row)
-
     def _decide(self, run: int, decision: str, by: str, why: str | None) -> RunRow:
         if why and len(why) > MAX_WHY:
             raise UsageError(f"the reason is longer than {MAX_WHY} characters", hint="shorten it")
@@ -274,7 +272,7 @@ class Pipeline:
             raise ConflictError(f"run {run} was already approved or rejected", hint=f"`hitless pipeline show {run}`")
         answer = self.parts.records.approval(run)
         assert answer is not None
-        self._course(row).apply_answer(answer)
+        Course(self.parts, row).apply_answer(answer)
         return row
 
     async def _check_periodically(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import msgspec
 
 from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
@@ -12,10 +11,19 @@ from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.runs import StepEnd, StepFailed, skipped
 from hitless.pipeline.shipping import check_outcome, follow, who_of
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome, Result
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval, with_pools
 
 GONE = "the branch was deleted or has moved"
+
+
+class PreviewDetail(msgspec.Struct, frozen=True):
+    """The detail of a preview's step."""
+
+    url: str | None
+    release: int
+    outcome: Outcome
 
 
 async def preview(course: Course) -> StepEnd:
@@ -40,7 +48,7 @@ async def preview(course: Course) -> StepEnd:
         previews.close(branch, "its branch was deleted")
         return skipped(GONE)
     return StepEnd(
-        detail={"url": url, "release": result["release"], "outcome": result["outcome"]},
+        detail=PreviewDetail(url, result.release, result.outcome),
         sentence=f"preview at {url}/",
     )
 
@@ -50,7 +58,7 @@ async def _is_current(course: Course) -> bool:
     return await course.parts.repository.head_of(course.row.branch) == course.row.commit
 
 
-async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> Mapping[str, Any]:
+async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> Result:
     """The result of a rollout that went live. Else raises StepFailed, and removes a preview that was never live."""
     engine, branch = course.parts.engine, course.row.branch
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -64,25 +64,49 @@ class StepState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class StepDetail(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What commands and later steps read of a step's detail, which is its own document, such as a `RehearsalReport`.
+
+    `reason` and `exit_code`: why it failed or was cut off; `why` it was skipped; `url` of a release or a preview;
+    `verify`: whether to verify what was deployed; `notes` of a rehearsal.
+    """
+
+    reason: str | None = None
+    exit_code: int | None = None
+    why: str | None = None
+    note: str | None = None
+    url: str | None = None
+    verify: bool = True
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, detail: object) -> Self:
+        """From the detail of a row or a document; None has nothing."""
+        return convert(detail or {}, cls, "a step's detail")
+
+
+NO_DETAIL = StepDetail()
+
+
 @dataclass(frozen=True, slots=True)
 class StepEnd:
     """The result of a successful step."""
 
     state: StepState = StepState.SUCCEEDED
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: msgspec.Struct = NO_DETAIL
     sentence: str = ""
 
 
 def skipped(why: str) -> StepEnd:
-    return StepEnd(StepState.SKIPPED, {"why": why}, f"skipped: {why}")
+    return StepEnd(StepState.SKIPPED, StepDetail(why=why), f"skipped: {why}")
 
 
 class StepFailed(Exception):
     """A step failed. `reason` is a sentence for the run, `exit_code` that of a command that waits for the run."""
 
-    def __init__(self, reason: str, *, exit_code: int = 1, detail: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, *, exit_code: int = 1, detail: msgspec.Struct = NO_DETAIL) -> None:
         super().__init__(reason)
-        self.reason, self.exit_code, self.detail = reason, exit_code, dict(detail or {})
+        self.reason, self.exit_code, self.detail = reason, exit_code, detail
 
     @classmethod
     def of(cls, error: Exception) -> StepFailed:
@@ -180,12 +204,12 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, records: RunRecords, row: RunRow, *, full: bool = False) -> RunDocument:
         """One run; `full` with the details of its steps and its approval."""
         steps = sorted(records.steps(row.run), key=lambda step: _ORDER[step.name])
-        urls = ((step.detail or {}).get("url") for step in steps if step.name == StepName.PREVIEW)
+        urls = (StepDetail.of(step.detail).url for step in steps if step.name == StepName.PREVIEW)
         return cls(
             **{key: value for key, value in asdict(row).items() if key in _OF_ROW},
             commit=row.commit or None,
             state=RunState(row.state),
-            preview=next((str(url) for url in urls if url), None),
+            preview=next((url for url in urls if url), None),
             fork=options_of(row).fork,
             steps=tuple(
                 StepDocument(one.name, one.state, one.duration_s, *((one.started_at, one.detail) if full else ()))
@@ -207,8 +231,8 @@ def exit_code(records: RunRecords, row: RunRow) -> int:
     """The exit code of a command that waited for the run."""
     match RunState(row.state):
         case RunState.FAILED:
-            codes = [(step.detail or {}).get("exit_code") for step in records.steps(row.run)]
-            return next((int(code) for code in codes if code), 1)
+            codes = [StepDetail.of(step.detail).exit_code for step in records.steps(row.run)]
+            return next((code for code in codes if code), 1)
         case RunState.SUPERSEDED | RunState.REJECTED:
             return 4
         case RunState.INTERRUPTED:

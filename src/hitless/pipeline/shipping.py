@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
-import socket
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
-from urllib.parse import urlsplit
 
+from hitless.drill.requests import DrillRequest, from_smoke
+from hitless.drill.target import Target, ask, parse_target, resolve
 from hitless.errors import HitlessError
 from hitless.homes.errands import CopyLive, GivenArtifacts, RollBack, Ship, Verify
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
-from hitless.pipeline.runs import StepFailed
+from hitless.pipeline.runs import StepDetail, StepFailed
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome, Result, Verified
+from hitless.release.result import Result, Verified
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.service.model import Home, SmokeRequest, StageSettings
+from hitless.service.model import Home, StageSettings
 
 DEADLINE_S = 10.0
 
@@ -53,8 +52,8 @@ class OwnEngine:
         """The live release, its artifacts in the engine's store; or the reason why there is none to compare with."""
         return course.live() or "nothing is live in the stage"
 
-    async def ship(self, course: Course) -> Mapping[str, Any]:
-        """Ship the candidate by the stage's strategy. Returns the result's document."""
+    async def ship(self, course: Course) -> Result:
+        """Ship the candidate by the stage's strategy."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
@@ -81,9 +80,9 @@ class OwnEngine:
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"
         result = await follow(course, started)
-        if Outcome(result["outcome"]).exit_code:
-            return f"release {result['release']} could not replace it: {result['reason']}"
-        return f"rolled back to release {result['release']}"
+        if result.outcome.exit_code:
+            return f"release {result.release} could not replace it: {result.reason}"
+        return f"rolled back to release {result.release}"
 
 
 class AwsByErrands:
@@ -99,7 +98,7 @@ class AwsByErrands:
             course.copied = ReleaseDocument.from_json(found["document"]) if found["document"] else str(found["why"])
         return course.copied
 
-    async def ship(self, course: Course) -> Mapping[str, Any]:
+    async def ship(self, course: Course) -> Result:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
             raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine only, not for AWS")
         document = course.candidate
@@ -107,7 +106,7 @@ class AwsByErrands:
             document.digests, document.commit, document.message, document.promoted_from, who_of(course)
         )
         errand = Ship(stage=course.stage, folder=await course.folder_for_aws(), given=given)
-        return await course.parts.on_aws(errand, dict[str, Any], course.log)
+        return await course.parts.on_aws(errand, Result, course.log)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         folder, digests = await course.folder_for_aws(), course.candidate.digests
@@ -122,15 +121,15 @@ class AwsByErrands:
         try:
             folder, said = await course.folder_for_aws(), f"run {course.row.run}: {why}"
             errand = RollBack(stage=course.stage, folder=folder, why=said)
-            result = await course.parts.on_aws(errand, dict[str, Any], course.log)
+            result = await course.parts.on_aws(errand, Result, course.log)
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"
-        return f"rolled back to release {result['release']}"
+        return f"rolled back to release {result.release}"
 
     async def _failed_at_its_url(self, course: Course) -> list[str]:
         """Smoke requests as a client sends them, if the URL can be reached from here."""
         step = next(one for one in course.parts.records.steps(course.row.run) if one.name == "deploy")
-        url = (step.detail or {}).get("url")
+        url = StepDetail.of(step.detail).url
         if not url or os.environ.get("AWS_ENDPOINT_URL"):
             return []  # an emulator does not serve at AWS's addresses
         if not await asyncio.to_thread(_is_reachable, url):
@@ -147,39 +146,28 @@ def failed_smoke(url: str, settings: StageSettings, release: int | None) -> list
 
     `release` is the one that a response must name, if it names any.
     """
-    return [fault for request in settings.smoke if (fault := _failure(url, request, release))]
+    where = parse_target(url)
+    return [fault for request in from_smoke(settings.smoke) if (fault := _failure(where, request, release))]
 
 
-def _failure(url: str, request: SmokeRequest, release: int | None) -> str | None:
-    where = urlsplit(url)
-    host, name = where.hostname or "127.0.0.1", f"{request.method} {request.path}"
-    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, where.port, timeout=DEADLINE_S)
-    try:
-        path = where.path.rstrip("/") + request.path
-        connection.request(request.method, path, request.body, dict(request.headers))
-        response = connection.getresponse()
-        response.read()
-        named = response.getheader("x-hitless-release")
-    except (OSError, http.client.HTTPException) as error:
-        return f"{name} got no response: {str(error) or type(error).__name__}"
-    finally:
-        connection.close()
+def _failure(where: Target, request: DrillRequest, release: int | None) -> str | None:
+    response = ask(where, request, deadline_s=DEADLINE_S, agent="hitless-verify")
+    if not response.status:
+        return f"{request.name}: {response.error}"
     if response.status != request.status:
-        return f"{name} responded {response.status} instead of {request.status}"
+        return f"{request.name} responded {response.status} instead of {request.status}"
+    named = response.headers.get("x-hitless-release")
     if release is not None and named is not None and named != str(release):
-        return f"release {named} responded to {name} instead of release {release}"
+        return f"release {named} responded to {request.name} instead of release {release}"
     return None
 
 
 def _is_reachable(url: str) -> bool:
-    where = urlsplit(url)
-    port = where.port or (443 if where.scheme == "https" else 80)
     try:
-        with socket.create_connection((where.hostname or "127.0.0.1", port), timeout=DEADLINE_S):
-            return True
-    except OSError:
+        resolve(parse_target(url))
+    except HitlessError:
         return False
+    return True
 
 
 def live_number(course: Course) -> int | None:
@@ -193,23 +181,21 @@ def _has_no_commit(release: ReleaseDocument | None) -> bool:
     return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
-def check_outcome(result: Mapping[str, Any]) -> Outcome:
-    """The outcome of a successful rollout. Raises StepFailed for any other."""
-    outcome = Outcome(result["outcome"])
-    if outcome.exit_code:
-        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
-        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
-    return outcome
+def check_outcome(result: Result) -> None:
+    """Raise StepFailed for a rollout that did not succeed."""
+    if code := result.outcome.exit_code:
+        what = f"release {result.release} was {result.outcome.replace('_', ' ')}: {result.reason}"
+        raise StepFailed(what, exit_code=code, detail=result)
 
 
-async def follow(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
+async def follow(course: Course, started: Rollout | Result) -> Result:
     """The result of the engine's rollout; its steps go into the run's log."""
-    result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
         if step := line.get("step"):
             note = f" ({step['note']})" if step.get("note") else ""
             course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{note}")
-        result = line.get("result") or result
+    result = started if isinstance(started, Result) else started.result
+    assert result is not None
     return result
 
 

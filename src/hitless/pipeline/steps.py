@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
+from msgspec.structs import asdict
+
 from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
-from hitless.documents import to_plain, to_text
+from hitless.documents import to_text
 from hitless.homes.errands import FetchArtifacts
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import TEST_FILE, BuildOrder
@@ -17,15 +20,49 @@ from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.promotion import origin_of
-from hitless.pipeline.runs import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
+from hitless.pipeline.runs import RunState, StepDetail, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
 from hitless.pipeline.shipping import check_outcome, home_of, protection
 from hitless.release.document import Origin, ReleaseDocument
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.model import Approval, Home
 
 MAX_FILES = 200
 """Changed files of a fork that a question lists."""
 LEFT_OUT = "the stage's steps leave it out"
+
+
+class SourceDetail(msgspec.Struct, frozen=True):
+    """The commit."""
+
+    subject: str
+    author: str
+    committed_at: str
+
+
+class BuildDetail(msgspec.Struct, frozen=True):
+    """The candidate's artifacts: function → digest."""
+
+    artifacts: Mapping[str, str]
+
+
+class PromotionDetail(BuildDetail, frozen=True, rename={"source": "from"}):
+    """The same, and the release that they were built for."""
+
+    source: str
+    home: Home
+    release: int
+
+
+class DeployDetail(Result, frozen=True, kw_only=True):
+    """The rollout's result, and whether the stage's settings want it verified."""
+
+    verify: bool
+
+
+class VerifyDetail(msgspec.Struct, frozen=True):
+    """What is wrong with the live release."""
+
+    faults: tuple[str, ...]
 
 
 async def source(course: Course) -> StepEnd:
@@ -39,7 +76,7 @@ async def source(course: Course) -> StepEnd:
         raise StepFailed(f"the repository does not contain the commit {course.row.commit[:12]}")
     info, committed_at = await repository.describe(course.row.commit), await repository.committed_at(course.row.commit)
     return StepEnd(
-        detail={"subject": info.subject, "author": info.author, "committed_at": committed_at},
+        detail=SourceDetail(info.subject, info.author, committed_at),
         sentence=f"{info.commit[:12]} {info.subject} ({info.author})",
     )
 
@@ -69,7 +106,7 @@ async def _tested(course: Course) -> StepEnd:
     result = await course.parts.run_build(order)
     if result is None:
         return skipped(f"there is no {TEST_FILE}")
-    return StepEnd(detail=to_plain(result), sentence="; ".join(report.sentence for report in result.reports))
+    return StepEnd(detail=result, sentence="; ".join(report.sentence for report in result.reports))
 
 
 async def build(course: Course) -> StepEnd:
@@ -94,14 +131,14 @@ async def build(course: Course) -> StepEnd:
         document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
     await _test_after_all(course)
-    return _check_same_artifacts(document, origin) if origin else StepEnd(detail={"artifacts": document.digests})
+    return _check_same_artifacts(document, origin) if origin else StepEnd(detail=BuildDetail(document.digests))
 
 
 async def _test_after_all(course: Course) -> None:
     """Run the tests if the commit's own settings require them and the live settings do not."""
     steps = {step.name: step for step in course.parts.records.steps(course.row.run)}
     taken = steps.get(StepName.TEST)
-    if taken is not None and (taken.detail or {}).get("why") == LEFT_OUT and (await protection(course)).test:
+    if taken is not None and StepDetail.of(taken.detail).why == LEFT_OUT and (await protection(course)).test:
         course.say("this commit's steps have test again:")
         end = await _tested(course)
         course.parts.records.set_step(course.row.run, StepName.TEST, end.state, detail=end.detail)
@@ -122,13 +159,12 @@ async def rehearse(course: Course) -> StepEnd:
     parts = course.parts
     candidate = replace(course.candidate, settings=replace(course.candidate.settings, rehearsal=asked))
     report = await parts.rehearse(live, candidate, course.log)
-    detail = to_plain(report)
     if report.objections:
-        raise StepFailed("; ".join(report.objections), exit_code=3, detail=detail)
+        raise StepFailed("; ".join(report.objections), exit_code=3, detail=report)
     if not report.may_ship:
         how = f"`hitless pipeline retry {course.row.run}` when the machine has less to do, or -o skip-rehearsal"
-        raise StepFailed(f"{report.sentence}: {how}", detail=detail)
-    return StepEnd(detail=detail, sentence=report.sentence)
+        raise StepFailed(f"{report.sentence}: {how}", detail=report)
+    return StepEnd(detail=report, sentence=report.sentence)
 
 
 async def approve(course: Course) -> StepEnd:
@@ -154,14 +190,14 @@ async def deploy(course: Course) -> StepEnd:
     supersede_waiting(course)
     asked = await protection(course)  # afterwards the candidate's settings are live
     result = await home_of(course).ship(course)
-    course.parts.records.set_release(course.row.run, result["release"])
-    outcome = check_outcome(result)
-    sentence = f"release {result['release']} is live in {course.stage}"
-    if outcome is Outcome.UNCHANGED:
+    course.parts.records.set_release(course.row.run, result.release)
+    check_outcome(result)
+    sentence = f"release {result.release} is live in {course.stage}"
+    if result.outcome is Outcome.UNCHANGED:
         sentence = f"nothing has changed: {sentence} already"
     if known := course.parts.definition():
         known.with_live(course.candidate.settings).write(course.parts.workshop.definition)
-    return StepEnd(detail={**result, "verify": asked.verify}, sentence=sentence)
+    return StepEnd(detail=DeployDetail(**asdict(result), verify=asked.verify), sentence=sentence)
 
 
 async def verify(course: Course) -> StepEnd:
@@ -169,8 +205,8 @@ async def verify(course: Course) -> StepEnd:
     row = course.parts.records.run(course.row.run)
     assert row is not None
     home = home_of(course)
-    shipped = next(one.detail or {} for one in course.parts.records.steps(row.run) if one.name == StepName.DEPLOY)
-    if not shipped.get("verify", True):
+    shipped = next(one.detail for one in course.parts.records.steps(row.run) if one.name == StepName.DEPLOY)
+    if not StepDetail.of(shipped).verify:
         await _finish_promotion(course)
         return skipped(LEFT_OUT)
     faults = await home.verify(course, row.release) if row.release is not None else None
@@ -181,9 +217,9 @@ async def verify(course: Course) -> StepEnd:
         url = course.parts.urls().get(course.stage) if course.candidate.settings.home is Home.ENGINE else None
         return StepEnd(sentence=f"{course.stage} responds as it should" + (f" at {url}" if url else ""))
     why = "; ".join(faults)
-    detail = {"reason": f"taken back: {why}", "exit_code": 3}
+    detail = StepDetail(reason=f"taken back: {why}", exit_code=3)
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
-    raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail={"faults": faults})
+    raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail=VerifyDetail(faults))
 
 
 async def ask_maintainer(course: Course) -> StepEnd:
@@ -276,7 +312,7 @@ def _check_same_artifacts(document: ReleaseDocument, origin: Origin) -> StepEnd:
     digests = document.digests
     if digests != origin.artifacts:
         raise StepFailed(f"the artifacts are not those of {origin}")
-    detail = {"artifacts": digests, "from": origin.stage, "home": str(origin.home), "release": origin.release}
+    detail = PromotionDetail(digests, origin.stage, origin.home, origin.release)
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
 
 

@@ -7,7 +7,7 @@ that was in progress continues, or its real result is recorded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.previews import preview
-from hitless.pipeline.runs import RunState, StepFailed, StepName, StepState, lane_of, options_of
+from hitless.pipeline.runs import RunState, StepDetail, StepFailed, StepName, StepState, lane_of, options_of
 from hitless.pipeline.shipping import home_of, live_number
 from hitless.pipeline.steps import STEPS, ask_maintainer, source, test
 from hitless.store.runs import RUNS_KEPT, RunRow
@@ -43,10 +43,10 @@ class Lane:
 
 
 class Turns:
-    """The lanes of one pipeline. `course` makes the course of a run."""
+    """The lanes of one pipeline."""
 
-    def __init__(self, parts: Parts, course: Callable[[RunRow], Course]) -> None:
-        self._parts, self._course = parts, course
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._lanes: dict[str, Lane] = {}
         self._unrecorded: dict[int, str] = {}
         self._ends_later: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ class Turns:
     def enqueue(self, row: RunRow) -> None:
         lane = self._lane(row)
         if lane.queued is not None and lane.queued.run != row.run:
-            self._course(lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
+            Course(self._parts, lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
         lane.queued = row
         self._wake(lane)
 
@@ -105,7 +105,7 @@ class Turns:
 
     async def _run(self, lane: Lane, row: RunRow) -> None:
         """Run one run in a task of its own, so that it can be stopped without its lane."""
-        task = asyncio.create_task(self._course(row).run(_steps_of(row)))
+        task = asyncio.create_task(Course(self._parts, row).run(_steps_of(row)))
         lane.running = row.run, task
         try:
             await asyncio.wait([task])
@@ -134,7 +134,7 @@ class Turns:
                     try:
                         row = self._parts.records.run(run)
                         if row is not None and not RunState(row.state).has_ended:
-                            self._course(row).end_unfinished(why)
+                            Course(self._parts, row).end_unfinished(why)
                         del self._unrecorded[run]
                     except (OSError, HitlessError) as error:
                         log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
@@ -179,7 +179,7 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
     course = Course(parts, row)
     step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
     if step and step.name == StepName.DEPLOY and live_number(course) == row.release is not None:
-        detail = {"note": "went live as the engine stopped"}
+        detail = StepDetail(note="went live as the engine stopped")
         parts.records.set_step(row.run, StepName.DEPLOY, StepState.SUCCEEDED, detail=detail)
     if course.ended_well(StepName.DEPLOY):
         return True
@@ -198,7 +198,7 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
         parts.engine.say(f"run {row.run} of {row.branch} continues: {where}", row.stage)
         return True
     if step:
-        parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail={"reason": where})
+        parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail=StepDetail(reason=where))
     again = " again" if row.restarts and not touched else ""
     course.end(RunState.INTERRUPTED, f"{where}{again}: `hitless pipeline retry {row.run}`")
     return False

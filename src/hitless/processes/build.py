@@ -11,13 +11,14 @@ import json
 import sys
 
 from hitless.documents import convert
-from hitless.pipeline.buildspec.processes import become_subreaper, input_ended
+from hitless.pipeline.buildspec.processes import input_ended
 from hitless.pipeline.buildspec.run import BuildPlan, as_line, run
+from hitless.worker.process import adopt_orphans
 
 
 def main() -> None:
     """Run the plan; exit 0 however the build ended."""
-    become_subreaper()
+    adopt_orphans()
     plan = convert(json.loads(sys.stdin.buffer.readline()), BuildPlan, "the build's plan")
     with open(plan.log, "ab", buffering=0) as log:
         result = run(plan, output=log.write, stop=input_ended, subreaper=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from hitless.artifact.trees import remove
 from hitless.engine.folders import hold
-from hitless.pipeline.buildspec.processes import become_subreaper, end_all, input_ended, reap
+from hitless.pipeline.buildspec.processes import end_all, input_ended, reap
 from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK
+from hitless.worker.process import adopt_orphans
 
 LOOK_S = 0.05
 _MOST_DESCRIPTORS = 256
@@ -25,7 +26,7 @@ _MOST_DESCRIPTORS = 256
 def main() -> None:
     """Run the command until it or standard input ends, then remove everything that is left of it."""
     folders, command = sys.argv[1:3], sys.argv[4:]
-    become_subreaper()
+    adopt_orphans()
     daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, start_new_session=True)
     os.closerange(3, _MOST_DESCRIPTORS)  # the daemon's ready pipe, which must end with the daemon
     with suppress(OSError):  # the rehearsal may have gone already, and its folder with it

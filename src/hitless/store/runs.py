@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hitless.documents import to_text
 from hitless.store.store import Store
 
 RUNS_KEPT = 500
@@ -43,7 +44,7 @@ class RunRow(NewRun):
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step of a run. `detail` is its result as plain JSON."""
+    """One step of a run. `detail` is its result as plain JSON (`hitless.pipeline.runs.StepDetail` reads it)."""
 
     run: int
     name: str
@@ -141,11 +142,11 @@ class RunRecords:
         name: str,
         state: str,
         *,
-        detail: Mapping[str, Any] | None = None,
+        detail: object = None,
         started_at: str | None = None,
         duration_s: float | None = None,
     ) -> None:
-        text = json.dumps(detail) if detail is not None else None
+        text = to_text(detail) if detail is not None else None
         query = "INSERT OR REPLACE INTO pipeline_steps VALUES (?, ?, ?, ?, ?, ?)"
         self._store.write(query, (run, name, state, text, started_at, duration_s))
 

@@ -79,7 +79,7 @@ os.register_at_fork(after_in_child=_close_private)
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants' orphans, for `end_children`. Linux only."""
+    """Make this process the parent of its descendants' orphans, as `end_children` needs it. Linux only."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

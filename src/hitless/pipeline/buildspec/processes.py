@@ -16,22 +16,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG = 1
 _PROC = Path("/proc")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def become_subreaper() -> None:
-    """Make orphans among this process's descendants its children from now on, instead of init's."""
-    if _PROC.is_dir():
-        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def die_with_parent() -> None:
     """In a child before exec: let the kernel end it when the thread that started it ends."""
     if _PROC.is_dir():
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def input_ended(wait_s: float = 0.0) -> bool:
