@@ -63,13 +63,10 @@ def _united(new: Cors, old: Cors | None) -> Cors:
     )
 
 
-def url_cors(url: Value) -> Value | None:
-    """The `cors` of a function URL, which has the keys of an HTTP API's."""
-    return url.get("cors") if isinstance(url.data, Mapping) else None
-
-
 def http_api_cors(cors: Value | None, events: Iterable[RouteEvent]) -> Cors | None:
-    """What the HTTP API or function URL says to pages of other origins; None if it says nothing."""
+    """What the HTTP API or function URL says to pages of other origins; None if it says nothing. Both have the same
+    keys.
+    """
     if cors is None or cors.data is False:
         return None
     used = ("OPTIONS", *(event.route.method for event in events if event.http_api))
@@ -88,8 +85,7 @@ def http_api_cors(cors: Value | None, events: Iterable[RouteEvent]) -> Cors | No
 
 
 def _texts(value: Value) -> tuple[str, ...]:
-    """A list, or one value in its place."""
-    return tuple(_line(one) for one in (value.items() if isinstance(value.data, tuple) else (value,)))
+    return tuple(map(_line, value.listed()))
 
 
 def _line(value: Value) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hitless.service.authorizers import AuthorizerReader
-from hitless.service.cors import http_api_cors, rest_cors, url_cors
+from hitless.service.cors import http_api_cors, rest_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.integrations import mapped_routes
@@ -93,8 +93,10 @@ class FunctionReader:
         rest = [event.route for event in every if not event.http_api]
         own = {route.path for route in rest if route.method == "OPTIONS"}
         self.cors.update({path: cors for path, cors in rest_cors(every).items() if path not in own})
-        url = next((event.at for event in every if event.url), None)
-        http_cors = http_api_cors(self.provider.get("httpApi", "cors") if url is None else url_cors(url), every)
+        cors = self.provider.get("httpApi", "cors")
+        if (url := next((event.at for event in every if event.url), None)) is not None:
+            cors = url.get("cors") if isinstance(url.data, Mapping) else None
+        http_cors = http_api_cors(cors, every)
         read = tuple(
             self._function(name, entry, without_doubles(events[name], rest, self.notices), http_cors)
             for name, entry in entries.items()

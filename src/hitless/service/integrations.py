@@ -56,7 +56,7 @@ def _headers(event: Value) -> tuple[tuple[str, str], ...]:
     cors = event.get("cors")
     if cors is not None and cors.data is not False:
         origins = cors.get("origins") or cors.get("origin") if isinstance(cors.data, Mapping) else None
-        listed = () if origins is None else origins.items() if isinstance(origins.data, tuple) else (origins,)
+        listed = origins.listed() if origins is not None else ()
         headers["access-control-allow-origin"] = ",".join(one.text() for one in listed) or "*"
         if isinstance(cors.data, Mapping) and cors.optional("allowCredentials", Value.flag, False):
             headers["access-control-allow-credentials"] = "true"

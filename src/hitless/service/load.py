@@ -248,11 +248,11 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
     written = lines[line] if line < len(lines) else ""
     hint = "look at the indentation, quotes and brackets of this line and the previous one"
     if "\t" in written[: len(written) - len(written.lstrip())]:
-        problem, hint = "a tab indents this line", "indent by spaces; YAML knows no tabs"
+        problem, hint = "a tab indents this line", "indent with spaces; YAML does not allow tabs"
     elif "mapping values" in problem:
         hint = "a value with a colon and a blank in it needs quotes"
     elif "',' or" in problem:
         hint = "inside of [ ] and { }, quote what has braces, commas or colons in it: 'GET /zones/{zone}'"
     elif "single document" in problem or "another document" in problem:
-        hint = "one document a file: take the --- away"
+        hint = "a file is one document: remove the ---"
     return Value(None, FilePlace(name, line + 1, column + 1)).fault(f"is not YAML: {problem}", hint)

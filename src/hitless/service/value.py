@@ -85,6 +85,10 @@ class Value:
             case _:
                 raise self._wrong("a list")
 
+    def listed(self) -> tuple[Value, ...]:
+        """The items of a list, or the one value in its place."""
+        return self.items() if isinstance(self.data, tuple) else (self,)
+
     def get(self, key: str, *path: str) -> Value | None:
         """The entry of a map, or of the maps in it along `path`; None if it is missing or null."""
         found = self.mapping().get(key)
