@@ -159,8 +159,6 @@ def find_zone(route53: Any, domain: str) -> str:
     return str(closest["Id"]).rpartition("/")[2]
 
 
-PENDING, AVAILABLE = "PENDING", "AVAILABLE"
-
 _CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
 
 
@@ -174,7 +172,7 @@ class GitHubConnection:
 
     @property
     def available(self) -> bool:
-        return self.status == AVAILABLE
+        return self.status == "AVAILABLE"
 
 
 class GitHubConnections:

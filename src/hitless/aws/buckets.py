@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
@@ -20,7 +21,6 @@ from hitless.errors import CloudError, ConflictError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _FASTER = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_CHUNK = 1 << 20
 
 
 class Bucket:
@@ -56,14 +56,9 @@ class Bucket:
                     f"s3://{self.name}/{key} does not exist", hint="deploy its commit again: `hitless aws deploy`"
                 ) from error
             raise
-        digest = hashlib.sha256()
-        with target.open("wb") as file:
-            for chunk in body.iter_chunks(_CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != sha256:
+        if (found := save(body, target)) != sha256:
             raise CloudError(
-                f"s3://{self.name}/{key} does not hold the artifact of that name (its SHA-256 is {digest.hexdigest()})",
+                f"s3://{self.name}/{key} does not hold the artifact of that name (its SHA-256 is {found})",
                 hint="check who may write to the bucket; deploy the release's commit again",
             )
 
@@ -118,11 +113,15 @@ class Bucket:
             return None
         if checksum := head.get("ChecksumSHA256"):
             return base64.b64decode(checksum).hex()
-        body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
-        digest = hashlib.sha256()
-        for chunk in body.iter_chunks(_CHUNK):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return hashlib.file_digest(self._s3.get_object(Bucket=self.name, Key=key)["Body"], "sha256").hexdigest()
+
+
+def save(source: BinaryIO, target: Path) -> str:
+    """Write the stream to the file. Returns the SHA-256 (hex) of what the file has then."""
+    with target.open("w+b") as file:
+        shutil.copyfileobj(source, file)
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def artifact_key(sha256: str) -> str:

@@ -56,8 +56,7 @@ _STEPS: dict[str | None, StackStep] = {
 
 def next_step(status: str | None) -> StackStep:
     """What a stack with that status needs next; None is a missing stack. Unknown states are awaited."""
-    known = _STEPS.get(status)
-    return known if known is not None else StackStep.AWAIT
+    return _STEPS.get(status, StackStep.AWAIT)
 
 
 def resting(status: str) -> bool:

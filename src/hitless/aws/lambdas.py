@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import shutil
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from hitless.aws.buckets import save
 from hitless.aws.follow import Time
 from hitless.aws.layer.hitless_wrapper import WARM
 from hitless.aws.session import Ignoring, error_code, is_denied
@@ -254,10 +253,8 @@ class Lambdas:
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         """Write the zip of this version to a file. Raises CloudError if its SHA-256 (hex) is not `sha256`."""
         location = self._lambda.get_function(FunctionName=function, Qualifier=version)["Code"]["Location"]
-        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as response, to.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        with to.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as response:
+            found = save(response, to)
         if found != sha256:
             raise CloudError(
                 f"{function}: the downloaded code has the SHA-256 {found}, not {sha256}",

@@ -16,12 +16,13 @@ from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
 from hitless.cloud.setup.domain import SERVER_VARIABLE, public_dns
-from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions, read_repository
+from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions, parse_remote
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import dry_run, is_production
 from hitless.documents import to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.homes.aws_stage import connected, poll_seconds, template_folder, write_template
+from hitless.homes.folder import ask_git
 from hitless.service.model import Service
 
 Boundary = Annotated[
@@ -130,10 +131,10 @@ def bootstrap(
 
     The stacks keep the options that were given once.
     """
-    found = read_repository(ctx.service_dir)
-    repository = repository or found.name
+    repository = repository or parse_remote(ask_git(ctx.service_dir, "remote", "get-url", "origin"))
+    folder = ask_git(ctx.service_dir, "rev-parse", "--show-prefix")
     tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-    told = PipelineOptions(repository, found.folder, package, notify, tests)
+    told = PipelineOptions(repository, folder, package, notify, tests)
     identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume, reads)
     options = BootstrapOptions(
         told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones

@@ -1,4 +1,4 @@
-"""The options of `hitless aws bootstrap` and their checks, and the service's GitHub repository.
+"""The options of `hitless aws bootstrap` and their checks.
 
 They say who may release a stage besides its own pipeline, and within which boundary. No option is a pattern: an
 account, a role, a branch or an environment is named in full.
@@ -7,10 +7,8 @@ account, a role, a branch or an environment is named in full.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from hitless.errors import UsageError
 from hitless.service.model import Service
@@ -234,36 +232,10 @@ _GITHUB = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GitHubRepository:
-    """`name` is owner/name, None if origin is not on GitHub. `folder` is the service's, `""` or `a/b/`."""
-
-    name: str | None
-    folder: str
-
-
 def parse_remote(url: str) -> str | None:
     """owner/name of a remote on GitHub; None for any other. A token in the URL is dropped."""
     found = _GITHUB.fullmatch(url.strip())
     return found["name"] if found else None
-
-
-def read_repository(folder: Path) -> GitHubRepository:
-    """The repository of the service's folder; outside git neither name nor folder."""
-    return GitHubRepository(
-        name=parse_remote(_git(folder, "remote", "get-url", "origin")),
-        folder=_git(folder, "rev-parse", "--show-prefix"),
-    )
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def check_options(options: PipelineOptions) -> None:
