@@ -13,7 +13,6 @@ from hitless.aws.follow import Stack
 from hitless.aws.lambdas import Running
 from hitless.aws.osls import find_osls
 from hitless.cloud.adoption.templates import (
-    BUCKET_ID,
     PlainStack,
     adopted,
     contracted,
@@ -21,7 +20,7 @@ from hitless.cloud.adoption.templates import (
     functions_in,
     with_stage,
 )
-from hitless.cloud.transform.model import LiveState
+from hitless.cloud.transform.model import BUCKET_ID, LiveState
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
 from tests.unit.release_support import packaged

@@ -79,7 +79,7 @@ class Definition:
         return ReleaseInput(
             service=SERVICE,
             stage=STAGE,
-            code={key: Code(digest, f"artifacts/{digest}.zip", 1000, 4000) for key, digest in codes.items()},
+            code={key: Code(digest, f"artifacts/{digest}.zip", 4000) for key, digest in codes.items()},
             function_names={lambda_name(key, one): key for key, one in self.functions.items()},
             bucket="artifact-bucket",
             strategy=parse(self.strategy),

@@ -75,7 +75,7 @@ def release(number: int = 1, code: dict[str, str] | None = None, **changed: Any)
     given: dict[str, Any] = {
         "service": "worldclock",
         "stage": "prod",
-        "code": {name: Code(digest, f"artifacts/{digest}.zip", 1000, 4000) for name, digest in digests.items()},
+        "code": {name: Code(digest, f"artifacts/{digest}.zip", 4000) for name, digest in digests.items()},
         "function_names": packaged().function_names,
         "bucket": "artifact-bucket",
         "strategy": parse("Canary10Percent5Minutes"),

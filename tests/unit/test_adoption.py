@@ -12,7 +12,6 @@ import pytest
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import Running
 from hitless.cloud.adoption.templates import (
-    BUCKET_ID,
     AdoptionPhase,
     PlainStack,
     adopted,
@@ -25,7 +24,7 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.transform.desired import version_ids
-from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, changes, of_type
+from hitless.cloud.transform.model import BUCKET_ID, STAGE_ID, Code, FunctionIds, LiveState, Template, changes, of_type
 from tests.unit.definitions import Definition, Function
 from tests.unit.modelled_aws import ModelledAws, picture
 from tests.unit.release_support import packaged, with_provisioned

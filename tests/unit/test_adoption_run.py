@@ -14,9 +14,9 @@ import pytest
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.lambdas import LATEST, Invocation, Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
-from hitless.cloud.adoption.templates import BUCKET_ID, AdoptionPhase, deployment_in, phase
+from hitless.cloud.adoption.templates import AdoptionPhase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, changes, of_type
+from hitless.cloud.transform.model import BUCKET_ID, STAGE_ID, LiveState, Template, changes, of_type
 from hitless.errors import CandidateFailedError, CloudError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks, Route, SmokeRequest

@@ -38,7 +38,6 @@ def deploy(
     order = DeployOrder(
         strategy=strategy,
         no_wait=no_wait,
-        dry_run=dry_run,
         force=force,
         message=message,
         compare=compare,

@@ -71,7 +71,6 @@ class DeployOrder:
 
     strategy: str | None = None
     no_wait: bool = False
-    dry_run: bool = False
     force: bool = False
     message: str | None = None
     compare: bool = False

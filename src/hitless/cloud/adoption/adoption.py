@@ -217,7 +217,7 @@ class Adoption:
             functions=short,
             holder=mark,
         )
-        code = {name: Code(one.sha256, artifact_key(one.sha256), one.zip_bytes) for name, one in held.items()}
+        code = {name: Code(one.sha256, artifact_key(one.sha256)) for name, one in held.items()}
         cut_off_here = records.get(record.release)  # of this number there is one only if it was cut off
         records.begin(record, rollback_template(plan.wanted, code, self._cloud.bucket.name), new=cut_off_here is None)
         if cut_off_here is not None:

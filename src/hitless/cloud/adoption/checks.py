@@ -10,7 +10,6 @@ from typing import Any
 from hitless.aws.follow import WELL
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG
 from hitless.cloud.adoption.templates import (
-    BUCKET_ID,
     IMPORTED,
     STAGE,
     AdoptionPhase,
@@ -20,7 +19,7 @@ from hitless.cloud.adoption.templates import (
     phase,
 )
 from hitless.cloud.transform import api
-from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type
+from hitless.cloud.transform.model import API_ID, BUCKET_ID, LiveState, Resource, Template, of_type
 from hitless.cloud.transform.updates import FUNCTION
 from hitless.cloud.transition import Refusal, plan
 

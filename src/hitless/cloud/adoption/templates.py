@@ -23,6 +23,8 @@ from hitless.cloud.transform.functions import call_function
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
     API_ID,
+    BUCKET_ID,
+    BUCKET_IDS,
     RELEASE_OUTPUT,
     STAGE_ID,
     Code,
@@ -35,10 +37,8 @@ from hitless.cloud.transform.model import (
 )
 from hitless.cloud.transform.updates import ALIAS_TYPE, FUNCTION, VERSION, contract, expand
 
-BUCKET_ID = "ServerlessDeploymentBucket"
 IMPORTED = "hitless:imported"
 STAGE = "AWS::ApiGateway::Stage"
-_BUCKET_IDS = (BUCKET_ID, "ServerlessDeploymentBucketPolicy")
 _OUTLIVE = (api.DEPLOYMENT, "AWS::S3::Bucket", "AWS::S3::BucketPolicy")
 
 _STAGE_FIELDS = {
@@ -168,7 +168,7 @@ def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
     made = copy.deepcopy(imported)
     resources: dict[str, Resource] = made["Resources"]
     functions = functions_in(imported)
-    for name in _BUCKET_IDS:
+    for name in BUCKET_IDS:
         resources.pop(name, None)
     for name, one in of_type(resources, ALIAS_TYPE).items():
         # osls' `provisioned`: whoever called it calls `live`, and it goes with the release after

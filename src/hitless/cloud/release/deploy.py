@@ -341,10 +341,6 @@ def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
     return str(wanted["Resources"][group["Ref"]]["Properties"]["DeploymentConfigName"])
 
 
-MINUTE_S = 60
-"""Lambda publishes metrics once a minute, so a shorter guard would see nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class AlarmWatch:
     """The user's own alarms during one shift."""

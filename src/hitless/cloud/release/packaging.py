@@ -38,7 +38,7 @@ class ServicePackage:
         code = {}
         for name, artifact in self.artifacts.items():
             sha256 = artifact.digest.removeprefix("sha256:")
-            code[name] = Code(sha256, artifact_key(sha256), artifact.zip_bytes, artifact.unpacked_bytes)
+            code[name] = Code(sha256, artifact_key(sha256), artifact.unpacked_bytes)
         release = ReleaseInput(
             service=self.service.name,
             stage=self.service.stage,
@@ -170,9 +170,9 @@ def write_layer(path: Path) -> None:
 
 @cache
 def layer_code() -> Code:
-    """The layer's digest, key and sizes."""
+    """The layer's digest and key."""
     with tempfile.TemporaryDirectory(prefix="hitless-layer-") as place:
         path = Path(place) / "layer.zip"
         write_layer(path)
         sha256 = digest_of(path).removeprefix("sha256:")
-        return Code(sha256, artifact_key(sha256), path.stat().st_size, WRAPPER.stat().st_size)
+        return Code(sha256, artifact_key(sha256))

@@ -257,7 +257,7 @@ class Cloud:
     clock: Clock
     say: Callable[[str], None]
     permissions: StackPermissions | None = None
-    """The CloudFormation role's ARN; None if the stack is updated with the caller's own permissions."""
+    """Those of the CloudFormation role; None if the stack is updated with the caller's own permissions."""
 
 
 def settle(cloud: Cloud, *, holder: str) -> Observed:
@@ -387,7 +387,7 @@ class Shield:
         self._stages.drop(stage, standing)
 
     def _without(self, error: ClientError, what: str) -> None:
-        """Go on without a shield if raising one is denied."""
+        """Continue without a shield if the error is a denied call; else raise it."""
         if not is_denied(error):
             raise error
         self._say(f"{what} is not shielded: {error}")

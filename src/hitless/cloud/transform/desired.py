@@ -13,11 +13,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hitless.artifact.model import UNPACKED_LIMIT_BYTES
 from hitless.cloud.transform import api, guard
 from hitless.cloud.transform.functions import SHARED_ROLE, drop_versions, function_role, named, wrap_handlers
 from hitless.cloud.transform.model import (
     ALIAS,
     API_ID,
+    BUCKET_ID,
+    BUCKET_IDS,
     FINGERPRINT_OUTPUT,
     PREVIOUS_OUTPUT,
     RELEASE_OUTPUT,
@@ -34,7 +37,6 @@ from hitless.cloud.transform.model import (
 from hitless.errors import ServiceFileError
 
 COMMIT_VARIABLE = "HITLESS_COMMIT"
-_OSLS_BUCKET = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
 _NOT_IN_A_VERSION = ("Tags", "ReservedConcurrentExecutions")
 
 
@@ -43,7 +45,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     template = copy.deepcopy(compiled)
     resources: dict[str, Resource] = template["Resources"]
     check_package(resources, release)
-    for name in _OSLS_BUCKET:
+    for name in BUCKET_IDS:
         resources.pop(name, None)
     shared = resources.pop(SHARED_ROLE, None)
     functions = _functions(resources, release)
@@ -210,7 +212,6 @@ def outputs_of(template: Template, *, number: int, previous: int | None = None, 
 
 
 FUNCTION_NAME_LIMIT = 64
-UNPACKED_LIMIT_BYTES = 262_144_000
 ENVIRONMENT_LIMIT_BYTES = 4096
 
 
@@ -220,7 +221,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
         name = str(function["Properties"].get("FunctionName", ""))
         key = release.function_names.get(name)
         if key is None:
-            if function["Properties"].get("Code", {}).get("S3Bucket") == {"Ref": "ServerlessDeploymentBucket"}:
+            if function["Properties"].get("Code", {}).get("S3Bucket") == {"Ref": BUCKET_ID}:
                 raise ServiceFileError(
                     f"{name or 'a function'} is a helper that Serverless Framework adds for an event of the service",
                     hint="hitless does not ship events on existing resources (`existing: true`)",
@@ -230,11 +231,6 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             raise ServiceFileError(
                 f"functions.{key}: Lambda's name {name} has {len(name)} characters, over {FUNCTION_NAME_LIMIT}",
                 hint="shorten the service's, the stage's or the function's name, or give the function a `name`",
-            )
-        if key not in release.code:
-            raise ServiceFileError(
-                f"functions.{key}: there is no artifact for the platform that it declares",
-                hint="the build's warnings above say why",
             )
         if (size := release.code[key].unpacked_bytes) > UNPACKED_LIMIT_BYTES:
             raise ServiceFileError(

@@ -27,6 +27,9 @@ SHIELD_PREFIX = "hitlessShield"
 STAGE_ID = "ApiGatewayStage"
 API_ID = "ApiGatewayRestApi"
 APPLICATION_ID = "CodeDeployApplication"
+BUCKET_ID = "ServerlessDeploymentBucket"
+BUCKET_IDS = (BUCKET_ID, "ServerlessDeploymentBucketPolicy")
+"""osls' own bucket for packages, which no release has."""
 RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT = "HitlessRelease", "HitlessPrevious", "HitlessFingerprint"
 URL_OUTPUT = "ApiUrl"
 ADOPTION_OUTPUT = "HitlessAdoption"
@@ -45,7 +48,6 @@ class Code:
 
     sha256: str
     key: str
-    zip_bytes: int = 0
     unpacked_bytes: int = 0
 
 
