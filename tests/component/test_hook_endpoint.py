@@ -56,7 +56,7 @@ def served(scenario: Callable[[Served], Awaitable[None]], *, held: asyncio.Event
                 full.set()
             if held is not None:
                 await held.wait()
-            return InvokeResult({"name": name}, False, "")
+            return InvokeResult({"name": name}, False, "", 1.0)
 
         async with serve_hook(execution, invoke) as url, httpx.AsyncClient(trust_env=False, timeout=30) as client:
             await scenario(Served(url, client, execution, invoked, full))

@@ -10,7 +10,7 @@ import typer
 from hitless.cli.common import Context, HomeOption, command
 from hitless.errors import UsageError
 from hitless.homes.home import home_of
-from hitless.receipts.page import write_page
+from hitless.receipts.page import render, write_whole
 from hitless.receipts.text import in_full, table
 
 ReleaseArgument = Annotated[int | None, typer.Argument(help="Show this release with its receipts.")]
@@ -44,6 +44,7 @@ def show_list(ctx: Context, listed: list[dict[str, Any]], rows: list[dict[str, A
 def show_one(ctx: Context, one: dict[str, Any], html: Path | None) -> None:
     """Show a release, and write its page if a file is named."""
     if html is not None:
-        write_page(one, html.expanduser().resolve())
-        ctx.say(f"receipt: {html.expanduser().resolve()}")
+        path = html.expanduser().resolve()
+        write_whole(path, render(one))
+        ctx.say(f"receipt: {path}")
     ctx.show(one, lambda: in_full(one))

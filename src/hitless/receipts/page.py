@@ -17,11 +17,6 @@ from hitless.receipts import words
 from hitless.receipts.plot import plot
 
 
-def write_page(release: words.Document, path: Path) -> None:
-    """Write the page of a release (`hitless releases N --json`). Raises MachineError."""
-    write_whole(path, render(release))
-
-
 def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
     """Write a file completely or not at all. A device such as `/dev/null` is written to, not replaced.
 
@@ -40,7 +35,7 @@ def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
 
 
 def render(release: words.Document) -> str:
-    """The page; its heading is the newest rollout's headline."""
+    """The page of a release (`hitless releases N --json`); its heading is the newest rollout's headline."""
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
     page = environment_of("hitless.receipts").get_template("page.html")
