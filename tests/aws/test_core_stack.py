@@ -65,7 +65,7 @@ def test_the_core_stack_is_created_updated_and_destroyed_without_leftovers(aws: 
     planned = aws.hitless("aws", "plan", "--no-pipeline", folder=folder)
     added = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "add"}
     assert added == {"NatAddressB", "NatAddressC", "NatGatewayB", "NatGatewayC"}
-    assert planned["costs"]["fixed_usd_a_month"] == 109.5
+    assert planned["costs"]["fixed_usd_a_month"] == 110.8
     bound = ("--boundary", "arn:aws:iam::000000000000:policy/organisation", "--github-oidc")
     planned = aws.hitless("aws", "plan", "--no-pipeline", *bound, folder=folder)
     changed = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "change"}

@@ -59,6 +59,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "PrivateSubnetIds": "subnet-0123456789abcdef0",
         "LambdaSecurityGroupId": "sg-0123456789abcdef0",
         "ApiDomainName": "api.example.com",
+        "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:worldclock-prod-alarms",
     }
     core.write_text(json.dumps(outputs))
     return dry_run(place, "prod", "--core-outputs", str(core), "--strategy", "Canary5Percent90Seconds")

@@ -15,15 +15,15 @@ from hitless.cloud.setup.options import BootstrapOptions
 from hitless.cloud.setup.plan import NETWORK_ACTIONS, needed_actions
 from hitless.cloud.setup.stacks import core_stack
 from hitless.errors import ConflictError, UsageError
-from hitless.service.model import Nat, Network, NetworkKind
+from hitless.service.model import Nat, Network
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
 
-NONE = Network(NetworkKind.NONE)
-SHARED = Network(NetworkKind.STACK, stack="clock-core-prod")
-GIVEN = Network(NetworkKind.VPC, vpc="vpc-0a1b2c3d", subnets=("subnet-0a1b2c3d", "subnet-1a1b2c3d"))
+NONE = Network("none")
+SHARED = Network("stack", stack="clock-core-prod")
+GIVEN = Network("vpc", vpc="vpc-0a1b2c3d", subnets=("subnet-0a1b2c3d", "subnet-1a1b2c3d"))
 
 
 def parameters(network: Network, cidr: str | None = "10.0.0.0/16", **options: Any) -> dict[str, str | None]:
@@ -96,6 +96,9 @@ class FakeAws:
     def identity(self) -> Any:
         return type("Identity", (), {"account": "1", "partition": "aws"})
 
+    def get_account_settings(self) -> dict[str, Any]:
+        return {"AccountLimit": {"ConcurrentExecutions": 1000}}
+
     def get_account(self) -> dict[str, str]:
         return {"cloudwatchRoleArn": "arn:aws:iam::1:role/logs"}
 
@@ -151,7 +154,7 @@ def test_the_plan_shows_what_each_network_costs_and_saves() -> None:
     assert shown["nat: per-az"] == (109.5, "")
     assert shown["nat: single"] == (36.5, "saves $73.00")
     assert shown["network: none"] == (0.0, "saves $109.50")
-    assert costs(make_service(network=SHARED), load_prices(), pipeline=True).fixed_usd_a_month == 0.0
+    assert costs(make_service(network=SHARED), load_prices(), pipeline=True).fixed_usd_a_month == 1.3, "alarms alone"
 
 
 def test_a_plan_without_a_network_of_its_own_needs_no_permission_to_make_one() -> None:

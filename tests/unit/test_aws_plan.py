@@ -14,17 +14,20 @@ from hitless.cli.common import UnsuccessfulResult
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
-from hitless.service.model import Function, Home, Nat, StageSettings
+from hitless.service.model import AlarmSettings, Function, Home, Nat, StageSettings
 from tests.unit.aws_fakes import FakeCloudFormation, FakeTime
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
 
+ALARMS = 1.3
+"""The alarms of a stage with one function, in dollars a month."""
+
 
 @pytest.mark.parametrize(("nat", "dollars"), [(Nat.NONE, 0.0), (Nat.SINGLE, 36.5), (Nat.PER_AZ, 109.5)])
-def test_nat_gateways_are_the_fixed_cost_of_a_stage(nat: Nat, dollars: float) -> None:
+def test_nat_gateways_are_most_of_the_fixed_cost_of_a_stage(nat: Nat, dollars: float) -> None:
     found = costs(make_service(nat=nat), load_prices(), pipeline=True)
-    assert found.fixed_usd_a_month == dollars
+    assert found.fixed_usd_a_month == dollars + ALARMS
     assert "NAT gateway" in found.lines[0].what
     assert "us-east-1" in found.source
 
@@ -72,7 +75,7 @@ def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
 def test_an_unconfirmed_price_is_marked() -> None:
     lines = costs(make_service(), load_prices(), pipeline=True).lines
     unsure = {line.what for line in lines if line.unconfirmed}
-    assert unsure == {"Lambda", "logs", "artifacts", "pipeline"}
+    assert unsure == {"Lambda", "logs", "metrics", "X-Ray", "artifacts", "pipeline", "13 metrics of alarms"}
     assert all(line.unconfirmed.startswith("seen on ") for line in lines if line.unconfirmed)
 
 
@@ -175,7 +178,18 @@ def test_provisioned_concurrency_is_priced_by_the_hour() -> None:
     ready = Function("a", "a.b", memory_mb=2048, provisioned_concurrency=3, max_provisioned=12)
     service = replace(make_service(nat=Nat.NONE), functions=(ready, Function("b", "a.b")))
     found = costs(service, prices, pipeline=False)
-    assert found.fixed_usd_a_month == 21.6, "6 GB for 100 hours"
     (line,) = (one for one in found.lines if "kept ready" in one.what)
+    assert line.usd_a_month == 21.6, "6 GB for 100 hours"
     assert line.what.startswith("3 environments kept ready")
     assert line.unit == "$0.036 a GB and hour, twice during a shift; up to 4 times that under load"
+
+
+def test_alarms_are_priced_by_their_metrics() -> None:
+    def metrics(**limits: Any) -> str:
+        service = make_service()
+        stage = replace(service.settings, alarms=AlarmSettings(**limits))
+        lines = costs(replace(service, stages=(stage,)), load_prices(), pipeline=False).lines
+        return next(line.what for line in lines if "alarms" in line.what)
+
+    assert metrics() == "13 metrics of alarms"
+    assert metrics(p99_ms=300, p99_relative_percent=150) == "25 metrics of alarms"

@@ -18,7 +18,6 @@ from hitless.service.model import (
     Home,
     Nat,
     Network,
-    NetworkKind,
     RehearsalSettings,
     Route,
     SmokeRequest,
@@ -54,7 +53,7 @@ STAGES = st.builds(
     rehearsal=st.none() | st.builds(RehearsalSettings, st.floats(1, 100), st.floats(1, 100), st.floats(1, 1000)),
     shield=st.booleans(),
     nat=st.sampled_from(Nat),
-    network=st.builds(Network, st.sampled_from(NetworkKind), TEXT, TEXT, st.lists(TEXT).map(tuple)),
+    network=st.builds(Network, TEXT, TEXT, TEXT, st.lists(TEXT).map(tuple)),
     domain=st.none() | TEXT,
     smoke=st.lists(st.builds(SmokeRequest, TEXT, TEXT, PAIRS, st.none() | TEXT, st.integers(100, 599)), max_size=2).map(
         tuple

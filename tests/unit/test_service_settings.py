@@ -18,7 +18,6 @@ from hitless.service.model import (
     Hooks,
     Nat,
     Network,
-    NetworkKind,
     PreviewSettings,
     RehearsalSettings,
     Route,
@@ -73,11 +72,11 @@ def test_prod_has_a_nat_gateway_in_each_zone_by_default() -> None:
     ("text", "network"),
     [
         ("own", Network()),
-        ("none", Network(NetworkKind.NONE)),
-        ("{stack: clock-core-prod}", Network(NetworkKind.STACK, stack="clock-core-prod")),
+        ("none", Network("none")),
+        ("{stack: clock-core-prod}", Network("stack", stack="clock-core-prod")),
         (
             "{vpc: vpc-0a1b2c3d, subnets: [subnet-0a1b2c3d, subnet-1a1b2c3d]}",
-            Network(NetworkKind.VPC, vpc="vpc-0a1b2c3d", subnets=("subnet-0a1b2c3d", "subnet-1a1b2c3d")),
+            Network("vpc", vpc="vpc-0a1b2c3d", subnets=("subnet-0a1b2c3d", "subnet-1a1b2c3d")),
         ),
     ],
 )

@@ -95,7 +95,7 @@ def bootstrap(
     ] = None,
     pipeline: WithPipeline = True,
     notify: Annotated[
-        str | None, typer.Option("--notify", help="An e-mail address for failures and approvals.")
+        str | None, typer.Option("--notify", help="An e-mail address for alarms, failures and approvals.")
     ] = None,
     cidr: Annotated[
         str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
@@ -137,7 +137,7 @@ def bootstrap(
     told = PipelineOptions(repository, folder, package, notify, tests)
     identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume, reads)
     options = BootstrapOptions(
-        told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones
+        told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones, notify
     )
     service = ctx.load_for_aws(region)
     if dry:

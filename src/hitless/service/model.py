@@ -83,27 +83,18 @@ class Nat(StrEnum):
     NONE = "none"
 
 
-class NetworkKind(StrEnum):
-    """Whose network the functions of a stage on AWS use. `STACK` is another core stack's, `VPC` an existing VPC."""
-
-    OWN = "own"
-    NONE = "none"
-    STACK = "stack"
-    VPC = "vpc"
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A stage's network on AWS. `stack` names another core stack; `vpc` and its private `subnets` an existing VPC."""
+    """A stage's network on AWS: its `own`, `none`, that of another core `stack`, or an existing `vpc`."""
 
-    kind: NetworkKind = NetworkKind.OWN
+    kind: str = "own"
     stack: str = ""
     vpc: str = ""
     subnets: tuple[str, ...] = ()
 
     @property
     def own(self) -> bool:
-        return self.kind is NetworkKind.OWN
+        return self.kind == "own"
 
 
 @dataclass(frozen=True, slots=True)

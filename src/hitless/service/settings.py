@@ -20,7 +20,6 @@ from hitless.service.model import (
     Home,
     Nat,
     Network,
-    NetworkKind,
     PreviewSettings,
     Route,
     StageSettings,
@@ -171,13 +170,11 @@ def _default_nat(stage: str) -> Nat:
 
 def _network(value: Value) -> Network:
     if not isinstance(value.data, Mapping):
-        return Network(NetworkKind(value.choice((NetworkKind.OWN, NetworkKind.NONE))))
+        return Network(value.choice(("own", "none")))
     read = value.fields(NETWORK)
-    if set(read) == {"stack"}:
-        return Network(NetworkKind.STACK, stack=read["stack"])
-    if set(read) != {"vpc", "subnets"} or not read["subnets"]:
+    if set(read) not in ({"stack"}, {"vpc", "subnets"}) or read.get("subnets") == ():
         raise value.fault("names no network", "write {stack: SERVICE-core-STAGE} or {vpc: vpc-…, subnets: [subnet-…]}")
-    return Network(NetworkKind.VPC, vpc=read["vpc"], subnets=read["subnets"])
+    return Network(next(iter(read)), **read)
 
 
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:

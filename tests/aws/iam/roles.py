@@ -76,6 +76,7 @@ _FORMS: Mapping[str, Returned] = {
     "AWS::ApiGateway::DomainName": Returned(
         "{name}", {"RegionalDomainName": f"d-1.execute-api.{REGION}.amazonaws.com", "RegionalHostedZoneId": "Z1"}
     ),
+    "AWS::CloudWatch::Alarm": Returned("{name}", {"Arn": f"arn:aws:cloudwatch:{_HERE}:alarm:{{name}}"}),
     "AWS::CertificateManager::Certificate": Returned(f"arn:aws:acm:{_HERE}:certificate/{{name}}"),
     "AWS::CodeBuild::Project": Returned("{name}", {"Arn": f"arn:aws:codebuild:{_HERE}:project/{{name}}"}),
     "AWS::CodeConnections::Connection": Returned(f"arn:aws:codeconnections:{_HERE}:connection/{{name}}"),

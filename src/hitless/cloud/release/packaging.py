@@ -54,6 +54,7 @@ class ServicePackage:
             security_group=self.core.security_group_id,
             domain=self.core.domain,
             permissions_boundary=self.core.permissions_boundary_arn,
+            alarm_topic=self.core.alarm_topic_arn,
             hooks=self.service.settings.hooks,
             layer=layer_code(),
             shield=self.service.settings.shield,

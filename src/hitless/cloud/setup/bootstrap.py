@@ -169,6 +169,8 @@ class Bootstrap:
             identity=options.identity,
             github=self._github(options, exists) if options.identity.github else None,
             keep_nat=keep_nat,
+            notify_email=options.notify_email,
+            concurrency=self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],
         )
 
     def _in_own_network(self) -> bool:

@@ -56,14 +56,10 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     fixed = [
         CostLine(
             f"{gateways} NAT gateway{'s' if gateways != 1 else ''} ({chosen})",
-            round(gateways * items["nat_gateway_hour"] * hours, 2),
-            f"${items['nat_gateway_hour']:g} an hour each",
+            round(gateways * a_gateway, 2),
+            f"${items['nat_gateway_hour'] + items['public_ipv4_hour']:g} an hour each, with its public address",
         ),
-        CostLine(
-            f"{gateways} public address{'es' if gateways != 1 else ''} of NAT gateways",
-            round(gateways * items["public_ipv4_hour"] * hours, 2),
-            f"${items['public_ipv4_hour']:g} an hour each",
-        ),
+        _alarms(service, items["alarm_metric_month"], _unconfirmed(prices, "alarm_metric_month")),
     ]
     fixed += _kept_ready(service, items, hours, _unconfirmed(prices, "provisioned_gb_second"))
 
@@ -77,6 +73,10 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
         used("API Gateway", f"${items['rest_api_million']:g} a million requests"),
         used("Lambda", calls, "lambda_million", "lambda_gb_second"),
         used("logs", f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)", "logs_gb"),
+        used(
+            "metrics", f"${items['custom_metric_month']:g} a metric and month, 5 of each method", "custom_metric_month"
+        ),
+        used("X-Ray", f"${items['xray_million']:g} a million traces, of 5 % of the requests", "xray_million"),
         used("artifacts", f"${items['storage_gb_month']:g} a GB and month", "storage_gb_month"),
     ]
     if pipeline:
@@ -93,6 +93,15 @@ def _network(choice: Mapping[str, Any], gateways: int, a_gateway: float) -> Cost
     saves = (gateways - choice["gateways"]) * a_gateway
     unit = choice["reaches"] + (f"; saves ${saves:.2f}" if saves > 0 else "")
     return CostLine(choice["network"], round(choice["gateways"] * a_gateway, 2), unit)
+
+
+def _alarms(service: Service, price: float, unsure: str) -> CostLine:
+    """Of the live stage: 5xx, requests, latency, concurrency, each function's throttles. Of each version: its own."""
+    limits = service.settings.alarms
+    of_a_version = 4 + 2 * (limits.p99_ms is not None) + 4 * (limits.p99_relative_percent is not None)
+    number = 4 + len(service.functions) * (1 + 2 * of_a_version)
+    unit = f"${price:g} a metric, of the live stage and of the versions of two releases"
+    return CostLine(f"{number} metrics of alarms", round(number * price, 2), unit, unsure)
 
 
 def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[CostLine]:

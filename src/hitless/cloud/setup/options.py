@@ -193,6 +193,7 @@ class BootstrapOptions:
     identity: IdentityOptions = AS_IT_IS
     repository: str | None = None
     zones: str | None = None
+    notify_email: str | None = None
 
 
 def check_apart(service: Service) -> None:

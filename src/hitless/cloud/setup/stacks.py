@@ -124,9 +124,11 @@ def core_stack(
     identity: IdentityOptions = AS_IT_IS,
     github: GitHubTrust | None = None,
     keep_nat: bool = False,
+    notify_email: str | None = None,
+    concurrency: int | None = None,
 ) -> StackSpec:
     """The core stack. `cidr` and `zones` None keep the network as it is; `policies` are the ARNs of ExtraPolicyArns;
-    `keep_nat` keeps the NAT gateways of a network that functions still use.
+    `keep_nat` keeps the NAT gateways of a network that functions still use; `concurrency` is Lambda's limit.
     """
     if zones is not None and len(set(filter(None, zones.split(",")))) != NUMBER_OF_ZONES:
         hint = "name them as in eu-central-1a,eu-central-1b,eu-central-1c, or choose another region"
@@ -139,6 +141,8 @@ def core_stack(
         **({"Nat": None} if keep_nat else {}),
         "Zones": zones,
         "LogRetentionDays": "365" if is_production(service) else "30",
+        "NotifyEmail": notify_email,
+        "ConcurrencyAlarmAt": None if concurrency is None else str(concurrency * 9 // 10),
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",
         "ExtraPolicyArns": _policies(policies),
@@ -166,7 +170,7 @@ def _network_parameters(settings: StageSettings, cidr: str | None) -> dict[str, 
             hint="leave --cidr out, or remove `network` from the stage's settings",
         )
     return {
-        "Network": chosen.kind.value,
+        "Network": chosen.kind,
         "MakeNetwork": "yes" if chosen.own else ("no" if cidr else None),
         "NetworkStack": chosen.stack,
         "NetworkVpcId": chosen.vpc,
@@ -268,6 +272,7 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         policies=options.policies or "",
         identity=identity,
         github=GitHubTrust(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
+        notify_email=options.notify_email,
     )
     if told is None:
         return (core,)

@@ -16,6 +16,7 @@ _PLACEHOLDERS = {
     "PrivateSubnetIds": "subnet-0000000000000000a,subnet-0000000000000000b,subnet-0000000000000000c",
     "LambdaSecurityGroupId": "sg-00000000000000000",
     "ArtifactBucketName": "placeholder-artifact-bucket",
+    "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:placeholder-alarms",
 }
 
 
@@ -29,6 +30,7 @@ class CoreOutputs:
     domain: str = ""
     cloudformation_role_arn: str = ""
     permissions_boundary_arn: str = ""
+    alarm_topic_arn: str = ""
     raw: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -46,6 +48,7 @@ class CoreOutputs:
             domain=str(outputs.get("ApiDomainName", "")),
             cloudformation_role_arn=str(outputs.get("CloudFormationRoleArn", "")),
             permissions_boundary_arn=str(outputs.get("PermissionsBoundaryArn", "")),
+            alarm_topic_arn=str(outputs.get("AlarmTopicArn", "")),
             raw=tuple(sorted((key, str(value)) for key, value in outputs.items())),
         )
 

@@ -1,4 +1,4 @@
-"""The API's part of a template: permissions, a Deployment named by its content, an explicit Stage, the domain.
+"""The API's part of a template: permissions, a Deployment named by its content, an explicit Stage, the domain, alarms.
 
 osls makes no Stage resource: a timestamped Deployment creates one, so that CloudFormation decides when code and API
 change. Here the Stage is a resource, and moves to a new Deployment only in the contract step. Methods and resources are
@@ -7,8 +7,10 @@ the API's draft: clients see them only through a Deployment.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hitless.cloud.transform.model import (
@@ -16,6 +18,7 @@ from hitless.cloud.transform.model import (
     STAGE_ID,
     URL_OUTPUT,
     ApiSettings,
+    FunctionIds,
     ReleaseInput,
     Resource,
     depends_on,
@@ -237,6 +240,33 @@ def _stage(deployment: str, name: str, group: str, permissions: list[str], setti
     properties["MethodSettings"] = [methods]
     depended = [*([ACCESS_LOGS_ID] if settings.access_log else []), *permissions]
     return {"Type": "AWS::ApiGateway::Stage", "DependsOn": depended, "Properties": properties}
+
+
+STANDING = json.loads(Path(__file__).with_name("alarms.json").read_text("utf-8"))
+"""The alarms of the live stage; `{"$": NAME}` stands for a value."""
+DEFAULT_P99_MS = 2500
+"""CloudWatch User Guide, "Recommended alarms", Amazon API Gateway, Latency."""
+
+
+def add_standing_alarms(
+    resources: dict[str, Resource], functions: Iterable[FunctionIds], release: ReleaseInput
+) -> None:
+    """Add the alarms that tell the core stack's topic what clients notice between releases, by the releases' limits."""
+    limits = release.alarms
+    values: dict[str, Any] = {"topic": release.alarm_topic, "error_rate_percent": limits.error_rate_percent}
+    values["percent"] = f"IF(FILL(n,0)>={limits.minimum_requests},100*FILL(e,0)/n,0)"
+    values["p99_ms"] = limits.p99_ms or DEFAULT_P99_MS
+    wanted = [(f"{ids.base}ThrottledAlarm", "Throttled", resources[ids.function]) for ids in functions]
+    if STAGE_ID in resources:
+        values |= {"api": resources[API_ID]["Properties"]["Name"]}
+        wanted += [(f"{kind}Alarm", kind, resources[STAGE_ID]) for kind in ("ApiFailing", "ApiSlow")]
+    for logical_id, kind, subject in wanted:
+        known = {**values, **subject["Properties"]}
+        resources[logical_id] = _filled(STANDING[kind], known)
+
+
+def _filled(node: Any, values: Mapping[str, Any]) -> Any:
+    return rewritten(node, lambda one: values[one["$"]] if isinstance(one, dict) and "$" in one else one)
 
 
 def url_output(resources: dict[str, Resource], domain: str) -> dict[str, Any]:

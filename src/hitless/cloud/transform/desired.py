@@ -65,6 +65,8 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         guard.add_application(resources, shifted, [ids.function for ids in hooks], release)
     api.name_by_content(resources)
     api.add_stage(resources, release)
+    if release.alarm_topic:
+        api.add_standing_alarms(resources, functions, release)
     if release.permissions_boundary:
         for role in of_type(resources, "AWS::IAM::Role").values():
             role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)

@@ -86,6 +86,7 @@ class ReleaseInput:
     security_group: str = ""
     domain: str = ""
     permissions_boundary: str = ""
+    alarm_topic: str = ""
     log_retention_days: int = 30
     hooks: Hooks = field(default_factory=Hooks)
     layer: Code | None = None
