@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hitless.aws.osls import INSTALL_HINT, VERSION, find_osls
 from hitless.errors import MachineError
@@ -32,13 +35,44 @@ def beside(tmp_path: Path) -> Path:
     return program(tmp_path / "bin" / "node", "v20.19.0").parent
 
 
-def test_our_buildspecs_install_the_pinned_version_of_osls() -> None:
+WORKFLOW = ROOT / "src/hitless/templates/github/dot-github/workflows/deploy.yml"
+SCAFFOLD, EXAMPLE = ROOT / "src/hitless/templates/service", ROOT / "examples/worldclock"
+RELOCK = "run scripts/lock-deploy"
+
+
+def test_the_pinned_version_of_osls_is_the_one_that_scaffolds_lock() -> None:
     pinned = json.loads((ROOT / "node" / "package.json").read_text("utf-8"))["dependencies"]["osls"]
     assert pinned == VERSION
-    for file in ("src/hitless/templates/service", "examples/worldclock"):
-        text = (ROOT / file / "buildspec-deploy.yml").read_text("utf-8")
-        assert re.findall(r"osls@(\S+)", text) == [VERSION], file
     assert f"osls@{VERSION}`" in INSTALL_HINT
+    locked = json.loads((SCAFFOLD / "deploy" / "package-lock.json").read_text("utf-8"))["packages"]
+    assert locked.pop("")["dependencies"] == {"osls": VERSION}, RELOCK
+    assert locked["node_modules/osls"]["version"] == VERSION, RELOCK
+    assert all(one["integrity"].startswith("sha512-") and "resolved" not in one for one in locked.values()), RELOCK
+
+
+def test_the_deploy_step_installs_only_what_versions_and_hashes_lock() -> None:
+    """pip's documentation, secure-installs: `--require-hashes` for all dependencies, and `--no-deps` for what has none.
+    npm's, npm-ci: the lock file decides, and is never written.
+    """
+    for file in (SCAFFOLD / "buildspec-deploy.yml", SCAFFOLD / "buildspec-test.yml", WORKFLOW):
+        installs = [line for line in file.read_text("utf-8").splitlines() if "pip install" in line or " npm " in line]
+        loose = [
+            line for line in installs if not re.search(r"--require-hashes|--no-deps --no-build-isolation|npm ci ", line)
+        ]
+        assert not [line for line in loose if "-r requirements.txt -r requirements-dev.txt" not in line], file
+        assert len(installs) >= 2, file
+
+
+def test_the_deploy_lock_has_every_dependency_of_hitless() -> None:
+    text = (SCAFFOLD / "deploy" / "requirements.txt").read_text("utf-8")
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)(?: ; .*)? \\$", text, re.MULTILINE))
+    assert text.count("--hash=sha256:") > len(locked) > 30
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wanted = map(Requirement, [*project["project"]["dependencies"], *project["build-system"]["requires"]])
+    wrong = [str(one) for one in wanted if not one.specifier.contains(locked.get(canonicalize_name(one.name), "0"))]
+    assert not wrong, RELOCK
+    for name in ("package.json", "package-lock.json", "requirements.txt"):
+        assert (EXAMPLE / "deploy" / name).read_bytes() == (SCAFFOLD / "deploy" / name).read_bytes(), RELOCK
 
 
 def test_the_services_own_osls_takes_precedence_over_the_one_beside_hitless(tmp_path: Path, beside: Path) -> None:

@@ -240,9 +240,16 @@ def test_a_github_workflow_requests_its_token_only_to_release(tmp_path: Path) ->
     assert allowed == {"test": {}, "deploy": {"contents": "read", "id-token": "write"}}
     assert workflow["jobs"]["deploy"]["if"].startswith("github.event_name == 'push' && ")
     assert workflow["jobs"]["deploy"]["needs"] == "test"
-    used = re.findall(r"uses: (\S+)", text)
-    assert used
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", one) for one in used), used
+
+
+def test_actions_of_the_workflow_are_named_by_commit() -> None:
+    """GitHub's security guide for Actions: "Pinning an action to a full-length commit SHA is currently the only way to
+    use an action as an immutable release."
+    """
+    text = (TEMPLATES / "github" / "dot-github" / "workflows" / "deploy.yml").read_text("utf-8")
+    used = re.findall(r"uses: (.+)", text)
+    assert len(used) == 6
+    assert [one for one in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)] == []
 
 
 def test_an_unknown_template_is_an_error_with_the_known_ones(tmp_path: Path) -> None:
