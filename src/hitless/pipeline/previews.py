@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.runs import StepEnd, StepFailed, skipped
+from hitless.pipeline.runs import StepDetail, StepEnd, StepFailed, skipped
 from hitless.pipeline.shipping import check_outcome, follow, who_of
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome, Result
+from hitless.release.result import Result
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval, with_pools
 
 GONE = "the branch was deleted or has moved"
-
-
-class PreviewDetail(msgspec.Struct, frozen=True):
-    """The detail of a preview's step."""
-
-    url: str | None
-    release: int
-    outcome: Outcome
 
 
 async def preview(course: Course) -> StepEnd:
@@ -48,7 +38,7 @@ async def preview(course: Course) -> StepEnd:
         previews.close(branch, "its branch was deleted")
         return skipped(GONE)
     return StepEnd(
-        detail=PreviewDetail(url, result.release, result.outcome),
+        detail=StepDetail(url=url, release=result.release, outcome=result.outcome),
         sentence=f"preview at {url}/",
     )
 

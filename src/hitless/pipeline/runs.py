@@ -18,8 +18,6 @@ from hitless.store.runs import RunRecords, RunRow
 
 
 class RunState(StrEnum):
-    """The state of a run."""
-
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting_for_approval"
@@ -65,10 +63,10 @@ class StepState(StrEnum):
 
 
 class StepDetail(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What commands and later steps read of a step's detail, which is its own document, such as a `RehearsalReport`.
+    """The keys of a step's detail that commands and later steps read. Many steps have a larger detail of their own.
 
-    `reason` and `exit_code`: why it failed or was cut off; `why` it was skipped; `url` of a release or a preview;
-    `verify`: whether to verify what was deployed; `notes` of a rehearsal.
+    `reason` and `exit_code`: why it failed or was cut off; `why` it was skipped; `url`, `release` and `outcome` of a
+    rollout; `verify`: whether to verify what was deployed; `faults` that were found; `notes` of a rehearsal.
     """
 
     reason: str | None = None
@@ -76,7 +74,10 @@ class StepDetail(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     why: str | None = None
     note: str | None = None
     url: str | None = None
+    release: int | None = None
+    outcome: str | None = None
     verify: bool = True
+    faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @classmethod

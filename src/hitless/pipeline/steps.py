@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from hitless.artifact.model import Host, Platform
@@ -39,30 +40,19 @@ class SourceDetail(msgspec.Struct, frozen=True):
     committed_at: str
 
 
-class BuildDetail(msgspec.Struct, frozen=True):
-    """The candidate's artifacts: function → digest."""
+class BuildDetail(msgspec.Struct, frozen=True, rename={"source": "from"}):
+    """The candidate's artifacts (function → digest), and the release that they come from if it is promoted."""
 
     artifacts: Mapping[str, str]
-
-
-class PromotionDetail(BuildDetail, frozen=True, rename={"source": "from"}):
-    """The same, and the release that they were built for."""
-
-    source: str
-    home: Home
-    release: int
+    source: str | UnsetType = UNSET
+    home: Home | UnsetType = UNSET
+    release: int | UnsetType = UNSET
 
 
 class DeployDetail(Result, frozen=True, kw_only=True):
     """The rollout's result, and whether the stage's settings want it verified."""
 
     verify: bool
-
-
-class VerifyDetail(msgspec.Struct, frozen=True):
-    """What is wrong with the live release."""
-
-    faults: tuple[str, ...]
 
 
 async def source(course: Course) -> StepEnd:
@@ -219,7 +209,7 @@ async def verify(course: Course) -> StepEnd:
     why = "; ".join(faults)
     detail = StepDetail(reason=f"taken back: {why}", exit_code=3)
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
-    raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail=VerifyDetail(faults))
+    raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail=StepDetail(faults=faults))
 
 
 async def ask_maintainer(course: Course) -> StepEnd:
@@ -312,7 +302,7 @@ def _check_same_artifacts(document: ReleaseDocument, origin: Origin) -> StepEnd:
     digests = document.digests
     if digests != origin.artifacts:
         raise StepFailed(f"the artifacts are not those of {origin}")
-    detail = PromotionDetail(digests, origin.stage, origin.home, origin.release)
+    detail = BuildDetail(digests, origin.stage, origin.home, origin.release)
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
 
 
