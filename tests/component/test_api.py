@@ -85,7 +85,7 @@ def test_following_events_loses_none_that_occur_while_others_are_sent(tmp_path: 
     run(tmp_path, story)
 
 
-def test_an_error_of_the_state_file_has_the_form_of_every_error(tmp_path: Path) -> None:
+def test_an_error_of_the_state_file_has_the_same_form_as_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.store.close()
     sent: list[Any] = []

@@ -256,7 +256,7 @@ def test_a_stopping_server_answers_all_received_and_half_received_requests() -> 
         assert not server.thread.is_alive()
 
 
-def test_a_server_out_of_descriptors_answers_its_requests_and_ends() -> None:
+def test_a_server_without_free_descriptors_answers_its_requests_and_ends() -> None:
     with running() as server:
         first = server.connect()
         first.sendall(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -88,7 +88,7 @@ def test_a_pattern_that_points_outside_is_an_error(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["src/!(a).py", "@(a", "[z-a]x"])
-def test_an_unusable_glob_is_an_error(pattern: str) -> None:
+def test_an_invalid_glob_is_an_error(pattern: str) -> None:
     with pytest.raises(BuildError) as refused:
         PackagePatterns([pattern])
     assert repr(pattern) in refused.value.message

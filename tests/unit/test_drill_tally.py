@@ -68,7 +68,7 @@ def test_a_request_that_overlaps_a_rollout_counts_as_sent_during_it() -> None:
     assert tally.releasing.get_total_count() == 3
 
 
-def test_a_failure_has_its_first_moment_and_its_rollout() -> None:
+def test_a_kind_of_failure_has_its_first_instant_and_its_rollout() -> None:
     timeline = Timeline()
     tally = fresh(timeline)
     window = timeline.open("release 2 (good)", 2 * S)

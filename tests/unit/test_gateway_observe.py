@@ -58,7 +58,7 @@ def test_patterns_are_grouped_by_release_and_unknown_patterns_are_listed_separat
     }
 
 
-def test_servers_have_their_admin_state_and_limit_without_the_inner_hop() -> None:
+def test_observed_servers_have_their_mode_and_limit_and_leave_out_the_inner_hop() -> None:
     assert parse_servers(SERVERS_STATE, STAT) == {
         ("p00", "w0.aaaa"): ServerView(8, ServerMode.READY),
         ("p00", "w1.bbbb"): ServerView(1, ServerMode.MAINT),

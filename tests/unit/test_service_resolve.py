@@ -301,7 +301,7 @@ def test_an_escaped_variable_stays_text_through_references() -> None:
     )
 
 
-def test_the_dollar_escape_and_the_account_number_are_noticed() -> None:
+def test_notices_name_an_escaped_variable_and_the_account_number() -> None:
     notices = Notices()
     tree = resolve("a: $${self:x}\nb: ${aws:accountId}", notices=notices)
     assert tree.plain() == {"a": "${self:x}", "b": "123456789012"}

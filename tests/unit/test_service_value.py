@@ -95,7 +95,7 @@ def test_an_error_about_a_wrong_type_names_the_type() -> None:
         value({"x": 1}).items()
 
 
-def test_null_is_an_empty_map_or_list_and_a_missing_entry() -> None:
+def test_null_is_read_as_an_empty_map_or_list_or_a_missing_entry() -> None:
     assert dict(value(None).mapping()) == {}
     assert value(None).items() == ()
     assert value({"x": None}).get("x") is None

@@ -45,7 +45,7 @@ def test_expect_100_continue_gets_its_interim_response() -> None:
     assert reader.middle
 
 
-def test_a_declared_body_over_the_limit_is_refused_without_being_kept() -> None:
+def test_a_declared_body_over_the_limit_is_refused_and_dropped() -> None:
     reader = RequestReader()
     reader.feed(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (LARGEST_BODY_BYTES + 1))
     assert reader.interim == b""
