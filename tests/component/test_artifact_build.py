@@ -423,7 +423,7 @@ def test_a_runtime_that_is_no_longer_supported_is_built_for_this_machine_only(tm
     result = built(service, ArtifactStore(tmp_path / "data" / "artifacts"), installer)
     assert (only(result).local, result.portable) == (True, {})
     assert [target.runtime for target in installer.targets] == [RUNTIME]
-    assert result.warnings[1].endswith(f"cannot be promoted: Lambda no longer takes {runtime}")
+    assert result.warnings[1].endswith(f"cannot be promoted: Lambda no longer supports {runtime}")
 
 
 def test_a_functions_module_is_the_root_of_its_package_and_has_its_own_requirements(

@@ -260,7 +260,8 @@ def test_a_runtime_that_is_no_longer_supported_runs_on_this_python(folder: Path,
     (notice,) = service.notices
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert (
-        notice == f"serverless.yml:2: provider.runtime: Lambda no longer takes {runtime}; it runs here on Python {here}"
+        notice
+        == f"serverless.yml:2: provider.runtime: Lambda no longer supports {runtime}; it runs here on Python {here}"
     )
 
 

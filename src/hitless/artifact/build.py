@@ -132,7 +132,7 @@ class _Build:
         if declared not in self.unportable:
             try:
                 if declared.runtime in ENDED_RUNTIMES:
-                    raise BuildError(f"Lambda no longer takes {declared.runtime}")
+                    raise BuildError(f"Lambda no longer supports {declared.runtime}")
                 return self._artifact(patterns, declared, declared)
             except BuildError as error:
                 self.unportable[declared] = error

@@ -38,7 +38,6 @@ class ApiStages:
         return None
 
     def variables(self, stage: ApiStage) -> dict[str, str]:
-        """All variables of the stage."""
         found = self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)
         return dict(found.get("variables") or {})
 

@@ -101,7 +101,6 @@ class Bucket:
         return f"{self._s3.meta.endpoint_url}/{self.name}/{key}"
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys with that prefix."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
 

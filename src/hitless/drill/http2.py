@@ -50,7 +50,6 @@ class Stream(Response):
     reused: bool = False  # its connection had carried another before
 
     def read_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Read the response's headers."""
         self.started = True
         for name, value in headers:
             if name == b":status":

@@ -49,7 +49,6 @@ Pieces = tuple[Piece, ...]
 
 
 def constant(rate_per_s: float) -> Pieces:
-    """A constant rate."""
     return (Piece(0.0, rate_per_s, rate_per_s),)
 
 

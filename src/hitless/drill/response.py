@@ -124,7 +124,7 @@ class Http1Response(Response):
         version, _, rest = line.partition(b" ")
         code, _, _ = rest.partition(b" ")
         if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit() or code < b"100":
-            raise BadResponse(f"the status line is {line[:40]!r}")
+            raise BadResponse(f"not a status line of HTTP/1.1: {line[:40]!r}")
         self.status = int(code)
         self.keep_alive = version == b"HTTP/1.1"
 

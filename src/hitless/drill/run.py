@@ -51,7 +51,7 @@ async def run_drill(
 
     `watched` samples the number of workers; on AWS there are none.
 
-    Raises UsageError or ConflictError before anything is sent (no 2xx response, no live release),
+    Raises UsageError or ConflictError before the load begins (no 2xx response, no live release),
     MachineError if the target accepts no connection, EngineNotRunningError. Later failures are in the result.
     """
     live = await _live_at_start(plan, shipper)

@@ -24,7 +24,7 @@ QUICK_P999_US = 5_000
 """One slow request in a thousand delays fifteen quick ones behind it, so the mean alone is not enough."""
 WAITS_IN_P999 = 8
 """A p99.9 may contain this many mean waits for a processor (three to ten were measured). Without this allowance a busy
-machine would get depth 1, which costs it most processor time (measured there: 47 instead of 32 µs a request).
+machine would get depth 1, where a request takes more processor time (measured: 47 instead of 32 µs).
 """
 MINIMUM_REQUESTS = 200
 """With fewer requests per second, a greater depth gains nothing, and the figures are noise."""
@@ -67,7 +67,7 @@ def next_depth(pool: Pool, before: DepthSample, depth: int) -> tuple[DepthSample
 
 async def adapt_depth(engine: Engine, clock: Clock) -> None:
     """Adapt the depth of every pool, forever."""
-    looks: dict[str, DepthSample] = {}
+    samples: dict[str, DepthSample] = {}
     while True:
         await clock.sleep(PERIOD_S)
         for row in engine.store.pools():
@@ -75,8 +75,8 @@ async def adapt_depth(engine: Engine, clock: Clock) -> None:
             if pool is None:
                 continue
             present = engine.pools.depth_of(row)
-            looks[row.key], wanted = next_depth(pool, looks.get(row.key, DepthSample()), present)
+            samples[row.key], wanted = next_depth(pool, samples.get(row.key, DepthSample()), present)
             if wanted != present:
                 await engine.pools.set_depth(row, wanted)
-        for gone in looks.keys() - engine.pools.living.keys():
-            del looks[gone]
+        for gone in samples.keys() - engine.pools.living.keys():
+            del samples[gone]

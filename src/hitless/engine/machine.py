@@ -100,7 +100,6 @@ class Machine:
                 await self._clock.sleep(RESTART_PAUSE_S)
 
     async def status(self) -> Status:
-        """The `status` document."""
         # first, because a preview may be removed in the meantime
         at_gateway = await read_gateway(self._engine, self._gateway)
         return status(

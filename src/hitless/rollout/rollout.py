@@ -172,7 +172,8 @@ class Rollout(Recorded):
 
     async def _swap(self) -> None:
         """Make the candidate live by changing one entry in the gateway's map. This is the point of no return."""
-        self._check_stopped()
+        if self._stop is not None and self._stop.done():
+            raise self._stop.result()
         self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
         await self.enter(RolloutState.SHIFTING, weight_percent=100, note=self._note_missing_data())
@@ -247,10 +248,6 @@ class Rollout(Recorded):
         note = f"the alarms did not have enough data at {self.weight_percent:g}% ({self.reading.sentence})"
         self.say(f"release {self.candidate.number} continues, although {note}", self.candidate.stage)
         return note
-
-    def _check_stopped(self) -> None:
-        if self._stop is not None and self._stop.done():
-            raise self._stop.result()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Await the work. If the rollout is stopped in the meantime, cancel the work and wait until it has ended."""

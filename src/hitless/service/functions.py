@@ -212,7 +212,7 @@ class FunctionReader:
         runtime = value.text()
         if runtime in ENDED_RUNTIMES:
             here = ".".join(platform.python_version_tuple()[:2])
-            self.notices.add("runtime", value, f"Lambda no longer takes {runtime}; it runs here on Python {here}")
+            self.notices.add("runtime", value, f"Lambda no longer supports {runtime}; it runs here on Python {here}")
         elif runtime not in RUNTIMES:
             hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python"
             raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)

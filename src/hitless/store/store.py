@@ -285,7 +285,6 @@ class Store:
         return tuple(map(_rollout, rows))
 
     def steps(self, rollout: int) -> tuple[StepRow, ...]:
-        """In order."""
         rows = self.read("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
         return tuple(StepRow(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 

@@ -156,7 +156,7 @@ def _exports(seen: PlainStack) -> Iterator[Refusal]:
 
 
 def lost_exports(template: Template) -> dict[str, str]:
-    """The exports that the plain stack has and a release has not: output → the export's name, if it is literal."""
+    """The plain stack's exports that a release does not have: output → the export's name, if it is literal."""
     return {
         name: str(one["Export"]["Name"])
         for name, one in template.get("Outputs", {}).items()

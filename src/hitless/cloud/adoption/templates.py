@@ -83,7 +83,6 @@ class PlainStack:
 
 
 def phase(template: Template) -> AdoptionPhase:
-    """The stack's phase."""
     outputs, resources = template.get("Outputs", {}), template.get("Resources", {})
     if RELEASE_OUTPUT in outputs:
         return AdoptionPhase.ADOPTED

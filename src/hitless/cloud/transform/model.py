@@ -171,7 +171,6 @@ def short_hash(what: object) -> str:
 
 
 def of_type(resources: Mapping[str, Resource], kind: str) -> dict[str, Resource]:
-    """The resources of that type."""
     return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
 
 
