@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hitless.clock import timestamp
-from hitless.documents import to_plain
+from hitless.documents import to_plain, to_text
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
 from hitless.pipeline.definition import Definition
@@ -139,18 +139,16 @@ class Course:
     def candidate(self) -> ReleaseDocument:
         """The release that the build step made. Raises StepFailed if a resumed run cannot read it."""
         if self._candidate is None:
-            file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
             try:
-                self._candidate = ReleaseDocument.from_json(json.loads(file.read_text()))
+                self._candidate = ReleaseDocument.from_json(json.loads(self._candidate_file.read_text()))
             except (OSError, ValueError) as error:
                 raise StepFailed(f"the candidate of run {self.row.run} cannot be read: push a new commit") from error
         return self._candidate
 
     def set_candidate(self, document: ReleaseDocument) -> None:
         """Keep the release in a private file, because its environment may hold secrets."""
-        file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(document.to_json()))
+        self._candidate_file.touch(mode=0o600)
+        self._candidate_file.write_text(to_text(document.to_json()))
         self._candidate = document
 
     async def checkout(self, name: str) -> Path:
@@ -242,8 +240,10 @@ class Course:
     def _notified(self) -> tuple[Notify, ...]:
         """The receivers of notifications, by the settings in force: a push does not choose who gets approval links."""
         settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
-        if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
-            settings = (
-                self.candidate.settings
-            )  # a promotion from a folder: its owner promotes, so its settings are trusted
+        if settings is None and self._candidate_file.exists():
+            settings = self.candidate.settings  # of a folder, which its owner promotes: they are trusted
         return settings.notify if settings else ()
+
+    @property
+    def _candidate_file(self) -> Path:
+        return self.parts.workshop.of_run(self.row.run) / "candidate.json"
