@@ -66,6 +66,16 @@ def test_a_cron_event_is_eventbridges_and_a_rate_begins_with_its_period(tmp_path
     run(tmp_path, story)
 
 
+def test_schedules_that_differ_only_by_their_input_are_different(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await live(bench, document(FIVE, Schedule(FIVE.expression, '"tock"'), Schedule(FIVE.expression)))
+        invoked = await minutes(bench, 6)
+        assert invoked[:2] == ["invoked job r1 tick", "invoked job r1 tock"]
+        assert len(invoked) == 3
+
+    run(tmp_path, story)
+
+
 def test_neither_a_rollout_nor_a_new_daemon_repeats_an_event(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await live(bench, document(FIVE))

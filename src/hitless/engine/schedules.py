@@ -1,7 +1,7 @@
 """Invokes scheduled functions of each stage's live release, at most once a time.
 
-An event is recorded in the state file before its invocation, by stage, function and expression. So neither a rollout
-nor a new daemon repeats it. A cron() event that falls into a time without a daemon is left out. Previews have none.
+An event is recorded in the state file before its invocation, by stage, function, expression and input. So neither a
+rollout nor a new daemon repeats it. A cron() event that falls into a time without a daemon is left out.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ async def run_schedules(engine: Engine, clock: Clock) -> None:
 
 
 def _claim(engine: Engine, release: Release, function: Function, schedule: Schedule, minute: datetime) -> bool:
-    period, name = period_minutes(schedule.expression), f"{release.stage} {function.name} {schedule.expression}"
+    period = period_minutes(schedule.expression)
     if period is None and not falls_on(schedule.expression, minute):
         return False
-    at = int(minute.timestamp()) // 60
-    return engine.store.claim_minute(f"schedule {name}", at, period or 1, first=period is None)
+    name = f"schedule {release.stage} {function.name} {schedule.expression} {schedule.input or ''}"
+    return engine.store.claim_minute(name, int(minute.timestamp()) // 60, period or 1, first=period is None)
 
 
 def _event(release: Release, function: Function, schedule: Schedule, number: int, minute: datetime) -> Any:

@@ -54,8 +54,9 @@ def falls_on(expression: str, minute: datetime) -> bool:
 def _expression(value: Value) -> str:
     text = value.text().strip()
     if period_minutes(text) is None and _crontab(text) is None:
-        hint = "write rate(5 minutes) or cron(0 12 * * ? *), with ? for one of the two days"
-        raise value.fault(f"{value.shown()} is not a schedule", hint)
+        raise value.fault(
+            f"{value.shown()} is not a schedule", "write rate(5 minutes), or cron(0 12 * * ? *) with one ?"
+        )
     return text
 
 
