@@ -26,6 +26,7 @@ from hitless.service.model import Home, Nat, Service
 NETWORK_ACTIONS = (
     *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
     *("ec2:CreateVpcEndpoint", "ec2:RevokeSecurityGroupIngress"),
+    *("ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices"),
 )
 """Needed if the stage makes a network of its own."""
 NEEDED_ACTIONS = (
@@ -42,7 +43,12 @@ PIPELINE_ACTIONS = (
     *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
     *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic", "events:PutRule", "events:PutTargets"),
 )
-DOMAIN_ACTIONS = ("acm:RequestCertificate", "apigateway:POST", "route53:ChangeResourceRecordSets")
+DOMAIN_ACTIONS = (
+    "acm:RequestCertificate",
+    "apigateway:POST",
+    "route53:ChangeResourceRecordSets",
+    "route53:GetHostedZone",
+)
 GITHUB_ACTIONS = ("iam:GetOpenIDConnectProvider", "iam:CreateOpenIDConnectProvider")
 TRUST_ACTION = "iam:UpdateAssumeRolePolicy"
 BOUNDARY_ACTIONS = ("iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary")
