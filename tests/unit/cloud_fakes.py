@@ -27,7 +27,7 @@ from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
-from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
+from hitless.service.model import AlarmSettings, Function, Hooks, Route, Service, SmokeRequest, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.cloud_services import (
@@ -140,6 +140,17 @@ class World:
     parted: set[str] = field(default_factory=set)
     """Functions whose versions have not one role: Lambda shares no traffic between those."""
 
+    smoke: tuple[SmokeRequest, ...] = ()
+    """Of the stage; `meta` has GET /version."""
+
+    refused: Callable[[World, str], str | None] = lambda world, url: None
+    """Why a request to the URL fails."""
+
+    def ask(self, url: str, request: SmokeRequest) -> str | None:
+        """Sends a request as a client does."""
+        self.moment(f"ask {url}")
+        return self.refused(self, url)
+
     def moment(self, name: str) -> None:
         self.moments.append(name)
         if self.at is not None:
@@ -166,12 +177,15 @@ class World:
             clock=_Clock(),
             say=self.said.append,
             permissions=self.granted,
+            ask=self.ask,
         )
 
     def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
         """Ships bytes of that letter as one process."""
         shipped = parse(strategy)
-        made = package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted)
+        made = package(
+            letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted, self.smoke
+        )
         if self.also:
             own = copy.deepcopy({**made.packaged.template["Resources"], **self.also})
             template = {**made.packaged.template, "Resources": own}
@@ -237,6 +251,7 @@ def package(
     alarms: AlarmSettings = AlarmSettings(),  # noqa: B008 - frozen
     most: int | None = None,
     unrouted: frozenset[str] = frozenset(),
+    smoke: tuple[SmokeRequest, ...] = (),
 ) -> ServicePackage:
     """Worldclock; all functions have the bytes that the letter stands for."""
     compiled = small()
@@ -250,9 +265,15 @@ def package(
         file=Path("/service/serverless.yml"),
         stage="prod",
         region="eu-central-1",
-        stages=(StageSettings("prod", "prod", hooks=hooks, alarms=alarms),),
+        stages=(StageSettings("prod", "prod", hooks=hooks, alarms=alarms, smoke=smoke),),
         functions=tuple(
-            Function(name, "app.handler", max_provisioned=most if name == "meta" else None) for name in NAMES
+            Function(
+                name,
+                "app.handler",
+                max_provisioned=most if name == "meta" else None,
+                routes=(Route("GET", "/version"), Route("POST", "/version")) if name == "meta" else (),
+            )
+            for name in NAMES
         ),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")

@@ -73,6 +73,8 @@ class FakeStack:
         self._world.moment("update the stack")
         was = self._world.stack.live.resources
         self._world.stack.update(copy.deepcopy(template))
+        if was.get(STAGE_ID) != template["Resources"].get(STAGE_ID):
+            self._world.served = None
         for ids, name in functions_of(template).items():
             if was.get(ids.alias) != template["Resources"][ids.alias]:
                 self._world.aliases[name] = AliasState(self._world.stack.live.aliases[ids.alias])
@@ -214,6 +216,9 @@ class FakeApiStages(ApiStages):
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def url(self, stage: ApiStage) -> str:
+        return "https://api.execute-api.eu-central-1.amazonaws.com/prod"
+
     def variables(self, stage: ApiStage) -> dict[str, str]:
         self._world.moment("read the stage")
         return dict(self._world.variables)
@@ -225,7 +230,8 @@ class FakeApiStages(ApiStages):
 
     def serve(self, stage: ApiStage, deployment: str) -> None:
         self._world.moment("move the stage")
-        self._world.served = None
+        mine = self._world.stack.live.resources[STAGE_ID]["Properties"]["DeploymentId"]["Ref"]
+        self._world.served = deployment if deployment != mine else None
 
     def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None:
         self._world.moment("set stage variables")

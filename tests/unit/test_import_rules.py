@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"pipeline", "homes", "forge", "engine", "rollout", "drill", "receipts", "worker", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},
-    "homes": {"homes", "api", "engine", "cloud", *ADAPTERS, *MODEL},
+    "homes": {"homes", "api", "engine", "cloud", "drill", "receipts", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "cli": {"cli", "api", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
     "processes": {"processes", "cli", "api", "homes", "worker", *SERVICES, *ADAPTERS, *MODEL},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -36,6 +37,11 @@ class ApiStages:
         with Ignoring("NotFoundException"):
             return dict(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name))
         return None
+
+    def url(self, stage: ApiStage) -> str | None:
+        """The stage's own URL; None on an emulator, which does not serve at AWS's addresses."""
+        service, _, domain = (urlsplit(self._apigateway.meta.endpoint_url).hostname or "").partition(".")
+        return f"https://{stage.api}.execute-api.{domain}/{stage.name}" if service == "apigateway" else None
 
     def variables(self, stage: ApiStage) -> dict[str, str]:
         found = self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)

@@ -240,12 +240,14 @@ class Shift:
                 self._time.sleep(self._poll_s)
         return None
 
-    def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> ShiftFailure | None:
+    def guard(
+        self, seconds: float, ringing: Callable[[], Collection[str]], *, said: str = ALARM
+    ) -> ShiftFailure | None:
         """Watch alarms for that long after a shift that had no bake. Returns as soon as one rings."""
         deadline = self._time.monotonic() + seconds / self._clock_factor
         while True:
             if rings := ringing():
-                return ShiftFailure(ALARM.format(", ".join(rings)))
+                return ShiftFailure(said.format(", ".join(rings)))
             if self._time.monotonic() >= deadline:
                 return None
             self._time.sleep(self._poll_s)

@@ -84,6 +84,8 @@ class Transition:
     hold: Template | None = None
     clear: Template | None = None
     expand: Template | None = None
+    moves_routes: bool = False
+    """Routes that get other settings move to their function's new version with the Stage, not by the strategy."""
     expands_late: bool = False
     """Traffic moves between `hold` and `clear`: a rollback to versions that miss nothing."""
 
@@ -122,7 +124,9 @@ def plan(
     after_hold = state_after(live, before)
     moved = replace(after_hold, aliases={**after_hold.aliases, **(back_to or {})})
     bare = wanted if back_to is None else without_publishing(wanted, live, back_to)
-    made = Transition(live.template, moved, bare, restore=restore, hold=before)
+    after = api.routes(wanted["Resources"])
+    moves_routes = any(after.get(route, ("", None))[1] == ids.alias for ids, routes in held.items() for route in routes)
+    made = Transition(live.template, moved, bare, restore=restore, hold=before, moves_routes=moves_routes)
     first = back_to is None or misses_something(after_hold.resources, bare["Resources"])
     # the next Deployment must not show the later release's routes
     if first or _api(bare) != _api(after_hold.template):

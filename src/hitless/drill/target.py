@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from hitless.drill.document import LeftOut
-from hitless.drill.requests import DrillRequest
+from hitless.drill.requests import DrillRequest, from_smoke
 from hitless.errors import MachineError, UsageError
+from hitless.service.model import SmokeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +129,23 @@ def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str)
         return Response(error=f"no response: {str(error) or type(error).__name__}")
     finally:
         connection.close()
+
+
+VERIFY_DEADLINE_S = 10.0
+
+
+def fault_of(url: str, smoke: SmokeRequest, release: int | None = None) -> str | None:
+    """Send a smoke request to a stage's URL. A sentence if it failed. Blocking.
+
+    `release` is the one that a response must name, if it names any.
+    """
+    (request,) = from_smoke([smoke])
+    response = ask(parse_target(url), request, deadline_s=VERIFY_DEADLINE_S, agent="hitless-verify")
+    if not response.status:
+        return f"{request.name}: {response.error}"
+    if response.status != request.status:
+        return f"{request.name} responded {response.status} instead of {request.status}"
+    named = response.headers.get("x-hitless-release")
+    if release is not None and named is not None and named != str(release):
+        return f"release {named} responded to {request.name} instead of release {release}"
+    return None

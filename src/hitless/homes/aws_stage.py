@@ -25,6 +25,7 @@ from hitless.cloud.stage.permissions import StackPermissions
 from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS
 from hitless.documents import replace_file
+from hitless.drill.target import fault_of
 from hitless.errors import UsageError
 from hitless.homes.home import Workplace
 from hitless.release.who import Who
@@ -102,6 +103,7 @@ def connected_stage(
             who=who,
             clock=clock,
             say=place.say,
+            ask=fault_of,
             permissions=StackPermissions(aws.client("iam"), role) if (role := core.cloudformation_role_arn) else None,
         )
         yield AwsStage(service, core, cloud, aws, stacks)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
-from hitless.drill.requests import DrillRequest, from_smoke
-from hitless.drill.target import Target, ask, parse_target, resolve
+from hitless.drill.target import fault_of, parse_target, resolve
 from hitless.errors import HitlessError
 from hitless.homes.errands import CopyLive, GivenArtifacts, RollBack, Ship, Verify
 from hitless.pipeline.approvals import changes_of
@@ -21,8 +20,6 @@ from hitless.release.result import Result, Verified
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Home, StageSettings
-
-DEADLINE_S = 10.0
 
 
 def home_of(course: Course) -> OwnEngine | AwsByErrands:
@@ -146,20 +143,7 @@ def failed_smoke(url: str, settings: StageSettings, release: int | None) -> list
 
     `release` is the one that a response must name, if it names any.
     """
-    where = parse_target(url)
-    return [fault for request in from_smoke(settings.smoke) if (fault := _failure(where, request, release))]
-
-
-def _failure(where: Target, request: DrillRequest, release: int | None) -> str | None:
-    response = ask(where, request, deadline_s=DEADLINE_S, agent="hitless-verify")
-    if not response.status:
-        return f"{request.name}: {response.error}"
-    if response.status != request.status:
-        return f"{request.name} responded {response.status} instead of {request.status}"
-    named = response.headers.get("x-hitless-release")
-    if release is not None and named is not None and named != str(release):
-        return f"release {named} responded to {request.name} instead of release {release}"
-    return None
+    return [fault for request in settings.smoke if (fault := fault_of(url, request, release))]
 
 
 def _is_reachable(url: str) -> bool:

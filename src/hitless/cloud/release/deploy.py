@@ -25,8 +25,10 @@ from hitless.cloud.release.executor import (
     prune,
     versions_to_return_to,
 )
+from hitless.cloud.release.front_door import WATCHED_S, FrontDoor
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
+from hitless.cloud.release.rollback import rollback
 from hitless.cloud.stage.permissions import Granted, check, missing
 from hitless.cloud.stage.stage import (
     Cloud,
@@ -112,6 +114,7 @@ class Deploy:
         home = versions_to_return_to(self._cloud, before, live)
         run = ReleaseRun(record, transition, before, {}, home, package.hooks, previous, alarms)
         executor = TransitionExecutor(self._cloud, transition, before)
+        door = FrontDoor(self._cloud, before, wanted, package.service)
         try:
             self._upload(package)
             run = self._expand(run, executor)
@@ -130,6 +133,14 @@ class Deploy:
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, executor, error)
+        try:
+            failure = self._shifting.watch_api(run, shipped, door)
+        except Superseded as newer:
+            return self._end(run, newer.outcome, newer.reason)
+        if failure is not None:
+            self._cloud.say(f"the API has moved, and goes back: {failure.reason}")
+            rollback(self._cloud, previous, why=failure.reason, holder=self._tenure.holder, served=door.served)
+            return self._end(run, Outcome.ROLLED_BACK, failure.reason)
         # it is live: the next deploy repeats any step that fails from here on; nothing is rolled back
         executor.keep_ready(run.targets, live)
         ended = self._end(run, Outcome.LIVE, None)
@@ -245,6 +256,17 @@ class Shifting:
     def __init__(self, cloud: Cloud, steps: ReleaseSteps, tenure: Tenure) -> None:
         self._cloud, self._steps, self._tenure = cloud, steps, tenure
         self.asked: list[HookEnd] = []
+        self._moved: Sequence[Move] = ()
+        self._watch: AlarmWatch | None = None
+
+    def watch_api(self, run: ReleaseRun, strategy: Strategy, door: FrontDoor) -> ShiftFailure | None:
+        """Watch the API once it has moved: requests as clients send them, and the alarms if routes moved with it."""
+        if run.previous is None or door.served is None:
+            return None
+        failure = self._cloud.shift.guard(WATCHED_S, door.failing, said="{}") if door.must_pass else None
+        if failure is None and run.transition.moves_routes and self._watch is not None:
+            failure = self._guard(run, self._moved, self._watch, watched_s(run.alarms, strategy))
+        return failure
 
     def run(self, run: ReleaseRun, strategy: Strategy) -> None:
         """Start one CodeDeploy deployment for each changed function. If no client is served yet, point the aliases
@@ -261,6 +283,7 @@ class Shifting:
         shared, at_once = [one for one in moves if not one.at_once], [one for one in moves if one.at_once]
         self._shield(run, shared, strategy)
         watch = AlarmWatch.begin(self._cloud, run.alarms.also)
+        self._moved, self._watch = moves, watch
         failure = self._by_codedeploy(run, shared, watch)
         if failure is None and at_once:
             self._say_at_once(at_once, strategy)

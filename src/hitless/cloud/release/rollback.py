@@ -26,17 +26,25 @@ from hitless.release.result import Outcome, Result
 STRATEGY = "AllAtOnce"
 
 
-def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Result:
+def rollback(
+    cloud: Cloud, number: int | None, *, why: str | None = None, holder: str = "", served: str | None = None
+) -> Result:
     """Make release `number` live again, or without a number the release that was live before this one.
 
-    `why` goes into the receipt. Raises ConflictError if there is no such release or its versions are gone, and
-    ServiceFileError if no order of updates avoids failed requests. Raises CloudError if the stack's update failed after
-    traffic had moved; the next rollback, `repair` or deploy then updates the stack.
+    `why` goes into the receipt, `holder` is the caller's mark. `served`: the target's Deployment (id), which clients
+    get back before anything else, because the live release fails them. Raises ConflictError if there is no such release
+    or its versions are gone, and ServiceFileError if no order of updates avoids failed requests. Raises CloudError if
+    the stack's update failed after traffic had moved; the next rollback, `repair` or deploy then updates the stack.
     """
     steps = ReleaseSteps(cloud.clock, cloud.say)
-    before = settle(cloud, holder=secrets.token_hex(8))
+    before = settle(cloud, holder=holder or secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
+    if served is not None and before.stage is not None:
+        _record_leaving(cloud, live, target)
+        cloud.api.serve(before.stage, served)
+        cloud.shift.point(target.at)
+        before = cloud.stack.observe()
     template = cloud.records.template(target.release)
     if target.release == live and _serves(before, target):
         if template is not None:  # an earlier rollback to it may have been cut off after the last update

@@ -55,6 +55,7 @@ from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, removes_guard
 from hitless.errors import CloudError, ConflictError
 from hitless.release.result import Outcome
 from hitless.release.who import Who
+from hitless.service.model import SmokeRequest
 
 
 class StillAtWorkError(CloudError):
@@ -256,6 +257,8 @@ class Cloud:
     """Who runs the command, as far as it is known."""
     clock: Clock
     say: Callable[[str], None]
+    ask: Callable[[str, SmokeRequest], str | None]
+    """Sends a request to a URL; returns why the response is unexpected, or None."""
     permissions: StackPermissions | None = None
     """Those of the CloudFormation role; None if the stack is updated with the caller's own permissions."""
 
