@@ -32,6 +32,7 @@ from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS, short_hash
+from hitless.drill.target import fault_of
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
 from hitless.service import model
@@ -197,6 +198,7 @@ class Demo:
             autoscaling=Autoscaling(client("application-autoscaling")),
             api=ApiStages(client("apigateway")),
             traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who=NOBODY, clock=clock, say=self.say,
+            ask=fault_of,
         )  # fmt: skip
 
     def _client(self, name: str) -> Any:

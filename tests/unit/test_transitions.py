@@ -170,6 +170,16 @@ def test_a_rollback_holds_the_routes_that_the_earlier_code_does_not_know() -> No
     assert [said for said in walk.said if "POST /items is removed" in said and "the live version of Alpha" in said]
 
 
+def test_after_a_release_without_an_api_no_route_of_a_failed_one_is_held() -> None:
+    walk = Walk()
+    walk.ship(BASE)
+    walk.ship(other_bytes(of(alpha=Function(), beta=Function())))
+    walk.ship(routed(ITEMS, Route("POST", "items")), shifts=False)
+    walk.back()
+    walk.ship(BASE)
+    walk.is_settled()
+
+
 def test_a_rollback_to_versions_that_miss_nothing_moves_traffic_before_any_update() -> None:
     walk = Walk()
     walk.ship(replace(other_bytes(BASE), policies=(READ,)))

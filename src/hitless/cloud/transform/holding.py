@@ -46,7 +46,7 @@ def with_draft_of(live: LiveState, recorded: Template) -> LiveState:
     """
     theirs = api.draft_of(recorded.get("Resources", {}))
     mine = api.draft_of(_wanted_by_live(live.resources))
-    if not theirs or STAGE_ID not in live.resources or mine == theirs:
+    if not recorded or STAGE_ID not in live.resources or mine == theirs:
         return live
     template = copy.deepcopy(live.template)
     resources: dict[str, Resource] = template["Resources"]
