@@ -69,6 +69,19 @@ NETWORKS: tuple[Mapping[str, str], ...] = (
 )
 """Stages that use another network than their own."""
 
+_DEPLOYS = "arn:aws:iam::123456789012:role/clock-core-staging-DeployRole"
+FOLLOWING: tuple[Mapping[str, str], ...] = (
+    {"Second": "staging", "SecondRoleArn": _DEPLOYS},
+    {
+        "Second": "staging",
+        "SecondRoleArn": _DEPLOYS,
+        "Third": "prod",
+        "ThirdRoleArn": _DEPLOYS,
+        "ThirdApproval": "manual",
+    },
+)
+"""Pipelines that promote a release to further stages."""
+
 
 def options(name: str) -> Iterator[Mapping[str, str]]:
     """Every combination of the parameters that a condition depends on."""
@@ -93,9 +106,8 @@ def options(name: str) -> Iterator[Mapping[str, str]]:
         yield dict(zip(choices, chosen, strict=True))
     known = load_template(name)["Parameters"]
     fixed = {each: values[-1] for each, values in choices.items()}
-    if name == "core":
-        for network in NETWORKS:
-            yield {**fixed, **network}
+    for more in NETWORKS if name == "core" else FOLLOWING:
+        yield {**fixed, **more}
     for identity in IDENTITIES:
         if told := {each: value for each, value in identity.items() if each in known}:
             yield fixed | told
@@ -148,6 +160,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str
             "Approval": "manual",
             "NotifyEmail": "team@example.com",
             "ExternalId": "release-7",
+            **FOLLOWING[-1],
         },
     }
     full["core"] |= IDENTITIES[-1]

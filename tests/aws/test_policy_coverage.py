@@ -10,14 +10,23 @@ from hitless.aws.template import load_template
 from hitless.cloud.transform.desired import desired
 from tests.aws.front.calls import ACCOUNT
 from tests.aws.iam.minima import CODEDEPLOY, PROVIDERS, SERVICE_ROLES, Minimum
-from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS, ELSEWHERE, NOT_RECORDED, REASONS, RECORDED
+from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS, DEPLOYS, ELSEWHERE, NOT_RECORDED, REASONS, RECORDED
 from tests.aws.iam.roles import REGION, properties_of, role_names, role_of
 from tests.aws.iam.simulate import Question, refused, verdicts
 from tests.unit.release_support import packaged, release
 
 pytestmark = pytest.mark.aws
 
-FULLEST = {"Rehearsal": "run", "Tests": "run", "Connection": "ready", "DomainName": "api.example.com"}
+FULLEST = {
+    "Rehearsal": "run",
+    "Tests": "run",
+    "Connection": "ready",
+    "DomainName": "api.example.com",
+    "Second": "staging",
+    "Third": "prod",
+    "SecondRoleArn": DEPLOYS["staging"],
+    "ThirdRoleArn": DEPLOYS["prod"],
+}
 ROLES = [(template, name) for template in ("core", "pipeline") for name in role_names(template)]
 
 
@@ -68,6 +77,7 @@ def test_each_need_is_allowed_on_its_resource_and_denied_on_another_services(nam
 
 
 BUILDS = {"TestRole": "test", "DeployBuildRole": "deploy", "PullRequestRole": "pull-request"}
+BUILDS |= {"SecondBuildRole": "promote-staging", "ThirdBuildRole": "promote-prod"}
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -129,7 +139,7 @@ def test_each_pipeline_action_has_its_documented_permissions_and_no_build_has_an
     actions = [action for stage in stages for action in stage.get("Fn::If", ["", stage])[1]["Actions"]]
     assert {one["ActionTypeId"]["Provider"] for one in actions} == set(PROVIDERS)
     builds = [one for one in actions if one["ActionTypeId"]["Provider"] == "CodeBuild"]
-    assert len(builds) == 2
+    assert len(builds) == 4
     assert not [one for one in builds if "OutputArtifacts" in one or "BatchEnabled" in one["Configuration"]]
 
 

@@ -64,6 +64,18 @@ def test_a_promotion_from_aws_has_the_digests_that_lambda_runs() -> None:
     assert found.promoted_from == PromotedFrom(Home.AWS, "prod", 2)
 
 
+def test_a_commit_that_waited_for_an_approval_is_promoted_though_a_newer_one_is_live() -> None:
+    world = World()
+    world.deploy("a")
+    world.deploy("b")
+    found = promotable(world.cloud(), "prod", "commit-a")
+    assert (found.release, found.commit) == (1, "commit-a")
+    assert found.artifacts == dict.fromkeys(NAMES, f"sha256:{sha256('a')}")
+    assert promotable(world.cloud(), "prod", "commit-b").release == 2
+    with pytest.raises(ConflictError, match="prod had no live release of this commit"):
+        promotable(world.cloud(), "prod", "commit-c")
+
+
 def test_a_version_whose_bytes_differ_from_the_release_is_not_promoted() -> None:
     world = World()
     world.deploy("a")

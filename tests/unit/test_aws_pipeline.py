@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hitless.aws.template import load_template
 from hitless.cloud.setup.options import PipelineOptions, parse_remote
 from hitless.cloud.setup.stacks import DeployRole, connection_name, pipeline_stack
 from hitless.errors import UsageError
-from hitless.service.model import Approval, RehearsalSettings
+from hitless.homes.aws import PROMOTE_VARIABLE
+from hitless.service.model import Approval, RehearsalSettings, StageSettings
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
@@ -86,6 +88,10 @@ def test_the_pipelines_steps_are_in_order_and_tests_and_approval_are_optional() 
         ("HasTests", "test"),
         ("AsksAPerson", "approve"),
         (None, "deploy"),
+        ("SecondAsks", {"Fn::Sub": "approve-${Second}"}),
+        ("HasSecond", {"Ref": "Second"}),
+        ("ThirdAsks", {"Fn::Sub": "approve-${Third}"}),
+        ("HasThird", {"Ref": "Third"}),
     ]
 
 
@@ -134,10 +140,11 @@ def test_only_the_deploy_project_may_become_the_deploy_role() -> None:
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Action"] == "sts:AssumeRole"
     ]
-    assert assumers == ["DeployBuildRole"]
+    assert assumers == ["DeployBuildRole", "SecondBuildRole", "ThirdBuildRole"]
     trusted = load_template("core")["Resources"]["DeployRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    name = RESOURCES["DeployBuildRole"]["Properties"]["RoleName"]["Fn::Sub"]
-    assert trusted[0]["Condition"]["ArnEquals"]["aws:PrincipalArn"]["Fn::Sub"].endswith(f":role/hitless/{name}")
+    for role, stage in zip(assumers, ("Stage", "Second", "Third"), strict=True):
+        name = RESOURCES[role]["Properties"]["RoleName"]["Fn::Sub"].replace(f"${{{stage}}}", "${Stage}")
+        assert trusted[0]["Condition"]["ArnEquals"]["aws:PrincipalArn"]["Fn::Sub"].endswith(f":role/hitless/{name}")
 
 
 def test_a_forks_pull_request_is_built_only_after_a_maintainers_comment() -> None:
@@ -154,7 +161,8 @@ def test_the_deploy_step_gets_stage_package_role_and_commit() -> None:
     assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
     condition, variable, _ = asked["Fn::If"]
     assert (condition, variable["Name"]) == ("HasExternalId", "HITLESS_DEPLOY_ROLE_EXTERNAL_ID")
-    (deploy,) = RESOURCES["Pipeline"]["Properties"]["Stages"][-1]["Actions"]
+    stages = RESOURCES["Pipeline"]["Properties"]["Stages"]
+    (deploy,) = next(one["Actions"] for one in stages if one.get("Name") == "deploy")
     assert '"HITLESS_COMMIT","value":"#{Source.CommitId}"' in deploy["Configuration"]["EnvironmentVariables"]
 
 
@@ -257,3 +265,44 @@ class FakeGroups:
 def test_the_rules_of_the_default_security_group_are_removed_once() -> None:
     groups = FakeGroups()
     assert [close_default_group(groups, "sg-1"), close_default_group(groups, "sg-1")] == [2, 0]
+
+
+STAGES = (StageSettings("dev", "dev"), StageSettings("prod", "prod", approval=Approval.MANUAL))
+
+
+def promoting(**roles: str) -> dict[str, str | None]:
+    service = replace(make_service(), stages=STAGES)
+    role = DeployRole("arn:aws:iam::1:role/deploy", "clock-artifacts", then=roles)
+    told = PipelineOptions("owner/clock", "", "clock.whl")
+    return dict(pipeline_stack(service, told, role, connected=True, connection_arn="").parameters)
+
+
+def test_a_pipeline_promotes_to_further_stages_with_their_own_approvals() -> None:
+    given = promoting(prod="arn:aws:iam::1:role/prod")
+    assert (given["Second"], given["SecondRoleArn"], given["SecondApproval"]) == (
+        "prod",
+        "arn:aws:iam::1:role/prod",
+        "manual",
+    )
+    assert (given["Third"], given["ThirdRoleArn"], given["ThirdApproval"]) == ("", "", "none")
+
+
+@pytest.mark.parametrize("names", [("dev",), ("live",), ("prod", "a", "b")])
+def test_a_promotion_to_a_stage_that_is_not_another_one_of_the_service_is_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="--then: "):
+        promoting(**dict.fromkeys(names, "arn:r"))
+
+
+def test_a_promoting_build_ships_the_first_stages_release_and_may_only_read_there() -> None:
+    for place in ("Second", "Third"):
+        project = RESOURCES[f"{place}Project"]["Properties"]
+        variables = {one["Name"]: one["Value"] for one in project["Environment"]["EnvironmentVariables"]}
+        assert (variables["STAGE"], variables[PROMOTE_VARIABLE]) == ({"Ref": place}, {"Ref": "Stage"})
+        assert project["Source"] == RESOURCES["DeployProject"]["Properties"]["Source"]
+        statements = RESOURCES[f"{place}PromotionPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        actions = [
+            action
+            for one in statements
+            for action in ([one["Action"]] if isinstance(one["Action"], str) else one["Action"])
+        ]
+        assert all(action.partition(":")[2].startswith(("Get", "List", "Describe")) for action in actions)

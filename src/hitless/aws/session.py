@@ -109,7 +109,8 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: str | None = None) -> Aws:
-    """A session with verified credentials and region: the environment's, or those of a named profile.
+    """A session with verified credentials and region: the environment's, or those of a named profile. An empty name
+    gives the environment's without assuming the deploy role.
 
     Raises UsageError or MachineError.
     """
@@ -120,8 +121,8 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
             )
         role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
         external_id = environ.get(EXTERNAL_ID_VARIABLE)
-        session = _assume_role(role_arn, region, external_id) if role_arn else None
-        if profile is not None:
+        session = _assume_role(role_arn, region, external_id) if role_arn and profile is None else None
+        if profile:
             session = boto3.Session(profile_name=profile, region_name=region)
         aws = Aws(region, session=session, environ=environ)
         aws.identity()

@@ -97,6 +97,9 @@ def bootstrap(
     notify: Annotated[
         str | None, typer.Option("--notify", help="An e-mail address for alarms, failures and approvals.")
     ] = None,
+    then: Annotated[
+        str | None, typer.Option("--then", help="Stages that the pipeline promotes a release to: staging,prod.")
+    ] = None,
     cidr: Annotated[
         str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
     ] = None,
@@ -134,7 +137,7 @@ def bootstrap(
     repository = repository or parse_remote(ask_git(ctx.service_dir, "remote", "get-url", "origin"))
     folder = ask_git(ctx.service_dir, "rev-parse", "--show-prefix")
     tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-    told = PipelineOptions(repository, folder, package, notify, tests)
+    told = PipelineOptions(repository, folder, package, notify, tests, then)
     identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role, assume, reads)
     options = BootstrapOptions(
         told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository, zones, notify

@@ -34,6 +34,10 @@ from hitless.service.model import Service
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
 """The stage's artifact bucket, if it is given: a build's role may read the bucket, but no stack."""
+PROMOTE_VARIABLE = "HITLESS_PROMOTE_FROM"
+"""The stage whose release a deploy ships instead of building: set by a pipeline of several stages. The build's own
+role, not the deploy role, reads that stage.
+"""
 STATUS_ATTEMPTS = "2"
 """Attempts for each call of `status`, so that it soon reports that AWS cannot be reached."""
 NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
@@ -51,6 +55,10 @@ class AwsHome:
         return dry_run_on_aws(self.place, service, order)
 
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
+        if source := os.environ.get(PROMOTE_VARIABLE):
+            result = self.promote(source, strategy=order.strategy, from_profile="")
+            yield RolloutNews(result=to_plain(result))
+            return
         yield RolloutNews(result=deploy_on_aws(self.place, service, order))
 
     def ship(self, given: GivenArtifacts, strategy: str | None = None) -> Result:
@@ -81,7 +89,7 @@ class AwsHome:
             raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote staging prod`")
         strategy_of(self.place.load_for_aws(), strategy)  # refused before anything is fetched
         begin = AwsHome(replace(self.place, stage=source), from_profile)
-        origin = begin.origin()
+        origin = begin.origin(os.environ.get("HITLESS_COMMIT"))
         self.place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetched = begin.fetch(origin.artifacts.values())
         count = len(set(origin.artifacts.values()))
@@ -163,10 +171,10 @@ class AwsHome:
             self.place.say(f"note: the live release is built for {declared}; it may not start on this machine")
         return live
 
-    def origin(self) -> Origin:
-        """The live release, with the digests that Lambda reports."""
+    def origin(self, commit: str | None = None) -> Origin:
+        """The live release, with the digests that Lambda reports; or an earlier one of that commit."""
         with self._connected() as stage:
-            return promotable(stage.cloud, self.place.stage)
+            return promotable(stage.cloud, self.place.stage, commit)
 
     def fetch(self, digests: Iterable[str]) -> int:
         """Fetch the stage's zips into the store and check their digests. Returns how many were missing there."""

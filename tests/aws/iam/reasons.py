@@ -48,6 +48,8 @@ _CONNECTION_ARN, _FORMER_ARN = (
     f"arn:aws:{prefix}:{_HERE}:connection/clock-pipeline-dev-github-1"
     for prefix in ("codeconnections", "codestar-connections")
 )
+DEPLOYS = {stage: f"arn:aws:iam::{ACCOUNT}:role/clock-core-{stage}-deployrole-1" for stage in ("staging", "prod")}
+"""The deploy roles of the stages that a pipeline of several stages promotes to."""
 _OWN = {"codeconnections:FullRepositoryId": "anna/clock"}
 _OWN_FORMERLY = {"codestar-connections:FullRepositoryId": "anna/clock"}
 
@@ -57,6 +59,28 @@ def _build(stream: str) -> dict[str, Need]:
     return _on(_BUILDS, {"logs:CreateLogGroup": _GROUP}) | _on(
         f"{_BUILDS}:log-stream:{stream}/1a2b", {"logs:CreateLogStream": _LOG, "logs:PutLogEvents": _LOG}
     )
+
+
+_LIVE = "`hitless promote` reads what is live in the first stage (docs/homes.md)"
+
+
+def _promotes(stage: str) -> dict[str, Need]:
+    """A build that ships the first stage's release to `stage`."""
+    found = _build(f"promote-{stage}")
+    found |= _on(f"{_BUCKET}/clock-dev/Sources/1a2b", {"s3:GetObject": _SOURCES, "s3:GetObjectVersion": _SOURCES})
+    found |= _on(_BUCKET, {"s3:GetBucketAcl": _LEAST_OF_BUILDS, "s3:GetBucketLocation": _LEAST_OF_BUILDS})
+    found |= _on(
+        f"arn:aws:cloudformation:{_HERE}:stack/clock-dev/1",
+        dict.fromkeys(
+            ("cloudformation:DescribeStacks", "cloudformation:GetTemplate", "cloudformation:ListStackResources"), _LIVE
+        ),
+    )
+    found |= _on(
+        f"arn:aws:lambda:{_HERE}:function:clock-dev-api",
+        dict.fromkeys(("lambda:GetAlias", "lambda:GetFunctionConfiguration"), _LIVE),
+    )
+    found |= _on("arn:aws:s3:::-", {"s3:ListBucket": _LIVE}, {"s3:prefix": "releases/dev/"})
+    return found | _on(DEPLOYS[stage], {"sts:AssumeRole": "it ships as that stage's deploy role"})
 
 
 REASONS: Final[Mapping[str, Mapping[str, Need]]] = {
@@ -125,6 +149,8 @@ REASONS: Final[Mapping[str, Mapping[str, Need]]] = {
     "DeployBuildRole": _build("deploy")
     | _on(f"{_BUCKET}/clock-dev/Sources/1a2b", {"s3:GetObject": _SOURCES, "s3:GetObjectVersion": _SOURCES})
     | _on(_BUCKET, {"s3:GetBucketAcl": _LEAST_OF_BUILDS, "s3:GetBucketLocation": _LEAST_OF_BUILDS}),
+    "SecondBuildRole": _promotes("staging"),
+    "ThirdBuildRole": _promotes("prod"),
     "PullRequestRole": _build("pull-request")
     | _on(
         _CONNECTION_ARN,

@@ -12,20 +12,27 @@ from collections.abc import Iterable, Mapping
 from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
-from hitless.cloud.records.records import Records
+from hitless.cloud.records.records import LOOKED_AT, Record, Records
 from hitless.cloud.stage.stage import Cloud, live_number
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.service.model import Home, Service
 
 
-def promotable(cloud: Cloud, stage: str) -> Origin:
-    """The stage's live release. Raises ConflictError if there is none, CloudError if Lambda serves other bytes."""
+def promotable(cloud: Cloud, stage: str, commit: str | None = None) -> Origin:
+    """The stage's live release, or the one of `commit`, if a newer one went live while that waited for an approval.
+
+    Raises ConflictError if there is none, CloudError if Lambda serves other bytes.
+    """
     observed = cloud.stack.observe()
     number = live_number(observed)
     if number is None:
         raise ConflictError(f"{stage} has no live release to promote", hint="deploy to it first")
     record = cloud.records.require(number)
+    if commit not in (None, record.commit):
+        return _origin(
+            stage, next((one for one in cloud.records.recently_live(LOOKED_AT) if one.commit == commit), None)
+        )
     at = observed.at
     for name, digest in record.artifacts.items():
         lambda_name = record.functions[name]
@@ -35,7 +42,13 @@ def promotable(cloud: Cloud, stage: str) -> Origin:
                 f"{lambda_name} does not serve the bytes of release {number} of {stage}",
                 hint=f"`hitless aws status --stage {stage}` shows what serves; roll back or deploy, then promote",
             )
-    return Origin(Home.AWS, stage, number, dict(record.artifacts), record.commit, record.message)
+    return _origin(stage, record)
+
+
+def _origin(stage: str, record: Record | None) -> Origin:
+    if record is None:
+        raise ConflictError(f"{stage} had no live release of this commit", hint="deploy the commit to that stage first")
+    return Origin(Home.AWS, stage, record.release, dict(record.artifacts), record.commit, record.message)
 
 
 def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:

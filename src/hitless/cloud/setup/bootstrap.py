@@ -7,7 +7,7 @@ Safe to repeat at any point: each step first checks what exists, so the next run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hitless.aws.account import (
@@ -98,7 +98,7 @@ class Bootstrap:
             releases_as = DeployRole(elsewhere or "", "", told.boundary, told.external_id)
         else:  # it requires no external id of this account's own pipeline
             bucket, boundary = core.outputs["ArtifactBucketName"], core.parameters.get("Boundary", "")
-            releases_as = DeployRole(core.outputs["DeployRoleArn"], bucket, boundary, "")
+            releases_as = DeployRole(core.outputs["DeployRoleArn"], bucket, boundary, "", self._then(options.pipeline))
         pipeline, connection, connected = self._connect(releases_as, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)
@@ -226,6 +226,13 @@ class Bootstrap:
             connection_arn=connection_arn,
         )
         return self._stacks.deploy(spec, force=options.force)
+
+    def _then(self, told: PipelineOptions) -> dict[str, str]:
+        """Stage → deploy role of the stages that the pipeline promotes to, as given now or to an earlier bootstrap."""
+        kept = self._present(self._names.pipeline)
+        names = told.then if told.then is not None else f"{kept.get('Second', '')},{kept.get('Third', '')}"
+        cores = {name: names_of(replace(self._service, stage=name)).core for name in filter(None, names.split(","))}
+        return {name: self._stacks.get(core).outputs["DeployRoleArn"] for name, core in cores.items()}
 
     def _await(self, connection: GitHubConnection, wait_s: float) -> GitHubConnection:
         url = console_url(connection.arn)

@@ -167,13 +167,17 @@ def _joined(parts: Mapping[str, None] | tuple[str, ...] | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """Settings of the pipeline that are not in the service's file. None keeps the stack's value."""
+    """Settings of the pipeline that are not in the service's file. None keeps the stack's value.
+
+    `then` are the stages that a release is promoted to, in their order, comma-separated.
+    """
 
     repository: str | None = None
     folder: str | None = None
     package: str | None = None
     notify_email: str | None = None
     tests: bool = True
+    then: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +224,7 @@ def check_parts(options: BootstrapOptions) -> None:
         ("--zone-id", options.zone_id),
         ("--zones", options.zones),
         ("--policies", options.policies),
+        ("--then", options.pipeline.then),
     ):
         if given is not None:
             raise UsageError(

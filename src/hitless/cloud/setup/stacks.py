@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hitless.aws.account import NUMBER_OF_ZONES, provider_arn
@@ -54,7 +54,8 @@ class StackNames:
 @dataclass(frozen=True, slots=True)
 class DeployRole:
     """The role that the pipeline assumes, the bucket that its rehearsals read, the boundary of its own roles, and the
-    external id that the role requires. None keeps the stack's value.
+    external id that the role requires. None keeps the stack's value. `then` has the deploy role of each stage that a
+    release is promoted to.
 
     `bucket` is empty for another account's role: no bucket is read across accounts.
     """
@@ -63,6 +64,7 @@ class DeployRole:
     bucket: str
     boundary: str | None = None
     external_id: str | None = None
+    then: Mapping[str, str] = field(default_factory=dict)
 
 
 def names_of(service: Service) -> StackNames:
@@ -215,6 +217,7 @@ def pipeline_stack(
         "Rehearsal": "run" if settings.rehearsal else "skip",
         "ArtifactBucketName": role.bucket,
         "Approval": settings.approval.value,
+        **_following(service, role.then),
         "DeployRoleArn": role.arn,
         "ExternalId": role.external_id,
         "Boundary": role.boundary,
@@ -233,6 +236,20 @@ def pipeline_stack(
         parameters=parameters,
         protected=is_production(service),
     )
+
+
+def _following(service: Service, roles: Mapping[str, str]) -> dict[str, str | None]:
+    """The parameters of the stages after the first. Raises UsageError unless they are one or two of the service's."""
+    stages = {one.name: one.approval.value for one in service.stages if one.name != service.stage}
+    found: dict[str, str | None] = {}
+    if len(roles) > 2 or not roles.keys() <= stages.keys():
+        raise UsageError(
+            f"--then: {','.join(roles)} does not name one or two other stages of the service",
+            hint=f"other stages are {', '.join(stages)}; for example --stage dev --then staging,prod",
+        )
+    for place, (name, role) in zip(("Second", "Third"), [*roles.items(), ("", ""), ("", "")], strict=False):
+        found |= {place: name, f"{place}RoleArn": role, f"{place}Approval": stages.get(name, "none")}
+    return found
 
 
 def connection_name(service: Service) -> str:
@@ -283,7 +300,8 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         folder=told.folder or "",
         notify_email=told.notify_email or "",
     )
-    role = DeployRole(PLACEHOLDER_ROLE, PLACEHOLDER_BUCKET, identity.boundary)
+    then = dict.fromkeys(filter(None, (told.then or "").split(",")), PLACEHOLDER_ROLE)
+    role = DeployRole(PLACEHOLDER_ROLE, PLACEHOLDER_BUCKET, identity.boundary, then=then)
     if identity.deploy_role:
         role = DeployRole(identity.deploy_role, "", identity.boundary, identity.external_id)
     pipeline = pipeline_stack(service, complete, role, connected=True, connection_arn="")
