@@ -24,6 +24,7 @@ from hitless.service.model import (
     StageSettings,
     Sticky,
     StickyBy,
+    Throttle,
 )
 from hitless.service.settings import PREVIEWS, STAGE, ServiceSettings, Workers, read_settings
 from hitless.service.strategy import Canary
@@ -133,6 +134,7 @@ def test_contradictory_pipeline_steps_are_an_error(text: str, message: str) -> N
 def test_every_setting_of_a_stage_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
         rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, network: own, domain: api.example.com,
+        throttle: {rate_per_s: 100.5, burst: 200},
         smoke: [GET /health],
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
         also: [disk, disk, queue]},
@@ -146,6 +148,7 @@ def test_every_setting_of_a_stage_is_read() -> None:
     assert (found.shield, found.release_header) == (False, False)
     assert found.rehearsal == RehearsalSettings(beside_s=20, rate_per_s=50)
     assert found.domain == "api.example.com"
+    assert found.throttle == Throttle(100.5, 200)
     assert found.alarms == AlarmSettings(
         2.5, 5, p99_ms=250, p99_relative_percent=150, guard_s=0, also=("disk", "queue")
     )
@@ -232,6 +235,8 @@ def test_idempotent_routes_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {home: asw}}}", "'asw' is not one of engine, aws", "did you mean aws?"),
         ("{stages: {dev: {approval: yes}}}", "is not one of none, manual", ""),
         ("{stages: {dev: {nat: two}}}", "is not one of single, per-az, none", ""),
+        ("{stages: {dev: {throttle: {burst: -5}}}}", "must be a whole number from 0", ""),
+        ("{stages: {dev: {throttle: {brst: 5}}}}", "is not a setting", "did you mean burst?"),
         ("{stages: {dev: {network: two}}}", "is not one of own, none", ""),
         ("{stages: {dev: {network: {vpc: vpc-0a1b2c3d}}}}", "names no network", "subnets: [subnet-…]"),
         ("{stages: {dev: {network: {vpc: vpc-0a1b2c3d, subnets: []}}}}", "names no network", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from hitless.cloud.release.packaging import api_settings, check_provider
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import STACK_TAGS, ApiSettings
 from hitless.errors import ServiceFileError
+from hitless.service.model import Hooks, Throttle
+from hitless.service.strategy import AllAtOnce
+from tests.unit.cloud_fakes import package
 from tests.unit.release_support import STATE, packaged, release
 
 pytestmark = pytest.mark.unit
@@ -54,6 +58,30 @@ def test_the_stage_is_as_the_settings_say() -> None:
     assert stage["AccessLogSetting"]["Format"] == "$context.path"
     (methods,) = stage["MethodSettings"]
     assert (methods["LoggingLevel"], methods["DataTraceEnabled"]) == ("ERROR", False)
+
+
+def test_the_access_log_names_the_client_and_the_error() -> None:
+    written = json.loads(stage_of({})["AccessLogSetting"]["Format"])
+    # API Gateway Developer Guide, "Variables for access logging": $context.error.message is "a string that contains
+    # an API Gateway error message", $context.identity.userAgent "the User-Agent header of the API caller"
+    assert (written["error"], written["user_agent"]) == ("$context.error.message", "$context.identity.userAgent")
+
+
+def test_a_stages_throttle_is_that_of_each_method() -> None:
+    settings = ApiSettings(throttle=Throttle(100, 200))
+    stage = desired(packaged().template, release(api=settings))["Resources"]["ApiGatewayStage"]["Properties"]
+    (methods,) = stage["MethodSettings"]
+    assert (methods["ThrottlingRateLimit"], methods["ThrottlingBurstLimit"]) == (100, 200)
+    assert (methods["HttpMethod"], methods["ResourcePath"]) == ("*", "/*")
+    assert "ThrottlingRateLimit" not in stage_of({})["MethodSettings"][0]
+
+
+@pytest.mark.parametrize(("provider", "days"), [({}, 30), ({"logRetentionInDays": 90}, 90)])
+def test_access_logs_are_kept_as_long_as_the_functions_logs(provider: dict[str, Any], days: int) -> None:
+    made = package("a", Hooks())
+    made = replace(made, packaged=replace(made.packaged, provider=provider))
+    wanted = made.wanted(number=1, previous=None, commit=None, strategy=AllAtOnce())
+    assert wanted["Resources"]["ApiAccessLogs"]["Properties"]["RetentionInDays"] == days
 
 
 def test_functions_are_traced_unless_the_file_says_no() -> None:

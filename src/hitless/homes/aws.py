@@ -35,9 +35,7 @@ from hitless.service.model import Service
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
 """The stage's artifact bucket, if it is given: a build's role may read the bucket, but no stack."""
 PROMOTE_VARIABLE = "HITLESS_PROMOTE_FROM"
-"""The stage whose release a deploy ships instead of building: set by a pipeline of several stages. The build's own
-role, not the deploy role, reads that stage.
-"""
+"""The stage whose release a deploy ships instead of building; the build's own role reads it, not the deploy role."""
 STATUS_ATTEMPTS = "2"
 """Attempts for each call of `status`, so that it soon reports that AWS cannot be reached."""
 NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}

@@ -98,6 +98,14 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttle:
+    """How many requests a second API Gateway lets through to each method, and at once. An account has these limits."""
+
+    rate_per_s: float = 10_000
+    burst: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A method (or ANY) and an API Gateway resource path: `/zones/{area}/{city}`, `/{proxy+}`, the root `/`."""
 
@@ -343,6 +351,7 @@ class StageSettings:
     shield: bool = True
     nat: Nat = Nat.SINGLE
     network: Network = Network()
+    throttle: Throttle | None = None
     domain: str | None = None
     smoke: tuple[SmokeRequest, ...] = ()
     alarms: AlarmSettings = AlarmSettings()

@@ -23,6 +23,7 @@ from hitless.service.model import (
     PreviewSettings,
     Route,
     StageSettings,
+    Throttle,
 )
 from hitless.service.rollouts import (
     read_alarms,
@@ -36,7 +37,7 @@ from hitless.service.rollouts import (
     with_steps,
 )
 from hitless.service.strategy import EXAMPLES, parse
-from hitless.service.value import Value, check_known, did_you_mean, parsed, struct, whole, word
+from hitless.service.value import Value, check_known, did_you_mean, number, parsed, struct, whole, word
 
 MAX_WORKERS = 1000
 
@@ -245,6 +246,7 @@ STAGE: Mapping[str, Callable[[Value], Any]] = {
     "shield": Value.flag,
     "nat": word(Nat),
     "network": _network,
+    "throttle": struct(Throttle, {"rate_per_s": number(0, 1_000_000), "burst": whole(0, 1_000_000)}),
     "domain": _DOMAIN_NAME,
     "smoke": read_smoke,
     "alarms": read_alarms,

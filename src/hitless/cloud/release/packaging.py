@@ -63,7 +63,8 @@ class ServicePackage:
                 for one in self.service.functions
                 if one.max_provisioned
             },
-            api=api_settings(self.packaged.provider),
+            api=replace(api_settings(self.packaged.provider), throttle=self.service.settings.throttle),
+            log_retention_days=int(self.packaged.provider.get("logRetentionInDays", 30)),
             traced=not _is_off(self.packaged.provider, "tracing", "lambda"),
             stack_tags={key: str(value) for key, value in self.packaged.provider.get("stackTags", {}).items()},
             idempotent=tuple(map(str, self.service.settings.idempotent)),

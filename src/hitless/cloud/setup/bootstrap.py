@@ -151,10 +151,7 @@ class Bootstrap:
         cidr = options.cidr or (None if exists else DEFAULT_CIDR)
         keep_nat = bool(exists) and not self._service.settings.network.own and self._in_own_network()
         if keep_nat:
-            self._say(
-                f"{self._names.core}: functions still run in its network, so its NAT gateways stay: "
-                "deploy, then repeat `hitless aws bootstrap` to remove them"
-            )
+            self._say(f"{self._names.core}: its NAT gateways stay until the functions leave: deploy, then repeat this")
         has_network = bool(exists) and exists.get("MakeNetwork", "yes") == "yes"
         zones = options.zones
         if zones is None and not has_network and self._service.settings.network.own:

@@ -72,6 +72,8 @@ _ACCESS_LOG = {
     "integration_error": "$context.integration.error",
     "bytes": "$context.responseLength",
     "trace": "$context.xrayTraceId",
+    "error": "$context.error.message",
+    "user_agent": "$context.identity.userAgent",
 }
 
 
@@ -226,6 +228,11 @@ def _stage(deployment: str, name: str, group: str, permissions: list[str], setti
     arn = f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:{group}"
     log_format = "{" + ", ".join(f'"{key}": "{value}"' for key, value in _ACCESS_LOG.items()) + "}"
     methods: dict[str, Any] = {"HttpMethod": "*", "ResourcePath": "/*", "MetricsEnabled": settings.metrics}
+    if settings.throttle:
+        methods |= {
+            "ThrottlingRateLimit": settings.throttle.rate_per_s,
+            "ThrottlingBurstLimit": settings.throttle.burst,
+        }
     if settings.level:
         methods |= {"LoggingLevel": settings.level, "DataTraceEnabled": settings.whole_requests}
     properties: dict[str, Any] = {

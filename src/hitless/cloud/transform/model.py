@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hitless.service.model import AlarmSettings, Hooks
+from hitless.service.model import AlarmSettings, Hooks, Throttle
 from hitless.service.strategy import Strategy
 
 Template = dict[str, Any]
@@ -64,6 +64,7 @@ class ApiSettings:
     access_log: bool = True
     log_format: str | None = None
     level: str | None = None
+    throttle: Throttle | None = None
     whole_requests: bool = False
 
 
