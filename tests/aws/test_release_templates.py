@@ -118,3 +118,24 @@ def test_templates_of_a_new_service_are_valid_and_need_no_policy(tmp_path: Path)
     document = dry_run(tmp_path, "dev", service=tmp_path / "hello")
     assert linted(document) == []
     assert document["policy"] is None
+
+
+def test_the_database_of_the_example_lets_in_the_functions_alone(tmp_path: Path) -> None:
+    shown = dry_run(tmp_path, "dev", service=EXAMPLE.parent / "database")
+    text = Path(shown["template"]).read_text()
+    assert [str(match) for match in lint(text, regions=["us-east-1", "eu-central-1"])] == []
+    resources = json.loads(text)["Resources"]
+    functions = "sg-00000000000000000"
+    assert resources["ApiLambdaFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"] == [functions]
+    (rule,) = resources["DatabaseSecurityGroup"]["Properties"]["SecurityGroupIngress"]
+    assert (rule["SourceSecurityGroupId"], rule["FromPort"], rule["ToPort"]) == (functions, 5432, 5432)
+    assert not rule.keys() & {"CidrIp", "CidrIpv6", "SourcePrefixListId"}
+    assert resources["Database"]["Properties"]["PubliclyAccessible"] is False
+    allowed = [action for one in json.loads(Path(shown["policy"]).read_text())["Statement"] for action in one["Action"]]
+    made = {
+        "ec2:CreateSecurityGroup",
+        "ec2:AuthorizeSecurityGroupEgress",
+        "rds:CreateDBInstance",
+        "rds:CreateDBSubnetGroup",
+    }
+    assert made <= set(allowed)

@@ -16,6 +16,7 @@ PERMISSIONS_FILE = CLOUD / "stage" / "permissions.json"
 REGION = "us-east-1"
 
 BEYOND_CORE = (
+    *("AWS::EC2::SecurityGroupEgress", "AWS::RDS::DBInstance", "AWS::RDS::DBSubnetGroup"),
     *("AWS::CloudFront::CachePolicy", "AWS::CloudFront::Distribution", "AWS::Cognito::UserPool"),
     *("AWS::Cognito::UserPoolClient", "AWS::DynamoDB::Table", "AWS::EC2::SecurityGroup"),
     *("AWS::ElasticLoadBalancingV2::ListenerRule", "AWS::ElasticLoadBalancingV2::TargetGroup"),
@@ -58,7 +59,9 @@ def _making(kind: str, actions: Sequence[str]) -> str:
     """The action that makes a resource: `Create` or `Put` of the type's own name, else the first that may."""
     noun = kind.rpartition("::")[2]
     named = [one for one in actions if one.partition(":")[2] in (f"Create{noun}", f"Put{noun}", "CreatePolicy")]
-    others = [one for one in actions if one.partition(":")[2].startswith(("Create", "Put", "Set", "Subscribe"))]
+    others = [
+        one for one in actions if one.partition(":")[2].startswith(("Create", "Put", "Set", "Subscribe", "Authorize"))
+    ]
     return (named or others)[0]
 
 
