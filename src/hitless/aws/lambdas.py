@@ -15,7 +15,6 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from hitless.aws.buckets import save
-from hitless.aws.follow import Time
 from hitless.aws.layer.hitless_wrapper import WARM
 from hitless.aws.session import Ignoring, error_code, is_denied
 from hitless.errors import CloudError
@@ -77,9 +76,8 @@ class Running:
 class Lambdas:
     """Functions of one account and region. botocore's errors leave as they are: callers are inside `aws_errors`."""
 
-    def __init__(self, client: Any, *, clock: Time = time) -> None:
+    def __init__(self, client: Any) -> None:
         self._lambda = client
-        self._time = clock
 
     def alias(self, function: str, name: str) -> AliasState | None:
         """The alias, or None if it or the function is not there."""
@@ -110,13 +108,13 @@ class Lambdas:
 
     def wake(self, function: str, version: str) -> None:
         """Wait until the version can be invoked. An inactive one (State Inactive) is invoked once to wake it."""
-        deadline = self._time.monotonic() + READY_TIMEOUT_S
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             found = self._configuration(function, version)
             state = found.get("State", "Active") if found is not None else "Missing"
             if state == "Active":
                 return
-            if state in ("Missing", "Failed") or self._time.monotonic() > deadline:
+            if state in ("Missing", "Failed") or time.monotonic() > deadline:
                 reason = (found or {}).get("StateReason", "there is no such version")
                 raise CloudError(
                     f"{function}: version {version} cannot serve: {reason}",
@@ -124,7 +122,7 @@ class Lambdas:
                 )
             if state == "Inactive":
                 self._wake_by_invoking(function, version)
-            self._time.sleep(POLL_S)
+            time.sleep(POLL_S)
 
     def may_be_invoked_by(self, service: str, function: str, qualifier: str) -> bool:
         """Whether the policy of that version or alias names the service (`apigateway.amazonaws.com`)."""
@@ -180,17 +178,17 @@ class Lambdas:
 
     def await_provisioned(self, function: str, version: str) -> None:
         """Wait until the provisioned environments are ready. Raises CloudError if Lambda gives up."""
-        deadline = self._time.monotonic() + PROVISION_TIMEOUT_S
+        deadline = time.monotonic() + PROVISION_TIMEOUT_S
         while True:
             found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
             if found["Status"] == "READY":
                 return
-            if found["Status"] == "FAILED" or self._time.monotonic() > deadline:
+            if found["Status"] == "FAILED" or time.monotonic() > deadline:
                 why = found.get("StatusReason", f"not within {PROVISION_TIMEOUT_S / 60:.0f} minutes")
                 raise CloudError(
                     f"{function}: version {version} is not provisioned: {why}", hint="repeat the command later"
                 )
-            self._time.sleep(POLL_S)
+            time.sleep(POLL_S)
 
     def provisioned(self, function: str, version: str) -> int:
         """The number of provisioned environments requested for that version."""

@@ -88,7 +88,7 @@ def _end(root: Path) -> None:
 def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
     """The sandbox's daemon under its warden, stopped in good order at the block's end."""
     client = EngineClient(folders.api_socket)
-    ended, hold = os.pipe()  # neither is inherited by anything but the warden
+    ended, alive = os.pipe()  # neither is inherited by anything but the warden
     try:
         under = [sys.executable, "-m", "hitless.processes.rehearsal_warden", root, str(folders.run), "--"]
         warden = start_daemon(folders, under=under, stdin=ended)
@@ -101,5 +101,5 @@ def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
                 warden.wait(END_DEADLINE_S)
     finally:
         os.close(ended)
-        os.close(hold)
+        os.close(alive)
     warden.wait()

@@ -49,13 +49,7 @@ def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = No
     return event_builder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
 
 
-async def invoke_once(
-    spec: PoolSpec,
-    event: Any,
-    *,
-    python: str | None = None,
-    scratch: Path | None = None,
-) -> InvokeResult:
+async def invoke_once(spec: PoolSpec, event: Any, *, scratch: Path | None = None) -> InvokeResult:
     """Call the function once with any JSON value. Its timeout starts after its import, or after 10 s.
 
     The result has `failed` if the handler raises, cannot be imported, runs out of time or ends its process. Cancelling
@@ -67,7 +61,7 @@ async def invoke_once(
         settings = {"spec": spec.to_json(), "event": event, "request_id": request_id, "folder": str(folder)}
         (folder / "settings").write_text(json.dumps(settings | {"libraries": runtime_libraries()}))
         began = time.monotonic()
-        status = await _run(folder / "settings", python or base_python(), spec.timeout_s)
+        status = await _run(folder / "settings", base_python(), spec.timeout_s)
         took_s = min(time.monotonic() - began, spec.timeout_s)
         return _result(spec, folder, request_id, status, took_s * 1000)
     finally:

@@ -262,10 +262,10 @@ def _check_reserved(function: Resource, name: str, number: int) -> None:
         )
 
 
-def concurrency_needed(functions: Iterable[tuple[int, int | None]], spare: int = 100) -> int:
+def concurrency_needed(functions: Iterable[tuple[int, int | None]]) -> int:
     """How much of an account's concurrency a service needs during a shift. `functions`: (provisioned, reserved) of
     each.
 
-    That is the provisioned concurrency of two versions, or the reserved one, and what AWS requires to stay unreserved.
+    That is the provisioned concurrency of two versions, or the reserved one, and 100 that AWS keeps unreserved.
     """
-    return spare + sum(max(2 * number, reserved or 0) for number, reserved in functions)
+    return 100 + sum(max(2 * number, reserved or 0) for number, reserved in functions)
