@@ -19,12 +19,13 @@ from hitless.artifact.archive import ZipMember, case_collisions, folders_of, sho
 from hitless.artifact.dependencies import Dependencies
 from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
+from hitless.artifact.programs import check_program
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
-from hitless.service.model import ENDED_RUNTIMES, Function, Service, WsgiApp
+from hitless.service.model import ENDED_RUNTIMES, PROGRAM, Function, Service, WsgiApp
 
 _OTHER_LOCKS = (*LOCKS, "pdm.lock")
 _SHOWN_AT_MOST = 5
@@ -113,7 +114,10 @@ class _Build:
         for function in [one for one in self.service.functions if one.module == self.module]:
             declared = Platform(function.runtime, function.architecture)
             patterns = (*self.service.package_patterns, *function.package_patterns)
-            if different := self.host.differences(declared):
+            different = self.host.differences(declared)
+            if declared.is_program:
+                check_program(function, self._code(patterns).get(PROGRAM), different)
+            elif different:
                 self._warn(
                     f"{declared} is declared, but {'; '.join(different)}: what runs here is built for this machine from"
                     " the same requirements, and is never promoted or sent to AWS"
@@ -121,10 +125,11 @@ class _Build:
                 if (made := self._portable(patterns, declared)) is not None:
                     self.portable[function.name] = made
                 self.by_function[function.name] = self._artifact(patterns, self.host.platform, declared)
-            else:
+            if declared.is_program or not different:
                 made = self._artifact(patterns, declared, declared)
                 self.by_function[function.name] = self.portable[function.name] = made
-            self._check_handler(function, patterns)
+            if not declared.is_program:
+                self._check_handler(function, patterns)
         self._warn_of_requirements()
 
     def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
@@ -175,7 +180,7 @@ class _Build:
         return self.code[patterns]
 
     def _dependencies(self, platform: Platform) -> Dependencies | None:
-        if not self.requirements.required:
+        if platform.is_program or not self.requirements.required:
             return None
         if platform not in self.installed:
             self.installed[platform] = self._cached_or_installed(platform)

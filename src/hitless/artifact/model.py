@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hitless.errors import BuildError
+from hitless.service.model import PROGRAM_RUNTIMES
 
 UNPACKED_LIMIT_BYTES = 262_144_000
 """Lambda's limit for the unpacked code of a function (Lambda quotas, "Deployment package")."""
@@ -56,6 +57,11 @@ class Platform:
     runtime: str
     architecture: str
     host: str = ""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether functions are programs of a custom runtime, which bring all that they need."""
+        return self.runtime in PROGRAM_RUNTIMES
 
     @property
     def minor(self) -> int:
@@ -118,6 +124,12 @@ class Host:
     def differences(self, declared: Platform) -> list[str]:
         """How this machine differs from the declared platform, in words; empty if its packages run here."""
         found: list[str] = []
+        if declared.is_program:
+            if self.system != "Linux":
+                found.append(f"the system is {self.system}, Lambda's is Linux")
+            if self.architecture != declared.architecture:
+                found.append(f"the architecture is {self.architecture}, declared is {declared.architecture}")
+            return found
         if (self.implementation, self.minor) != ("cpython", declared.minor):
             found.append(f"Python is {self.implementation} 3.{self.minor}, declared is {declared.runtime}")
         if self.system != "Linux":

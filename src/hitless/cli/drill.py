@@ -174,11 +174,7 @@ async def _run(
         target = stage_of(await shipper.status(), plan.stage)["url"]
     if target is None:
         raise ConflictError(f"stage {plan.stage} has no URL yet", hint="ship a first release: `hitless deploy`")
-    source = (
-        Source(service.folder, service.file.name, ctx.stage, tuple(one.handler for one in service.functions))
-        if service is not None
-        else None
-    )
+    source = Source.of(service, ctx.stage) if service is not None else None
     with TerminalProgress() as progress:
         return await run_drill(
             plan,

@@ -91,9 +91,9 @@ LONG_CANARY = "Canary10Percent30Seconds"
 class Scenario:
     """One kind of release, and how the copy of the service is changed before it is shipped.
 
-    `code` is appended to each handler's module. `wrapper` defines the function that wraps each handler; in it,
-    `%(method)r` and `%(path)r` are those of the route to break. `settings` replace the stage's. `strategy`, if set,
-    replaces the strategy of the drill or the stage.
+    `code` is appended to each handler's module, and `program` replaces the one of a custom runtime. `wrapper` defines
+    the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. `settings`
+    replace the stage's. `strategy`, if set, replaces the strategy of the drill or the stage.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Scenario:
     rolls_back: bool = False
     strategy: str | None = None
     code: str = ""
+    program: str = ""
     wrapper: str = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
@@ -111,7 +112,9 @@ class Scenario:
 
     def alter(self, workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
         """Change the copy of the service."""
-        if self.code:
+        if workspace.program is not None and self.program:
+            workspace.replace_program(self.program)
+        elif self.code:
             workspace.append(self.code)
         if self.wrapper:
             request = route_to_break(requests)
@@ -134,8 +137,10 @@ SCENARIOS = {
         Scenario("canary", strategy=CANARY),
         Scenario("linear", strategy=LINEAR),
         Scenario("rollback", rolls_back=True),
-        Scenario("import-crash", Outcome.ROLLED_BACK, code=_CRASH),
-        Scenario("never-ready", Outcome.ROLLED_BACK, code=_HANG, settings=_IMPATIENT),
+        Scenario("import-crash", Outcome.ROLLED_BACK, code=_CRASH, program="#!/bin/sh\nexit 1\n"),
+        Scenario(
+            "never-ready", Outcome.ROLLED_BACK, code=_HANG, program="#!/bin/sh\nexec sleep 3600\n", settings=_IMPATIENT
+        ),
         _failing("raises-on-route", _RAISE),
         _failing("slow", _SLOW, SLOW_ALARMS),
         _failing("leaks", _LEAK),

@@ -18,6 +18,7 @@ import yaml
 
 from hitless.documents import replace_file
 from hitless.errors import UsageError
+from hitless.service.model import PROGRAM, PROGRAM_RUNTIMES, Service
 
 MARKER = "hitless_drill_marker.py"
 WRAPPER = "_hitless_drill_wrap"
@@ -29,12 +30,20 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The service to copy: its folder, its file's name, the stage, and the handlers as the file names them."""
+    """The service to copy: its folder, its file's name, the stage, and its Python handlers as the file names them.
+
+    A service without Python handlers is the program of a custom runtime.
+    """
 
     folder: Path
     file_name: str
     stage: str
     handlers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, service: Service, stage: str) -> Source:
+        handlers = tuple(one.handler for one in service.functions if one.runtime not in PROGRAM_RUNTIMES)
+        return cls(service.folder, service.file.name, stage, handlers)
 
 
 class Workspace:
@@ -57,7 +66,9 @@ class Workspace:
             self._functions: dict[Path, list[str]] = {}
             for handler in dict.fromkeys(source.handlers):
                 self._functions.setdefault(self._module_of(handler), []).append(handler.rpartition(".")[2])
-            self._marker = next(iter(self._functions)).parent / MARKER
+            self.program = None if self._functions else self.folder / PROGRAM
+            self._marker = self.program or next(iter(self._functions)).parent / MARKER
+            self._check(self._marker)
         except shutil.Error as error:
             self.remove()
             raise UsageError(
@@ -69,12 +80,24 @@ class Workspace:
         self._originals: dict[Path, bytes] = {}
 
     def mark(self, text: str) -> None:
-        """Make this release differ from every other."""
-        self._write(self._marker, f"MARKER = {text!r}\n".encode())
+        """Make this release differ from every other. Bytes after a program's end do not change what it does."""
+        if self.program is not None:
+            self._originals.setdefault(self.program, self.program.read_bytes())
+            text = f"\n# {text}"
+            return self._write(self.program, self.program.read_bytes() + text.encode())
+        return self._write(self._marker, f"MARKER = {text!r}\n".encode())
 
     def unmark(self) -> None:
         """Remove the marker, so that the copy is packaged like the original."""
-        self._marker.unlink(missing_ok=True)
+        if self.program is not None:
+            return self.reset()
+        return self._marker.unlink(missing_ok=True)
+
+    def replace_program(self, script: str) -> None:
+        """Put a script in the program's place."""
+        assert self.program is not None
+        self._originals.setdefault(self.program, self.program.read_bytes())
+        self._write(self.program, script.encode())
 
     def append(self, code: str) -> None:
         """Add code at the end of each handler's module."""
@@ -121,7 +144,7 @@ class Workspace:
     def _write(self, path: Path, content: bytes) -> None:
         """Replace the file, so that links are not followed and a read-only file can be changed."""
         self._check(path)
-        replace_file(path, content)
+        replace_file(path, content, mode=0o755 if path == self.program else 0o666)
 
 
 _NULL = "tag:yaml.org,2002:null"

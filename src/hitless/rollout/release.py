@@ -10,7 +10,7 @@ import joserfc
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
-from hitless.service.model import CHECKS, Cors, Function, Route, with_pools
+from hitless.service.model import CHECKS, PROGRAM_RUNTIMES, Cors, Function, Route, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import AuthorizerSpec, CorsSpec, PoolSpec, RouteSpec
@@ -75,7 +75,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         release_key=release.key,
         response_s=function.timeout_s + max(waits_s, default=0),
         runtime=function.runtime,
-        fresh=function.import_per_worker,
+        fresh=function.import_per_worker or function.runtime in PROGRAM_RUNTIMES,
     )
 
 

@@ -21,6 +21,7 @@ from hitless.service.model import (
     DEFAULT_TARGET_PERCENT,
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
+    PROGRAM_RUNTIMES,
     URL_PAYLOAD,
     Cors,
     Function,
@@ -33,7 +34,7 @@ from hitless.service.schedules import read_schedules
 from hitless.service.settings import Provisioned, ServiceSettings
 from hitless.service.value import Notices, Value, did_you_mean
 
-RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
+RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), *PROGRAM_RUNTIMES)
 ARCHITECTURES = ("x86_64", "arm64")
 
 GATEWAY_TIMEOUT_S = 29
@@ -117,7 +118,7 @@ class FunctionReader:
         handler = entry.get("handler")
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
-        module = self._module(entry)
+        module, runtime = self._module(entry), self._runtime(entry)
         self.routes.extend(events)
         limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
@@ -127,9 +128,9 @@ class FunctionReader:
         payload = URL_PAYLOAD if any(event.url for event in events) else read_payload(self.provider, entry)
         return Function(
             name=name,
-            handler=self._handler(handler, module),
+            handler=handler.text() if runtime in PROGRAM_RUNTIMES else self._handler(handler, module),
             module=module,
-            runtime=self._runtime(entry),
+            runtime=runtime,
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
             memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,
             timeout_s=self._timeout(entry, limit_s),
@@ -214,7 +215,7 @@ class FunctionReader:
             here = ".".join(platform.python_version_tuple()[:2])
             self.notices.add("runtime", value, f"Lambda no longer supports {runtime}; it runs here on Python {here}")
         elif runtime not in RUNTIMES:
-            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python"
+            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python, and programs as provided.al2023"
             raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)
         return runtime
 

@@ -19,6 +19,9 @@ DEFAULT_TIMEOUT_S = 6
 """Serverless Framework's default, not Lambda's (3 s)."""
 
 ENDED_RUNTIMES = ("python2.7", "python3.6", "python3.7", "python3.8")
+PROGRAM = "bootstrap"
+PROGRAM_RUNTIMES = ("provided.al2", "provided.al2023")
+"""The function is the program PROGRAM, which asks Lambda's Runtime API for its events."""
 """Lambda accepts no new function with one of these."""
 
 DEFAULT_MEMORY_MB = 1024

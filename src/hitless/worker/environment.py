@@ -85,7 +85,7 @@ def restore_old_names(runtime: str) -> None:
     Python 3.10 removed `collections.Mapping` and the like. Services of that time, and the versions of libraries that
     they pin, still use them.
     """
-    if runtime and int(runtime.rpartition(".")[2]) < 10:
+    if runtime.startswith("python") and int(runtime.rpartition(".")[2]) < 10:
         for name in abc.__all__:
             if not hasattr(collections, name):
                 setattr(collections, name, getattr(abc, name))

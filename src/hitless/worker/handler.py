@@ -59,6 +59,14 @@ class HandlerImportError(Exception):
         self.failure = failure
 
 
+class HandlerFailureError(Exception):
+    """A failure that a program of a custom runtime reports itself."""
+
+    def __init__(self, failure: HandlerFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 def load_handler(handler: str) -> Handler:
     """Import `src/handlers.zones` (or `src.handlers.zones`) and return the function. Raises HandlerImportError."""
     module_name, _, attribute = handler.rpartition(".")
@@ -115,6 +123,8 @@ def runtime_error(status: int) -> str:
 
 def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
     """The failure for a handler's exception, without our calling frame. SystemExit etc. end Lambda's runtime."""
+    if isinstance(error, HandlerFailureError):
+        return error.failure
     if isinstance(error, MarshalError):
         return HandlerFailure("Runtime.MarshalError", str(error))
     called = error.__traceback__.tb_next if error.__traceback__ else None

@@ -20,12 +20,13 @@ from setproctitle import setproctitle
 from hitless.worker.crash import EXIT_ON_SIGTERM, EXIT_OUT_OF_DESCRIPTORS, log_path
 from hitless.worker.crew import WorkerPlace
 from hitless.worker.environment import log_stream_name
-from hitless.worker.handler import Handler, HandlerFailure, HandlerImportError, load_handler
+from hitless.worker.handler import Handler, HandlerFailure, HandlerImportError
 from hitless.worker.invocation import RequestRunner
 from hitless.worker.layout import SlotField, StatsPage, WorkerState
 from hitless.worker.log import LogFile, LogStream
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import start_time
+from hitless.worker.runtime_api import load
 from hitless.worker.server import Server, SpoolerClient
 from hitless.worker.spec import PoolSpec
 
@@ -82,7 +83,7 @@ def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tupl
     """The handler, and the ms that its import took. If the import fails, records the reason and ends the process."""
     began = time.monotonic()
     try:
-        handler = load_handler(spec.handler)
+        handler = load(spec, log)
     except HandlerImportError as error:
         log.lines(error.failure.log_text())
         write_outcome(paths, error.failure)

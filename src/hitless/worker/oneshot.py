@@ -21,13 +21,13 @@ from hitless.worker.handler import (
     MAX_RESULT_BYTES,
     HandlerImportError,
     failure_of,
-    load_handler,
     marshalled,
 )
 from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
 from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
 from hitless.worker.process import PRIVATE
+from hitless.worker.runtime_api import load
 from hitless.worker.spec import PoolSpec
 
 _TOO_LARGE: Final = f"Response payload size exceeded maximum allowed payload size ({MAX_RESULT_BYTES} bytes)."
@@ -80,7 +80,7 @@ def _invoke(
 ) -> dict[str, Any]:
     began = time.monotonic_ns()
     try:
-        handler = load_handler(spec.handler)
+        handler = load(spec, log)
     except HandlerImportError as error:
         log.lines(error.failure.log_text())
         return {"failure": {**error.failure.to_json(request_id), "requestId": ""}}

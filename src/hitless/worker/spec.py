@@ -98,6 +98,11 @@ class PoolSpec:
         return f"{self.service}-{self.stage}-{self.function}"
 
     @property
+    def is_program(self) -> bool:
+        """Whether the function is a program of a custom runtime, not a Python function."""
+        return self.runtime.startswith("provided")
+
+    @property
     def only_http_api(self) -> bool:
         """Whether all routes are an HTTP API's."""
         return bool(self.routes) and all(route.payload for route in self.routes if route.cors is None)

@@ -1,0 +1,56 @@
+"""The program of a custom runtime: checks that Lambda, and this machine, can start it.
+
+Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html; ELF's header, man 5 elf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hitless.artifact.archive import ZipMember
+from hitless.errors import BuildError
+from hitless.service.model import PROGRAM, Function
+
+_MACHINES = {62: "x86_64", 183: "arm64"}
+
+
+def check_program(function: Function, program: ZipMember | None, differences: Sequence[str]) -> None:
+    """Raises BuildError if the package has no `bootstrap` that can be started here and on Lambda.
+
+    `differences`: how this machine differs from the declared platform.
+    """
+    where = f"functions.{function.name}: {PROGRAM}"
+    if program is None:
+        raise BuildError(
+            f"{where} is missing: {function.runtime} starts a program of this name at the package's root",
+            hint="build it into the service's folder, and check that package.patterns do not exclude it",
+        )
+    if not program.executable:
+        raise BuildError(f"{where} is not executable", hint=f"chmod +x {PROGRAM}")
+    head = program.source[:20] if isinstance(program.source, bytes) else _head(program)
+    if head[:4] == b"\x7fELF":
+        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+        built = _MACHINES.get(machine, f"machine {machine} of ELF")
+        if built != function.architecture:
+            raise BuildError(
+                f"{where} is built for {built}, declared is {function.architecture}",
+                hint="build it for the declared architecture (GOARCH=arm64 or amd64), or change architecture",
+            )
+    elif head[:2] != b"#!":
+        raise BuildError(
+            f"{where} is neither a program for Linux (ELF) nor a script that begins with #!",
+            hint="with Go: GOOS=linux CGO_ENABLED=0 go build -o bootstrap",
+        )
+    if differences:
+        raise BuildError(
+            f"{where} cannot run here: {'; '.join(differences)}", hint="build it for this machine and declare that"
+        )
+
+
+def _head(program: ZipMember) -> bytes:
+    assert not isinstance(program.source, bytes)
+    try:
+        with program.source.open("rb") as file:
+            return file.read(20)
+    except OSError as error:
+        raise BuildError(f"{program.name}: the file cannot be read: {error.strerror}", hint="fix its mode") from error

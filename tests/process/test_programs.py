@@ -1,0 +1,129 @@
+"""Custom runtimes: a program of the service's own behind HAProxy, by Lambda's Runtime API, and what it does wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import SERVICES, Site, kill
+from tests.support import eventually, gone
+
+pytestmark = pytest.mark.process
+
+FAILED = {"message": "Internal server error"}
+# AWS's tutorial, docs.aws.amazon.com/lambda/latest/dg/runtimes-walkthrough.html: a runtime of curl and bash.
+TUTORIAL = """#!/bin/bash
+set -euo pipefail
+source $LAMBDA_TASK_ROOT/"$(echo $_HANDLER | cut -d. -f1).sh"
+while true
+do
+  HEADERS="$(mktemp)"
+  EVENT_DATA=$(curl -sS -LD "$HEADERS" "http://${AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/next")
+  REQUEST_ID=$(grep -Fi Lambda-Runtime-Aws-Request-Id "$HEADERS" | tr -d '[:space:]' | cut -d: -f2)
+  RESPONSE=$($(echo "$_HANDLER" | cut -d. -f2) "$EVENT_DATA")
+  curl "http://${AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/$REQUEST_ID/response"  -d "$RESPONSE"
+done
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Site]:
+    """The service whose runtime does as its events ask, not started."""
+    site = Site(shutil.copytree(SERVICES / "program", tmp_path / "program"))
+    yield site
+    site.end()
+
+
+def worker(site: Site) -> int:
+    return int(site.stage()["functions"][0]["workers"][0]["pid"])
+
+
+def test_a_program_gets_events_and_errors_as_on_lambda(program: Site) -> None:
+    program.up()
+    status, _, shown = program.get("/well?x=1", "POST", b'{"a": 1}')
+    assert (status, shown["event"]["httpMethod"], shown["event"]["body"]) == (200, "POST", '{"a": 1}')
+    assert shown["headers"]["Lambda-Runtime-Aws-Request-Id"] == shown["event"]["requestContext"]["requestId"]
+    assert int(shown["headers"]["Lambda-Runtime-Deadline-Ms"]) > 1_700_000_000_000
+    assert shown["headers"]["Lambda-Runtime-Trace-Id"].startswith("Root=1-")
+    assert shown["environment"]["_HANDLER"] == "anything.you.like"
+    assert "AWS_EXECUTION_ENV" not in shown["environment"]
+    pid, first = shown["pid"], worker(program)
+    assert shown["worker"] == first
+
+    for how in ("error", "text", "large"):
+        assert program.get(f"/{how}")[::2] == (502, FAILED), how
+    too_large = {
+        "errorMessage": "Exceeded maximum allowed payload size (6291556 bytes).",
+        "errorType": "RequestEntityTooLarge",
+    }
+    assert program.get("/twice")[2]["told"] == [[413, too_large]]
+    another = {"errorMessage": "Invalid request ID", "errorType": "InvalidRequestID"}
+    assert program.get("/impatient")[2]["told"] == [[202, {"status": "OK"}], [400, another]]
+    told = program.get("/well")[2]["told"]
+    assert [status for status, _ in told] == [400, 403, 202]
+    assert (program.get("/well")[2]["pid"], worker(program)) == (pid, first), "none of that ends the program"
+
+    text = str(program.hitless("logs").document)
+    for line in ("[ERROR] Odd: as asked", "main.go:7", "asked for error", "Runtime.InvalidResponse"):
+        assert line in text
+    invoked = program.hitless("invoke", "api", "--request", "GET /well").document
+    assert invoked["statusCode"] == 200
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+def test_another_user_of_the_machine_gets_no_event(program: Site) -> None:
+    program.up()
+    address = program.get("/well")[2]["environment"]["AWS_LAMBDA_RUNTIME_API"]
+    ask = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)"
+    url = f"http://{address}/2018-06-01/runtime/invocation/next"
+    thief = subprocess.Popen([sys.executable, "-c", ask, url], user=65534, stderr=subprocess.PIPE, text=True)
+    shown = program.get("/well")
+    assert shown[0] == 200
+    assert "RemoteDisconnected" in thief.communicate(timeout=15)[1] or thief.returncode == 1
+    assert program.get("/well")[0] == 200
+
+
+def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(program: Site) -> None:
+    program.up()
+    pid, first = program.get("/well")[2]["pid"], worker(program)
+    assert program.get("/exit", "POST")[::2] == (502, FAILED)
+    eventually(lambda: gone(pid) and worker(program) not in (0, first), what="another worker")
+    second = program.get("/well")[2]
+    assert second["worker"] == worker(program) != first
+
+    kill(second["pid"])  # between two requests
+    assert program.get("/well")[2]["pid"] != second["pid"], "no request fails of it"
+    third = program.get("/well")[2]
+    kill(third["worker"])
+    eventually(lambda: gone(third["pid"]), what="the program has ended with its worker")
+    assert program.get("/well")[0] == 200
+
+
+def test_a_program_that_does_not_start_is_rolled_back(program: Site) -> None:
+    program.up()
+    for name, reason in (("exit-at-once", "exited with status 3"), ("init-error", "Config.Missing: no configuration")):
+        (program.folder / name).touch()
+        failed = program.hitless("deploy", exit_code=3).document
+        assert failed["outcome"] == "rolled_back"
+        assert reason in str(failed), failed
+        (program.folder / name).unlink()
+        assert program.get("/well")[0] == 200
+    (program.folder / "bootstrap").chmod(0o644)
+    refused = program.hitless("deploy", exit_code=2).document
+    assert refused["error"]["message"] == "functions.api: bootstrap is not executable"
+
+
+def test_the_runtime_of_lambdas_tutorial_serves(program: Site) -> None:
+    (program.folder / "bootstrap").write_text(TUTORIAL)
+    script = """function handler () { echo '{"statusCode": 200, "body": "7"}'; }"""
+    (program.folder / "function.sh").write_text(script)
+    program.edit("anything.you.like", "function.handler", "serverless.yml")
+    program.up()
+    for _ in range(3):
+        assert program.get("/hello")[::2] == (200, 7)
