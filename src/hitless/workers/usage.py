@@ -20,9 +20,22 @@ def share_mb(pid: int) -> float | None:
 
 
 def mean_share_mb(pids: Iterable[int]) -> float | None:
-    """Their mean; None if none could be read."""
-    shares = [share for pid in pids if (share := share_mb(pid)) is not None]
+    """The mean of these processes, each with its children, such as a custom runtime's program; None if none could be
+    read.
+    """
+    shares = [
+        share + sum(share_mb(child) or 0 for child in _children(pid))
+        for pid in pids
+        if (share := share_mb(pid)) is not None
+    ]
     return sum(shares) / len(shares) if shares else None
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
+    except OSError:
+        return []
 
 
 def machine_mb() -> int | None:
