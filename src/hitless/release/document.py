@@ -16,7 +16,7 @@ import msgspec
 
 from hitless.documents import convert, to_plain
 from hitless.errors import UsageError
-from hitless.service.model import PROTECTION, Function, Home, StageSettings
+from hitless.service.model import PROTECTION, Function, Home, Network, StageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,9 @@ class ReleaseDocument:
         """Without `memory_mb` and `promoted_from` if they are None."""
         plain = to_plain(self)
         plain["functions"] = [_known(function) for function in plain["functions"]]
+        for name, default in _LATER_SETTINGS.items():
+            if getattr(self.settings, name) == default:
+                del plain["settings"][name]
         return {key: value for key, value in plain.items() if value is not None or key in ("commit", "message")}
 
     @classmethod
@@ -79,6 +82,10 @@ class ReleaseDocument:
 
 class _OtherVersionError(UsageError):
     default_hint = "use the same version of hitless for the engine and the command"
+
+
+_LATER_SETTINGS = {"network": Network(), "throttle": None}
+"""Settings of a stage that documents of earlier versions do not have, with their defaults."""
 
 
 def _known(function: dict[str, Any]) -> dict[str, Any]:
