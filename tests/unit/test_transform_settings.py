@@ -93,7 +93,7 @@ def test_functions_are_traced_unless_the_file_says_no() -> None:
     assert modes(traced=False) == set()
 
 
-def test_tags_of_the_stack_reach_it_beside_our_own() -> None:
+def test_the_services_stack_tags_are_kept_beside_ours() -> None:
     wanted = desired(packaged().template, release(stack_tags={"team": "clocks", "hitless:stage": "x"}))
     assert wanted["Metadata"][STACK_TAGS] == {"team": "clocks", "hitless:stage": "x"}
     assert "Metadata" not in desired(packaged().template, release())

@@ -111,7 +111,7 @@ async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[st
         return {}
     live: Mapping[str, Any] | None = stage_of(await shipper.status(), plan.stage).get("live")
     if live is None:
-        raise ConflictError(f"stage {plan.stage} has no live release", hint="ship one: hitless deploy")
+        raise ConflictError(f"stage {plan.stage} has no live release", hint="ship one: `hitless deploy`")
     return live
 
 

@@ -95,7 +95,7 @@ def _find(folder: Path) -> Path:
             raise ServiceFileError(f"{name} is not read here", hint="write the service as serverless.yml")
     raise ServiceFileError(
         f"there is no serverless.yml in {folder}",
-        hint="name its folder with --service-dir, or make one with hitless init",
+        hint="name its folder with --service-dir, or make one with `hitless init`",
     )
 
 
@@ -126,7 +126,7 @@ def parse_yaml(text: str, name: str) -> Value:
     except yaml.YAMLError as error:
         raise _yaml_fault(error, text, name) from error
     if node is None:
-        raise ServiceFileError(f"{name} is empty", hint="hitless init makes one to start from")
+        raise ServiceFileError(f"{name} is empty", hint="`hitless init` makes one to start from")
     return _Tree(name).value(node, "", FilePlace(name, 1))
 
 
