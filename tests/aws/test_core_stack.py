@@ -93,6 +93,15 @@ def test_a_second_stage_joins_the_network_of_the_first_with_a_group_of_its_own(a
     assert status(aws, "clock-core-dev") == "CREATE_COMPLETE"
 
 
+def test_drift_names_what_somebody_changed_by_hand(aws: EmulatedAws, folder: Path) -> None:
+    bootstrap(aws, folder)
+    assert aws.hitless("aws", "drift", folder=folder) == {"stage": "dev", "stacks": {"clock-core-dev": []}}
+    aws.client("logs").put_retention_policy(logGroupName="/hitless/clock/dev/vpc", retentionInDays=7)
+    (one,) = aws.hitless("aws", "drift", folder=folder, ok=(1,))["stacks"]["clock-core-dev"]
+    assert (one["resource"], one["type"], one["status"]) == ("FlowLogGroup", "AWS::Logs::LogGroup", "modified")
+    assert one["differences"] == [{"path": "/RetentionInDays", "expected": "30", "actual": "7"}]
+
+
 def test_destroy_keeps_the_artifact_bucket_unless_with_data_is_given(aws: EmulatedAws, folder: Path) -> None:
     bucket = bootstrap(aws, folder)["stacks"][0]["outputs"]["ArtifactBucketName"]
     aws.client("s3").put_object(Bucket=bucket, Key="artifacts/x.zip", Body=b"x")

@@ -12,7 +12,7 @@ from hitless.cloud.setup.bootstrap import Bootstrap
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.destroy import Destroy
 from hitless.cloud.setup.options import BootstrapOptions
-from hitless.cloud.setup.plan import NETWORK_ACTIONS, needed_actions
+from hitless.cloud.setup.plan import ACTIONS, needed_actions
 from hitless.cloud.setup.stacks import core_stack
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Nat, Network
@@ -160,5 +160,5 @@ def test_the_plan_shows_what_each_network_costs_and_saves() -> None:
 def test_a_plan_without_a_network_of_its_own_needs_no_permission_to_make_one() -> None:
     with_one = needed_actions(BootstrapOptions(None), domain=False)
     without = needed_actions(BootstrapOptions(None), domain=False, network=False)
-    assert set(with_one) - set(without) == set(NETWORK_ACTIONS)
+    assert set(with_one) - set(without) == set(ACTIONS["network"])
     assert "ec2:CreateSecurityGroup" in without

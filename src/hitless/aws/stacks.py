@@ -225,6 +225,18 @@ class Stacks(Follower):
                     found.setdefault(logical_id, str(event.get("ResourceStatusReason", "")))
         return found
 
+    def drift(self, name: str) -> list[dict[str, Any]]:
+        """What differs from the stack's template, as CloudFormation compares them now; at most 100 resources."""
+        asked = self._cf.detect_stack_drift(StackName=name)["StackDriftDetectionId"]
+
+        def ended() -> bool | None:
+            found = self._cf.describe_stack_drift_detection_status(StackDriftDetectionId=asked)
+            return None if found["DetectionStatus"] == "DETECTION_IN_PROGRESS" else True
+
+        self.wait(ended, f"{name}: CloudFormation is still looking for drift")
+        told = {"StackName": name, "StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"], "MaxResults": 100}
+        return [_drifted(one) for one in self._cf.describe_stack_resource_drifts(**told)["StackResourceDrifts"]]
+
     def computed(self, stack: str, change_set: str) -> tuple[str, str]:
         """Wait until a change set is computed. Returns its status, CREATE_COMPLETE or FAILED, and the reason."""
 
@@ -262,6 +274,13 @@ def _parameters(spec: StackSpec, present: Mapping[str, str]) -> list[dict[str, A
         for key, value in sorted(spec.parameters.items())
         if value is not None or key in present
     ]
+
+
+def _drifted(one: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"path": "PropertyPath", "expected": "ExpectedValue", "actual": "ActualValue"}
+    changed = [{ours: each[theirs] for ours, theirs in names.items()} for each in one.get("PropertyDifferences", ())]
+    status = one["StackResourceDriftStatus"].lower()
+    return {"resource": one["LogicalResourceId"], "type": one["ResourceType"], "status": status, "differences": changed}
 
 
 def _refuse_foreign(stack: Stack, tags: Mapping[str, str]) -> None:

@@ -1,7 +1,9 @@
-"""`hitless aws adopt` and `repair`: take over a stage's stack, or bring it back to its live release."""
+"""`hitless aws adopt`, `repair` and `drift`: a stage's stack is taken over, brought back, or compared."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Annotated, Any
 
 import typer
@@ -12,9 +14,10 @@ from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, AdoptionPlan, steps_of
 from hitless.cloud.adoption.templates import AdoptionPhase
 from hitless.cloud.repair.repair import Repair, Repaired, describe
+from hitless.cloud.setup.stacks import names_of
 from hitless.documents import to_plain
 from hitless.homes.aws_deploy import packaged
-from hitless.homes.aws_stage import AwsStage, connected_stage, template_folder, write_template
+from hitless.homes.aws_stage import AwsStage, connected, connected_stage, template_folder, write_template
 from hitless.homes.folder import store_of
 
 
@@ -67,6 +70,24 @@ def repair(
     if done.left and not dry_run:
         first = done.left[0]
         raise UnsuccessfulResult(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.fix)
+
+
+@command("aws drift", example="hitless aws drift --stage prod")
+def drift(ctx: Context) -> None:
+    """List what differs from the templates of the stage's stacks. Changes nothing; ends with 1 if anything differs."""
+    service = ctx.load_for_aws()
+    with connected(ctx, service) as (_, stacks):
+        found = {name: stacks.drift(name) for name in astuple(names_of(service)) if stacks.find(name)}
+    words = [f"{name}: {_drift_in_words(one)}" for name, drifts in found.items() for one in drifts]
+    ctx.show({"stage": service.stage, "stacks": found}, lambda: "\n".join(words) or "no drift")
+    if words:
+        hint = "undo each change by hand, or write it into serverless.yml and deploy"
+        raise UnsuccessfulResult(1, f"{len(words)} resources differ from their templates", hint)
+
+
+def _drift_in_words(one: Mapping[str, Any]) -> str:
+    changed = [f"{each['path']} is {each['actual']} instead of {each['expected']}" for each in one["differences"]]
+    return " ".join([f"{one['resource']} ({one['type']}) is {one['status']}", "; ".join(changed)]).rstrip()
 
 
 def _adoption(ctx: Context, stage: AwsStage) -> Adoption:

@@ -37,7 +37,7 @@ MODULES = {
     "invoke": ("invoke",),
     "doctor": ("doctor",),
     "aws_setup": ("aws plan", "aws bootstrap", "aws destroy"),
-    "aws_stack": ("aws adopt", "aws repair"),
+    "aws_stack": ("aws adopt", "aws repair", "aws drift"),
     "aws_aliases": tuple(
         f"aws {verb}" for verb in ("deploy", "status", "releases", "logs", "rollback", "abort", "promote")
     ),
@@ -50,7 +50,7 @@ GROUPS = {
         "Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
     ),
     "aws": (
-        "Setup, cost, adoption and repair on AWS. Releases ship by the plain verbs with --home aws.",
+        "Setup, cost, adoption, repair and drift on AWS. Releases ship by the plain verbs with --home aws.",
         "Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
     ),
 }

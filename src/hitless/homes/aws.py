@@ -54,10 +54,9 @@ class AwsHome:
 
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
         if source := os.environ.get(PROMOTE_VARIABLE):
-            result = self.promote(source, strategy=order.strategy, from_profile="")
-            yield RolloutNews(result=to_plain(result))
-            return
-        yield RolloutNews(result=deploy_on_aws(self.place, service, order))
+            yield RolloutNews(result=to_plain(self.promote(source, strategy=order.strategy, from_profile="")))
+        else:
+            yield RolloutNews(result=deploy_on_aws(self.place, service, order))
 
     def ship(self, given: GivenArtifacts, strategy: str | None = None) -> Result:
         """Ship these bytes with the folder's configuration, by the stage's strategy or the given one.

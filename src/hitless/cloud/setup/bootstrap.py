@@ -175,14 +175,9 @@ class Bootstrap:
         vpc = self._stacks.resources(self._names.core).get("Vpc", ("", ""))[1]
         if not vpc or self._stacks.find(self._names.service) is None:
             return False
-        client = self._aws.client("lambda")
-        aliases = [
-            physical
-            for kind, physical in self._stacks.resources(self._names.service).values()
-            if kind == "AWS::Lambda::Alias"
-        ]
-        configurations = (client.get_function_configuration(FunctionName=alias) for alias in aliases)
-        return any(one.get("VpcConfig", {}).get("VpcId") == vpc for one in configurations)
+        ask, held = self._aws.client("lambda").get_function_configuration, self._stacks.resources(self._names.service)
+        aliases = [arn for kind, arn in held.values() if kind == "AWS::Lambda::Alias"]
+        return any(ask(FunctionName=arn).get("VpcConfig", {}).get("VpcId") == vpc for arn in aliases)
 
     def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHubTrust:
         repository = options.repository or kept.get("GitHubRepository")

@@ -85,13 +85,12 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
     source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
     total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
-    networks = tuple(_network(choice, gateways, a_gateway) for choice in prices["networks"])
+    networks = tuple(_network(choice, gateways - choice["gateways"], a_gateway) for choice in prices["networks"])
     return Costs(total, (*fixed, *by_use), networks, source)
 
 
-def _network(choice: Mapping[str, Any], gateways: int, a_gateway: float) -> CostLine:
-    saves = (gateways - choice["gateways"]) * a_gateway
-    unit = choice["reaches"] + (f"; saves ${saves:.2f}" if saves > 0 else "")
+def _network(choice: Mapping[str, Any], fewer: int, a_gateway: float) -> CostLine:
+    unit = choice["reaches"] + (f"; saves ${fewer * a_gateway:.2f}" if fewer > 0 else "")
     return CostLine(choice["network"], round(choice["gateways"] * a_gateway, 2), unit)
 
 

@@ -114,13 +114,8 @@ class Destroy:
 
     def _shrink(self) -> None:
         """Update the core stack to have no NAT gateways: the rest costs nothing by the hour."""
-        settings = tuple(
-            replace(stage, nat=Nat.NONE) if stage.name == self._service.stage else stage
-            for stage in self._service.stages
-        )
-        service = replace(self._service, stages=settings)
-        spec = core_stack(service, cidr=None, zone_id=None)
-        kept = {**spec.parameters, "DomainName": None, "HostedZoneId": None}
+        spec = core_stack(self._service, cidr=None, zone_id=None)
+        kept = {**spec.parameters, "Nat": Nat.NONE.value, "DomainName": None, "HostedZoneId": None}
         self._stacks.deploy(replace(spec, parameters=kept, protected=True))
 
     def _refuse_shared(self) -> None:

@@ -6,9 +6,11 @@ simulate, no quota service) is reported and left open; only missing credentials 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,35 +25,8 @@ from hitless.cloud.setup.stacks import dry_run
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Home, Nat, Service
 
-NETWORK_ACTIONS = (
-    *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
-    *("ec2:CreateVpcEndpoint", "ec2:RevokeSecurityGroupIngress"),
-    *("ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices"),
-)
-"""Needed if the stage makes a network of its own."""
-NEEDED_ACTIONS = (
-    *("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet", "cloudformation:DescribeStacks"),
-    *("cloudformation:SetStackPolicy", "cloudformation:UpdateTerminationProtection"),
-    "ec2:CreateSecurityGroup",
-    *("s3:CreateBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutEncryptionConfiguration"),
-    *("iam:CreateRole", "iam:PutRolePolicy", "iam:CreatePolicy", "iam:PassRole", "logs:CreateLogGroup"),
-    *("apigateway:GET", "iam:CreateServiceLinkedRole"),
-)
-LOG_ROLE_ACTIONS = ("apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy")
-"""Needed if API Gateway has no role for its logs yet."""
-PIPELINE_ACTIONS = (
-    *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
-    *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic", "events:PutRule", "events:PutTargets"),
-)
-DOMAIN_ACTIONS = (
-    "acm:RequestCertificate",
-    "apigateway:POST",
-    "route53:ChangeResourceRecordSets",
-    "route53:GetHostedZone",
-)
-GITHUB_ACTIONS = ("iam:GetOpenIDConnectProvider", "iam:CreateOpenIDConnectProvider")
-TRUST_ACTION = "iam:UpdateAssumeRolePolicy"
-BOUNDARY_ACTIONS = ("iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary")
+ACTIONS: Mapping[str, list[str]] = json.loads(Path(__file__).with_name("actions.json").read_text("utf-8"))
+"""The actions that each part of a bootstrap needs, as far as a plan checks them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +191,18 @@ def needed_actions(
 ) -> list[str]:
     """The actions that a bootstrap needs, as far as a plan checks them. `log_role`: a role must be created."""
     told = options.identity
-    actions = [*(NETWORK_ACTIONS if network else ()), *NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
-    if options.pipeline is not None:
-        actions += PIPELINE_ACTIONS
-    if domain:
-        actions += DOMAIN_ACTIONS
-    if told.github:
-        actions += GITHUB_ACTIONS
-    if any(given is not None for given in (told.trust, told.external_id, told.github, told.environment)):
-        actions.append(TRUST_ACTION)
-    if told.boundary is not None:
-        actions.append(BOUNDARY_ACTIONS[0] if told.boundary else BOUNDARY_ACTIONS[1])
-    return actions
+    parts = {
+        "network": network,
+        "always": True,
+        "log_role": log_role,
+        "pipeline": options.pipeline is not None,
+        "domain": domain,
+        "github": told.github,
+        "trust": any(one is not None for one in (told.trust, told.external_id, told.github, told.environment)),
+        "boundary": told.boundary,
+        "no_boundary": told.boundary == "",
+    }
+    return [action for part, needs in parts.items() if needs for action in ACTIONS[part]]
 
 
 def principal_of(arn: str) -> str | None:
