@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -143,6 +144,9 @@ class World:
     smoke: tuple[SmokeRequest, ...] = ()
     """Of the stage; `meta` has GET /version."""
 
+    time_limit_s: float = math.inf
+    """Of the build that runs the command."""
+
     refused: Callable[[World, str], str | None] = lambda world, url: None
     """Why a request to the URL fails."""
 
@@ -178,6 +182,7 @@ class World:
             say=self.said.append,
             permissions=self.granted,
             ask=self.ask,
+            time_limit_s=self.time_limit_s,
         )
 
     def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
@@ -196,6 +201,15 @@ class World:
             commit=f"commit-{letter}",
             message=None,
         )
+
+    def codedeploy_goes_on(self, *, rung: frozenset[str] = frozenset()) -> None:
+        """CodeDeploy ends what is under way, though no command watches: well, or back if a function's alarm rang."""
+        for identifier, (move, seen) in self.deployments.items():
+            if not seen.ended:
+                well = move.function not in rung
+                self.aliases[move.function] = AliasState(move.target if well else move.current)
+                ended = Deployment("Succeeded") if well else Deployment("Stopped", "alarm rings")
+                self.deployments[identifier] = (move, ended)
 
     def serves(self) -> str:
         """The letters of the bytes that get all traffic, one for each function."""

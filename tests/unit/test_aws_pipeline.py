@@ -158,7 +158,10 @@ def test_a_forks_pull_request_is_built_only_after_a_maintainers_comment() -> Non
 def test_the_deploy_step_gets_stage_package_role_and_commit() -> None:
     *always, asked = RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]
     names = [one["Name"] for one in always]
-    assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
+    limit = "HITLESS_TIME_LIMIT_MINUTES"
+    assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN", limit]
+    said = [one["Value"] for one in always if one["Name"] == limit]
+    assert said == [str(RESOURCES["DeployProject"]["Properties"]["TimeoutInMinutes"])]
     condition, variable, _ = asked["Fn::If"]
     assert (condition, variable["Name"]) == ("HasExternalId", "HITLESS_DEPLOY_ROLE_EXTERNAL_ID")
     stages = RESOURCES["Pipeline"]["Properties"]["Stages"]

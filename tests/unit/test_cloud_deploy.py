@@ -7,12 +7,16 @@ import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from hitless.aws.codedeploy import Deployment
 from hitless.cloud.release.rollback import abort, rollback
+from hitless.cloud.repair.repair import Repair
+from hitless.cloud.repair.troubles import REPAIR
+from hitless.cloud.status import status
 from hitless.errors import ConflictError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks
@@ -97,6 +101,49 @@ def test_a_deploy_interrupted_at_any_call_is_finished_by_the_same_command(
         check_healthy(world, "c", again.release)
         assert again.release <= len(before) + 2
         assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
+
+
+META = "worldclock-prod-meta"
+
+
+@pytest.mark.parametrize("rung", [frozenset(), frozenset({META})], ids=["it succeeds", "one function's alarm rings"])
+@pytest.mark.parametrize("then", ["the same deploy", "another deploy", "repair"])
+def test_a_shift_that_codedeploy_ends_alone_is_settled_by_the_next_command(then: str, rung: frozenset[str]) -> None:
+    """CodeDeploy goes on without the command that started it: the build's time limit, a killed laptop."""
+    version, health = frozenset({"ApiGatewayMethodVersionGet"}), frozenset({"ApiGatewayMethodHealthGet"})
+    whole = live_world("a")
+    whole.unrouted = version
+    whole.deploy("b")
+    first = whole.moments.index("start a deployment") + 1
+    last = len(whole.moments) - whole.moments[::-1].index("look at a deployment")
+    for moment in sorted({first, first + 1, (first + last) // 2, last}):
+        world = live_world("a")
+        world.unrouted = version
+        stop_at(world, moment, Killed())
+        with pytest.raises(Killed):
+            world.deploy("b")
+        world.at = None
+        assert status(world.cloud(), service="worldclock", stage="prod")["candidate"]["release"] == 2
+        world.codedeploy_goes_on(rung=rung)
+        troubles = status(world.cloud(), service="worldclock", stage="prod")["troubles"]
+        assert [one for one in troubles if one["where"] == "release 2" and one["mends"] == REPAIR]
+        if then == "repair":
+            Repair(world.cloud(), Path).run("prod")
+            check_healthy(world, "a", 1)
+        elif then == "the same deploy":
+            assert world.deploy("b").outcome is Outcome.LIVE
+            check_healthy(world, "b", 2)
+        else:
+            world.unrouted = version | health
+            world.stack.log.clear()
+            assert world.deploy("c").outcome is Outcome.LIVE
+            check_healthy(world, "c", 3)
+            live = {"MetaAliasHeld": "1", "MetaAliasLive": "1"}
+            held = [one["Resources"] for one in world.stack.log[:-1] if "MetaAliasHeld" in one["Resources"]]
+            assert held
+            for resources in held:
+                at = {name: resources[name]["Properties"]["FunctionVersion"] for name in live}
+                assert at == live, "a route that both later releases removed reached one of them"
 
 
 def test_only_the_live_version_is_provisioned_after_an_interrupted_deploy() -> None:

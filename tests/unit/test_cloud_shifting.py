@@ -16,7 +16,7 @@ from hitless.cloud.release.rollback import abort
 from hitless.cloud.stage.stage import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transition import plan
-from hitless.errors import CloudError
+from hitless.errors import CloudError, ServiceFileError
 from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import World
@@ -202,3 +202,14 @@ def test_warming_uses_only_concurrency_that_clients_do_not_need(busy: int, unres
 def test_only_unused_reserved_concurrency_is_warmed(busy: int, reserved: int, warmed: int) -> None:
     function = {"Properties": {"ReservedConcurrentExecutions": reserved}}
     assert environments(World().cloud(), function, busy) == warmed
+
+
+def test_a_strategy_that_outlasts_the_builds_time_limit_is_refused_before_anything_changes() -> None:
+    """ "How long, in minutes, from 5 to 2160 (36 hours), for CodeBuild to wait before it times out any build that has
+    not been marked as completed" (CodeBuild API Reference, CreateProject, timeoutInMinutes).
+    """
+    world = World(time_limit_s=2 * 3600)
+    with pytest.raises(ServiceFileError, match=r"Linear10PercentEvery10Minutes may take 150 min .* after 120"):
+        world.deploy("a", "Linear10PercentEvery10Minutes")
+    assert not world.moments
+    assert world.deploy("a", "Canary10Percent5Minutes").outcome is Outcome.LIVE

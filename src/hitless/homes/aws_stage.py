@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.permissions import StackPermissions
-from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
+from hitless.cloud.stage.stage import TIME_LIMIT, Cloud, ServiceStack, Shield
 from hitless.cloud.transform.model import ALIAS
 from hitless.documents import replace_file
 from hitless.drill.target import fault_of
@@ -104,6 +105,7 @@ def connected_stage(
             clock=clock,
             say=place.say,
             ask=fault_of,
+            time_limit_s=60 * _number(environ, TIME_LIMIT, math.inf, "a number of minutes", least=1, most=math.inf),
             permissions=StackPermissions(aws.client("iam"), role) if (role := core.cloudformation_role_arn) else None,
         )
         yield AwsStage(service, core, cloud, aws, stacks)

@@ -21,8 +21,10 @@ from hitless.cloud.release.executor import (
     Tenure,
     TransitionExecutor,
     check_headroom,
+    check_time,
     conclude,
     prune,
+    return_home,
     versions_to_return_to,
 )
 from hitless.cloud.release.front_door import WATCHED_S, FrontDoor
@@ -89,6 +91,7 @@ class Deploy:
     ) -> Result:  # fmt: skip
         """Ship the package and return the result. Raises HitlessError if the release could not begin."""
         shipped = self._whole_minutes(strategy)
+        check_time(self._cloud, shipped, len(package.hooks))
         before = settle(self._cloud, holder=self._tenure.holder)
         live = live_number(before)
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
@@ -97,6 +100,8 @@ class Deploy:
             return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=url_of(self._cloud))
         record, cut_off = self._tenure.next_record(package, wanted, commit, message, shipped)
         record = replace(record, promoted_from=promoted_from)
+        if cut_off is not None and cut_off.release != record.release:
+            before = return_home(self._cloud, before, live)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         transition = plan(before.live, wanted, recorded=live_template(self._cloud, before))

@@ -22,7 +22,7 @@ from hitless.aws.session import is_denied
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps, rollout_of
 from hitless.cloud.release.packaging import ServicePackage
-from hitless.cloud.stage.stage import Cloud, Observed, url_of
+from hitless.cloud.stage.stage import TIME_LIMIT, Cloud, Observed, url_of
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, Template, of_type
@@ -32,10 +32,12 @@ from hitless.errors import CloudError, ConflictError, ServiceFileError
 from hitless.release.receipt import HookEnd
 from hitless.release.result import Outcome, Result
 from hitless.service.model import AlarmSettings
-from hitless.service.strategy import Strategy
+from hitless.service.strategy import Strategy, weights
 
 KEPT_RELEASES = 10
 """How many previously live releases remain available for a rollback."""
+UPDATES_S = 3600
+"""Allowed for all of a release but its bake."""
 ALWAYS_UNRESERVED = 100
 """Concurrency that Lambda keeps for other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
 
@@ -174,6 +176,17 @@ def prune(cloud: Cloud, number: int) -> None:
                     cloud.lambdas.delete_version(name, version)
     except ClientError as error:
         cloud.say(f"older versions of functions were not deleted: {error}")
+
+
+def check_time(cloud: Cloud, strategy: Strategy, hooks: int) -> None:
+    """Raise ServiceFileError if this machine is stopped before the release can end. `hooks` take an hour each."""
+    needed_s = sum(bake_s for _, bake_s in weights(strategy)) + hooks * 3600 + UPDATES_S
+    if needed_s > cloud.time_limit_s:
+        raise ServiceFileError(
+            f"{strategy} may take {needed_s / 60:g} min with the stack's updates and hooks, and this build is stopped "
+            f"after {cloud.time_limit_s / 60:g} ({TIME_LIMIT})",
+            hint="choose a shorter strategy, or raise the build's time limit and the variable",
+        )
 
 
 def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
@@ -334,6 +347,17 @@ def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> d
         if not any(versions.get(name) == at[name] for versions in were_live):
             at[name] = recorded[name]
     return at
+
+
+def return_home(cloud: Cloud, before: Observed, live: int | None) -> Observed:
+    """Give the live release all traffic again, which a release that was cut off has moved: not every route of the live
+    release may be known there. Returns what is live then.
+    """
+    home = versions_to_return_to(cloud, before, live)
+    if before.at == home:
+        return before
+    cloud.shift.point(home)
+    return cloud.stack.observe()
 
 
 def _versions(record: Record | None) -> dict[str, str]:

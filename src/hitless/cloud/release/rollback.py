@@ -14,7 +14,7 @@ from typing import Any
 from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps
-from hitless.cloud.release.executor import TransitionExecutor, conclude
+from hitless.cloud.release.executor import TransitionExecutor, conclude, return_home
 from hitless.cloud.stage.stage import Cloud, Observed, live_number, live_template, lower_shield, settle
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
@@ -39,6 +39,7 @@ def rollback(
     steps = ReleaseSteps(cloud.clock, cloud.say)
     before = settle(cloud, holder=holder or secrets.token_hex(8))
     live = live_number(before)
+    before = return_home(cloud, before, live)
     target = _target(cloud, before, number)
     if served is not None and before.stage is not None:
         _record_leaving(cloud, live, target)

@@ -12,6 +12,7 @@ holder. The previous one sees that before its next step, and ends.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -62,6 +63,8 @@ class StillAtWorkError(CloudError):
     """An update took longer than the time-out. It may still succeed, so nothing may be taken back."""
 
 
+TIME_LIMIT = "HITLESS_TIME_LIMIT_MINUTES"
+"""The variable by which a build knows its own time limit."""
 _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 
 
@@ -259,6 +262,8 @@ class Cloud:
     say: Callable[[str], None]
     ask: Callable[[str, SmokeRequest], str | None]
     """Sends a request to a URL; returns why the response is unexpected, or None."""
+    time_limit_s: float = math.inf
+    """This machine is stopped after that time."""
     permissions: StackPermissions | None = None
     """Those of the CloudFormation role; None if the stack is updated with the caller's own permissions."""
 
