@@ -78,6 +78,19 @@ def test_a_command_works_at_the_stages_home(
     assert (code, document["error"]["code"]) == (5, "engine_not_running")
 
 
+def test_only_a_stage_on_aws_leaves_values_of_aws_to_osls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    provider = "provider: {name: aws, runtime: python3.11, environment: {KEY: '${ssm:/clock/key}'}}"
+    text = FILE.replace("provider: {name: aws, runtime: python3.11}", provider)
+    (folder / "serverless.yml").write_text(text)
+    for words in (("deploy", "--stage", "prod"), ("rollback", "--stage", "prod"), ("deploy", "--home", "aws")):
+        code, document, _ = run(folder, capsys, *words)
+        assert (code, UNREACHABLE in document["error"]["message"]) == (1, True), words
+    code, document, _ = run(folder, capsys, "deploy")
+    assert (code, "${ssm:/clock/key} cannot be resolved here" in document["error"]["message"]) == (2, True)
+    code, document, _ = run(folder, capsys, "deploy", "--param", "ssm:/clock/key=mine")
+    assert (code, document["error"]["code"]) == (5, "engine_not_running")
+
+
 @pytest.mark.parametrize(
     "words",
     [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("drill", "--releases", "1")],
