@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -103,6 +107,35 @@ def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(progra
     kill(third["worker"])
     eventually(lambda: gone(third["pid"]), what="the program has ended with its worker")
     assert program.get("/well")[0] == 200
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_killed_programs_and_workers_run_no_post_twice_and_fail_no_get(program: Site, kills: int) -> None:
+    program.edit("workers: 1", "workers: 3", "serverless.yml")
+    program.up()
+    ledger, ended, sent = program.folder / "ledger", threading.Event(), itertools.count()
+    failed: list[int] = []
+
+    def post() -> None:
+        while not ended.is_set():
+            program.get(f"/ledger?file={quote(str(ledger))}", "POST", str(next(sent)).encode())
+
+    def get() -> None:
+        while not ended.is_set():
+            if (status := program.get("/well")[0]) != 200:
+                failed.append(status)
+
+    with ThreadPoolExecutor(3) as clients:
+        for client in (post, post, get):
+            clients.submit(client)
+        for number in range(kills):
+            shown = program.get("/well")[2]
+            kill(shown["pid" if number % 2 else "worker"])
+        ended.set()
+    lines = ledger.read_text().split()
+    assert len(lines) > kills
+    assert len(lines) == len(set(lines))
+    assert failed == []
 
 
 def test_a_program_that_does_not_start_is_rolled_back(program: Site) -> None:
