@@ -14,7 +14,7 @@ from hitless.errors import EngineError, MachineError
 from hitless.release.result import Outcome, Result
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.runs import NewRun, RunRecords
-from hitless.store.store import PoolRow, StepRow, Store, StoreError
+from hitless.store.store import PoolRow, RolloutStepRow, Store, StoreError
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component
@@ -49,7 +49,7 @@ def test_stored_rows_survive_a_restart(tmp_path: Path) -> None:
     second = Store(tmp_path / "state.sqlite")
     assert second.live("dev") == (1, AT)
     assert [row.rollout for row in second.unfinished_rollouts()] == [rollout]
-    assert second.steps(rollout) == (StepRow(AT, "shifting", 12.5, "why"),)
+    assert second.steps(rollout) == (RolloutStepRow(AT, "shifting", 12.5, "why"),)
     assert second.pools() == (PoolRow("k", "dev", 1, "api", "p00", 7, 1),)
     result = Result("dev", 1, Outcome.LIVE, "AllAtOnce", duration_s=1.5)
     second.end_rollout(rollout, "live", None, result, AT)

@@ -102,7 +102,7 @@ async def probe(
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class TargetResponse:
     """A complete response; `status` is 0 if there was none, and `error` says why. `headers` are in lower case."""
 
     status: int = 0
@@ -111,7 +111,7 @@ class Response:
     error: str = ""
 
 
-def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str) -> Response:
+def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str) -> TargetResponse:
     """Send one request. Blocking."""
     kind = http.client.HTTPSConnection if target.tls else http.client.HTTPConnection
     connection = kind(target.host, target.port, timeout=deadline_s)
@@ -122,11 +122,11 @@ def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str)
         connection.request(request.method, target.base_path + request.path, request.body or None, headers)
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
-        return Response(response.status, found, response.read())
+        return TargetResponse(response.status, found, response.read())
     except TimeoutError:
-        return Response(error=f"no response within {deadline_s:g} s")
+        return TargetResponse(error=f"no response within {deadline_s:g} s")
     except (OSError, http.client.HTTPException) as error:
-        return Response(error=f"no response: {str(error) or type(error).__name__}")
+        return TargetResponse(error=f"no response: {str(error) or type(error).__name__}")
     finally:
         connection.close()
 

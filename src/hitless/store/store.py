@@ -83,7 +83,7 @@ class EventRow:
     sentence: str
 
 
-class StepRow(Step, frozen=True, omit_defaults=False):
+class RolloutStepRow(Step, frozen=True, omit_defaults=False):
     """A recorded step of a rollout; in JSON it has a `note` even if that is null."""
 
 
@@ -284,9 +284,9 @@ class Store:
         )
         return tuple(map(_rollout, rows))
 
-    def steps(self, rollout: int) -> tuple[StepRow, ...]:
+    def steps(self, rollout: int) -> tuple[RolloutStepRow, ...]:
         rows = self.read("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
-        return tuple(StepRow(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
+        return tuple(RolloutStepRow(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 
     def add_pool(self, row: PoolRow) -> None:
         self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))

@@ -57,7 +57,7 @@ def load(spec: PoolSpec, log: LogFile) -> Handler:
     return RuntimeApi(spec, log) if spec.is_program else load_handler(spec.handler)
 
 
-class _Connection:
+class _ProgramConnection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.reader = sock, RequestReader()
 
@@ -69,8 +69,8 @@ class RuntimeApi:
         """Raises HandlerImportError if the program cannot be started or reports an error of its initialization."""
         self._log = log
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._connections: dict[int, _Connection] = {}
-        self._waiting: _Connection | None = None
+        self._connections: dict[int, _ProgramConnection] = {}
+        self._waiting: _ProgramConnection | None = None
         self._request_id = ""
         self._partial = b""
         self._result: tuple[str, bytes, str] | None = None
@@ -156,11 +156,11 @@ class RuntimeApi:
                 sock.close()
                 return
             sock.setblocking(True)
-            self._connections[sock.fileno()] = _Connection(sock)
+            self._connections[sock.fileno()] = _ProgramConnection(sock)
             PRIVATE.add(sock.fileno())
             self._poll.register(sock, select.POLLIN)
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: _ProgramConnection) -> None:
         try:
             data = connection.sock.recv(262_144)
         except OSError:
@@ -204,7 +204,7 @@ class RuntimeApi:
         self._result = posted[2], request.body, error_type
         return _ACCEPTED
 
-    def _send(self, connection: _Connection, status: int, lines: str, body: bytes) -> bool:
+    def _send(self, connection: _ProgramConnection, status: int, lines: str, body: bytes) -> bool:
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}Content-Type: application/json\r\n"
         try:
             connection.sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -213,7 +213,7 @@ class RuntimeApi:
             return False
         return True
 
-    def _close(self, connection: _Connection) -> None:
+    def _close(self, connection: _ProgramConnection) -> None:
         fd = connection.sock.fileno()
         if self._connections.pop(fd, None) is not None:
             self._poll.unregister(fd)
