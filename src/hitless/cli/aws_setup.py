@@ -81,44 +81,50 @@ def plan(
         refuse_if_missing(found)
 
 
+Repository = Annotated[str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")]
+Package = Annotated[
+    str | None,
+    typer.Option("--package", help="The hitless package for the deploy step: a wheel's or pinned git URL."),
+]
+NotifyOption = Annotated[
+    str | None, typer.Option("--notify", help="An e-mail address for alarms, failures and approvals.")
+]
+Then = Annotated[
+    str | None, typer.Option("--then", help="Stages that the pipeline promotes a release to: staging,prod.")
+]
+Cidr = Annotated[str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")]
+Zones = Annotated[
+    str | None,
+    typer.Option("--zones", help="Three availability zones; default: the first with Lambda and NAT gateways."),
+]
+ZoneId = Annotated[
+    str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
+]
+Policies = Annotated[
+    str | None, typer.Option("--policies", help="ARNs of policies that the service's own `resources` need.")
+]
+Assume = Annotated[str | None, typer.Option("--assume", help="ARNs of roles that the service's functions may assume.")]
+Reads = Annotated[
+    str | None, typer.Option("--reads", help="ARNs that ${ssm:}, ${cf:} and ${s3:} of the service's file read.")
+]
+
+
 @command("aws bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
 def bootstrap(
     ctx: Context,
     dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates without asking AWS.")] = False,
     region: Region = None,
-    repository: Annotated[
-        str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
-    ] = None,
-    package: Annotated[
-        str | None,
-        typer.Option("--package", help="The hitless package for the deploy step: a wheel's or pinned git URL."),
-    ] = None,
+    repository: Repository = None,
+    package: Package = None,
     pipeline: WithPipeline = True,
-    notify: Annotated[
-        str | None, typer.Option("--notify", help="An e-mail address for alarms, failures and approvals.")
-    ] = None,
-    then: Annotated[
-        str | None, typer.Option("--then", help="Stages that the pipeline promotes a release to: staging,prod.")
-    ] = None,
-    cidr: Annotated[
-        str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
-    ] = None,
-    zones: Annotated[
-        str | None,
-        typer.Option("--zones", help="Three availability zones; default: the first with Lambda and NAT gateways."),
-    ] = None,
-    zone_id: Annotated[
-        str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
-    ] = None,
-    policies: Annotated[
-        str | None, typer.Option("--policies", help="ARNs of policies that the service's own `resources` need.")
-    ] = None,
-    assume: Annotated[
-        str | None, typer.Option("--assume", help="ARNs of roles that the service's functions may assume.")
-    ] = None,
-    reads: Annotated[
-        str | None, typer.Option("--reads", help="ARNs that ${ssm:}, ${cf:} and ${s3:} of the service's file read.")
-    ] = None,
+    notify: NotifyOption = None,
+    then: Then = None,
+    cidr: Cidr = None,
+    zones: Zones = None,
+    zone_id: ZoneId = None,
+    policies: Policies = None,
+    assume: Assume = None,
+    reads: Reads = None,
     boundary: Boundary = None,
     trust: Trust = None,
     external_id: ExternalId = None,

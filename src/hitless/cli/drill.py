@@ -98,16 +98,7 @@ def drill(
     service = ctx.load() if by_engine else ctx.try_load()
     kind = home or (service.settings.home if service else Home.ENGINE)
     shipped = home_at(kind, ctx) if by_engine else None
-    shipper = None
-    if shipped:
-        shipper = Shipper(
-            service_dir=ctx.service_dir,
-            data_dir=ctx.data_dir,
-            stage=ctx.stage,
-            strategy=strategy,
-            home=home,
-            read_status=shipped.status,
-        )
+    shipper = _shipper(ctx, shipped, strategy, home) if shipped else None
     wanted = _requests(requests, service)
     plan = DrillPlan(
         stage=ctx.stage,
@@ -141,6 +132,17 @@ def drill(
     write_report(result, plan.report)
     ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
     _conclude(result)
+
+
+def _shipper(ctx: Context, shipped: StageHome, strategy: str | None, home: Home | None) -> Shipper:
+    return Shipper(
+        service_dir=ctx.service_dir,
+        data_dir=ctx.data_dir,
+        stage=ctx.stage,
+        strategy=strategy,
+        home=home,
+        read_status=shipped.status,
+    )
 
 
 def _receipts(home: StageHome, result: DrillResult) -> tuple[dict[str, Any], ...]:
