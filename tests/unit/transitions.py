@@ -128,6 +128,11 @@ class Transition:
     updates: int = 2
 
 
+def new_code(definition: Definition) -> Definition:
+    """The definition with other bytes in each function."""
+    return replace(definition, functions={key: replace(one, letter="d") for key, one in definition.functions.items()})
+
+
 def _keys(*keys: tuple[str, str | None], quota: int = 100) -> Definition:
     return replace(routed(replace(ITEMS, private=True), ITEM), keys=keys, quota=quota)
 
@@ -220,27 +225,35 @@ TRANSITIONS = (
            beta=Function((OTHER,), "b"), check=Function(letter="b")),
         policies=(READ,), strategy="Linear20PercentEvery2Minutes", pre_traffic="check"), updates=3),
     # what API Gateway asks before it asks a function
-    Transition("an authorizer is added", BASE, _GUARDED,
+    Transition("an authorizer is added", BASE,
+               new_code(_GUARDED),
                noted="gets other settings once the new code", updates=3),
-    Transition("an authorizer is taken out", _GUARDED, BASE,
+    Transition("an authorizer is taken out", _GUARDED,
+               new_code(BASE),
                noted="gets other settings once the new code", updates=3),
     Transition("an authorizer's time changes", _GUARDED, routed(replace(ITEMS, authorizer="check", ttl_s=0), ITEM),
                noted="stay in API Gateway's cache for 300 s"),
     Transition("an authorizer's code", _GUARDED, of(_GUARDED, check=Function(letter="b"))),
-    Transition("another authorizer", _GUARDED, of(routed(replace(ITEMS, authorizer="other"), ITEM), other=Function()),
+    Transition("another authorizer", _GUARDED,
+               new_code(of(routed(replace(ITEMS, authorizer="other"), ITEM), other=Function())),
                noted="gets other settings once the new code", updates=3),
-    Transition("an authorizer moves to another route", _GUARDED, routed(ITEMS, replace(ITEM, authorizer="check")),
+    Transition("an authorizer moves to another route", _GUARDED,
+               new_code(routed(ITEMS, replace(ITEM, authorizer="check"))),
                noted="gets other settings once the new code", updates=3),
-    Transition("a body is checked", BASE, routed(replace(ITEMS, schema="object"), ITEM),
+    Transition("a body is checked", BASE,
+               new_code(routed(replace(ITEMS, schema="object"), ITEM)),
                noted="gets other settings once the new code", updates=3),
     Transition("a body is checked otherwise", routed(replace(ITEMS, schema="object")),
-               routed(replace(ITEMS, schema="array")),
+               new_code(routed(replace(ITEMS, schema="array"))),
                noted="gets other settings once the new code", updates=3),
-    Transition("a body is checked no more", routed(replace(ITEMS, schema="object"), ITEM), BASE,
+    Transition("a body is checked no more", routed(replace(ITEMS, schema="object"), ITEM),
+               new_code(BASE),
                noted="gets other settings once the new code", updates=3),
-    Transition("a route asks for a key", replace(_keys(_FIRST), functions=BASE.functions), _keys(_FIRST),
+    Transition("a route asks for a key", replace(_keys(_FIRST), functions=BASE.functions),
+               new_code(_keys(_FIRST)),
                noted="gets other settings once the new code", updates=3),
-    Transition("a route asks for no key any more", _keys(_FIRST), replace(_keys(_FIRST), functions=BASE.functions),
+    Transition("a route asks for no key any more", _keys(_FIRST),
+               new_code(replace(_keys(_FIRST), functions=BASE.functions)),
                noted="gets other settings once the new code", updates=3),
     Transition("a key is added", _keys(_FIRST), _keys(_FIRST, _SECOND)),
     Transition("a key is added before another", _keys(_SECOND), _keys(_FIRST, _SECOND)),
@@ -248,12 +261,15 @@ TRANSITIONS = (
                noted="API key first is valid until the release after"),
     Transition("a key's value changes", _keys(_FIRST), _keys(("first", "3" * 20)), noted="API key first is valid"),
     Transition("a plan's quota", _keys(_FIRST), _keys(_FIRST, quota=10)),
-    Transition("no keys any more", _keys(_FIRST), BASE, noted="API key first is valid until", updates=3),
+    Transition("no keys any more", _keys(_FIRST),
+               new_code(BASE),
+               noted="API key first is valid until", updates=3),
     Transition("a gateway response is added", BASE, replace(BASE, resources={"NotFound": response(UNROUTED)})),
     Transition("a gateway response is taken out", replace(BASE, resources={"NotFound": response(UNROUTED)}), BASE),
     Transition("a gateway response is renamed", replace(BASE, resources={"NotFound": response(UNROUTED)}),
                replace(BASE, resources={"Missing": response(UNROUTED, "410")}), noted="one more update", updates=3),
-    Transition("other binary types", BASE, replace(BASE, api={"BinaryMediaTypes": ["image/png"]}),
+    Transition("other binary types", BASE,
+               new_code(replace(BASE, api={"BinaryMediaTypes": ["image/png"]})),
                noted="GET /other gets other settings", updates=3),
     Transition("answers are compressed", BASE, replace(BASE, api={"MinimumCompressionSize": 1024})),
     Transition("a regional endpoint", BASE, replace(BASE, api={"EndpointConfiguration": {"Types": ["REGIONAL"]}})),

@@ -56,13 +56,8 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
 
 
-_NOT_OF_A_VERSION = (
-    "AWS::ApiGateway::",
-    "AWS::CloudWatch::",
-    "AWS::CodeDeploy::",
-    "AWS::Events::",
-    "AWS::Lambda::",
-    "AWS::Logs::",
+_NOT_OF_A_VERSION = tuple(
+    f"AWS::{area}::" for area in ("ApiGateway", "CloudWatch", "CodeDeploy", "Events", "Lambda", "Logs")
 )
 """Resources that no version uses while it runs. A version keeps its layers when the stack deletes them."""
 
