@@ -90,9 +90,8 @@ class ServicePackage:
         names = self.packaged.function_names
         (own,) = (one for one in made if names.get(str(one.get("FunctionName"))) == function.name)
         given = own.get("Environment", {}).get("Variables", {})
-        return replace(
-            function, environment=tuple((name, str(given.get(name, text))) for name, text in function.environment)
-        )
+        texts = ((name, str(given.get(name, text))) for name, text in function.environment)
+        return replace(function, environment=tuple(texts))
 
     @property
     def hooks(self) -> dict[str, str]:
