@@ -18,7 +18,7 @@ from hitless.documents import to_plain
 from hitless.errors import ServiceFileError
 from hitless.release.result import Outcome
 from hitless.release.smoke import find_route
-from hitless.service import model
+from hitless.service import event_sources
 from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.load import Ask, Load, Right
 from tests.aws.transition_support import STACK, Demo
@@ -281,7 +281,7 @@ def _answer(demo: Demo, definition: Definition, ask: Ask, keys: Mapping[str, str
     return function.name, lambda_name(function.name, one), one.letter
 
 
-def _is(mine: Route, theirs: model.Route) -> bool:
+def _is(mine: Route, theirs: event_sources.Route) -> bool:
     return (mine.method, f"/{mine.path.lstrip('/')}") == (theirs.method, theirs.path)
 
 

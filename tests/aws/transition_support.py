@@ -35,7 +35,7 @@ from hitless.cloud.transform.model import ALIAS, short_hash
 from hitless.drill.target import fault_of
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
-from hitless.service import model
+from hitless.service import event_sources, model
 from hitless.service.strategy import parse
 from tests.aws.emulated import EmulatedAws
 from tests.unit.definitions import REGION, SERVICE, STAGE, Definition, Route, lambda_name
@@ -119,8 +119,8 @@ class DirectOsls(Osls):
             time.sleep(POLL_S)
 
 
-def _route(route: Route) -> model.Route:
-    return model.Route(route.method, f"/{route.path.lstrip('/')}")
+def _route(route: Route) -> event_sources.Route:
+    return event_sources.Route(route.method, f"/{route.path.lstrip('/')}")
 
 
 @dataclass

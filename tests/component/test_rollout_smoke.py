@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hitless.service.event_sources import Route
 
 from hitless.rollout.smoke import smoke_workers
-from hitless.service.model import Function, Route, SmokeRequest
+from hitless.service.model import Function, SmokeRequest
 
 pytestmark = pytest.mark.component
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hitless.service.event_sources import Cors
 
 from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.rollout.release import Release, pool_spec
-from hitless.service.model import Cors, Service
+from hitless.service.model import Service
 from hitless.worker.http_api import event_builder
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from hitless.service.event_sources import Route
+
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move, Shift
@@ -28,7 +30,7 @@ from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
-from hitless.service.model import AlarmSettings, Function, Hooks, Route, Service, SmokeRequest, StageSettings
+from hitless.service.model import AlarmSettings, Function, Hooks, Service, SmokeRequest, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.cloud_services import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hitless.service.event_sources import Route
 
 from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
@@ -14,7 +15,7 @@ from hitless.drill.scenarios import SCENARIOS, choose
 from hitless.drill.target import parse_target
 from hitless.errors import UsageError
 from hitless.release.result import Outcome
-from hitless.service.model import Route, SmokeRequest
+from hitless.service.model import SmokeRequest
 
 pytestmark = pytest.mark.unit
 PLAN = DrillPlan("dev", 100, 10, (DrillRequest("GET", "/"),))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hitless.service.event_sources import Route
 
 from hitless.drill.requests import DrillRequest
 from hitless.gateway.accesslog import AccessLine, parse
@@ -17,7 +18,7 @@ from hitless.pipeline.rehearsal.recorded import (
     to_compare,
     weighed,
 )
-from hitless.service.model import Function, Route, SmokeRequest
+from hitless.service.model import Function, SmokeRequest
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.unit

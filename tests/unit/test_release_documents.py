@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hitless.service.event_sources import Route
 
 from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import UsageError
@@ -26,7 +27,6 @@ from hitless.service.model import (
     Notify,
     NotifyBy,
     RehearsalSettings,
-    Route,
     SmokeRequest,
     StageSettings,
     Sticky,

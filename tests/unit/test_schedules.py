@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hitless.service.event_sources import Schedule
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.model import Schedule
 from hitless.service.schedules import falls_on, period_minutes, read_schedules
 from hitless.service.value import Notices
 

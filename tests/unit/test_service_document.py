@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import pytest
+from hitless.service.event_sources import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from hitless.service.model import (
     Nat,
     Network,
     RehearsalSettings,
-    Route,
     SmokeRequest,
     StageSettings,
 )

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from hitless.service.event_sources import Route
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
@@ -20,7 +21,6 @@ from hitless.service.model import (
     Network,
     PreviewSettings,
     RehearsalSettings,
-    Route,
     StageSettings,
     Sticky,
     StickyBy,

@@ -21,7 +21,8 @@ from msgspec import structs
 from hitless.documents import decode, to_text
 from hitless.drill.wire import WireRequest
 from hitless.errors import UsageError
-from hitless.service.model import Route, SmokeRequest
+from hitless.service.event_sources import Route
+from hitless.service.model import SmokeRequest
 
 MAX_BODY_BYTES = 1_048_576
 MAX_REQUESTS = 1_000

@@ -16,7 +16,8 @@ from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.rollout.release import Release
-from hitless.service.model import Function, Schedule
+from hitless.service.event_sources import Schedule
+from hitless.service.model import Function
 from hitless.service.schedules import falls_on, period_minutes
 from hitless.worker.environment import ACCOUNT_ID
 

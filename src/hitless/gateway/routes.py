@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hitless.gateway.state import RouteState
-from hitless.service.model import DEFAULT_PATH, Sticky, StickyBy
+from hitless.service.event_sources import DEFAULT_PATH
+from hitless.service.model import Sticky, StickyBy
 from hitless.service.routes import ANY, is_literal, segments
 from hitless.worker.request import INVOKE
 

@@ -9,7 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from hitless.errors import CandidateFailedError
-from hitless.service.model import Function, Route, SmokeRequest
+from hitless.service.event_sources import Route
+from hitless.service.model import Function, SmokeRequest
 from hitless.service.routes import ANY, compile_route, is_literal, order_routes
 
 SHOWN_LETTERS: Final = 300

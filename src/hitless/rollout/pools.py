@@ -35,7 +35,8 @@ from hitless.rollout.counted import Counted, PoolId, pool_counts
 from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import CHECKS, SAMPLED_PER_S, URL_PAYLOAD, AccessLog, Function, Route
+from hitless.service.event_sources import URL_PAYLOAD, Route
+from hitless.service.model import CHECKS, SAMPLED_PER_S, AccessLog, Function
 from hitless.store.store import PoolRow, Store
 from hitless.worker.request import INVOKE
 from hitless.workers.fleet import Fleet

@@ -10,7 +10,8 @@ import joserfc
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
-from hitless.service.model import CHECKS, PROGRAM_RUNTIMES, Cors, Function, Route, with_pools
+from hitless.service.event_sources import Cors, Route
+from hitless.service.model import CHECKS, PROGRAM_RUNTIMES, Function, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import AuthorizerSpec, CorsSpec, PoolSpec, RouteSpec

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from hitless.errors import CandidateFailedError
 from hitless.release.smoke import SmokeResponse, send_smoke_requests
-from hitless.service.model import Function, Route, SmokeRequest
+from hitless.service.event_sources import Route
+from hitless.service.model import Function, SmokeRequest
 
 _NO_RESPONSE = b'{"no_response": '
 

@@ -14,10 +14,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hitless.service.event_sources import Authorizer, Route
 from hitless.service.events import RouteEvent, read_payload
 from hitless.service.integrations import mapped_routes
 from hitless.service.keys import AUTHORIZER
-from hitless.service.model import CHECKS, Authorizer, Route
+from hitless.service.model import CHECKS
 from hitless.service.value import Notices, Value
 
 _TOKEN_OR_REQUEST = {"name", "type", "resultTtlInSeconds", "identitySource", "identityValidationExpression"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from hitless.service.event_sources import Cors
 from hitless.service.events import RouteEvent
-from hitless.service.model import Cors
 from hitless.service.routes import ANY, METHODS
 from hitless.service.value import Value, whole
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hitless.service.model import DEFAULT_PATH, DEFAULT_PAYLOAD, Authorizer, Route
+from hitless.service.event_sources import DEFAULT_PATH, DEFAULT_PAYLOAD, Authorizer, Route
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
 from hitless.service.value import Notices, Value, did_you_mean
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hitless.service.authorizers import AuthorizerReader
 from hitless.service.cors import http_api_cors, rest_cors
+from hitless.service.event_sources import URL_PAYLOAD, Cors, HttpApi, Preflight, Route
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, with_url, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.integrations import mapped_routes
@@ -22,12 +23,7 @@ from hitless.service.model import (
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
     PROGRAM_RUNTIMES,
-    URL_PAYLOAD,
-    Cors,
     Function,
-    HttpApi,
-    Preflight,
-    Route,
     WsgiApp,
 )
 from hitless.service.schedules import read_schedules

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from hitless.errors import ServiceFileError
+from hitless.service.event_sources import MappedRoute
 from hitless.service.events import RouteEvent
-from hitless.service.model import MappedRoute
 from hitless.service.value import Value
 
 _PROXY = ("LAMBDA_PROXY", "AWS_PROXY")

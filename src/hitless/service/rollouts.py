@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from hitless.service.event_sources import DEFAULT_PATH, Route
 from hitless.service.model import (
-    DEFAULT_PATH,
     AlarmSettings,
     Approval,
     Function,
@@ -20,7 +20,6 @@ from hitless.service.model import (
     Notify,
     NotifyBy,
     RehearsalSettings,
-    Route,
     SmokeRequest,
     Sticky,
     StickyBy,

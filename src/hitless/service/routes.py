@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from hitless.service.model import DEFAULT_PATH, Route
+from hitless.service.event_sources import DEFAULT_PATH, Route
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 """API Gateway's methods; ANY stands for all of them."""

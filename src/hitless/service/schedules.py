@@ -13,7 +13,7 @@ from datetime import datetime
 
 from croniter import croniter
 
-from hitless.service.model import Schedule
+from hitless.service.event_sources import Schedule
 from hitless.service.value import Notices, Value, parsed
 
 _RATE = re.compile(r"rate\((?:1 (minute|hour|day)|([2-9]|[1-9]\d+) (minute|hour|day)s)\)")

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from hitless.service.authorizers import read_jwks
+from hitless.service.event_sources import Route
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import (
     DEFAULT_PREVIEW_PORT,
@@ -21,7 +22,6 @@ from hitless.service.model import (
     Nat,
     Network,
     PreviewSettings,
-    Route,
     StageSettings,
     Throttle,
 )

@@ -38,7 +38,7 @@ from hitless.worker.spec import PoolSpec
 STAGE: Final = "$default"
 """The stage to which Serverless Framework deploys an HTTP API."""
 URL_PAYLOAD: Final = "url"
-"""Stands for a function URL's events in a route (`hitless.service.model`, which no worker imports)."""
+"""Stands for a function URL's events in a route (`hitless.service.event_sources`, which no worker imports)."""
 _TEXT: Final = frozenset({"application/json", "application/javascript", "application/xml"})
 _PLAIN: Final = "text/plain; charset=utf-8"
 

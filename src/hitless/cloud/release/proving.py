@@ -25,7 +25,8 @@ from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template
 from hitless.errors import CandidateFailedError, CloudError
 from hitless.release.result import Verified
 from hitless.release.smoke import SmokeResponse, send_smoke_requests
-from hitless.service.model import Function, Route, Service, SmokeRequest
+from hitless.service.event_sources import Route
+from hitless.service.model import Function, Service, SmokeRequest
 from hitless.service.routes import compile_route, parameters
 
 WARM_AT_MOST = 50

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hitless.drill.requests import MAX_WEIGHT, DrillRequest
 from hitless.gateway.accesslog import MASK, AccessLine
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import Route
+from hitless.service.event_sources import Route
 from hitless.service.routes import ANY, compile_route, order_routes
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
