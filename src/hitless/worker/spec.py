@@ -26,7 +26,7 @@ class CorsSpec:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerSpec:
-    """A Lambda authorizer (TOKEN or REQUEST), or what a token must have (JWT or COGNITO): see `service.event_sources`."""
+    """A Lambda authorizer (TOKEN or REQUEST), or what a token must have (JWT or COGNITO): `service.event_sources`."""
 
     function: str
     kind: str
