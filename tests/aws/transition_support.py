@@ -30,7 +30,8 @@ from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.cloud.stage.stage import Cloud, ServiceStack, Shield
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.stage import Cloud, ServiceStack
 from hitless.cloud.transform.model import ALIAS, short_hash
 from hitless.drill.target import fault_of
 from hitless.release.result import Result

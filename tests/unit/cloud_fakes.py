@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from hitless.service.event_sources import Route
-
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move, Shift
@@ -25,11 +23,13 @@ from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.permissions import StackPermissions
-from hitless.cloud.stage.stage import Cloud, Shield
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.stage import Cloud
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
+from hitless.service.event_sources import Route
 from hitless.service.model import AlarmSettings, Function, Hooks, Service, SmokeRequest, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime

@@ -15,7 +15,7 @@ from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
 from hitless.cloud.adoption.templates import PlainStack, adopted, functions_in, with_stage
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import STAGE_ID, Resource, Template
-from hitless.cloud.transition import Refusal
+from hitless.cloud.transform.refusals import Refusal
 from tests.unit.definitions import Definition, Function
 from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, of
 

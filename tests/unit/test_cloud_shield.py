@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import CodeDeploy, Move
 from hitless.aws.traffic import Alarm, Minute, Traffic
-from hitless.cloud.stage.stage import IN_HAND_S, Shield
+from hitless.cloud.stage.shield import IN_HAND_S, Shield
 from hitless.cloud.transform.model import FunctionIds
 from hitless.errors import UsageError
 from hitless.release.receipt import ClientCounts

@@ -23,7 +23,8 @@ from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.permissions import StackPermissions
-from hitless.cloud.stage.stage import TIME_LIMIT, Cloud, ServiceStack, Shield
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.stage import TIME_LIMIT, Cloud, ServiceStack
 from hitless.cloud.transform.model import ALIAS
 from hitless.documents import replace_file
 from hitless.drill.target import fault_of

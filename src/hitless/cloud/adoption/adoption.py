@@ -41,7 +41,8 @@ from hitless.cloud.release.proving import smoke_versions
 from hitless.cloud.stage.stage import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
-from hitless.cloud.transition import Refusal, Transition, refuse
+from hitless.cloud.transform.refusals import Refusal
+from hitless.cloud.transition import Transition, refuse
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Function, Service, SmokeRequest

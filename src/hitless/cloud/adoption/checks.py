@@ -20,8 +20,9 @@ from hitless.cloud.adoption.templates import (
 )
 from hitless.cloud.transform import api
 from hitless.cloud.transform.model import API_ID, BUCKET_ID, LiveState, Resource, Template, of_type
+from hitless.cloud.transform.refusals import Refusal
 from hitless.cloud.transform.updates import FUNCTION
-from hitless.cloud.transition import Refusal, plan
+from hitless.cloud.transition import plan
 
 SETTLED = WELL | {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 

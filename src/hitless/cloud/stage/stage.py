@@ -21,21 +21,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.buckets import Bucket
-from hitless.aws.codedeploy import Move, Shift
+from hitless.aws.codedeploy import Shift
 from hitless.aws.follow import WELL, Stack, resting
 from hitless.aws.lambdas import AliasState, Autoscaling, Lambdas
 from hitless.aws.osls import Osls, deployable
-from hitless.aws.session import is_denied
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, Stacks
 from hitless.aws.traffic import Traffic
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.records import Records, Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.permissions import StackPermissions
+from hitless.cloud.stage.shield import Shield
 from hitless.cloud.transform.desired import fingerprint, functions_of
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
@@ -43,7 +41,6 @@ from hitless.cloud.transform.model import (
     API_ID,
     FINGERPRINT_OUTPUT,
     RELEASE_OUTPUT,
-    SHIELD_PREFIX,
     STACK_TAGS,
     STAGE_ID,
     URL_OUTPUT,
@@ -344,58 +341,3 @@ def is_at_rest(live: LiveState) -> bool:
         for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
         if name in live.aliases
     )
-
-
-IN_HAND_S = 5.0
-"""Requests that a candidate still has when its weight is 0 may need the live version's response."""
-
-
-class Shield:
-    """The shield of a shift: while it is up, the live version answers requests that the candidate fails.
-
-    For each function that moves, a variable of the API's stage tells the wrapper the numbers of both versions, and the
-    live version's policy lets the function's role invoke it. Both exist only during the shift. After a machine's death
-    the variables tell the next command what to remove; other versions ignore them. If a permission to raise it is
-    missing, the release continues without a shield and reports that.
-    """
-
-    def __init__(
-        self, stages: ApiStages, lambdas: Lambdas, say: Callable[[str], None], wait: Callable[[float], None]
-    ) -> None:
-        self._stages, self._lambdas, self._say, self._wait = stages, lambdas, say, wait
-
-    def up(self, stage: ApiStage, moves: Mapping[FunctionIds, Move]) -> None:
-        """Raise it for these moves."""
-        if not moves:
-            return
-        versions = {ids.shield_variable: f"{move.current}:{move.target}" for ids, move in moves.items()}
-        try:
-            self._stages.set(stage, versions)
-        except ClientError as error:
-            self._without(error, "the release")
-            return
-        for ids, move in moves.items():
-            try:
-                self._lambdas.allow_invoke(move.function, move.current, role_of=move.target)
-            except ClientError as error:
-                self._without(error, move.function)
-                self._stages.drop(stage, [ids.shield_variable])
-
-    def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
-        """Remove the shield once the candidate has answered its requests. `functions`: the service's Lambda names."""
-        found = self._stages.variables(stage)
-        standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
-        if not standing:
-            return
-        self._wait(IN_HAND_S)
-        names = {ids.shield_variable: name for ids, name in functions.items()}
-        for variable, versions in standing.items():
-            if variable in names:
-                self._lambdas.revoke_invoke(names[variable], versions.partition(":")[0])
-        self._stages.drop(stage, standing)
-
-    def _without(self, error: ClientError, what: str) -> None:
-        """Continue without a shield if the error is a denied call; else raise it."""
-        if not is_denied(error):
-            raise error
-        self._say(f"{what} is not shielded: {error}")
