@@ -61,6 +61,11 @@ def test_the_core_stack_is_created_updated_and_destroyed_without_leftovers(aws: 
     assert bootstrap(aws, folder)["stacks"][0]["outputs"] == outputs
     assert executed(aws) == before, "a repeated bootstrap changed something"
 
+    checked = {one["check"]: one for one in aws.hitless("aws", "doctor", "--no-pipeline", folder=folder)["checks"]}
+    assert checked["credentials"]["found"].startswith("arn:aws:")
+    assert (checked["quota"]["well"], checked["permissions"]["well"]) == (True, True)
+    assert executed(aws) == before, "a check changed something"
+
     write(folder, nat="per-az")
     planned = aws.hitless("aws", "plan", "--no-pipeline", folder=folder)
     added = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "add"}

@@ -14,6 +14,7 @@ from hitless.cli.common import UnsuccessfulResult
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
+from hitless.errors import UsageError
 from hitless.service.model import AlarmSettings, Function, Home, Nat, StageSettings
 from tests.unit.aws_fakes import FakeCloudFormation, FakeTime
 from tests.unit.aws_services import make_service
@@ -65,6 +66,20 @@ def test_a_plan_counts_the_addresses_of_all_stages_on_aws() -> None:
     assert str(found) == "Elastic IP addresses (all stages on AWS take 5): 1 of 5 used, 1 needed"
 
 
+def test_a_check_of_a_domain_looks_its_zone_up_and_asks_public_dns() -> None:
+    service = replace(make_service(), stages=(StageSettings("dev", "dev", home=Home.AWS, domain="api.example.org"),))
+    asked: list[tuple[str, str]] = []
+
+    def look_up(name: str, kind: str) -> list[str]:
+        asked.append((name, kind))
+        return ["ns.elsewhere.example."] if kind == "NS" else []
+
+    planner = Planner(service, AskedRoute53(), Stacks(FakeCloudFormation(), say=print), say=print)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"delegated to ns.elsewhere.example, not to its hosted zone Z1"):
+        planner.check_domain(look_up)
+    assert ("example.org", "NS") in asked
+
+
 def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
     with pytest.raises(UnsuccessfulResult, match=r"missing: addresses, ec2:CreateVpc$") as ended:
         refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
@@ -101,6 +116,24 @@ def test_identity_options_need_more_permissions(told: IdentityOptions, more: set
     assert needed[: len(without)] == without
     everything = needed_actions(BootstrapOptions(PipelineOptions(), identity=told), domain=True)
     assert {*needed, "codepipeline:CreatePipeline", "acm:RequestCertificate"} < set(everything)
+
+
+class AskedRoute53:
+    """One hosted zone, with the name servers that it is served by."""
+
+    def client(self, name: str) -> AskedRoute53:
+        assert name == "route53"
+        return self
+
+    def get_paginator(self, operation: str) -> AskedRoute53:
+        assert operation == "list_hosted_zones"
+        return self
+
+    def paginate(self) -> list[dict[str, Any]]:
+        return [{"HostedZones": [{"Name": "example.org.", "Id": "/hostedzone/Z1"}]}]
+
+    def get_hosted_zone(self, **_: Any) -> dict[str, Any]:
+        return {"HostedZone": {"Name": "example.org."}, "DelegationSet": {"NameServers": ["ns.aws.example"]}}
 
 
 class AskedAws:

@@ -12,6 +12,7 @@ import typer
 from hitless.aws.stacks import StackSpec
 from hitless.aws.template import parse_template
 from hitless.cli.common import Context, UnsuccessfulResult, command
+from hitless.cli.doctor import Finding, show_findings
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
@@ -20,7 +21,7 @@ from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, Pipel
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import dry_run, is_production
 from hitless.documents import to_plain
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.aws_stage import connected, poll_seconds, template_folder, write_template
 from hitless.homes.folder import ask_git
 from hitless.service.model import Service
@@ -49,6 +50,44 @@ GitHubEnvironment = Annotated[
 ]
 Region = Annotated[str | None, typer.Option("--region", help="Instead of provider.region.")]
 WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Include the pipeline.")]
+
+
+@command("aws doctor", example="hitless aws doctor --stage prod")
+def aws_doctor(
+    ctx: Context,
+    region: Region = None,
+    pipeline: WithPipeline = True,
+    boundary: Boundary = None,
+    trust: Trust = None,
+    external_id: ExternalId = None,
+    github: GitHubOidc = None,
+    environment: GitHubEnvironment = None,
+) -> None:
+    """Check the account before a bootstrap. Credentials, quotas, permissions, domain; changes nothing.
+
+    Give the options of the bootstrap.
+    """
+    service = ctx.load_for_aws(region)
+    identity = IdentityOptions(boundary, trust, external_id, github, environment)
+    with connected(ctx, service) as (aws, stacks):
+        planner = Planner(service, aws, stacks, say=ctx.say)
+        found = planner.check(BootstrapOptions(PipelineOptions() if pipeline else None, identity=identity))
+        findings = [Finding("credentials", True, aws.identity().arn)]
+        if service.settings.domain:
+            findings.append(_domain(planner, service.settings.domain))
+    findings += [Finding("quota", one.enough, str(one), "request it in Service Quotas") for one in found.quotas]
+    missing = found.missing_permissions
+    told = "not known: these credentials may not simulate policies" if missing is None else ", ".join(missing)
+    findings.append(Finding("permissions", not missing, told or "enough", "attach a policy with these actions"))
+    show_findings(ctx, findings)
+
+
+def _domain(planner: Planner, domain: str) -> Finding:
+    try:
+        planner.check_domain(public_dns(os.environ.get(SERVER_VARIABLE)))
+    except HitlessError as error:
+        return Finding("domain", False, error.message, error.hint)
+    return Finding("domain", True, domain)
 
 
 @command("aws plan", example="hitless aws plan --stage prod --offline")

@@ -7,7 +7,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 
 import msgspec
 import uv
@@ -49,6 +49,11 @@ def doctor(ctx: Context) -> None:
         Finding("restart", True, _RESTART),
         *_places(ctx),
     ]
+    show_findings(ctx, findings)
+
+
+def show_findings(ctx: Context, findings: Sequence[Finding]) -> None:
+    """Show the checks; UnsuccessfulResult with 1 if one found a problem."""
     document = {"well": all(finding.well for finding in findings), "checks": to_plain(findings)}
     ctx.show(document, lambda: _in_words(findings))
     if bad := [finding for finding in findings if not finding.well]:
@@ -146,7 +151,7 @@ def _port(host: str, port: int) -> str:
     return f"{host}:{port} is free"
 
 
-def _in_words(findings: list[Finding]) -> str:
+def _in_words(findings: Sequence[Finding]) -> str:
     lines: list[str] = []
     for finding in findings:
         lines.append(f"{'ok  ' if finding.well else 'FAIL'}  {finding.check:<18} {finding.found}")

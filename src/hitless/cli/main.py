@@ -36,7 +36,7 @@ MODULES = {
     "drill": ("drill",),
     "invoke": ("invoke",),
     "doctor": ("doctor",),
-    "aws_setup": ("aws plan", "aws bootstrap", "aws destroy"),
+    "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),
     "aws_stack": ("aws adopt", "aws repair", "aws drift"),
     "aws_aliases": tuple(
         f"aws {verb}" for verb in ("deploy", "status", "releases", "logs", "rollback", "abort", "promote")

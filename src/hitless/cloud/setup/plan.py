@@ -15,13 +15,14 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hitless.aws.account import NUMBER_OF_ZONES, needs_log_role, usable_zones
+from hitless.aws.account import NUMBER_OF_ZONES, find_zone, needs_log_role, usable_zones
 from hitless.aws.changes import Change
 from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
+from hitless.cloud.setup.domain import LookUp, check_domain
 from hitless.cloud.setup.options import BootstrapOptions
-from hitless.cloud.setup.stacks import dry_run
+from hitless.cloud.setup.stacks import dry_run, names_of
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Home, Nat, Service
 
@@ -85,8 +86,19 @@ class Planner:
     def look(self, options: BootstrapOptions) -> Findings:
         """Ask AWS. Raises botocore's errors only if credentials or CloudFormation fail."""
         plans = tuple(self._stack(spec) for spec in dry_run(self._service, options))
-        new_network = not plans[0].exists and self._service.settings.network.own
-        return Findings(plans, self._quotas(new_network=new_network), self._missing(options))
+        return replace(self.check(options), stacks=plans)
+
+    def check(self, options: BootstrapOptions) -> Findings:
+        """Quotas and permissions alone. Raises as `look`."""
+        exists = self._stacks.find(names_of(self._service).core) is not None
+        new_network = not exists and self._service.settings.network.own
+        return Findings((), self._quotas(new_network=new_network), self._missing(options))
+
+    def check_domain(self, look_up: LookUp) -> None:
+        """Raise HitlessError if the domain has no hosted zone, or cannot get a certificate."""
+        if domain := self._service.settings.domain:
+            route53 = self._aws.client("route53")
+            check_domain(route53, domain, find_zone(route53, domain), look_up, self._say)
 
     def _stack(self, spec: StackSpec) -> StackPlan:
         """The preview of an existing stack, by a change set that is deleted again. A new stack has none."""
