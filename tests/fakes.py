@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hitless.service.event_sources import Route
-
 from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.counts import Counts
 from hitless.gateway.observe import BackendLoad
@@ -18,6 +16,7 @@ from hitless.gateway.state import GatewayState
 from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.rollout.hooks import Hook, HookResult
 from hitless.rollout.release import Release
+from hitless.service.event_sources import Route
 from hitless.service.model import AlarmSettings, Function, Hooks, SmokeRequest, StageSettings
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec

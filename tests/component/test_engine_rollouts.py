@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.state import GatewayState
 from hitless.release.smoke import first_request
+from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document

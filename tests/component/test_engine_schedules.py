@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import Schedule
 
 from hitless.engine.schedules import run_schedules
 from hitless.release.document import ReleaseDocument
+from hitless.service.event_sources import Schedule
 from hitless.service.model import Function
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document

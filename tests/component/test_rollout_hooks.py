@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.release.document import ArtifactRef
 from hitless.rollout.hooks import LOG_NAME, Hook, HookResult, LifecycleHooks, hook_environment
 from hitless.rollout.release import Release
+from hitless.service.event_sources import Route
 from hitless.service.model import Function
 from tests.fakes import release_document
 from tests.support import eventually, have_ended

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.rollout.smoke import smoke_workers
+from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 
 pytestmark = pytest.mark.component

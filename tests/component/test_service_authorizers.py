@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import Authorizer, Route
 
 from hitless.documents import decode, to_text
 from hitless.errors import ServiceFileError
 from hitless.gateway.routes import literal_entries
 from hitless.gateway.state import RouteState
 from hitless.service.closed import check_served
+from hitless.service.event_sources import Authorizer, Route
 from hitless.service.model import CHECKS, Function, Service, with_pools
 from hitless.worker.request import INVOKE
 from tests.component.service_folder import HEAD, folder, load

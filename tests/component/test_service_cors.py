@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import Cors
 
 from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.rollout.release import Release, pool_spec
+from hitless.service.event_sources import Cors
 from hitless.service.model import Service
 from hitless.worker.http_api import event_builder
 from hitless.worker.request import Request

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import MappedRoute, Route
 
 from hitless.documents import decode, to_text
 from hitless.errors import ServiceFileError
 from hitless.service.closed import check_served
+from hitless.service.event_sources import MappedRoute, Route
 from hitless.service.model import Function
 from tests.component.service_folder import HEAD, folder, load
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.errors import ServiceFileError
+from hitless.service.event_sources import Route
 from hitless.service.load import default_stage
 from hitless.service.model import Function
 from tests.component.service_folder import API, HEAD, SCALED, fault, folder, load

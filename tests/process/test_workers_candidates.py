@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.clock import SystemClock
 from hitless.errors import CandidateFailedError, ConflictError, EngineError
 from hitless.release.smoke import ANY_STATUS
 from hitless.rollout.smoke import smoke_workers
+from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 from hitless.workers.fleet import Fleet
 from hitless.workers.invoke import invoke_once

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.lambdas import LATEST, Invocation, Running
@@ -20,6 +19,7 @@ from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.model import BUCKET_ID, STAGE_ID, LiveState, Template, changes, of_type
 from hitless.errors import CandidateFailedError, CloudError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
+from hitless.service.event_sources import Route
 from hitless.service.model import Hooks, SmokeRequest
 from tests.unit.cloud_fakes import World, package, small
 from tests.unit.cloud_services import FakeLambdas

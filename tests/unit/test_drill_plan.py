@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
@@ -15,6 +14,7 @@ from hitless.drill.scenarios import SCENARIOS, choose
 from hitless.drill.target import parse_target
 from hitless.errors import UsageError
 from hitless.release.result import Outcome
+from hitless.service.event_sources import Route
 from hitless.service.model import SmokeRequest
 
 pytestmark = pytest.mark.unit

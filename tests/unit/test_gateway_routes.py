@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from hitless.service.event_sources import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.gateway.routes import idempotent_entries, literal_entries, pattern_entries, release_of_pattern
 from hitless.gateway.state import RouteState
+from hitless.service.event_sources import Route
 from hitless.service.routes import ANY, METHODS, compile_route, find_conflict, order_routes
 
 pytestmark = pytest.mark.unit

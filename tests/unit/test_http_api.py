@@ -11,10 +11,10 @@ import json
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import DEFAULT_PATH
 
 from hitless.gateway.routes import literal_entries, pattern_entries
 from hitless.gateway.state import RouteState
+from hitless.service.event_sources import DEFAULT_PATH
 from hitless.service.routes import compile_route
 from hitless.worker.event import REST
 from hitless.worker.http_api import HTTP_2, event_builder, render_1, render_2

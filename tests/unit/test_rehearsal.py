@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal import judge, plan
@@ -15,6 +14,7 @@ from hitless.pipeline.rehearsal.compare import SampledResponse, differences
 from hitless.pipeline.rehearsal.judge import Crowd, Measured, Percentiles
 from hitless.pipeline.rehearsal.recorded import Routes
 from hitless.release.result import SideCounts
+from hitless.service.event_sources import Route
 from hitless.service.model import AlarmSettings, Function, SmokeRequest
 from hitless.service.strategy import parse, weights
 from tests.fakes import release_document

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.drill.requests import DrillRequest
 from hitless.gateway.accesslog import AccessLine, parse
@@ -18,6 +17,7 @@ from hitless.pipeline.rehearsal.recorded import (
     to_compare,
     weighed,
 )
+from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 from tests.fakes import release_document
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import UsageError
@@ -18,6 +17,7 @@ from hitless.release.result import LastReading, Outcome, Result, SideCounts, Ste
 from hitless.release.status import StageStatus, Status
 from hitless.release.who import Who
 from hitless.rollout.receipt import Receipt
+from hitless.service.event_sources import Route
 from hitless.service.model import (
     AlarmSettings,
     Approval,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.errors import CandidateFailedError
 from hitless.release.smoke import ANY_STATUS, SmokeResponse, find_route, send_smoke_requests
+from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 
 pytestmark = pytest.mark.unit

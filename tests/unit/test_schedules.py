@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hitless.service.event_sources import Schedule
 
 from hitless.errors import ServiceFileError
+from hitless.service.event_sources import Schedule
 from hitless.service.load import parse_yaml
 from hitless.service.schedules import falls_on, period_minutes, read_schedules
 from hitless.service.value import Notices

@@ -6,12 +6,12 @@ import copy
 import pickle
 
 import pytest
-from hitless.service.event_sources import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import EngineError
+from hitless.service.event_sources import Route
 from hitless.service.model import (
     AlarmSettings,
     Approval,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from hitless.service.event_sources import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hitless.service.event_sources import Route
 from hitless.service.routes import (
     compile_route,
     find_conflict,

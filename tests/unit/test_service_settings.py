@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from hitless.service.event_sources import Route
 
 from hitless.errors import ServiceFileError
+from hitless.service.event_sources import Route
 from hitless.service.load import parse_yaml
 from hitless.service.model import (
     AccessLog,
