@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -117,6 +118,9 @@ def test_killed_programs_and_workers_run_no_post_twice_and_fail_no_get(program: 
     ledger.touch()
     failed: list[int] = []
 
+    def has_more_than(least: int) -> bool:
+        return len(ledger.read_text().split()) > least
+
     def post() -> None:
         while not ended.is_set():
             program.get(f"/ledger?file={quote(str(ledger))}", "POST", str(next(sent)).encode())
@@ -130,7 +134,7 @@ def test_killed_programs_and_workers_run_no_post_twice_and_fail_no_get(program: 
         for client in (post, post, get):
             clients.submit(client)
         for number in range(kills):
-            eventually(lambda least=number: len(ledger.read_text().split()) > least, what="POSTs run between the kills")
+            eventually(partial(has_more_than, number), what="POSTs run between the kills")
             shown = program.get("/well")[2]
             kill(shown["pid" if number % 2 else "worker"])
         ended.set()
