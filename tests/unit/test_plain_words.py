@@ -15,7 +15,12 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 LONGEST_SENTENCE_WORDS = 30
-PLAIN_DOCUMENTS = ("CONTRIBUTING.md", "docs/changing.md", "docs/pipeline.md")
+PLAIN_DOCUMENTS = (
+    "CONTRIBUTING.md",
+    "docs/aws-releases.md",
+    "docs/changing.md",
+    "docs/pipeline.md",
+)
 """The other documents are older than the rules; each joins when it is rewritten."""
 
 RIDDLES = {
