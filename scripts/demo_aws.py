@@ -155,7 +155,7 @@ class Demo:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Releases on an emulated AWS under load; counts every request.")
     parser.add_argument("--rate", type=int, default=15, help="requests per second")
-    parser.add_argument("--report", type=Path, default=ROOT / "demo-report.html")
+    parser.add_argument("--report", type=Path, default=ROOT / "demo-aws-report.html")
     options = parser.parse_args()
     report = options.report.resolve()
     started = time.monotonic()

@@ -23,10 +23,13 @@ MEASURE = """<script>addEventListener('load', () => {
     const r = one.getBoundingClientRect();
     return {l: r.left, r: r.right, w: r.width, h: r.height};
   };
+  const tiles = [...document.querySelectorAll('.tile')];
+  tiles.forEach((one) => { one.querySelector('b').textContent = '1,027.6 → 1,067.8'; });
   const marks = [...document.querySelectorAll('svg .mark, svg .axis')].map(box);
   document.title = JSON.stringify({
     overflow: document.documentElement.scrollWidth - innerWidth,
     plots: [...document.querySelectorAll('svg.plot')].map(box),
+    crowded: tiles.filter((one) => one.scrollWidth > one.clientWidth).length,
     outside: marks.filter((one) => one.l < 0 || one.r > innerWidth).length,
     background: getComputedStyle(document.body).backgroundColor,
     shapes: document.querySelectorAll('svg polygon, svg polyline, svg rect').length,
@@ -84,6 +87,7 @@ def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 1
 def test_the_drill_report_fits_its_window_and_every_plot_is_drawn(tmp_path: Path, width: int) -> None:
     seen = measured(tmp_path, width=width)
     assert seen["overflow"] <= 0
+    assert seen["crowded"] == 0, "a tile is as wide as its figure"
     assert len(seen["plots"]) == 4
     assert all(plot["w"] >= 720 and plot["h"] > 120 for plot in seen["plots"]), "legible, by scrolling where need be"
     assert width < 1000 or seen["outside"] == 0

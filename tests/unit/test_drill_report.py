@@ -163,7 +163,14 @@ def test_each_unexpected_outcome_is_described_by_a_sentence() -> None:
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
     unrecovered = replace(drilled(), faults=(FaultRow("kill-worker", 3.0, None),))
     assert unrecovered.exit_code == 1
-    assert replace(drilled(), interrupted=True).exit_code == 1
+
+
+def test_a_stopped_drill_is_unexpected_only_if_a_release_or_fault_is_missing() -> None:
+    all_done = replace(drilled(), interrupted=True)
+    assert all_done.surprises == ()
+    waiting = replace(all_done, plan=replace(all_done.plan, scenarios=choose(["good"], 3)))
+    assert waiting.surprises == ("interrupted after 2 of 3 releases and faults",)
+    assert waiting.exit_code == 1
 
 
 def test_the_page_has_the_result_in_its_first_line_and_loads_nothing() -> None:

@@ -93,8 +93,9 @@ class DrillResult:
             if not one.as_expected
         ]
         found += [f"{one.fault} at {one.at_s:.1f} s: no recovery" for one in self.faults if one.recovered_ms is None]
-        if self.interrupted:
-            found.append(f"interrupted after {len(self.releases)} of {len(self.plan.scenarios)} releases")
+        done, planned = len(self.releases) + len(self.faults), len(self.plan.scenarios) + len(self.plan.faults)
+        if self.interrupted and done < planned:
+            found.append(f"interrupted after {done} of {planned} releases and faults")
         return tuple(found)
 
     @property
