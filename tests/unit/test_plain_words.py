@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 LONGEST_SENTENCE_WORDS = 30
 PLAIN_DOCUMENTS = (
     "CONTRIBUTING.md",
+    "docs/architecture.md",
     "docs/aws-releases.md",
     "docs/changing.md",
     "docs/pipeline.md",
