@@ -20,6 +20,7 @@ PLAIN_DOCUMENTS = (
     "docs/architecture.md",
     "docs/aws-releases.md",
     "docs/changing.md",
+    "docs/differences-from-aws.md",
     "docs/drill.md",
     "docs/pipeline.md",
 )
