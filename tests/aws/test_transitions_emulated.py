@@ -32,26 +32,26 @@ MANUAL = Path(__file__).parents[2] / "docs" / "aws-emulation.md"
 CLOCK_FACTOR = 300.0
 BAKE_ROUNDS = 3
 NOT_SEEN: Mapping[str, tuple[str, ...]] = {
-    "ministack's Lambda keeps no KMS key, and no layer by an ARN of another account": (
+    "ministack's Lambda stores no KMS key and no layer of another account": (
         "a key of KMS for the environment",
         "a key of its own is switched off",
         "a layer by its ARN",
     ),
-    "ministack's CloudFormation leaves reservedConcurrency out": (
+    "ministack's CloudFormation ignores reservedConcurrency": (
         "reserved concurrency is lowered",
         "reserved concurrency is raised",
         "reserved concurrency is set",
         "reserved concurrency is lifted",
     ),
     "every version runs on this machine's processor and Python": ("another architecture", "another runtime"),
-    "functions have no network of their own": (
+    "functions are on this machine's network": (
         "into a VPC",
         "out of a VPC",
         "other subnets",
         "a group's rules change",
         "a group of its own goes",
     ),
-    "no policy of a role is enforced; the model and the policies' simulation hold those": (
+    "policies of roles are not enforced; unit tests and the policy simulation check them": (
         "a role may more",
         "a role may less",
         "a role may something else",
@@ -71,7 +71,7 @@ NOT_SEEN: Mapping[str, tuple[str, ...]] = {
         "an attached policy that denies goes",
         "an attached policy goes",
     ),
-    "the front checks no body, compresses nothing, counts no quota, words refusals its own way, knows no API policy": (
+    "the front does not validate bodies, compress, count quotas, customize gateway responses or enforce API policies": (
         "a body is checked",
         "a body is checked otherwise",
         "a body is checked no more",
@@ -82,14 +82,14 @@ NOT_SEEN: Mapping[str, tuple[str, ...]] = {
         "a gateway response is renamed",
         "the API's policy",
     ),
-    "the API has one address, whatever its endpoint and its domains": (
+    "the API has one address, whatever its endpoint and domains are": (
         "a regional endpoint",
         "its default address is switched off",
         "a domain is added",
         "another domain",
         "no domain any more",
     ),
-    "these functions ask no table, and nothing calls them but requests": (
+    "the test functions use no table, and only requests invoke them": (
         "a table is added",
         "a table is taken out",
         "a table's stream is taken out",

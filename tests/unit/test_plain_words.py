@@ -18,6 +18,7 @@ LONGEST_SENTENCE_WORDS = 30
 PLAIN_DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/aws-emulation.md",
     "docs/aws-releases.md",
     "docs/changing.md",
     "docs/differences-from-aws.md",
