@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from hitless.clock import SystemClock
+from hitless.errors import MachineError
 from hitless.pipeline.approvals import differences
-from hitless.pipeline.builds import BuildOrder, Builds, limits_of
+from hitless.pipeline.builds import BuildOrder, Builds, add_artifacts, limits_of
 from hitless.pipeline.buildspec.parameters import MAX_FILE_BYTES
 from hitless.pipeline.buildspec.run import BuildResult, Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.runs import StepFailed
+from hitless.pipeline.runs import StepFailed, StepName
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 from tests.component.pipeline_bench import PipelineBench, tell_story
@@ -62,10 +63,10 @@ class Yard:
         self.bench.git("push", "-q", str(self.repository.folder), "dev")
         return commit
 
-    def build(self, run: int, commit: str, path: str = "") -> BuildResult | None:
+    def build(self, run: int, commit: str, path: str = "", step: StepName = StepName.TEST) -> BuildResult | None:
         self.workshop.of_run(run).mkdir()
         self.workshop.make(self.workshop.work_of(run))
-        order = BuildOrder(run, commit, "dev", path, "ada", "dev")
+        order = BuildOrder(run, commit, "dev", path, "ada", "dev", step=step)
         try:
             return asyncio.run(self.builds.run(order))
         finally:
@@ -98,6 +99,64 @@ def test_a_build_gets_variables_and_parameters_and_its_artifacts_and_cache_are_k
     assert "\nonce\n" not in yard.log(1)
     assert "\nonce\n" in yard.log(2), "the branch's cache"
     assert not list(yard.workshop.work.glob("run-*"))
+
+
+COMPILES = """version: 0.2
+phases: {build: {commands: [mkdir -p out, echo made > out/bootstrap, chmod 755 out/bootstrap, echo data > out/data]}}
+artifacts: {base-directory: out, files: ['*']}
+"""
+
+
+def test_the_artifacts_of_a_build_are_added_to_a_checkout_with_their_modes(yard: Yard, tmp_path: Path) -> None:
+    (yard.bench.clone / "buildspec-build.yml").write_text(COMPILES)
+    commit = yard.commit(SPEC.replace("kept", "other"))
+    assert yard.build(1, commit, step=StepName.BUILD)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "data").write_text("of the commit")
+    kept = yard.workshop.artifacts_of(1, StepName.BUILD)
+    assert add_artifacts(kept, checkout) == ["bootstrap", "data"]
+    modes = {path.name: os.access(path, os.X_OK) for path in checkout.iterdir()}
+    assert modes == {"bootstrap": True, "data": False}
+    assert (checkout / "data").read_text() == "data\n"
+
+
+def test_no_artifact_is_written_through_a_link_of_the_commit_or_replaces_its_configuration(tmp_path: Path) -> None:
+    outside, checkout, kept = tmp_path / "outside", tmp_path / "checkout", tmp_path / "kept"
+    for folder in (outside, checkout, kept / "out"):
+        folder.mkdir(parents=True)
+    (outside / "file").write_text("mine")
+    (checkout / "linked").symlink_to(outside / "file")
+    (kept / "linked").write_text("the build's")
+    add_artifacts(kept, checkout)
+    assert (outside / "file").read_text() == "mine"
+    (checkout / "out").symlink_to(outside)
+    (kept / "out" / "new").write_text("the build's")
+    with pytest.raises(StepFailed, match="the artifact out/new leads out of the commit's files"):
+        add_artifacts(kept, checkout)
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    (kept / "out" / "new").unlink()
+    (kept / "serverless.yml").write_text("service: another")
+    with pytest.raises(StepFailed, match="would replace the configuration of the commit"):
+        add_artifacts(kept, checkout)
+
+
+@pytest.mark.parametrize(("version", "found"), [("1.26", True), ("1.x", True), ("'1.26.1'", True), ("1.2", False)])
+def test_a_buildspec_that_requires_go_gets_its_command_or_an_error(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, found: bool
+) -> None:
+    (tmp_path / "go").write_text("#!/bin/sh\necho go version go1.26.1 linux/amd64\n")
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    spec = f"version: 0.2\nphases: {{build: {{runtime-versions: {{golang: {version}}}, commands: [go]}}}}\n"
+    commit = yard.commit(spec)
+    if found:
+        assert yard.build(1, commit)
+        assert "go version go1.26.1" in yard.log(1)
+        return
+    with pytest.raises(MachineError, match=r"the buildspec requires Go 1\.2, and there is go1\.26\.1 here") as refused:
+        yard.build(1, commit)
+    assert "go.dev/dl" in (refused.value.hint or "")
 
 
 def test_a_result_has_no_secrets_and_no_control_characters(yard: Yard) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.process.conftest import SERVICES, Site, kill
+from tests.process.pipeline_support import Team, states
 from tests.support import eventually, gone
 
 pytestmark = pytest.mark.process
@@ -34,6 +35,13 @@ do
   RESPONSE=$($(echo "$_HANDLER" | cut -d. -f2) "$EVENT_DATA")
   curl "http://${AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/$REQUEST_ID/response"  -d "$RESPONSE"
 done
+"""
+
+COMPILES = """version: 0.2
+phases:
+  install: {runtime-versions: {}}
+  build: {commands: ["sed 's/as asked/as built/' source > bootstrap", chmod +x bootstrap]}
+artifacts: {files: [bootstrap]}
 """
 
 
@@ -166,3 +174,32 @@ def test_the_runtime_of_lambdas_tutorial_serves(program: Site) -> None:
     program.up()
     for _ in range(3):
         assert program.get("/hello")[::2] == (200, 7)
+
+
+def test_a_push_ships_the_program_that_its_build_made(program: Site) -> None:
+    hitless = (
+        "  hitless: {workers: 1, stages: {dev: {listen: '127.0.0.1:0', ready_timeout_s: 20, alarms: {guard_s: 0}}}}"
+    )
+    program.edit(hitless, "  hitless:\n    workers: 1\n    stages: {}", "serverless.yml")
+    team = Team(program, buildspec=COMPILES.replace("install: {runtime-versions: {}}", "").partition("artifacts:")[0])
+    bootstrap = program.folder / "bootstrap"
+    (program.folder / "source").write_text(bootstrap.read_text())
+    with team.at_work():
+        (program.folder / "buildspec-build.yml").write_text(COMPILES)
+        with (program.folder / ".gitignore").open("a") as ignored:
+            ignored.write("bootstrap\n")
+        team.git("rm", "--quiet", "--cached", "bootstrap")
+        bootstrap.unlink()
+        team.commit("build the program")
+        said = team.push("dev")
+        assert "buildspec-build.yml: added to the package's files: bootstrap" in said
+        assert "release 2 is live in dev" in said
+        assert program.get("/error")[0] == 502
+        assert "as built" in str(program.hitless("logs").document)
+
+        missing = COMPILES.replace("runtime-versions: {}", "runtime-versions: {golang: '9.9'}")
+        (program.folder / "buildspec-build.yml").write_text(missing)
+        team.commit("require a Go that is not here")
+        assert "the buildspec requires Go 9.9, and there is " in team.push("dev")
+        assert states(team.run(team.last_run()))["build"] == "failed"
+        assert program.get("/well")[0] == 200

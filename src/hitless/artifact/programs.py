@@ -23,7 +23,8 @@ def check_program(function: Function, program: ZipMember | None, differences: Se
     if program is None:
         raise BuildError(
             f"{where} is missing: {function.runtime} starts a program of this name at the package's root",
-            hint="build it into the service's folder, and check that package.patterns do not exclude it",
+            hint="build it into the service's folder (in the pipeline by buildspec-build.yml), and check that"
+            " package.patterns do not exclude it",
         )
     if not program.executable:
         raise BuildError(f"{where} is not executable", hint=f"chmod +x {PROGRAM}")

@@ -1,4 +1,4 @@
-"""Runs the tests of a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
+"""Runs the buildspecs of a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, User,
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.children import close_input, run_child
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.environments import environment, keep_cache, key_of, restore_cache
+from hitless.pipeline.environments import environment, keep_cache, key_of, restore_cache, tools
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import StepFailed, StepName
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 
 TEST_FILE = "buildspec-test.yml"
+BUILD_FILE = "buildspec-build.yml"
 _PASSED_ON = re.compile(
     "(?i:https?_proxy|no_proxy|all_proxy)|PIP_.*|UV_.*|npm_config_.*|NPM_CONFIG_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE"
-    "|NODE_EXTRA_CA_CERTS|LANG|LC_.*|TZ|HITLESS_PACKAGE|HITLESS_HAPROXY"
+    "|NODE_EXTRA_CA_CERTS|GO(?:PROXY|SUMDB|PRIVATE|NOPROXY|NOSUMDB)|LANG|LC_.*|TZ|HITLESS_PACKAGE|HITLESS_HAPROXY"
 )
 _SECRET_NAME = re.compile(r"(?i).*(?:auth|token|passw|secret|credential|_key|userconfig|netrc).*")
 _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
@@ -45,7 +46,10 @@ _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """The tests of a run's commit; `path` is the service's folder in it, and `stage` becomes its variable STAGE."""
+    """A buildspec of a run's commit: its tests, or with `step` BUILD the one that makes files of its package.
+
+    `path` is the service's folder in the commit, and `stage` becomes the variable STAGE.
+    """
 
     run: int
     commit: str
@@ -55,6 +59,11 @@ class BuildOrder:
     stage: str | None = None
     fork: int | None = None
     """The pull request of a fork, whose build gets no secrets and shares no files with other builds."""
+    step: StepName = StepName.TEST
+
+    @property
+    def file(self) -> str:
+        return BUILD_FILE if self.step is StepName.BUILD else TEST_FILE
 
 
 class Builds:
@@ -75,21 +84,21 @@ class Builds:
                 await asyncio.to_thread(end_user, user.uid)  # processes of a build whose supervisor was killed
             elif order.fork is not None:
                 raise StepFailed("a fork's code does not run as the engine's own user")
-            place = self._workshop.make(self._workshop.work_of(order.run) / StepName.TEST)
+            place = self._workshop.make(self._workshop.work_of(order.run) / order.step)
             place.chmod(0o711)
             stack.callback(place.chmod, 0o700)  # from then on another run may get the user id
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)
-            found = read_buildspec(folder, TEST_FILE)
+            found = read_buildspec(folder, order.file)
             if found is None:
                 return None
             text, spec = found
             secrets = self._secrets(order, spec)
             scratch = self._workshop.make(place / "scratch", user)
             python = await self._environment(stack, order, spec, text, folder, user)
-            environ = self._environ(order, python, scratch)
-            kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
+            environ = self._environ(order, [python / "bin", *tools(spec)], scratch)
+            kept = self._workshop.caches / key_of(order.branch, spec, repr(spec.cache.paths), Path("/nonexistent"))
             shares = order.fork is None
             if spec.cache.paths and shares:
                 await asyncio.to_thread(restore_cache, kept, folder, user)
@@ -112,7 +121,7 @@ class Builds:
             mask = Mask([*secrets.values(), *plan.masked])
             result = convert(_presentable(msgspec.to_builtins(ended), mask), BuildResult, "the build's result")
         if not result.succeeded:
-            raise StepFailed(f"{TEST_FILE}: {_why(result)}", detail=result)
+            raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
@@ -138,7 +147,7 @@ class Builds:
         stack.callback(held.__exit__, None, None, None)
         return python
 
-    def _environ(self, order: BuildOrder, python: Path, scratch: Path) -> dict[str, str]:
+    def _environ(self, order: BuildOrder, commands: list[Path], scratch: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
         head, trigger = f"refs/heads/{order.branch}", f"branch/{order.branch}"
         if order.fork is not None:
@@ -146,13 +155,13 @@ class Builds:
                 if _SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value):  # of a registry or proxy
                     del inherited[name]
             head, trigger = f"refs/pull/{order.fork}/head", f"pr/{order.fork}"
-        path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        build = f"hitless-{StepName.TEST}:{order.run}"
+        path = f"{':'.join(map(str, commands))}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        build = f"hitless-{order.step}:{order.run}"
         return {
             "LANG": "C.UTF-8",
             **inherited,
             "PATH": path,
-            "VIRTUAL_ENV": str(python),
+            "VIRTUAL_ENV": str(commands[0].parent),
             "HOME": str(scratch),
             "TMPDIR": str(scratch),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -174,7 +183,7 @@ class Builds:
 
     def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: BuildResult) -> BuildResult:
         """Copy the artifacts into the run's folder, by their paths below the artifacts' base."""
-        target = self._workshop.of_run(order.run) / f"{StepName.TEST}-artifacts"
+        target = self._workshop.artifacts_of(order.run, order.step)
         remove(target)
         root = folder.resolve()
         base = (folder / spec.artifacts.base).resolve()
@@ -186,6 +195,7 @@ class Builds:
             os.makedirs(target / name.parent, exist_ok=True)
             with open(open_inside(root, real), "rb") as read, (target / name).open("wb") as kept:
                 shutil.copyfileobj(read, kept)
+                os.fchmod(kept.fileno(), 0o700 if os.fstat(read.fileno()).st_mode & 0o100 else 0o600)
             names.append(str(name))
         return replace(result, artifacts=tuple(sorted(names)))
 
@@ -202,6 +212,24 @@ def service_folder(checkout: Path, path: str) -> Path:
     if not folder.resolve().is_relative_to(checkout.resolve()):
         raise StepFailed(f"{path} leads out of the commit's files")
     return folder
+
+
+def add_artifacts(kept: Path, folder: Path) -> list[str]:
+    """Copy a build's artifacts into the service's folder of a checkout; their names. Raises StepFailed."""
+    files = {str(path.relative_to(kept)): path for path in sorted(kept.rglob("*")) if path.is_file()}
+    for name, path in files.items():
+        target = folder / name
+        if not target.parent.resolve().is_relative_to(folder.resolve()):
+            raise StepFailed(f"{BUILD_FILE}: the artifact {name} leads out of the commit's files")
+        if name.startswith("serverless."):
+            raise StepFailed(f"{BUILD_FILE}: the artifact {name} would replace the configuration of the commit")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # so that no link of the commit is followed
+            shutil.copy(path, target)
+        except OSError as error:
+            raise StepFailed(f"{BUILD_FILE}: the artifact {name} cannot be added: {error.strerror}") from error
+    return list(files)
 
 
 def read_buildspec(folder: Path, name: str) -> tuple[str, Buildspec] | None:

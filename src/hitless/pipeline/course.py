@@ -20,8 +20,9 @@ from msgspec.structs import replace
 from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
 from hitless.pipeline.approvals import approval_link
-from hitless.pipeline.builds import service_folder
+from hitless.pipeline.builds import BUILD_FILE, BuildOrder, add_artifacts, service_folder
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import (
     RunDocument,
@@ -33,7 +34,7 @@ from hitless.pipeline.runs import (
     StepState,
     options_of,
 )
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.service.model import Notify
 from hitless.store.runs import ApprovalRow, RunRow
 
@@ -160,6 +161,31 @@ class Course:
             await self.parts.repository.extract(self.row.commit, root)
             (root / ".git").mkdir(exist_ok=True)  # marks the root: no service file is read above it
         return service_folder(root, self.path)
+
+    def order(self, step: StepName) -> BuildOrder:
+        """The step's buildspec. A fork's gets no pipeline variables and runs under the pull request's name."""
+        row, fork = self.row, self.options.fork
+        return BuildOrder(
+            run=row.run,
+            commit=row.commit,
+            branch=row.branch,
+            path=self.path,
+            actor=fork.description if fork else row.actor or "hitless",
+            stage=row.stage,
+            fork=fork.number if fork else None,
+            step=step,
+        )
+
+    async def package(
+        self, stage: str, artifacts: Mapping[str, ArtifactRef] | None
+    ) -> tuple[ReleaseDocument, Definition]:
+        """The commit's candidate, of given artifacts or with what its buildspec for builds made. Raises StepFailed."""
+        folder, workshop, run = await self.checkout("package"), self.parts.workshop, self.row.run
+        if artifacts is None and await self.parts.run_build(self.order(StepName.BUILD)) is not None:
+            added = await asyncio.to_thread(add_artifacts, workshop.artifacts_of(run, StepName.BUILD), folder)
+            self.say(f"{BUILD_FILE}: added to the package's files: {', '.join(added) or 'nothing'}")
+        order = PackageOrder(folder, self.path, stage, self.row.commit, self.row.message, artifacts)
+        return await self.parts.package(order, self.log)
 
     async def folder_for_aws(self) -> str:
         """The folder with the serverless.yml of stages on AWS: the commit's, else the copy that a promotion kept, so

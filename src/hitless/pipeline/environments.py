@@ -128,6 +128,25 @@ def find_python(version: str | None) -> str:
     return str(Path(found).resolve())
 
 
+def tools(spec: Buildspec) -> list[Path]:
+    """The folders with the commands of other runtimes that the buildspec requires. Raises MachineError."""
+    version = spec.runtimes.get("golang")
+    if version is None:
+        return []
+    found = shutil.which("go", path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin")
+    told = "no Go"
+    if found is not None:
+        words, environ = [found, "version"], {"PATH": os.defpath, "HOME": "/nonexistent", "GOTOOLCHAIN": "local"}
+        done = subprocess.run(words, cwd="/", env=environ, capture_output=True, text=True, check=False)
+        told = next((word for word in done.stdout.split() if word.startswith("go1.")), f"no Go that works at {found}")
+        if (version in ("latest", "1.x") and told.startswith("go")) or f"{told}.".startswith(f"go{version}."):
+            return [Path(found).parent]
+    raise MachineError(
+        f"the buildspec requires Go {version}, and there is {told} here",
+        hint="install it in /usr/local/go (go.dev/dl), or name another version under runtime-versions: golang",
+    )
+
+
 def _make(python: str, place: Path, user: User | None) -> None:
     _mark_of(place).unlink(missing_ok=True)
     remove(place)

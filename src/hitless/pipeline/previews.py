@@ -5,7 +5,6 @@ from __future__ import annotations
 from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
 from hitless.pipeline.course import Course
-from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.runs import StepDetail, StepEnd, StepFailed, skipped
 from hitless.pipeline.shipping import check_outcome, follow, who_of
 from hitless.release.document import ReleaseDocument
@@ -27,9 +26,7 @@ async def preview(course: Course) -> StepEnd:
         return skipped(f"a person approves what ships to {known.name}: name another from_stage for previews")
     if why := previews.refusal(branch, 0):  # before a useless build
         return skipped(why)
-    folder, row = await course.checkout("package"), course.row
-    order = PackageOrder(folder, course.path, previews.settings.from_stage, row.commit, row.message, None)
-    document, _ = await course.parts.package(order, course.log)  # it ships to no stage of the commit's own list
+    document, _ = await course.package(previews.settings.from_stage, None)  # not by the commit's own list of stages
     if why := previews.refusal(branch, len(with_pools(document.functions))):
         return skipped(why)
     result = await _ship(course, previews, document)

@@ -16,10 +16,9 @@ from hitless.clock import timestamp
 from hitless.documents import to_text
 from hitless.homes.errands import FetchArtifacts
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
-from hitless.pipeline.builds import TEST_FILE, BuildOrder
+from hitless.pipeline.builds import TEST_FILE
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
-from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.promotion import origin_of
 from hitless.pipeline.runs import RunState, StepDetail, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
 from hitless.pipeline.shipping import check_outcome, home_of, protection
@@ -82,18 +81,7 @@ async def test(course: Course) -> StepEnd:
 
 
 async def _tested(course: Course) -> StepEnd:
-    """Run the tests. A fork's tests get no pipeline variables and run under the pull request's name."""
-    row, fork = course.row, course.options.fork
-    order = BuildOrder(
-        run=row.run,
-        commit=row.commit,
-        branch=row.branch,
-        path=course.path,
-        actor=fork.description if fork else row.actor or "hitless",
-        stage=row.stage,
-        fork=fork.number if fork else None,
-    )
-    result = await course.parts.run_build(order)
+    result = await course.parts.run_build(course.order(StepName.TEST))
     if result is None:
         return skipped(f"there is no {TEST_FILE}")
     return StepEnd(detail=result, sentence="; ".join(report.sentence for report in result.reports))
@@ -109,10 +97,7 @@ async def build(course: Course) -> StepEnd:
         course.say(f"{fetched['fetched']} artifacts fetched from the bucket of {origin.stage}, their digests checked")
     if origin and not await course.parts.holds(course.row.commit):
         return _candidate_of_folder(course, origin)
-    folder, row = await course.checkout("package"), course.row
-    artifacts = origin.refs if origin else None
-    order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
-    document, definition = await course.parts.package(order, course.log)
+    document, definition = await course.package(course.stage, origin.refs if origin else None)
     if document.service != course.parts.engine.service:  # its stacks on AWS would be those of another service
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():

@@ -97,6 +97,10 @@ class Workshop:
                 f"{named} cannot be copied: {error}", hint="check that every file in it is readable"
             ) from error
 
+    def artifacts_of(self, run: int, step: str) -> Path:
+        """The artifacts of a step's buildspec."""
+        return self.of_run(run) / f"{step}-artifacts"
+
     def log(self, run: int) -> Path:
         return self.of_run(run) / "log"
 
