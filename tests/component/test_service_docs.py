@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from hitless.service import rollouts, settings
 from hitless.service.keys import KEYS, QUIET_PLUGINS, Here
@@ -77,10 +79,19 @@ def test_the_documentation_lists_the_plugins_that_cause_no_notice() -> None:
     assert all(f"`{name}`" in PAGE.read_text(encoding="utf-8") for name in QUIET_PLUGINS)
 
 
-def test_the_documented_example_loads_without_notices(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "serverless.yml").write_text(example)
+def test_the_documented_examples_load_without_notices(tmp_path: Path) -> None:
+    first, *others = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "handlers.py").write_text("def api(event, context): ...")
-    service = load_service(tmp_path, stage="prod", environ={})
-    assert (service.notices, len(service.functions[0].routes), len(service.stages)) == ((), 3, 2)
+    (tmp_path / "src" / "handlers.py").write_text("def api(event, context): ...\nitems = check = api")
+    for example in (first, *(yaml.safe_dump(merged(yaml.safe_load(first), yaml.safe_load(one))) for one in others)):
+        (tmp_path / "serverless.yml").write_text(example)
+        service = load_service(tmp_path, stage="prod", environ={})
+        assert (service.notices, len(service.functions[0].routes), len(service.stages)) == ((), 3, 2)
+    assert others
+
+
+def merged(file: Any, more: Any) -> Any:
+    """The example with what a later one adds or changes."""
+    if isinstance(file, dict) and isinstance(more, dict):
+        return {key: merged(file.get(key), more.get(key, file.get(key))) for key in {**file, **more}}
+    return more
