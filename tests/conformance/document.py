@@ -11,24 +11,29 @@ from tests.conformance.table import NOT_IMPLEMENTED, Case, Kind
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 _HEAD: Final = """\
-# Conformance: hitless held against AWS
+# Conformance: hitless compared with AWS
 
 <!-- Written by `scripts/conformance --write-docs` from tests/conformance/cases. Do not edit. -->
 
-{total} cases say how API Gateway, function URLs and Lambda's Python runtime behave. Each one has a request or an
-invocation, the expected event, response or log, and a source with a quote. Expected values are typed from AWS's
-documentation, from the code of AWS's Python runtime, or from a public capture of the real service. None is recorded
-from hitless.
+This page lists the test cases that compare the engine with API Gateway, function URLs and Lambda's Python runtime. Each
+of the {total} cases has a request or an invocation, the expected event, response or log, and a source with a quote. The
+expected values come from AWS's documentation, the code of AWS's Python runtime, or a public capture of the real
+service. None is recorded from hitless.
 
-`scripts/conformance` runs the cases against the engine, and so does `scripts/test process`. Today {passes} pass.
-{deviations} are known deviations: {not_implemented} need a feature that hitless does not have, {defects} are defects of
-hitless and {design} are differences by design. A deviation that starts to pass fails the test, so this list stays true.
+{passes} cases pass. {deviations} are known deviations:
 
-`scripts/conformance --target URL` runs the cases of one service against a deployed copy of it, on AWS for example.
+- {not_implemented} need a feature that hitless does not have
+- {defects} are defects of hitless
+- {design} are differences by design
 
-Where a source is a page of AWS's documentation, its text was read as AWS published it on GitHub until 2023
+A deviation that starts to pass fails the test, so this list stays correct.
+
+`scripts/conformance` runs the cases against the engine; `scripts/test process` includes them. `scripts/conformance
+--target URL` runs the cases of one service against a deployed copy, for example on AWS.
+
+Pages of AWS's documentation were read as AWS published them on GitHub until 2023
 (awsdocs/amazon-api-gateway-developer-guide at 6060e21, awsdocs/aws-lambda-developer-guide at 03f7fcb) or in a stored
-copy. The page may have changed since.
+copy. A page may have changed since.
 """
 
 
@@ -46,8 +51,8 @@ def written(cases: Sequence[Case]) -> str:
             design=kinds.count(Kind.DESIGN),
         ),
         *_summary(cases),
-        *_deviations("Defects", "hitless should do as AWS does and does not yet.", _of(listed, Kind.DEFECT)),
-        *_deviations("By design", "hitless differs on purpose.", _of(listed, Kind.DESIGN)),
+        *_deviations("Defects", "hitless should behave like AWS and does not yet.", _of(listed, Kind.DEFECT)),
+        *_deviations("By design", "hitless is different on purpose.", _of(listed, Kind.DESIGN)),
         *_missing_features(listed),
     ]
     for topic, its in groupby(cases, key=lambda case: case.topic):

@@ -122,10 +122,9 @@ NOT_IMPLEMENTED: Final = (
     Feature("IAM authorization is not implemented", ("iam", "function_url_iam")),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
-    Feature("reserved concurrency is not enforced on one machine", ("function_url_stopped",)),
     Feature("compression is not implemented", ("compression",)),
     Feature("customized gateway responses are not implemented", ("gateway_responses",)),
-    Feature("mapping templates of one's own are not implemented", ("lambda_template",)),
+    Feature("custom mapping templates are not implemented", ("lambda_template",)),
     Feature("the JSON log format is not implemented", ("json_logs",)),
 )
 """The one place that says what is left out. Once a feature exists its line goes, and its cases are run."""

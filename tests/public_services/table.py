@@ -21,15 +21,16 @@ _HEAD: Final = """\
 
 <!-- Written by `scripts/public-services --write-docs` from tests/public_services/services.csv. Do not edit. -->
 
-{total} public Python services with a `serverless.yml`, each started unmodified with `hitless up` at the commit in the
-table. {reached} of them are reached: a request of at least one route gets to a handler. {below} of these respond with a
-status below 500 to at least one request.
+This page lists {total} public Python services with a `serverless.yml`. Each was started unmodified with `hitless up` at
+the commit in the table. {reached} of them are *reached*: a request to at least one route gets to a handler. {below} of
+these respond to at least one request with a status below 500.
 
-A 5xx of a service that is reached comes from its handler. Most of these handlers call DynamoDB, S3, a database or
-another host, and the runs have no network and no AWS account. A `-` is a response of the gateway itself.
+If a service is reached and responds with a 5xx, that comes from its handler. Most of these handlers call DynamoDB, S3,
+a database or another host, but the runs have no network and no AWS account. In the column `statuses` a `-` is a
+response of the gateway itself. The column `why` says why a service is not reached.
 
-To repeat the runs, clone the repositories and run `scripts/public-services FOLDER`, where FOLDER has a clone
-`OWNER/NAME` of each. The script runs code of other people: use a machine that has nothing to lose.
+To repeat the runs, clone the repositories and run `scripts/public-services FOLDER`, where FOLDER contains a clone
+`OWNER/NAME` of each. The script runs other people's code: use a machine on which nothing can be damaged.
 
 | repository | commit | path | result | statuses | why |
 |---|---|---|---|---|---|
