@@ -50,12 +50,27 @@ def to_text(document: object) -> str:
     return msgspec.json.encode(document, enc_hook=_text_of).decode()
 
 
-def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666) -> None:
-    """Write the file by one rename, so that others read the old content or the new one. Raises OSError."""
+def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666, durable: bool = False) -> None:
+    """Write the file by one rename, so that others read the old content or the new one. Raises OSError.
+
+    A `durable` file has the new content after a power cut, too.
+    """
     fresh = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
     fresh.touch(mode=mode)
     fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+    if durable:
+        _sync(fresh)
     fresh.replace(file)
+    if durable:
+        _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _text_of(value: object) -> str:

@@ -13,6 +13,7 @@ from hitless.gateway.state import GatewayState
 from hitless.release.result import Result
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.rollout import Rollout
+from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeHooks, FakeWorkers, release_document
 
@@ -40,6 +41,7 @@ class Bench:
             retention=Retention(self.store, artifacts, folder / "logs", self.clock),
             hooks=cast(Any, self.hooks),
             clock=self.clock,
+            secrets=SecretStore(folder),
         )
 
     def again(self) -> Bench:

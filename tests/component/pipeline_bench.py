@@ -37,6 +37,7 @@ from hitless.release.result import Outcome, Result, Verified
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
+from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
 
@@ -224,6 +225,7 @@ class PipelineBench:
             retention=Retention(self.store, artifacts, folder / "logs", self.clock),
             hooks=cast(Any, FakeHooks(self.diary)),
             clock=self.clock,
+            secrets=SecretStore(folder),
         )
         workshop = replace(Workshop.of(folder, os.environ), work=folder / "work", user=None)
         workshop.create()

@@ -45,11 +45,12 @@ class Site:
     def folders(self) -> Folders:
         return Folders.of(self.folder / ".hitless", os.environ)
 
-    def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60) -> Ran:
+    def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60, stdin: str | None = None) -> Ran:
         """Run a verb with --json; fails if it does not end with `exit_code` (None: any)."""
         done = subprocess.run(
             [sys.executable, "-m", "hitless", *words, "--json", "--service-dir", str(self.folder)],
             capture_output=True,
+            input=stdin,
             text=True,
             timeout=timeout_s,
             check=False,

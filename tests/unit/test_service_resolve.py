@@ -38,8 +38,10 @@ def resolve(
     params: Mapping[str, str] | None = None,
     notices: Notices | None = None,
     on_aws: bool = False,
+    secrets: Mapping[str, str] | None = None,
 ) -> Value:
-    context = VariableContext(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {}, on_aws)
+    files_of_it = FakeFiles(files or {})
+    context = VariableContext(stage, options or {}, environ or {}, files_of_it, params or {}, on_aws, secrets or {})
     return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
 
 
@@ -369,3 +371,41 @@ def test_references_resolve_like_a_naive_substitution(configuration: list[list[s
             resolver.resolve().plain()
         return
     assert resolver.resolve().plain() == expected
+
+
+SEALED = "{hitless-secret:/shop/db:gAAAAA==}"
+
+
+def test_a_secret_of_the_stage_is_a_value_of_ssm_and_stays_encrypted() -> None:
+    secrets = {"/shop/db": SEALED}
+    found = resolve("v: 'postgres://shop:${ssm:/shop/db}@db'", secrets=secrets).mapping()["v"]
+    assert found.sealed_text() == f"postgres://shop:{SEALED}@db"
+    assert "gAAAAA" not in repr(found)
+
+
+def test_a_secret_precedes_the_files_parameters_but_not_those_of_the_command() -> None:
+    text = "params: {default: {'ssm:/shop/db': of-the-file}}\nv: ${ssm:/shop/db}"
+    secrets = {"/shop/db": SEALED}
+    assert resolve(text, secrets=secrets).mapping()["v"].sealed_text() == SEALED
+    given = resolve(text, secrets=secrets, params={"ssm:/shop/db": "given"}).mapping()["v"]
+    assert given.text() == "given"
+    assert resolve(text).mapping()["v"].text() == "of-the-file"
+
+
+def test_osls_resolves_the_same_reference_on_aws() -> None:
+    found = resolve("v: ${ssm:/shop/db}", on_aws=True, secrets={"/shop/db": SEALED}).mapping()["v"]
+    assert found.text() == "${ssm:/shop/db}"
+
+
+@pytest.mark.parametrize("use", ["${ssm:/shop/db}", "a-${ssm:/shop/db}", "${strToBool(${ssm:/shop/db})}"])
+def test_a_secret_outside_of_an_environment_is_an_error_without_its_value(use: str) -> None:
+    found = resolve(f"v: {use}", secrets={"/shop/db": SEALED}).mapping()["v"]
+    with pytest.raises(ServiceFileError, match="the secret /shop/db is used here") as error:
+        found.text()
+    assert "gAAAAA" not in str(error.value.to_json())
+
+
+def test_a_reference_without_a_secret_names_the_command_that_stores_one() -> None:
+    with pytest.raises(ServiceFileError) as error:
+        resolve("v: ${ssm:/shop/db}").mapping()["v"].sealed_text()
+    assert "`hitless secrets set /shop/db`" in error.value.hint

@@ -23,6 +23,7 @@ MODULES = {
     "up": ("up", "down"),
     "deploy": ("deploy", "rollback", "abort"),
     "promote": ("promote",),
+    "secrets": ("secrets set", "secrets list", "secrets unset"),
     "pipeline": (
         *("approve", "reject"),
         *("pipeline url", "pipeline runs", "pipeline show", "pipeline retry", "pipeline stop"),
@@ -45,6 +46,10 @@ MODULES = {
 """Module of this package → its verbs, in the order of the help."""
 
 GROUPS = {
+    "secrets": (
+        "The values of ${ssm:NAME} on the engine, per stage, encrypted.",
+        "Example: hitless secrets set /clock/database-url --stage prod < url.txt",
+    ),
     "pipeline": (
         "From a git push to a live release. The repository, its runs, their logs.",
         "Example: git push $(hitless pipeline url) dev; hitless pipeline runs",

@@ -29,6 +29,7 @@ from hitless.gateway.listeners import listen as listen_on
 from hitless.homes.engine import EngineHome
 from hitless.homes.folder import build_document, folders_of, load, recorded
 from hitless.pipeline.workshop import remove_build_folder
+from hitless.release.document import ReleaseDocument, environment_changes
 from hitless.service.listen import parse_listen
 from hitless.service.model import Home, Service
 
@@ -108,7 +109,12 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
         for address in settings.addresses:
             if not address.movable:
                 listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
-    first = build_document(ctx, service, message="first release") if recorded(ctx) is None else None
+    row = recorded(ctx)
+    first = build_document(ctx, service, message="first release") if row is None else None
+    if row is not None and (changed := environment_changes(ReleaseDocument.from_json(row.document), service.functions)):
+        ctx.say(
+            f"note: release {row.release} keeps its values of {', '.join(changed)}; `hitless deploy` ships the new ones"
+        )
     if not alive:
         if not served:
             settings.write(folders)

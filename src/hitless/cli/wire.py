@@ -38,6 +38,7 @@ from hitless.scaling.decide import ScaleInPace
 from hitless.service.model import DEFAULT_PREVIEW_PORT
 from hitless.store.previews import PreviewRecords
 from hitless.store.runs import PushRecords, RunRecords
+from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
 
@@ -73,6 +74,7 @@ def build_machine(
         retention=retention,
         hooks=LifecycleHooks(artifacts, folders.logs, folders.data / "hooks"),
         clock=clock,
+        secrets=SecretStore(folders.data),
     )
 
     def bind() -> Mapping[str, socket.socket]:

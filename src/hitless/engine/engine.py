@@ -8,6 +8,7 @@ running processes (`hitless.engine.recovery`).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean
+from hitless.store.secrets import SecretKey, SecretStore, outdated, with_current
 from hitless.store.store import Store, StoreError
 
 log = structlog.get_logger()
@@ -46,9 +48,10 @@ class Engine:
         retention: Retention,
         hooks: LifecycleHooks,
         clock: Clock,
+        secrets: SecretStore,
     ) -> None:
         self.service, self.stages = service, stages
-        self.store, self.pools, self.clock = store, pools, clock
+        self.store, self.pools, self.clock, self.secrets = store, pools, clock, secrets
         self.parts = EngineParts(store, pools, retention, hooks, clock, self.say)
         self.turns = {stage: Turn(stage, self.parts) for stage in stages}
         """One for each of `stages` and for each preview."""
@@ -66,13 +69,17 @@ class Engine:
         verb: str = "deploy",
         who: Who = NOBODY,
     ) -> Rollout | Result:
-        """Register a release and start its rollout; an `unchanged` result if it equals the live release."""
+        """Register a release, with the present values of the stage's secrets, and start its rollout; an `unchanged`
+        result if it equals the live release.
+        """
         turn = self._open_turn(stage)
         if document.service != self.service:
             raise ConflictError(
                 f"this engine runs the service {self.service}, not {document.service}",
                 hint="choose another data folder with --data-dir, or start another engine",
             )
+        document = with_current(document, self.secrets.sealed(stage))
+        _check_decrypts(document)
         live = self.store.live(stage)
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
@@ -91,7 +98,13 @@ class Engine:
         target = number if number is not None else self._previous_live(stage)
         if live and live[0] == target and turn.current is None:
             return _unchanged(stage, target, AllAtOnce())
-        return self._start_rollout(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
+        release = self.release(stage, target)
+        _check_decrypts(release.document)
+        if older := sorted(outdated(release.document, self.secrets.sealed(stage))):
+            self.say(
+                f"release {target} has earlier values of {', '.join(older)}; a deploy ships the present ones", stage
+            )
+        return self._start_rollout(release, "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
         """Stop the stage's rollout at once, at weight 0. If only a guard is left, end it and keep the release."""
@@ -232,6 +245,12 @@ class Engine:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _check_decrypts(document: ReleaseDocument) -> None:
+    """Raise MachineError, before anything changes, if this machine cannot decrypt the release's secrets."""
+    for function in document.functions:
+        SecretKey.of(os.environ).environment(function.environment)
 
 
 def _unchanged(stage: str, release: int, strategy: Strategy) -> Result:

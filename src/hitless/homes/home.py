@@ -20,6 +20,7 @@ from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service
+from hitless.store.secrets import SecretStore
 
 CLASSES = {Home.ENGINE: "hitless.homes.engine:EngineHome", Home.AWS: "hitless.homes.aws:AwsHome"}
 """Each is a StageHome, made of a Workplace."""
@@ -48,6 +49,7 @@ class Workplace:
             environ=os.environ,
             params=self.params,
             on_aws=on_aws,
+            secrets={} if on_aws else SecretStore(self.data_dir).sealed(self.stage),
         )
 
     def load_for_aws(self, region: str | None = None) -> Service:

@@ -25,6 +25,7 @@ from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from hitless.service.model import Home
+from hitless.store.secrets import SecretStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ async def package_in_process(store: Path, order: PackageOrder, log: Path) -> tup
     """The candidate and the stages of its commit. It is built into an artifact store, in a process that ends if the
     awaiting task is cancelled. StepFailed if it cannot be built.
     """
-    plan = {**asdict(order), "store": store}
+    plan = {**asdict(order), "store": store, "secrets": SecretStore(store.parent).sealed(order.stage)}
     answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
     error = answer.get("error") if answer else {"message": "the build's process failed"}
     if error:
@@ -66,7 +67,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
     options = {"stage": stage}
     service = load_service(folder, stage=stage, options=options, environ=os.environ, on_aws=True)
     if service.settings.home is Home.ENGINE or service.settings.rehearsal:  # it runs on this machine
-        service = load_service(folder, stage=stage, options=options, environ=os.environ)
+        service = load_service(folder, stage=stage, options=options, environ=os.environ, secrets=plan["secrets"])
     check_served(service)  # before time is spent on a build
     definition = Definition(service.name, plan["path"], service.stages, service.builds)
     given = plan["artifacts"]

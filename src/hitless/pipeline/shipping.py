@@ -15,7 +15,7 @@ from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
 from hitless.pipeline.runs import StepDetail, StepFailed
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import ReleaseDocument, environment_changes
 from hitless.release.result import Result, Verified
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
@@ -53,6 +53,8 @@ class OwnEngine:
         """Ship the candidate by the stage's strategy."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.options.source else "deploy"
+        if (live := course.live()) and (changed := environment_changes(live, course.candidate.functions)):
+            course.say(f"the values of {', '.join(changed)} change")
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
         started = await engine.deploy(
             course.stage, course.candidate, strategy=None, force=force, verb=verb, who=who_of(course)

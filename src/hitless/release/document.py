@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -78,6 +78,13 @@ class ReleaseDocument:
     def from_json(cls, document: object) -> Self:
         """Raises UsageError if the document does not have this form."""
         return convert(document, cls, "the release is not in a form that this version knows", error=_OtherVersionError)
+
+
+def environment_changes(old: ReleaseDocument, functions: Iterable[Function]) -> list[str]:
+    """The variables of which these functions have another value than the release's: `api.LEVEL`. Pure."""
+    before = {one.name: dict(one.environment) for one in old.functions}
+    pairs = [(one.name, before[one.name], dict(one.environment)) for one in functions if one.name in before]
+    return [f"{name}.{key}" for name, had, has in pairs for key in sorted({*had, *has}) if had.get(key) != has.get(key)]
 
 
 class _OtherVersionError(UsageError):

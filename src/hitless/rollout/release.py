@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hitless.scaling.bounds import bounds_of
 from hitless.service.event_sources import Cors, Route
 from hitless.service.model import CHECKS, PROGRAM_RUNTIMES, Function, with_pools
 from hitless.service.routes import compile_route, order_routes
+from hitless.store.secrets import SecretKey
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import AuthorizerSpec, CorsSpec, PoolSpec, RouteSpec
 
@@ -42,6 +44,7 @@ def release_of(row: ReleaseRow) -> Release:
 
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:
+    """The specification with the values of the function's secrets. MachineError if they cannot be decrypted."""
     document = release.document
     waits_s = (release.function(one.function).timeout_s for _, one in function.guarded)
     return PoolSpec(
@@ -55,7 +58,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         environment={
             "HITLESS_STAGE": document.settings.name,
             **({"HITLESS_COMMIT": document.commit} if document.commit else {}),
-            **dict(function.environment),
+            **SecretKey.of(os.environ).environment(function.environment),
             **({"PYTHONPATH": str(Path(joserfc.__file__).parents[1])} if function is CHECKS else {}),
         },
         timeout_s=function.timeout_s,

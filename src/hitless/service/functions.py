@@ -245,7 +245,7 @@ class FunctionReader:
             return None
         if value.data is None:
             raise value.fault("has no value", "write '' for an empty one")
-        text = value.text()
+        text = value.sealed_text()
         if value.raw and value.raw != text and not isinstance(value.data, bool):
             self.notices.add(
                 value.path, value, "YAML would change how the number is written; quote it to keep every character"

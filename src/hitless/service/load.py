@@ -49,10 +49,11 @@ def load_service(
     environ: Mapping[str, str],
     params: Mapping[str, str] | None = None,
     on_aws: bool = False,
+    secrets: Mapping[str, str] | None = None,
 ) -> Service:
     """The service of `folder`, read for `stage`. `options` are `${opt:}`'s, `environ` is `${env:}`'s (with `useDotenv`
     those of the .env file besides), `params` are `${param:}`'s from the command line. `on_aws`: osls resolves what only
-    AWS knows, so it needs no value here.
+    AWS knows, so it needs no value here. `secrets` are the stage's, encrypted.
 
     ServiceFileError, `serverless.yml:12: key.path: …` with a hint, for every mistake.
     """
@@ -61,7 +62,9 @@ def load_service(
     notices = Notices()
     try:
         raw = read_yaml(file, file.name)
-        context = VariableContext(stage, options or {}, environ, Files(folder, read_yaml), params or {}, on_aws)
+        context = VariableContext(
+            stage, options or {}, environ, Files(folder, read_yaml), params or {}, on_aws, secrets or {}
+        )
         asked = Resolver(raw, context, Notices()).resolve("useDotenv")
         if asked.data is not None and asked.flag():
             context = replace(context, environ=with_dotenv(stage, environ, context.files, asked))

@@ -49,6 +49,8 @@ class VariableContext:
     params: Mapping[str, str] = field(default_factory=dict)
     on_aws: bool = False
     """Whether osls resolves the same file with AWS's credentials, so that its sources need no value here."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Name → encrypted value of the stage's secrets, for `${ssm:}`. They precede the file's own parameters."""
 
 
 _Done = dict[int, tuple[Value, Value]]
@@ -217,7 +219,11 @@ class Resolver:
             raise at.fault(f"{source.kind} is not a source of variables", hint)
         if self._context.on_aws and family in _BY_OSLS:
             return replace(at, data=f"${{{source.text}}}", raw="")
-        if (given := self._given(f"{source.kind}:{self._address(source, at)}", at)) is not None:
+        address = self._address(source, at)
+        name = f"{source.kind}:{address}"
+        if source.kind == "ssm" and address in self._context.secrets and name not in self._context.params:
+            return self._outside(self._context.secrets[address], at)
+        if (given := self._given(name, at)) is not None:
             return given
         kind = _ELSEWHERE.get(family, f"the source {source.kind}")
         return replace(at, data=Unresolved(f"${{{source.text}}}", kind), raw="")

@@ -8,6 +8,7 @@ it was written. Data stays out of `repr` and, if it came from elsewhere, out of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -21,6 +22,9 @@ T = TypeVar("T")
 D = TypeVar("D")
 Word = TypeVar("Word", bound=StrEnum)
 Scalar = str | int | float | bool | None
+
+SEALED = re.compile(r"\{hitless-secret:([\w./-]+):([\w=-]+)\}", re.ASCII)
+"""A secret in a text, as its name and its encrypted value: `hitless.store.secrets`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,10 @@ class Value:
             case _:
                 raise self._wrong("a string")
 
+    def sealed_text(self) -> str:
+        """As `text()`, of a value that may have secrets in it; they stay encrypted."""
+        return self.data if isinstance(self.data, str) and not self.tag else self.text()
+
     def integer(self, low: int, high: int) -> int:
         """A whole number in that range; digits in a string count too, since `${env:}` gives strings."""
         data = self._known()
@@ -207,15 +215,19 @@ class Value:
         if isinstance(self.data, Unresolved):
             if self.data.error is not None:
                 raise self.data.error
+            name = self.data.reference[2:-1]
+            stored = f"store it with `hitless secrets set {name[4:]}`, " if name.startswith("ssm:") else ""
             raise self.fault(
                 f"{self.data.reference} cannot be resolved here: {self.data.kind} is not available here",
-                f"give it by --param '{self.data.reference[2:-1]}=VALUE', or put an available source before it: "
+                f"{stored}give it by --param '{name}=VALUE', or put an available source before it: "
                 "${env:NAME, …}, or give it a default: ${…, 'value'}",
             )
         if self.tag:
             raise self.fault(
                 f"{self.tag} is resolved by CloudFormation and has no value here", "write the value itself"
             )
+        if isinstance(self.data, str) and (secret := SEALED.search(self.data)):
+            raise self.fault(f"the secret {secret[1]} is used here", "use it in the environment of functions only")
         return self.data
 
     def _wrong(self, wanted: str) -> ServiceFileError:

@@ -1,0 +1,133 @@
+"""`hitless secrets`: the values of `${ssm:NAME}` on the engine, encrypted in the data folder."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from hitless.cli.common import Context, command
+from hitless.cli.following import conclude, follow
+from hitless.clock import SystemClock, timestamp
+from hitless.engine.folders import hold
+from hitless.errors import ConflictError, EngineNotRunningError, UsageError
+from hitless.homes.engine import EngineHome, has_service_file
+from hitless.homes.folder import folders_of, recorded
+from hitless.release.document import ReleaseDocument
+from hitless.store.secrets import SecretKey, SecretStore, outdated, used_secrets
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As in ${ssm:NAME}, for example /clock/database-url.")]
+
+
+class When(StrEnum):
+    """When a new value takes effect."""
+
+    NOW = "now"
+    LATER = "later"
+
+
+@command("secrets set", example="hitless secrets set /clock/database-url --stage prod < url.txt")
+def set_secret(
+    ctx: Context,
+    name: Name,
+    release: Annotated[
+        When,
+        typer.Option("--release", help="now: ship the live release with the new value; later: at the next release."),
+    ] = When.LATER,
+) -> None:
+    """Store a secret of the stage. The value comes from standard input or a prompt."""
+    live = _live(ctx)
+    if release is When.NOW and live is None:
+        raise UsageError(f"{ctx.stage} has no live release", hint="leave out --release, then run `hitless up`")
+    if release is When.NOW and not folders_of(ctx).engine_is_alive():
+        raise EngineNotRunningError("--release now needs a running engine", hint="start it with `hitless up`")
+    value = _value(name)
+    folders = folders_of(ctx)
+    folders.create()
+    with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
+        store, now = SecretStore(folders.data), timestamp(SystemClock().now())
+        changed = store.set(ctx.stage, name, value, SecretKey.of(os.environ), now)
+    if release is When.NOW and live is not None:
+        conclude(ctx, follow(ctx, EngineHome(ctx).ship(live, strategy=None)))
+        return
+    waits = live is not None and name in outdated(live, store.sealed(ctx.stage))
+    users = sorted(used_secrets(live).get(name, {})) if live else []
+    document = {"stage": ctx.stage, "name": name, "changed": changed, "used_by": users, "needs_release": waits}
+    ctx.show(document, lambda: _stored(name, changed, users, waits))
+
+
+@command("secrets list", example="hitless secrets list --stage prod")
+def list_secrets(ctx: Context) -> None:
+    """List the stage's secrets and the functions of the live release that use them. Shows no value."""
+    store, live = SecretStore(folders_of(ctx).data), _live(ctx)
+    used, old = (used_secrets(live), outdated(live, store.sealed(ctx.stage))) if live else ({}, set())
+    found = [
+        {"name": name, "set_at": secret.set_at, "used_by": sorted(used.get(name, ())), "needs_release": name in old}
+        for name, secret in sorted(store.of(ctx.stage).items())
+    ]
+    ctx.show_each(
+        found,
+        lambda one: f"{one['name']}  set {one['set_at']}  {_use(one['used_by'], one['needs_release'])}",
+        follow=False,
+    )
+
+
+@command("secrets unset", example="hitless secrets unset /clock/old-key")
+def unset_secret(
+    ctx: Context,
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="Also if the live release or serverless.yml uses it.")] = False,
+) -> None:
+    """Forget a secret of the stage. Refused if the live release or serverless.yml uses it."""
+    folders, live = folders_of(ctx), _live(ctx)
+    store = SecretStore(folders.data)
+    users = sorted({*(used_secrets(live).get(name, {}) if live else ()), *_users_in_file(ctx, name)})
+    if users and not force and name in store.of(ctx.stage):
+        raise ConflictError(
+            f"{', '.join(users)} of stage {ctx.stage} uses the secret {name}",
+            hint="remove it from serverless.yml and deploy; or --force: the live release keeps its value, builds fail",
+        )
+    folders.create()
+    with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
+        store.unset(ctx.stage, name)
+    ctx.show(
+        {"stage": ctx.stage, "name": name, "used_by": users}, lambda: f"{name} is no secret of {ctx.stage} any more"
+    )
+
+
+def _live(ctx: Context) -> ReleaseDocument | None:
+    row = recorded(ctx)
+    return ReleaseDocument.from_json(row.document) if row is not None else None
+
+
+def _users_in_file(ctx: Context, name: str) -> list[str]:
+    """The functions whose environment in serverless.yml names the secret. ServiceFileError."""
+    if not has_service_file(ctx):
+        return []
+    functions = ctx.load(on_aws=True).functions  # which leaves the variable as it is written
+    return [one.name for one in functions if any(f"${{ssm:{name}}}" in text for _, text in one.environment)]
+
+
+def _value(name: str) -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass(f"value of {name}: ", stream=sys.stderr)
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the value of {name} is not UTF-8", hint="encode it, for example in base64") from error
+
+
+def _stored(name: str, changed: bool, users: list[str], waits: bool) -> str:
+    said = "is stored" if changed else "has this value already"
+    how = "; `hitless deploy` or `--release now` ships the new value" if waits else ""
+    return f"{name} {said}: {_use(users, waits)}{how}"
+
+
+def _use(users: list[str], waits: bool) -> str:
+    if not users:
+        return "no function of a live release uses it"
+    return f"{', '.join(users)} runs with an earlier value" if waits else f"used by {', '.join(users)}"
