@@ -61,6 +61,28 @@ def test_a_new_service_has_all_files_needed_to_ship(tmp_path: Path) -> None:
     assert any(name.startswith("tests/") for name in files)
 
 
+def test_a_new_go_service_has_all_files_needed_to_build_and_ship(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "Tea_Time"), "--template", "go")
+    service = load_service(tmp_path / "Tea_Time", stage="dev", environ={})
+
+    assert "sh build.sh\n  hitless up --detach" in done.stdout
+    assert (service.name, service.notices, service.functions[0].runtime) == ("tea-time", (), "provided.al2023")
+    wanted = {"main.go", "api.go", "runtime.go", "api_test.go", "go.mod", "build.sh", ".gitignore", "README.md"}
+    wanted |= {f"buildspec-{step}.yml" for step in ("test", "build", "deploy")} | {"deploy/requirements.txt"}
+    assert wanted <= tree(tmp_path / "Tea_Time")
+    assert "bootstrap" in (tmp_path / "Tea_Time" / ".gitignore").read_text().split()
+    for path in (tmp_path / "Tea_Time").rglob("*"):
+        assert not path.is_file() or "{{" not in path.read_text(encoding="utf-8")
+
+
+def test_the_go_template_has_no_workflow_for_github(tmp_path: Path) -> None:
+    refused = run(str(tmp_path / "hello"), "--template", "go", "--github")
+
+    assert refused.exit_code == 2
+    assert "--github: the template go has no workflow" in refused.stderr
+    assert tree(tmp_path) == set()
+
+
 def test_the_service_is_named_after_its_folder(tmp_path: Path) -> None:
     run(str(tmp_path / "Tea_Time"))
 
@@ -104,7 +126,9 @@ def test_a_new_service_loads_without_notices(tmp_path: Path) -> None:
     assert {"GET /hello/{name}", "POST /greetings", "GET /health", "GET /version"} == routes
 
 
-@pytest.mark.parametrize("folder", [TEMPLATES / "service", WORLDCLOCK], ids=["scaffold", "worldclock"])
+@pytest.mark.parametrize(
+    "folder", [TEMPLATES / "service", TEMPLATES / "go", WORLDCLOCK], ids=["scaffold", "go", "worldclock"]
+)
 @pytest.mark.parametrize("step", ["test", "deploy"])
 def test_each_command_of_a_pipeline_step_is_plain_text(folder: Traversable, step: str) -> None:
     """YAML reads an unquoted command with a `: ` as a map."""
@@ -256,7 +280,8 @@ def test_an_unknown_template_is_an_error_with_the_known_ones(tmp_path: Path) -> 
     refused = run(str(tmp_path / "hello"), "--template", "microservice")
 
     assert refused.exit_code == 2
-    assert "known templates: service" in refused.stderr
+    assert "known templates: go, service" in refused.stderr
+    assert "The scaffold to use: go or service." in " ".join(run("--help").stdout.replace("│", " ").split())
     assert tree(tmp_path) == set()
 
 

@@ -27,6 +27,9 @@ from hitless.cli.common import Context, command
 from hitless.errors import MachineError, UsageError
 
 TEMPLATES = files("hitless") / "templates"
+KNOWN = sorted(entry.name for entry in TEMPLATES.iterdir() if (entry / "serverless.yml").is_file())
+DEPLOY = "deploy"
+"""The folder of `service` that locks the tools of the deploy step; each template gets it."""
 LONGEST_NAME = 40  # Lambda allows 64 characters for SERVICE-STAGE-FUNCTION
 PLACEHOLDER = b"{{service}}"
 SHOWN = 5
@@ -36,7 +39,9 @@ SHOWN = 5
 def init(
     ctx: Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create; the service gets its name.")],
-    template: Annotated[str, typer.Option("--template", "-t", help="The scaffold to use.")] = "service",
+    template: Annotated[
+        str, typer.Option("--template", "-t", help=f"The scaffold to use: {' or '.join(KNOWN)}.")
+    ] = "service",
     github: Annotated[
         bool, typer.Option("--github", help="Add a GitHub Actions workflow that tests, and releases on AWS.")
     ] = False,
@@ -52,7 +57,7 @@ def init(
         ) from error
     ctx.show(
         {"service": service, "folder": str(folder), "files": written},
-        lambda: _next_steps(folder, service, len(written)),
+        lambda: _next_steps(folder, service, written),
     )
 
 
@@ -78,7 +83,14 @@ def scaffold(folder: Path, service: str, template: str, *, github: bool = False)
 
     Raises UsageError for an unknown template or a folder that has files; OSError leaves nothing behind.
     """
-    sources = [_template(template), *([TEMPLATES / "github"] if github else [])]
+    sources = [(TEMPLATES / "service" / DEPLOY, PurePosixPath(DEPLOY)), (_template(template), PurePosixPath())]
+    if github and template != "service":
+        raise UsageError(
+            f"--github: the template {template} has no workflow",
+            hint="leave out --github, or write a workflow yourself",
+        )
+    if github:
+        sources.append((TEMPLATES / "github", PurePosixPath()))
     in_the_way = _entries(folder)
     if in_the_way:
         listed = ", ".join(in_the_way[:SHOWN]) + (f" and {len(in_the_way) - SHOWN} more" if in_the_way[SHOWN:] else "")
@@ -89,8 +101,8 @@ def scaffold(folder: Path, service: str, template: str, *, github: bool = False)
         )
     contents = {
         name: data.replace(PLACEHOLDER, service.encode())
-        for source in sources
-        for name, data in _contents(source, PurePosixPath())
+        for source, prefix in sources
+        for name, data in _contents(source, prefix)
     }
     with _staging(folder) as staging:
         for name, data in contents.items():
@@ -102,9 +114,8 @@ def scaffold(folder: Path, service: str, template: str, *, github: bool = False)
 
 
 def _template(name: str) -> Traversable:
-    known = sorted(entry.name for entry in TEMPLATES.iterdir() if (entry / "serverless.yml").is_file())
-    if name not in known:
-        raise UsageError(f"--template: there is no template {name!r}", hint=f"known templates: {', '.join(known)}")
+    if name not in KNOWN:
+        raise UsageError(f"--template: there is no template {name!r}", hint=f"known templates: {', '.join(KNOWN)}")
     return TEMPLATES / name
 
 
@@ -160,17 +171,18 @@ def _move_into_place(staging: Path, folder: Path) -> None:
         raise
 
 
-def _next_steps(folder: Path, service: str, count: int) -> str:
+def _next_steps(folder: Path, service: str, written: list[str]) -> str:
     here = Path.cwd()
     if folder == here:
         step_in = ""
     else:
         target = os.path.relpath(folder, here) if folder.is_relative_to(here) else str(folder)
         step_in = f"  cd {shlex.quote(target)}\n"
-    return f"""created the service {service} in {folder} ({count} files)
+    build = "  sh build.sh\n" if "build.sh" in written else ""
+    return f"""created the service {service} in {folder} ({len(written)} files)
 
 next:
-{step_in}  hitless up --detach
+{step_in}{build}  hitless up --detach
   curl http://127.0.0.1:8080/hello/world
   hitless deploy    # after a change
 
