@@ -196,7 +196,7 @@ def test_a_route_that_is_open_or_not_a_proxy_integration_is_not_guarded(folder: 
     service = load(folder, f"{text}custom: {{hitless: {{open: [GET /x]}}}}\n")
     check_served(service)
     assert not service.functions[1].guarded
-    assert "http.authorizer: this authorizer is not asked here" in service.notices[0]
+    assert "http.authorizer: this authorizer is not enforced here" in service.notices[0]
 
 
 def test_an_authorizer_is_no_route_of_a_client(folder: Path) -> None:

@@ -39,7 +39,7 @@ class _NotAskedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerReader:
-    """Reads the authorizers of a service's events. One that is not asked here gets a notice, which refuses the route.
+    """Reads the authorizers of a service's events. An unenforced one gets a notice, which refuses the route.
 
     `keys`: issuer → JSON Web Key Set, of `custom.hitless.jwks`.
     """

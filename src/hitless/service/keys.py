@@ -34,11 +34,11 @@ class Key:
     effect: str = ""
 
 
-_EVENT = "events of this kind do not arrive here; only http and httpApi routes and schedules do"
+_EVENT = "the engine has no events of this kind, only http and httpApi routes and schedules"
 _NETWORK = "functions are on this machine's network, not in the VPC"
-_LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
+_LAYERS = "layers are not unpacked here; move their content to requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
-AUTHORIZER = "this authorizer is not asked here: the route is served only if custom.hitless.open names it"
+AUTHORIZER = "this authorizer is not enforced here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
@@ -47,7 +47,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     "": {
         "service provider functions package custom params stages useDotenv": Here.USED,
         "plugins": "plugins do not run here",
-        "resources": "no CloudFormation resource is made here; functions use existing resources by name",
+        "resources": "CloudFormation resources are not created here; functions use existing resources by name",
         "layers": _LAYERS,
         "frameworkVersion configValidationMode deprecationNotificationMode disabledDeprecations variablesResolutionMode"
         " unresolvedVariablesNotificationMode enableLocalInstallationFallback projectDir console org app tenant"
@@ -70,8 +70,8 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription": _EVENT,
         "apiKeys usagePlan": _API_KEYS,
         "resourcePolicy": _POLICY,
-        "cloudFront": "there is no CloudFront before this home",
-        "endpointType": "the listener is reachable as custom.hitless.stages.*.listen says",
+        "cloudFront": "there is no CloudFront in front of the engine",
+        "endpointType": "custom.hitless.stages.*.listen decides who can reach the listener",
         "profile stackName tags stackTags deploymentMethod notificationArns stackParameters disableRollback"
         " rollbackConfiguration runtimeManagement logRetentionInDays kmsKeyArn lambdaHashingVersion versionFunctions"
         " deploymentPrefix deploymentBucket apiName iam iamManagedPolicies iamRoleStatements role"
@@ -84,14 +84,14 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "binaryMediaTypes": Here.USED,
         "minimumCompressionSize": "responses are not compressed here",
         "request": "requests are not validated against models here",
-        "restApiId restApiRootResourceId restApiResources websocketApiId": "the API joins no other one here",
+        "restApiId restApiRootResourceId restApiResources websocketApiId": "the API is not added to an existing one",
         "timeoutInMillis": "the gateway's limit here is 29 s",
-        "stage": "stages here are those of custom.hitless.stages",
+        "stage": "stages are those of custom.hitless.stages here",
         "description disableDefaultEndpoint metrics shouldStartNameWithService": Here.AWS,
     },
     "provider.httpApi.": {
         "payload cors authorizers": Here.USED,
-        "id": "the API joins no other one here",
+        "id": "the API is not added to an existing one",
         "name metrics disableDefaultEndpoint shouldStartNameWithService useProviderTags timeout": Here.AWS,
     },
     "functions.*.": {
@@ -103,12 +103,12 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "tracing": _TRACING,
         "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
         "fileSystemConfig": "no file system is mounted here",
-        "ephemeralStorageSize": "/tmp is the machine's, of its size",
-        "logs": "log lines are as the handler writes them",
+        "ephemeralStorageSize": "/tmp is the machine's; its size is not limited",
+        "logs": "the log format is not changed here",
         "logDataProtectionPolicy": "log lines are not masked here",
-        "disableLogs": "logs are still kept here",
+        "disableLogs": "logs are still written here",
         "condition": "conditions are CloudFormation's; the function runs here in any case",
-        "durableConfig tenancyConfig capacityProvider": "not done here",
+        "durableConfig tenancyConfig capacityProvider": "has no effect here",
         "awsKmsKeyArn kmsKeyArn dependsOn maximumEventAge maximumRetryAttempts role iam iamRoleStatements"
         " iamRoleStatementsInherit iamRoleStatementsName runtimeManagement"
         " snapStart tags versionFunction recursiveLoop logRetentionInDays build alerts targetAlias": Here.AWS,
@@ -131,7 +131,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     },
     "functions.*.events.*.http.": {
         "method path cors integration response authorizer": Here.USED,
-        "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
+        "private": "API keys are not checked here: the route is served only if custom.hitless.open names it",
         "request": "parameters, models and templates are not checked here; the handler gets each request",
         "async": "the client waits for the response here",
         "timeoutInMillis": "the gateway's limit here is 29 s",
