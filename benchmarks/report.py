@@ -10,7 +10,7 @@ from markupsafe import Markup
 from benchmarks.contenders import ALL, HITLESS
 from benchmarks.figures import Figure, Section
 from benchmarks.plots import STYLE, bars, stacked
-from hitless.receipts.page import environment_of
+from hitless.pages.page import environment_of
 
 _PICTURED = (
     "Failed requests while releases ship",

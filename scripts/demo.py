@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def bearable_rate_per_s(where: str, report: str) -> int:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the engine, as Ctrl-C does
     parser = argparse.ArgumentParser(
         description="Ships releases of a real service under load and counts every request."
     )

@@ -153,6 +153,7 @@ class Demo:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the emulators, as Ctrl-C does
     parser = argparse.ArgumentParser(description="Releases on an emulated AWS under load; counts every request.")
     parser.add_argument("--rate", type=int, default=15, help="requests per second")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-aws-report.html")

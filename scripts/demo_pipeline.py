@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import html
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ from typing import Any
 from hitless.api.client import EngineClient
 from hitless.drill.requests import DrillRequest
 from hitless.engine.folders import Folders
+from hitless.pages.page import environment_of
 from hitless.pipeline.rehearsal.load import Driven
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +143,7 @@ class LoadOnAll:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the engine, as Ctrl-C does
     parser = argparse.ArgumentParser(description="A team's day with git on three stages, under load on all of them.")
     parser.add_argument("--rate", type=float, default=60.0, help="requests per second on each stage")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-pipeline-report.html")
@@ -280,6 +282,25 @@ def count_live(day: Day, stage: str) -> int:
     return sum(release["outcome"] == "live" for release in day.ask(f"/stages/{stage}/releases"))
 
 
+REPORT = """{% extends "base.html" %}{% block main %}
+<h1{% if not ok %} class="not-ok"{% endif %}>{{ headline }}</h1>
+<p class="lead">Three stages under load for {{ "%.0f"|format(took_s) }} s</p>
+{% for one in wrong %}<p class="bad">{{ one }}</p>{% endfor %}
+<section class="card"><h2>Requests</h2><div class="scroll"><table>
+<tr><th>Stage
+{% for one in ("Requests", "Failed", "p50 ms", "p99 ms", "Live releases") %}<th class="n">{{ one }}{% endfor %}</tr>
+{% for stage, one, live in rows %}
+{% set failed = one.failed.total() %}
+<tr><td>{{ stage }}<td class="n">{{ one.requests|thousands }}
+<td class="n {{ 'bad' if failed else 'good' }}">{{ failed }}
+<td class="n">{{ one.percentile_ms(50) }}<td class="n">{{ one.percentile_ms(99) }}<td class="n">{{ live }}</tr>
+{% endfor %}
+</table></div></section>
+<section class="card"><h2>What happened</h2>
+<ol>{% for what, detail in story %}<li>{{ what }} <span class="note">{{ detail }}</span></li>{% endfor %}</ol></section>
+{% endblock %}"""
+
+
 def account(day: Day, load: LoadOnAll, live: dict[str, int], report: Path, took_s: float) -> int:
     """The sum, as a page and in the last line; 0 only if no request failed and all came as it should."""
     requests = sum(one.requests for one in load.driven.values())
@@ -287,22 +308,19 @@ def account(day: Day, load: LoadOnAll, live: dict[str, int], report: Path, took_
         if one.requests < ENOUGH:
             day.wrong.append(f"{stage} had {one.requests} requests, fewer than {ENOUGH}: that would prove nothing")
     failed = sum(one.failed.total() for one in load.driven.values())
-    rows = "".join(
-        f"<tr><td>{stage}<td>{one.requests}<td>{one.failed.total()}<td>{one.percentile_ms(50)}<td>{one.percentile_ms(99)}"
-        f"<td>{live[stage]}"
-        for stage, one in load.driven.items()
+    page = (
+        environment_of("hitless.pages")
+        .from_string(REPORT)
+        .render(
+            headline=f"{failed:,} of {requests:,} requests failed from git push to prod",
+            ok=failed == 0 and not day.wrong,
+            took_s=took_s,
+            rows=[(stage, one, live[stage]) for stage, one in load.driven.items()],
+            story=day.said,
+            wrong=day.wrong,
+        )
     )
-    story = "".join(f"<li>{html.escape(what)} <small>{html.escape(detail)}</small>" for what, detail in day.said)
-    report.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>From git push to live</title>"
-        "<meta name=viewport content='width=device-width'>"
-        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td,th{padding:.2rem 1rem;"
-        "text-align:right}small{color:#666}</style>"
-        f"<h1>{requests} requests, {failed} failed</h1><p>Three stages under load for {took_s:.0f} s.</p>"
-        f"<ol>{story}</ol>"
-        f"<table><tr><th>stage<th>requests<th>failed<th>p50 ms<th>p99 ms<th>live releases{rows}</table>\n",
-        "utf-8",
-    )
+    report.write_text(page, "utf-8")
     for wrong in day.wrong:
         print(f"  NOT as it should: {wrong}")
     print(f"{requests} requests, {failed} failed, {sum(live.values())} releases; report {report}")

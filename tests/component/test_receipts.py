@@ -31,7 +31,7 @@ from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
 from hitless.gateway.counts import Counts
 from hitless.gateway.state import GatewayState
-from hitless.receipts.page import write_whole
+from hitless.pages.page import write_whole
 from hitless.receipts.words import headline
 from hitless.release.receipt import ReceiptFacts, Side
 from hitless.release.who import Who

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"forge", "gateway", "workers", "store", "artifact", "aws"}
-BASE = {"errors", "clock", "documents", "charts", "hitless"}
+BASE = {"errors", "clock", "documents", "charts", "pages", "hitless"}
 MODEL = {"release", "service", *BASE}
 
 ALLOWED: dict[str, set[str]] = {
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "charts": set(),
     "documents": {"errors"},
+    "pages": {"pages", "documents", "errors"},
     "service": {"service", *BASE},
     "release": MODEL,
     "worker": {"worker"},

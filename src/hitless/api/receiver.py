@@ -24,8 +24,8 @@ from hitless.api.deliveries import Deliveries
 from hitless.api.requests import RunRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import Forge
+from hitless.pages.page import environment_of
 from hitless.pipeline.approvals import is_valid_token, link_key
-from hitless.receipts.page import environment_of
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
@@ -82,7 +82,9 @@ class Receiver:
         document = await self._waiting(run, token)
         if document is None:
             return _page("This link is not valid, or no longer valid.", 403)
-        return _page(run=document, asked=document.get("question") or {}, token=token)
+        asked = document.get("question") or {}
+        purpose = "test the code of a stranger" if asked.get("fork") else f"ship to {document['stage']}"
+        return _page(f"Run {run}: {purpose}?", asked=asked, token=token)
 
     async def answer(self, request: Request) -> Response:
         body = await self._body(request, MAX_FORM_BYTES)
@@ -133,8 +135,9 @@ class Receiver:
         return document if is_valid_token(link_key(self.folder), run, approval["asked_at"], token) else None
 
 
-def _page(said: str = "", status: int = 200, **shown: Any) -> Response:
-    """A page that says something, or that asks about `shown`."""
-    text = environment_of("hitless.api").get_template("approval.html").render(said=said, **shown)
+def _page(headline: str, status: int = 200, **question: Any) -> Response:
+    """A page that says something, or that asks a question about `asked`."""
+    shown = {"headline": headline, "said": not question, **question}
+    text = environment_of("hitless.api").get_template("approval.html").render(shown)
     policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
     return HTMLResponse(text, status, {**policy, "referrer-policy": "no-referrer", "cache-control": "no-store"})

@@ -10,7 +10,8 @@ import typer
 from hitless.cli.common import Context, HomeOption, command
 from hitless.errors import UsageError
 from hitless.homes.home import home_of
-from hitless.receipts.page import render, write_whole
+from hitless.pages.page import write_whole
+from hitless.receipts.page import render
 from hitless.receipts.text import in_full, table
 
 ReleaseArgument = Annotated[int | None, typer.Argument(help="Show this release with its receipts.")]

@@ -12,7 +12,8 @@ from hitless.drill.plots import Band, columns, failures_plot, kind_class, latenc
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import FailureKind
-from hitless.receipts.page import environment_of, summary, write_whole
+from hitless.pages.page import environment_of, write_whole
+from hitless.receipts.page import summary
 
 
 def write_report(result: DrillResult, path: Path) -> None:

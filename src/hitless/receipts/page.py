@@ -5,40 +5,20 @@ The templates escape all text of people and handlers. The page has no script and
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hitless.documents import replace_file
-from hitless.errors import MachineError
+from hitless.pages.page import environment_of
 from hitless.receipts import words
 from hitless.receipts.plot import plot
-
-
-def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
-    """Write a file completely or not at all. A device such as `/dev/null` is written to, not replaced.
-
-    Raises MachineError if it cannot be written; `option` is the command's option that names the file.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            path.write_text(text, "utf-8")
-            return
-        replace_file(path, text)
-    except OSError as error:
-        raise MachineError(
-            f"{path}: cannot be written: {error.strerror}", hint=f"name another with {option}"
-        ) from error
 
 
 def render(release: words.Document) -> str:
     """The page of a release (`hitless releases N --json`); its heading is the newest rollout's headline."""
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
-    page = environment_of("hitless.receipts").get_template("page.html")
+    page = environment_of("hitless.receipts", words=words).get_template("page.html")
     return page.render(release=release, rollouts=rollouts, headline=headline)
 
 
@@ -50,7 +30,7 @@ def summary(release: int, rollout: words.Document) -> Markup:
     `n` (numbers), `note`, `good` and `bad`, as the drill's report does.
     """
     section = _section(release, rollout)
-    return Markup(environment_of("hitless.receipts").get_template("summary.html").render(each=section))
+    return Markup(environment_of("hitless.receipts", words=words).get_template("summary.html").render(each=section))
 
 
 def _section(release: int, rollout: words.Document) -> dict[str, Any]:
@@ -64,17 +44,3 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
         "sides": words.sides(release, rollout) if receipt else [],
         "plot": plot(rollout),
     }
-
-
-def environment_of(package: str) -> Environment:
-    """Jinja with the package's templates and the module `words`. Escapes all values; an unknown name is an error."""
-    environment = Environment(
-        loader=PackageLoader(package, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["words"] = words
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    return environment

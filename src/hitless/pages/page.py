@@ -1,0 +1,45 @@
+"""Renders and writes HTML pages that stand alone: no script, nothing loaded, light and dark.
+
+Each page extends `base.html` and shares `style.css`. Templates escape all values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from hitless.documents import replace_file
+from hitless.errors import MachineError
+
+
+def environment_of(package: str, **names: Any) -> Environment:
+    """Jinja with the package's templates, `base.html`, and `names` as global names. An unknown name is an error."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("hitless.pages", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(names)
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    return environment
+
+
+def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
+    """Write a file completely or not at all. A device such as `/dev/null` is written to, not replaced.
+
+    Raises MachineError if it cannot be written; `option` is the command's option that names the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_text(text, "utf-8")
+            return
+        replace_file(path, text)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written: {error.strerror}", hint=f"name another with {option}"
+        ) from error
