@@ -28,6 +28,7 @@ PLAIN_DOCUMENTS = (
     "docs/homes.md",
     "docs/pipeline.md",
     "docs/receipts.md",
+    "docs/serverless-yml.md",
     *(f"docs/decisions/{page.name}" for page in sorted((ROOT / "docs" / "decisions").glob("*.md"))),
 )
 """The other documents are older than the rules; each joins when it is rewritten."""
