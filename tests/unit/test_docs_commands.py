@@ -1,0 +1,94 @@
+"""Every `hitless` command in README and docs is one that the command line accepts: verbs, options and values."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from hitless.cli.main import build
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = get_command(build())
+REFUSED: type[Exception] = typer.BadParameter.__mro__[1]
+"""The error that typer raises for arguments that it does not accept."""
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after `hitless` of each command in a code block, or alone between backticks.
+
+    A shell's substitution is one word. Lines with an ellipsis, and verbs with alternatives (`runs|show`), are left out.
+    """
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`(hitless [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in lines:
+        joined = re.sub(r"\$\([^)]*\)", "substituted", line)
+        if "…" in joined or "..." in joined:
+            continue
+        words = shlex.split(joined, comments=True) if joined.count("'") % 2 == 0 else []
+        yield from _after_hitless(words)
+
+
+def _after_hitless(words: list[str]) -> Iterator[list[str]]:
+    for first, word in enumerate(words):
+        before = words[first - 1] if first else "&&"
+        if word != "hitless" or (before not in ("&&", "$", "|") and not before.endswith(";")):
+            continue
+        given: list[str] = []
+        for each in words[first + 1 :]:
+            if each in ("&&", "||", "|", ">", "<", ">>", "&", ";"):
+                break
+            given.append("1" if each.rstrip(";") in ("N", "RUN", "RELEASE", "SECONDS", "MINUTES") else each.rstrip(";"))
+            if each.endswith(";"):
+                break
+        if given and not any(re.search(r"[\[\]|]|^VERB$|^COMMAND$", each) for each in given):
+            yield given
+
+
+def refusal(words: list[str]) -> str | None:
+    """Why the command line does not accept the words; None if it does. Nothing is run."""
+    command, context, name = COMMAND, None, "hitless"
+    try:
+        while True:
+            context = command.make_context(name, list(words), parent=context)
+            if not hasattr(command, "resolve_command"):
+                return None
+            found, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+            name = found or name
+    except (typer.Exit, SystemExit):  # --help and --version
+        return None
+    except REFUSED as error:
+        said = str(getattr(error, "message", error))
+        # A page may name a group of verbs alone, or an option without its value.
+        mentioned = not said or said.startswith("Usage:") or said.endswith("requires an argument.")
+        return None if mentioned else f"hitless {' '.join(words)}: {said}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_is_accepted(page: Path) -> None:
+    assert [said for words in commands(page.read_text()) if (said := refusal(words))] == []
+
+
+def test_unknown_verbs_options_and_values_are_found() -> None:
+    text = """Call `hitless deplow` or:
+```
+$ hitless deploy --fast && hitless status; hitless releases 12
+hitless rollback six   # a number
+git push "$(hitless pipeline url)" dev
+```"""
+    given = list(commands(text))
+    assert [" ".join(words) for words in given] == ["deploy --fast", "status", "releases 12", "rollback six", "deplow"]
+    assert [refusal(words) is None for words in given] == [False, True, True, False, False]
+
+
+def test_the_pages_have_commands() -> None:
+    assert sum(len(list(commands(page.read_text()))) for page in PAGES) > 100
