@@ -123,7 +123,7 @@ def test_a_byte_order_mark_is_ignored(folder: Path) -> None:
         (HEAD + "functions: {api: {handler: [x]}}\n", "handler: must be a string, and is a list", ""),
         ("service: demo\nprovider: aws\n" + API, "functions.api: has no runtime", "add provider.runtime"),
         (HEAD.replace("3.11", "3.12.1") + API, "'python3.12.1' is an unknown runtime; known: python3.9, ", "3.12?"),
-        (HEAD.replace("python3.11", "nodejs22.x") + API, "unknown runtime", "hitless runs Python"),
+        (HEAD.replace("python3.11", "ruby3.3") + API, "unknown runtime", "hitless runs Python"),
         (HEAD.replace("python3.11", "python3.11, architecture: arm") + API, "is not one of x86_64, arm64", "arm64?"),
         (HEAD + "functions:\n - api: {handler: handlers.api}\n - api: {handler: handlers.api}\n", "defined twice", ""),
         (

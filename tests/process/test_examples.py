@@ -27,6 +27,7 @@ NOT_FOUND = {  # each framework's own words, and API Gateway's where only listed
     "fastapi": (404, {"detail": "Not Found"}),
     "django": (404, {"error": "Not Found"}),
     "chalice": (403, {"message": "Missing Authentication Token"}),
+    "node": (403, {"message": "Missing Authentication Token"}),
     "powertools": (403, {"message": "Missing Authentication Token"}),
 }
 

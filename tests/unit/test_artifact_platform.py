@@ -50,7 +50,7 @@ def test_uv_detects_this_machine_itself() -> None:
     assert HOST.platform.host.startswith("cpython-")
 
 
-@pytest.mark.parametrize("runtime", ["nodejs20.x", "python3.x", ""])
+@pytest.mark.parametrize("runtime", ["ruby3.3", "python3.x", ""])
 def test_a_runtime_other_than_python_is_an_error(runtime: str) -> None:
     with pytest.raises(BuildError, match="runtime"):
         HOST.differences(Platform(runtime, "x86_64"))

@@ -19,13 +19,17 @@ from hitless.artifact.archive import ZipMember, case_collisions, folders_of, sho
 from hitless.artifact.dependencies import Dependencies
 from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
-from hitless.artifact.programs import check_program
+from hitless.artifact.npm import MODULES, PACKAGE, NodePackage, read_package
+from hitless.artifact.programs import check_node, check_program
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
-from hitless.artifact.uv import Uv
+from hitless.artifact.uv import Installed, Uv
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, PROGRAM, Function, Service, WsgiApp
+
+_Source = tuple[str, ...] | str
+"""Where a package's code is from: the service's folder by these patterns, or the zip of `package.artifact`."""
 
 _OTHER_LOCKS = (*LOCKS, "pdm.lock")
 _SHOWN_AT_MOST = 5
@@ -104,41 +108,49 @@ class _Build:
     by_function: dict[str, Artifact]
     portable: dict[str, Artifact]
     warnings: list[str]
-    code: dict[tuple[str, ...], dict[str, ZipMember]] = field(default_factory=dict)
+    code: dict[_Source, dict[str, ZipMember]] = field(default_factory=dict)
     installed: dict[Platform, Dependencies] = field(default_factory=dict)
-    made: dict[tuple[tuple[str, ...], Platform], Artifact] = field(default_factory=dict)
+    made: dict[tuple[_Source, Platform], Artifact] = field(default_factory=dict)
     unportable: dict[Platform, BuildError] = field(default_factory=dict)
 
     def run(self) -> None:
         """Build all functions in the file's order; equal packages are built once."""
         for function in [one for one in self.service.functions if one.module == self.module]:
             declared = Platform(function.runtime, function.architecture)
-            patterns = (*self.service.package_patterns, *function.package_patterns)
+            source = function.artifact or (*self.service.package_patterns, *function.package_patterns)
             different = self.host.differences(declared)
             if declared.is_program:
-                check_program(function, self._code(patterns).get(PROGRAM), different)
+                check_program(function, self._code(source).get(PROGRAM), different)
+            elif declared.is_node:
+                code, used, excluded = self._parts(source, declared)
+                names = {*code, *(used.names if used else ())} - excluded
+                for warning in check_node(function, names, different):
+                    self._warn(warning)
+            elif different and function.artifact:
+                self._warn(f"{declared} is declared, but {'; '.join(different)}: {function.artifact} is run as it is")
             elif different:
                 self._warn(
                     f"{declared} is declared, but {'; '.join(different)}: what runs here is built for this machine from"
                     " the same requirements, and is never promoted or sent to AWS"
                 )
-                if (made := self._portable(patterns, declared)) is not None:
+                if (made := self._portable(source, declared)) is not None:
                     self.portable[function.name] = made
-                self.by_function[function.name] = self._artifact(patterns, self.host.platform, declared)
-            if declared.is_program or not different:
-                made = self._artifact(patterns, declared, declared)
-                self.by_function[function.name] = self.portable[function.name] = made
-            if not declared.is_program:
-                self._check_handler(function, patterns)
+                self.by_function[function.name] = self._artifact(source, self.host.platform, declared)
+            if function.artifact or not function.is_python or not different:
+                self.by_function[function.name] = self._artifact(source, declared, declared)
+                if declared.runtime not in ENDED_RUNTIMES:
+                    self.portable[function.name] = self.by_function[function.name]
+            if function.is_python:
+                self._check_handler(function, source)
         self._warn_of_requirements()
 
-    def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
+    def _portable(self, source: _Source, declared: Platform) -> Artifact | None:
         """The artifact for a declared platform that is not this machine's. A promotion needs it."""
         if declared not in self.unportable:
             try:
                 if declared.runtime in ENDED_RUNTIMES:
                     raise BuildError(f"Lambda no longer supports {declared.runtime}")
-                return self._artifact(patterns, declared, declared)
+                return self._artifact(source, declared, declared)
             except BuildError as error:
                 self.unportable[declared] = error
         self._warn(
@@ -146,18 +158,44 @@ class _Build:
         )
         return None
 
-    def _artifact(self, patterns: tuple[str, ...], platform: Platform, declared: Platform) -> Artifact:
-        known = self.made.get((patterns, platform))
+    def _artifact(self, source: _Source, platform: Platform, declared: Platform) -> Artifact:
+        known = self.made.get((source, platform))
         if known is None:
-            known = self.made[patterns, platform] = self._pack(
-                self._code(patterns), self._dependencies(platform), platform
-            )
+            known = self.made[source, platform] = self._pack(platform, *self._parts(source, platform))
         return replace(known, runtime=declared.runtime, architecture=declared.architecture)
 
-    def _code(self, patterns: tuple[str, ...]) -> dict[str, ZipMember]:
+    def _parts(
+        self, source: _Source, platform: Platform
+    ) -> tuple[dict[str, ZipMember], Dependencies | None, frozenset[str]]:
+        """The code, the dependencies, and which of their files stay out: patterns apply to installed node_modules."""
+        code, used = self._code(source), self._dependencies(source, platform)
+        if used is None or not platform.is_node:
+            return code, used, frozenset()
+        selects = PackagePatterns(source).selects
+        own = {name: member for name, member in code.items() if not name.startswith(MODULES)}
+        return own, used, frozenset(name for name in used.names if not selects(name))
+
+    def _code(self, source: _Source) -> dict[str, ZipMember]:
         """The code of a package by name, sorted, generated files included."""
-        if patterns in self.code:
-            return self.code[patterns]
+        if source not in self.code:
+            code = self._unpacked(source) if isinstance(source, str) else self._selected(source)
+            self.code[source] = dict(sorted(code.items()))
+        return self.code[source]
+
+    def _unpacked(self, artifact: str) -> dict[str, ZipMember]:
+        where = f"package.artifact: {artifact}"
+        path = self.service.folder / artifact
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.service.folder)):
+            raise BuildError(f"{where} is a link to a file outside the service's folder", hint="copy the file there")
+        if not path.is_file():
+            raise BuildError(f"{where} is missing", hint="build it before you ship; hitless takes it as it is")
+        into = self.workspace.folder / f"unpacked-{self.module.replace('/', '-')}{len(self.code)}"
+        try:
+            return {one.name: one for one in archive.unpacked(path, into)}
+        except BuildError as error:
+            raise BuildError(f"{where}: {error.message}", hint=error.hint) from error
+
+    def _selected(self, patterns: tuple[str, ...]) -> dict[str, ZipMember]:
         folder = self.service.folder
         data = os.path.realpath(self.store.root.parent)
         if data == os.path.realpath(folder):
@@ -176,43 +214,65 @@ class _Build:
                 "the package is empty: package.patterns exclude every file of the service's folder",
                 hint="the last pattern that matches a file decides; write the folders to keep after '!**'",
             )
-        self.code[patterns] = dict(sorted(code.items()))
-        return self.code[patterns]
+        return code
 
-    def _dependencies(self, platform: Platform) -> Dependencies | None:
-        if platform.is_program or not self.requirements.required:
+    def _dependencies(self, source: _Source, platform: Platform) -> Dependencies | None:
+        if platform.is_program or isinstance(source, str) or not (platform.is_node or self.requirements.required):
             return None
         if platform not in self.installed:
-            self.installed[platform] = self._cached_or_installed(platform)
+            locked = read_package(self.service.folder, self._code(source)) if platform.is_node else None
+            if platform.is_node and locked is None:
+                return None
+            self.installed[platform] = self._npm(locked, platform) if locked else self._uv(platform)
         return self.installed[platform]
 
-    def _cached_or_installed(self, platform: Platform) -> Dependencies:
+    def _npm(self, package: NodePackage, platform: Platform) -> Dependencies:
+        keep_open = (self.workspace.lock_fd,)
+        return self._cached_or_installed(
+            package.key(platform),
+            f"installing the packages of {PACKAGE} for {platform}",
+            lambda files: package.install(platform, files, self.installer.environ, keep_open),
+        )
+
+    def _uv(self, platform: Platform) -> Dependencies:
         folder, keep_open = self.service.folder / self.module, (self.workspace.lock_fd,)
-        key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
-        entry = self.store.cached(key)
-        if entry is None:
-            count = len(self.requirements.required)
-            self.say(f"installing {count} requirement{'s' if count != 1 else ''} for {platform}")
-            fresh = self.workspace.folder / f"dependencies-{key}"
-            dependencies.install(folder, self.requirements, platform, self.installer, fresh, keep_open=keep_open)
+
+        def install(files: Path) -> Installed:
+            installed = self.installer.install(folder, self.requirements, platform, files, keep_open=keep_open)
             if read_requirements(folder) != self.requirements:
                 raise BuildError(f"{REQUIREMENTS_FILE} changed during the build", hint="run it again")
-            entry = self.store.cache(fresh, key, self.workspace)
+            return installed
+
+        key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
+        count = len(self.requirements.required)
+        sentence = f"installing {count} requirement{'s' if count != 1 else ''} for {platform}"
+        entry = self._cached_or_installed(key, sentence, install)
         if platform.host or not self.host.differences(platform):
             dependencies.compile_bytecode(entry, keep_open=keep_open)
         return entry
 
-    def _pack(self, code: dict[str, ZipMember], used: Dependencies | None, platform: Platform) -> Artifact:
-        names = used.names if used is not None else ()
-        shadowed = self._shadowed(code, names)
+    def _cached_or_installed(self, key: str, sentence: str, install: Callable[[Path], Installed]) -> Dependencies:
+        entry = self.store.cached(key)
+        if entry is None:
+            self.say(sentence)
+            fresh = self.workspace.folder / f"dependencies-{key}"
+            dependencies.install(fresh, install)
+            entry = self.store.cache(fresh, key, self.workspace)
+        return entry
+
+    def _pack(
+        self, platform: Platform, code: dict[str, ZipMember], used: Dependencies | None, excluded: frozenset[str]
+    ) -> Artifact:
+        names = [name for name in used.names if name not in excluded] if used is not None else []
+        left_out = self._shadowed(code, names) | excluded
         zipped = self.workspace.folder / f"artifact-{self.module.replace('/', '-')}{len(self.made)}.zip"
-        if used is None or not shadowed:
+        if used is None or not left_out:
             unpacked = archive.write(zipped, code.values(), prefix=used.archive if used is not None else None)
         else:
-            kept = [member for member in used.members() if member.name not in shadowed]
+            kept = [member for member in used.members() if member.name not in left_out]
             unpacked = archive.write(zipped, [*kept, *code.values()])
         size = zipped.stat().st_size
-        digest = self.store.add(zipped, used, len(names) - len(shadowed))
+        digest = self.store.add(zipped, used, len(used.names) - len(left_out) if used is not None else 0)
         if size > DIRECT_UPLOAD_LIMIT_BYTES:
             self._warn(f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload, so it needs a bucket")
         for first, second in case_collisions([*names, *code]):
@@ -233,10 +293,10 @@ class _Build:
             self._warn(f"{name} of the service replaces a dependency's file of the same name")
         return shadowed
 
-    def _check_handler(self, function: Function, patterns: tuple[str, ...]) -> None:
+    def _check_handler(self, function: Function, source: _Source) -> None:
         module, _, attribute = function.handler.rpartition(".")
         path = module.replace(".", "/")
-        names = set(self._code(patterns)).union(*(used.names for used in self.installed.values()))
+        names = set(self._code(source)).union(*(used.names for used in self.installed.values()))
         modules = [f"{path}.py", f"{path}/__init__.py"]
         modules += [name for name in names if name.startswith(f"{path}.") and name.endswith(".so")]
         if not attribute or names.isdisjoint(modules):

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember, shown, why_unsafe
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
-from hitless.artifact.uv import Uv
+from hitless.artifact.uv import Installed
 from hitless.documents import decode, replace_file, to_text
 from hitless.errors import BuildError, EngineError
 
@@ -105,19 +105,11 @@ def key_of(folder: Path, requirements: Requirements, platform: Platform, setting
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
-def install(
-    service: Path,
-    requirements: Requirements,
-    platform: Platform,
-    uv: Uv,
-    into: Path,
-    *,
-    keep_open: Sequence[int],
-) -> None:
+def install(into: Path, installer: Callable[[Path], Installed]) -> None:
     """Make an entry in the new folder `into`, which the store then moves into the cache."""
     files = into / "files"
     files.mkdir(parents=True)
-    installed = uv.install(service, requirements, platform, files, keep_open=keep_open)
+    installed = installer(files)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = _Manifest(

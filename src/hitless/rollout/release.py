@@ -8,11 +8,12 @@ from pathlib import Path
 
 import joserfc
 
+from hitless.artifact.node import find_node
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
 from hitless.service.event_sources import Cors, Route
-from hitless.service.model import CHECKS, PROGRAM_RUNTIMES, Function, with_pools
+from hitless.service.model import CHECKS, Function, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.secrets import SecretKey
 from hitless.store.store import ReleaseRow
@@ -79,7 +80,8 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         release_key=release.key,
         response_s=function.timeout_s + max(waits_s, default=0),
         runtime=function.runtime,
-        fresh=function.import_per_worker or function.runtime in PROGRAM_RUNTIMES,
+        fresh=function.import_per_worker or not function.is_python,
+        node=(node.path if (node := find_node(function.runtime)) else "") if function.is_node else "",
     )
 
 

@@ -22,6 +22,7 @@ from hitless.service.model import (
     DEFAULT_TARGET_PERCENT,
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
+    NODE_RUNTIMES,
     PROGRAM_RUNTIMES,
     Function,
     WsgiApp,
@@ -30,7 +31,7 @@ from hitless.service.schedules import read_schedules
 from hitless.service.settings import Provisioned, ServiceSettings
 from hitless.service.value import Notices, Value, did_you_mean
 
-RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), *PROGRAM_RUNTIMES)
+RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), *NODE_RUNTIMES, *PROGRAM_RUNTIMES)
 ARCHITECTURES = ("x86_64", "arm64")
 
 GATEWAY_TIMEOUT_S = 29
@@ -67,6 +68,8 @@ class FunctionReader:
     prefix: str
     notices: Notices
     wsgi: WsgiApp | None = None
+    artifact: str = ""
+    """The zip of `package.artifact`, for functions without their own."""
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
     opened: frozenset[Route] = frozenset()
@@ -114,7 +117,8 @@ class FunctionReader:
         handler = entry.get("handler")
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
-        module, runtime = self._module(entry), self._runtime(entry)
+        module, runtime, artifact = self._module(entry), self._runtime(entry), self._artifact(entry)
+        in_folder = runtime.startswith("python") and not artifact
         self.routes.extend(events)
         limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
@@ -124,7 +128,7 @@ class FunctionReader:
         payload = URL_PAYLOAD if any(event.url for event in events) else read_payload(self.provider, entry)
         return Function(
             name=name,
-            handler=handler.text() if runtime in PROGRAM_RUNTIMES else self._handler(handler, module),
+            handler=self._handler(handler, module) if in_folder else handler.text(),
             module=module,
             runtime=runtime,
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
@@ -139,6 +143,7 @@ class FunctionReader:
             binary_media_types=self._binary_media_types(events),
             mapped=mapped_routes(events),
             package_patterns=self._patterns(entry),
+            artifact=artifact,
             workers=self.settings.workers.least,
             max_workers=self.settings.workers.most,
             target_percent=self.settings.workers.target_percent,
@@ -208,10 +213,11 @@ class FunctionReader:
             raise entry.fault("has no runtime", "add provider.runtime: python3.11")
         runtime = value.text()
         if runtime in ENDED_RUNTIMES:
-            here = ".".join(platform.python_version_tuple()[:2])
-            self.notices.add("runtime", value, f"Lambda no longer supports {runtime}; it runs here on Python {here}")
+            version = ".".join(platform.python_version_tuple()[:2])
+            here = "this machine's Node.js" if runtime.startswith("nodejs") else f"Python {version}"
+            self.notices.add("runtime", value, f"Lambda no longer supports {runtime}; it runs here on {here}")
         elif runtime not in RUNTIMES:
-            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python, and programs as provided.al2023"
+            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python, Node.js, and programs as provided.al2023"
             raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)
         return runtime
 
@@ -252,6 +258,14 @@ class FunctionReader:
             )
         return text
 
+    def _artifact(self, entry: Value) -> str:
+        """The function's own zip, or the service's unless the function is packaged by itself, as in the framework."""
+        package = entry.get("package")
+        if package is None:
+            return self.artifact
+        alone = package.optional("individually", Value.flag, False)
+        return read_artifact(package) or ("" if alone else self.artifact)
+
     def _patterns(self, entry: Value) -> tuple[str, ...]:
         package = entry.get("package")
         patterns = read_patterns(package) if package is not None else ()
@@ -270,6 +284,17 @@ def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:
         return None
     types = settings.optional("textMimeTypes", Value.items, ())
     return WsgiApp(check_handler(app, folder), tuple(one.text() for one in types))
+
+
+def read_artifact(package: Value) -> str:
+    """`artifact` of a `package`: the path of a zip in the service's folder; "" if there is none."""
+    value = package.get("artifact")
+    if value is None:
+        return ""
+    path = value.text()
+    if path.startswith(("/", "~")) or "://" in path or ".." in Path(path).parts:
+        raise value.fault(f"{value.shown()} is not a path in the service's folder", "write build/function.zip")
+    return Path(path).as_posix()
 
 
 def read_patterns(package: Value) -> tuple[str, ...]:

@@ -41,7 +41,6 @@ _TRACING = "no X-Ray trace is recorded here"
 AUTHORIZER = "this authorizer is not enforced here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
-_KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
 
 _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     "": {
@@ -55,8 +54,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     },
     "service.": {"name": Here.USED, "awsKmsKeyArn": Here.AWS},
     "package.": {
-        "patterns include exclude individually": Here.USED,
-        "artifact": _KEPT_OUT,
+        "patterns include exclude individually artifact": Here.USED,
         "path excludeDevDependencies": Here.AWS,
     },
     "provider.": {
@@ -120,8 +118,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "invokeMode": "responses are sent when they are complete; nothing is streamed here",
     },
     "functions.*.package.": {
-        "patterns include exclude": Here.USED,
-        "artifact": _KEPT_OUT,
+        "patterns include exclude artifact": Here.USED,
         "individually": "set package.individually for the whole service: functions are packaged alike here",
     },
     "functions.*.events.*.": {

@@ -19,11 +19,14 @@ from hitless.service.strategy import AllAtOnce, Strategy
 DEFAULT_TIMEOUT_S = 6
 """Serverless Framework's default, not Lambda's (3 s)."""
 
-ENDED_RUNTIMES = ("python2.7", "python3.6", "python3.7", "python3.8")
+ENDED_RUNTIMES = ("python2.7", "python3.6", "python3.7", "python3.8", "nodejs14.x", "nodejs16.x", "nodejs18.x")
 """Lambda accepts no new function with one of these."""
 PROGRAM = "bootstrap"
 PROGRAM_RUNTIMES = ("provided.al2", "provided.al2023")
 """The function is the program PROGRAM, which asks Lambda's Runtime API for its events."""
+
+NODE_RUNTIMES = ("nodejs20.x", "nodejs22.x", "nodejs24.x")
+"""Node.js runs the handler, by a bootstrap of hitless's own that asks the Runtime API."""
 
 DEFAULT_MEMORY_MB = 1024
 DEFAULT_WORKERS = 2
@@ -137,9 +140,19 @@ class Function:
     """REST routes that are no proxy integrations."""
     module: str = ""
     """The folder that is the root of its package, with requirements of its own; "" for the service's."""
+    artifact: str = ""
+    """The zip that is its package instead of the folder's files; "" if there is none."""
     import_per_worker: bool = False
     """Whether each worker imports the handler itself, instead of being forked after the import."""
     schedules: tuple[Schedule, ...] = ()
+
+    @property
+    def is_python(self) -> bool:
+        return self.runtime.startswith("python")
+
+    @property
+    def is_node(self) -> bool:
+        return self.runtime.startswith("nodejs")
 
     @property
     def only_http_api(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hitless.service.closed import why_refused
-from hitless.service.functions import FunctionReader, read_patterns, read_wsgi
+from hitless.service.functions import FunctionReader, read_artifact, read_patterns, read_wsgi
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.resolve import VariableContext
@@ -33,7 +33,10 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     individually = own is not None and own.flag()
     wsgi, prefix = read_wsgi(root, file.parent), f"{name}-{context.stage}-"
     opened = frozenset(route for _, route in named_routes(root, "open"))
-    reader = FunctionReader(file.parent, provider, individually, settings, prefix, notices, wsgi, opened=opened)
+    artifact = root.optional("package", read_artifact, "")
+    reader = FunctionReader(
+        file.parent, provider, individually, settings, prefix, notices, wsgi, artifact, opened=opened
+    )
     functions = root.get("functions")
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")

@@ -29,7 +29,7 @@ HIDDEN = ("hitless", "httptools", "setproctitle")
 
 def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str, str]:
     """The handler's whole environment: Lambda's variables, overridden by the service file's."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    runtime = spec.runtime if spec.is_node else f"python{sys.version_info.major}.{sys.version_info.minor}"
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "en_US.UTF-8",
@@ -38,7 +38,7 @@ def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str
         "_HANDLER": spec.handler,
         "AWS_REGION": spec.region,
         "AWS_DEFAULT_REGION": spec.region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{version}",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
         "AWS_LAMBDA_FUNCTION_NAME": spec.function_name,
         "AWS_LAMBDA_FUNCTION_VERSION": str(spec.release),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
@@ -48,6 +48,7 @@ def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LAMBDA_TASK_ROOT": spec.task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        **({"NODE_PATH": spec.task_root} if spec.is_node else {}),
         "HITLESS_STAGE": spec.stage,
         **({"HITLESS_COMMIT": spec.commit} if spec.commit else {}),
         **spec.environment,

@@ -28,16 +28,22 @@ _NAMES: Final = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT"
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure:
-    """A handler's failure: Lambda's error type, message, and the traceback's lines (the handler's frames)."""
+    """A handler's failure: Lambda's error type, message, and the traceback's lines (the handler's frames).
+
+    Lambda's Node.js runtime logs its failures itself, and calls the lines `trace`: `of_node`.
+    """
 
     error_type: str
     message: str
     trace: tuple[str, ...] = ()
+    of_node: bool = False
 
     def log_text(self, request_id: str = "") -> str:
         """`[ERROR] ValueError: …` and the traceback, as CloudWatch shows it; for the runtime's exit during a request
         what the interpreter prints, then Lambda's two lines.
         """
+        if self.of_node:
+            return ""
         lines = [line for entry in self.trace for line in entry.splitlines()]
         if self.error_type == EXIT_ERROR and request_id:
             return "\n".join([*lines, f"RequestId: {request_id} Error: {self.message}", EXIT_ERROR])
@@ -48,7 +54,8 @@ class HandlerFailure:
         """The result of Lambda's Invoke for a failed function."""
         if self.error_type == EXIT_ERROR and request_id:
             return {"errorMessage": f"RequestId: {request_id} Error: {self.message}", "errorType": EXIT_ERROR}
-        return {"errorMessage": self.message, "errorType": self.error_type, "stackTrace": list(self.trace)}
+        lines = "trace" if self.of_node else "stackTrace"
+        return {"errorMessage": self.message, "errorType": self.error_type, lines: list(self.trace)}
 
 
 class HandlerImportError(Exception):

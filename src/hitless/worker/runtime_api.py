@@ -1,4 +1,5 @@
-"""Lambda's Runtime API for a worker whose function is a program: a `bootstrap` of a custom runtime (`provided.*`).
+"""Lambda's Runtime API for a worker whose function is a program: a `bootstrap` of a custom runtime (`provided.*`), or
+Node.js with the bootstrap beside this module, which runs a `nodejs*` function's handler.
 
 The program runs as the worker's child. It asks for events and posts results by HTTP at `AWS_LAMBDA_RUNTIME_API`, as in
 docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html. To the rest of the worker it is a handler like any other: if the
@@ -21,7 +22,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -43,6 +44,7 @@ from hitless.worker.request import Request, RequestReader, header
 from hitless.worker.spec import PoolSpec
 
 BOOTSTRAP: Final = "bootstrap"
+_NODE_BOOTSTRAP: Final = str(Path(__file__).with_name("bootstrap.mjs"))
 _NEXT: Final = "/2018-06-01/runtime/invocation/next"
 _INIT_ERROR: Final = "/2018-06-01/runtime/init/error"
 _RESULT: Final = re.compile(r"/2018-06-01/runtime/invocation/([^/]+)/(response|error)")
@@ -53,7 +55,7 @@ _TCP_TABLE: Final = Path("/proc/self/net/tcp")
 
 
 def load(spec: PoolSpec, log: LogFile) -> Handler:
-    """The function's handler: a Python function, or the program of a custom runtime. Raises HandlerImportError."""
+    """The function's handler: a Python function, or one that a program runs. Raises HandlerImportError."""
     return RuntimeApi(spec, log) if spec.is_program else load_handler(spec.handler)
 
 
@@ -77,7 +79,7 @@ class RuntimeApi:
         self._init_error: HandlerFailure | None = None
         self._poll = select.poll()
         self._drains = threading.Lock()
-        self._child, self._output = self._start(Path(spec.task_root) / BOOTSTRAP)
+        self._child, self._output = self._start(_command(spec))
         for fd in (self._listener.fileno(), self._output):
             os.set_blocking(fd, False)
             PRIVATE.add(fd)
@@ -87,18 +89,19 @@ class RuntimeApi:
         if self._init_error is not None:
             raise HandlerImportError(self._init_error)
 
-    def _start(self, program: Path) -> tuple[subprocess.Popen[bytes], int]:
+    def _start(self, command: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
         host, port = self._listener.getsockname()
         environment = {name: text for name, text in os.environ.items() if name != TRACE_VARIABLE}
-        environment.pop("AWS_EXECUTION_ENV", None)  # AWS sets it for its own runtimes only
+        if len(command) == 1:
+            environment.pop("AWS_EXECUTION_ENV", None)  # AWS sets it for its own runtimes only
         read, write = os.pipe()
         try:
             child = subprocess.Popen(
-                [str(program)], env={**environment, "AWS_LAMBDA_RUNTIME_API": f"{host}:{port}"},
+                command, env={**environment, "AWS_LAMBDA_RUNTIME_API": f"{host}:{port}"},
                 stdin=subprocess.DEVNULL, stdout=write, stderr=write, preexec_fn=_die_with_parent,
             )  # fmt: skip
         except OSError as error:
-            message = f"{BOOTSTRAP} cannot be started: {error.strerror or error}"
+            message = f"{Path(command[0]).name} cannot be started: {error.strerror or error}"
             raise HandlerImportError(HandlerFailure("Runtime.InvalidEntrypoint", message)) from error
         finally:
             os.close(write)
@@ -249,6 +252,13 @@ class RuntimeApi:
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
+def _command(spec: PoolSpec) -> Sequence[str]:
+    if spec.is_node and not spec.node:
+        message = f"{spec.runtime} needs Node.js, and the engine finds none in its PATH"
+        raise HandlerImportError(HandlerFailure("Runtime.InvalidEntrypoint", message))
+    return [spec.node, _NODE_BOOTSTRAP] if spec.is_node else [f"{spec.task_root}/{BOOTSTRAP}"]
+
+
 def _die_with_parent() -> None:
     with suppress(OSError, AttributeError):  # Linux only; elsewhere the zygote ends the worker's process group
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -270,7 +280,7 @@ def _failure(posted: bytes, error_type: str) -> HandlerFailure:
     except ValueError:
         told = None
     told = told if isinstance(told, dict) else {}
-    trace = told.get("stackTrace")
+    trace = told.get("stackTrace", told.get("trace"))
     lines = tuple(str(line) for line in trace) if isinstance(trace, list) else ()
     kind = str(told.get("errorType") or error_type or "Runtime.Unknown")
-    return HandlerFailure(kind, str(told.get("errorMessage", "")), lines)
+    return HandlerFailure(kind, str(told.get("errorMessage", "")), lines, of_node="trace" in told)

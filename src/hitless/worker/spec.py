@@ -68,6 +68,7 @@ class PoolSpec:
     `workers` is the pool's maximum; its size, which changes, is how many run. `runtime` is the declared one.
     `binary_media_types` are the REST API's. `release_key` is the release's at the gateway, and `response_s` how long a
     response may take (0: the timeout), with a route's authorizer. With `fresh` each worker imports the handler itself.
+    `node` is the path of the Node.js that runs the handler, "" if there is none.
     """
 
     key: str
@@ -91,6 +92,7 @@ class PoolSpec:
     release_key: str = ""
     response_s: int = 0
     fresh: bool = False
+    node: str = ""
 
     @property
     def function_name(self) -> str:
@@ -99,8 +101,12 @@ class PoolSpec:
 
     @property
     def is_program(self) -> bool:
-        """Whether the function is a program of a custom runtime, not a Python function."""
-        return self.runtime.startswith("provided")
+        """Whether the function runs in a process of its own that asks the Runtime API: Node.js, or a custom runtime."""
+        return self.is_node or self.runtime.startswith("provided")
+
+    @property
+    def is_node(self) -> bool:
+        return self.runtime.startswith("nodejs")
 
     @property
     def only_http_api(self) -> bool:

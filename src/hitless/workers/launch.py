@@ -125,7 +125,7 @@ async def _failure_reason(
     failure = outcome.get("failure")
     hint = f"the complete output is in {log}"
     if failure:
-        lines = [line.rstrip("\n") for line in failure["stackTrace"]]
+        lines = [line.rstrip("\n") for line in failure.get("trace") or failure.get("stackTrace", ())]
         reason = f"{failure['errorType']}: {failure['errorMessage']}"
         return CandidateFailedError(
             f"{spec.title} cannot start: {reason}", hint=hint, details={"lines": [*lines[-_MOST_LINES:], reason]}
