@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +23,9 @@ from hitless.drill import scenarios
 from hitless.drill.requests import MAX_BODY_BYTES, DrillRequest, read_requests
 from hitless.drill.workspace import MARKER, Source, Workspace
 from hitless.errors import UsageError
+from tests.support import eventually
 
+SERVICES = Path(__file__).parents[1] / "services"
 pytestmark = pytest.mark.component
 
 
@@ -270,3 +279,76 @@ def test_a_handler_without_a_module_is_an_error_and_leaves_no_copy(
     with pytest.raises(UsageError, match=r"src/gone\.one"):
         copied(service(tmp_path / "s"), "src/gone.one")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@contextmanager
+def runtime_api(paths: list[str]) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
+    """A double of Lambda's Runtime API: its address, and what was posted for which path, and whether it was large."""
+    posted: list[tuple[str, bool]] = []
+    ended = threading.Event()
+
+    class Api(BaseHTTPRequestHandler):
+        protocol_version, wbufsize = "HTTP/1.1", -1
+
+        def respond(self, document: object, *headers: tuple[str, str]) -> None:
+            body = json.dumps(document).encode()
+            self.send_response_only(200)
+            for name, text in (*headers, ("Content-Length", str(len(body)))):
+                self.send_header(name, text)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            if not paths:
+                ended.wait()
+                return
+            path = paths.pop(0)
+            event = {"httpMethod": "GET", "path": path, "pathParameters": {"how": path[1:]}}
+            self.respond(event, ("Lambda-Runtime-Aws-Request-Id", path[1:]))
+
+        def do_POST(self) -> None:
+            size = len(self.rfile.read(int(self.headers["Content-Length"])))
+            posted.append((self.path.partition("/invocation/")[2], size > 6_291_556))
+            self.respond({})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", posted
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+
+
+OTHER = ("other/response", False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="programs are Linux's")
+@pytest.mark.parametrize(
+    ("act", "posted", "status"),
+    [
+        ("good", [("broken/response", False), OTHER], None),
+        ("slow", [("broken/response", False), OTHER], None),
+        ("raises-on-route", [("broken/error", False), OTHER], None),
+        ("too-large", [("broken/response", True), OTHER], None),
+        ("leaks", [("broken/response", False)] * 12, -signal.SIGKILL),
+        ("exits", [], 1),
+    ],
+)
+def test_a_wrapped_program_fails_as_its_scenario_says(
+    tmp_path: Path, act: str, posted: list[tuple[str, bool]], status: int | None
+) -> None:
+    shutil.copytree(SERVICES / "program", tmp_path / "program")
+    workspace = Workspace(Source(tmp_path / "program", "serverless.yml", "dev", ()), data_dir=tmp_path / "data")
+    scenarios.SCENARIOS[act].alter(workspace, [DrillRequest("GET", "/broken?a=1")])
+    workspace.mark("7")
+    events = ["/broken"] * 20 if act == "leaks" else ["/broken", "/other"]
+    with runtime_api(events) as (address, found):
+        program = subprocess.Popen(
+            [str(workspace.program)], env={**os.environ, "AWS_LAMBDA_RUNTIME_API": address}, stderr=subprocess.DEVNULL
+        )
+        eventually(lambda: found == posted and program.poll() == status, what="the posts of the program")
+        program.kill()
+        program.wait()
+    workspace.remove()

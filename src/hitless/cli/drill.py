@@ -29,7 +29,7 @@ from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.home import StageHome, home_at
-from hitless.service.model import Home, Service
+from hitless.service.model import PROGRAM_RUNTIMES, Home, Service
 
 DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
@@ -121,6 +121,12 @@ def drill(
         raise UsageError(
             f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
             hint="leave --faults out: on AWS a drill sends load and ships releases only",
+        )
+    wrapped = [one.name for one in plan.scenarios if one.wrapper]
+    if kind is Home.AWS and service and wrapped and all(one.runtime in PROGRAM_RUNTIMES for one in service.functions):
+        raise UsageError(
+            f"--scenarios: {wrapped[0]} wraps the program in Python, and {PROGRAM_RUNTIMES[1]} on Lambda has none",
+            hint="leave it out, or drill a stage of the engine",
         )
     try:
         watched = shipped is not None and kind is Home.ENGINE

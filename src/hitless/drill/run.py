@@ -120,11 +120,6 @@ async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> 
     if source is None or all(scenario.rolls_back for scenario in plan.scenarios):
         yield None
         return
-    if not source.handlers and (wrapping := [one.name for one in plan.scenarios if one.wrapper]):
-        raise UsageError(
-            f"--scenarios: {wrapping[0]} wraps Python handlers, and this service has none",
-            hint="programs have good, canary, linear, rollback, import-crash and never-ready",
-        )
     workspace = await asyncio.to_thread(Workspace, source, data_dir=data_dir)
     try:
         yield workspace

@@ -40,8 +40,10 @@ def {WRAPPER}(handler):
 """
 
 _RAISE = _ON_ROUTE.replace("ACT", 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")')
+_LARGE = _ON_ROUTE.replace("ACT", 'return {"statusCode": 200, "body": "x" * (7 << 20)}  # too-large')
 _EXIT = _ON_ROUTE.replace("ACT", "os._exit(1)  # broken on purpose by a drill: scenario exits")
 _CRASH = 'raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n'
+_STUCK = _ON_ROUTE.replace("ACT", '__import__("time").sleep(3600)  # broken on purpose by a drill: scenario hangs')
 _HANG = "import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n"
 
 _IMPATIENT: Mapping[str, Setting] = {"ready_timeout_s": READY_TIMEOUT_S}
@@ -92,8 +94,9 @@ class Scenario:
     """One kind of release, and how the copy of the service is changed before it is shipped.
 
     `code` is appended to each handler's module, and `program` replaces the one of a custom runtime. `wrapper` defines
-    the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. `settings`
-    replace the stage's. `strategy`, if set, replaces the strategy of the drill or the stage.
+    the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. For a
+    program, `hitless.drill.bootstrap` does the same by the scenario's name. `settings` replace the stage's. `strategy`,
+    if set, replaces the strategy of the drill or the stage.
     """
 
     name: str
@@ -113,12 +116,14 @@ class Scenario:
     def alter(self, workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
         """Change the copy of the service."""
         if workspace.program is not None and self.program:
-            workspace.replace_program(self.program)
+            workspace.replace_program(self.program.encode())
         elif self.code:
             workspace.append(self.code)
         if self.wrapper:
             request = route_to_break(requests)
             path = unquote(request.path.partition("?")[0])
+            if workspace.program is not None:
+                workspace.wrap_program(self.name, request.method, path)
             workspace.wrap(self.wrapper % {"method": request.method, "path": path})
         for key, value in self.settings.items():
             workspace.set_stage(key, value)
@@ -145,6 +150,8 @@ SCENARIOS = {
         _failing("slow", _SLOW, SLOW_ALARMS),
         _failing("leaks", _LEAK),
         _failing("exits", _EXIT),
+        _failing("hangs", _STUCK),
+        _failing("too-large", _LARGE),
     )
 }
 """docs/drill.md says what each one does."""

@@ -8,8 +8,13 @@ CloudFormation's tags and the variables stay as they are.
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import shutil
+import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from hitless.documents import replace_file
+from hitless.drill import bootstrap
 from hitless.errors import UsageError
 from hitless.service.model import PROGRAM, PROGRAM_RUNTIMES, Service
 
@@ -93,11 +99,21 @@ class Workspace:
             return self.reset()
         return self._marker.unlink(missing_ok=True)
 
-    def replace_program(self, script: str) -> None:
+    def replace_program(self, script: bytes) -> None:
         """Put a script in the program's place."""
         assert self.program is not None
         self._originals.setdefault(self.program, self.program.read_bytes())
-        self._write(self.program, script.encode())
+        self._write(self.program, script)
+
+    def wrap_program(self, act: str, method: str, path: str) -> None:
+        """Put an executable zip in the program's place, which runs `hitless.drill.bootstrap` with it."""
+        assert self.program is not None
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as file:
+            file.writestr("__main__.py", Path(bootstrap.__file__).read_bytes() + b"\nmain()\n")
+            file.writestr("plan.json", json.dumps({"act": act, "method": method, "path": path}))
+            file.writestr("bootstrap", self.program.read_bytes())
+        self.replace_program(b"#!%b\n%b" % (os.fsencode(sys.executable), packed.getvalue()))
 
     def append(self, code: str) -> None:
         """Add code at the end of each handler's module."""
