@@ -304,7 +304,8 @@ def runtime_api(paths: list[str]) -> Iterator[tuple[str, list[tuple[str, bool]]]
                 return
             path = paths.pop(0)
             event = {"httpMethod": "GET", "path": path, "pathParameters": {"how": path[1:]}}
-            self.respond(event, ("Lambda-Runtime-Aws-Request-Id", path[1:]))
+            named = {"Aws-Request-Id": path[1:], "Deadline-Ms": "9999999999999", "Invoked-Function-Arn": "arn"}
+            self.respond(event, *((f"Lambda-Runtime-{name}", text) for name, text in named.items()))
 
         def do_POST(self) -> None:
             size = len(self.rfile.read(int(self.headers["Content-Length"])))

@@ -94,9 +94,8 @@ class Scenario:
     """One kind of release, and how the copy of the service is changed before it is shipped.
 
     `code` is appended to each handler's module, and `program` replaces the one of a custom runtime. `wrapper` defines
-    the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. For a
-    program, `hitless.drill.bootstrap` does the same by the scenario's name. `settings` replace the stage's. `strategy`,
-    if set, replaces the strategy of the drill or the stage.
+    the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. `settings`
+    replace the stage's. `strategy`, if set, replaces the strategy of the drill or the stage.
     """
 
     name: str
@@ -122,8 +121,6 @@ class Scenario:
         if self.wrapper:
             request = route_to_break(requests)
             path = unquote(request.path.partition("?")[0])
-            if workspace.program is not None:
-                workspace.wrap_program(self.name, request.method, path)
             workspace.wrap(self.wrapper % {"method": request.method, "path": path})
         for key, value in self.settings.items():
             workspace.set_stage(key, value)

@@ -9,7 +9,6 @@ CloudFormation's tags and the variables stay as they are.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import sys
@@ -22,7 +21,6 @@ from pathlib import Path
 import yaml
 
 from hitless.documents import replace_file
-from hitless.drill import bootstrap
 from hitless.errors import UsageError
 from hitless.service.model import PROGRAM, PROGRAM_RUNTIMES, Service
 
@@ -105,16 +103,6 @@ class Workspace:
         self._originals.setdefault(self.program, self.program.read_bytes())
         self._write(self.program, script)
 
-    def wrap_program(self, act: str, method: str, path: str) -> None:
-        """Put an executable zip in the program's place, which runs `hitless.drill.bootstrap` with it."""
-        assert self.program is not None
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as file:
-            file.writestr("__main__.py", Path(bootstrap.__file__).read_bytes() + b"\nmain()\n")
-            file.writestr("plan.json", json.dumps({"act": act, "method": method, "path": path}))
-            file.writestr("bootstrap", self.program.read_bytes())
-        self.replace_program(b"#!%b\n%b" % (os.fsencode(sys.executable), packed.getvalue()))
-
     def append(self, code: str) -> None:
         """Add code at the end of each handler's module."""
         for module in self._functions:
@@ -122,7 +110,14 @@ class Workspace:
             self._write(module, original + b"\n\n" + code.encode())
 
     def wrap(self, code: str) -> None:
-        """Add code that defines the function WRAPPER, and wrap each handler with it."""
+        """Add code that defines the function WRAPPER, and wrap each handler, or the program, with it."""
+        if self.program is not None:
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as file:
+                own = "from hitless.processes.drill_program import main"
+                file.writestr("__main__.py", f"{own}\n\n{code}\n\nmain({WRAPPER})\n")
+                file.writestr(PROGRAM, self.program.read_bytes())
+            self.replace_program(b"#!%b\n%b" % (os.fsencode(sys.executable), packed.getvalue()))
         for module, names in self._functions.items():
             original = self._originals.setdefault(module, module.read_bytes())
             wrapped = "\n".join(f"{name} = {WRAPPER}({name})" for name in names)
