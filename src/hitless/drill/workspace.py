@@ -26,6 +26,7 @@ from hitless.service.model import PROGRAM, PROGRAM_RUNTIMES, Service
 
 MARKER = "hitless_drill_marker.py"
 WRAPPER = "_hitless_drill_wrap"
+PROCESS = "hitless.processes.drill_program"
 LEFT_OUT = shutil.ignore_patterns(
     *(".hitless", ".git", ".venv", "venv", ".tox", ".nox", "node_modules", ".serverless", "__pycache__", "*.pyc"),
     *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "*.egg-info", ".DS_Store"),
@@ -114,8 +115,7 @@ class Workspace:
         if self.program is not None:
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as file:
-                own = "from hitless.processes.drill_program import main"
-                file.writestr("__main__.py", f"{own}\n\n{code}\n\nmain({WRAPPER})\n")
+                file.writestr("__main__.py", f"from {PROCESS} import main\n\n{code}\n\nmain({WRAPPER})\n")
                 file.writestr(PROGRAM, self.program.read_bytes())
             self.replace_program(b"#!%b\n%b" % (os.fsencode(sys.executable), packed.getvalue()))
         for module, names in self._functions.items():
