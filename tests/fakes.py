@@ -239,6 +239,7 @@ def release_document(
     service: str = "shop",
     alarms: AlarmSettings = UNGUARDED,
     hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    message: str | None = None,
 ) -> ReleaseDocument:
     """A release of a service with one route a function, which takes no GET, so that a deploy sends no first request."""
     names = functions or ("api",)
@@ -249,4 +250,5 @@ def release_document(
         functions=tuple(Function(name, f"handlers.{name}", routes=(Route("POST", f"/{name}"),)) for name in names),
         artifacts={name: ArtifactRef(digest, False) for name in names},
         settings=StageSettings("dev", "dev", strategy=kind, smoke=smoke, alarms=alarms, hooks=hooks),
+        message=message,
     )

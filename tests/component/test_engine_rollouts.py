@@ -277,6 +277,20 @@ def test_rollback_ships_the_previously_live_release_under_its_own_number(tmp_pat
     run(tmp_path, story)
 
 
+def test_a_rollback_after_a_drill_returns_to_the_release_before_the_drill(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        await bench.deploy(digest="sha256:2")
+        await bench.deploy(digest="sha256:3", message="drill: good, 1 of 2")
+        await bench.deploy(digest="sha256:4", message="drill: good, 2 of 2")
+        within = await bench.end(await bench.engine.rollback("dev", None))
+        assert within["release"] == 3, "the drill's own rollback stays among the drill's releases"
+        await bench.end(await bench.engine.rollback("dev", 2))
+        assert (await bench.end(await bench.engine.rollback("dev", None)))["release"] == 1
+
+    run(tmp_path, story)
+
+
 def test_rollback_without_an_earlier_release_or_to_an_unknown_one_is_refused(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()

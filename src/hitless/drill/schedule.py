@@ -24,6 +24,7 @@ from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
 from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
+from hitless.release.document import DRILL_MESSAGE
 from hitless.release.result import Outcome
 
 RECOVERY_DEADLINE_S = 30.0
@@ -130,7 +131,7 @@ class DrillSchedule:
         self.workspace.reset()
         self.workspace.mark(f"{self.clock.now():%Y%m%dT%H%M%S.%f} {number}")
         scenario.alter(self.workspace, self.plan.requests)
-        message = f"drill: {scenario.name}, {number} of {len(self.plan.scenarios)}"
+        message = f"{DRILL_MESSAGE}{scenario.name}, {number} of {len(self.plan.scenarios)}"
         return await self.shipper.deploy(self.workspace.folder, message=message, strategy=scenario.strategy)
 
     async def _restore(self) -> None:
@@ -154,7 +155,7 @@ class DrillSchedule:
         if dict(await self.shipper.digests(self.workspace.folder)) != dict(self.live_at_start.get("artifacts") or {}):
             return shipped
         self.notices.append(f"release {first} was no longer kept: its artifacts were shipped again")
-        return await self.shipper.deploy(self.workspace.folder, message=f"drill: release {first} again")
+        return await self.shipper.deploy(self.workspace.folder, message=f"{DRILL_MESSAGE}release {first} again")
 
     async def _inject_all(self) -> None:
         for at_s, fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):

@@ -18,6 +18,9 @@ from hitless.documents import convert, to_plain
 from hitless.errors import UsageError
 from hitless.service.model import PROTECTION, Function, Home, Network, StageSettings
 
+DRILL_MESSAGE = "drill: "
+"""How the message of a release begins that a drill shipped."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
