@@ -29,6 +29,7 @@ PLAIN_DOCUMENTS = (
     "docs/pipeline.md",
     "docs/receipts.md",
     "docs/serverless-yml.md",
+    "docs/tutorial.md",
     *(f"docs/decisions/{page.name}" for page in sorted((ROOT / "docs" / "decisions").glob("*.md"))),
 )
 """The other documents are older than the rules; each joins when it is rewritten."""
