@@ -21,6 +21,7 @@ PLAIN_DOCUMENTS = (
     "docs/architecture.md",
     "docs/aws-emulation.md",
     "docs/aws-releases.md",
+    "docs/benchmarks.md",
     "docs/changing.md",
     "docs/command-line.md",
     "docs/differences-from-aws.md",
