@@ -59,18 +59,10 @@ def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666, durable
     fresh.touch(mode=mode)
     fresh.write_bytes(content.encode() if isinstance(content, str) else content)
     if durable:
-        _sync(fresh)
+        os.sync()
     fresh.replace(file)
     if durable:
-        _sync(file.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.sync()
 
 
 def _text_of(value: object) -> str:

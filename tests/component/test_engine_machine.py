@@ -45,7 +45,7 @@ class FakeListeners:
     addresses: ClassVar[dict[str, tuple[str, int]]] = {}
 
     def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+        self.bench, self.state = bench, bench.gateway.state
 
     async def adopt(self) -> bool:
         return False

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from tests.support import eventually
 WORKER = Path(__file__).with_name("gateway_worker.py")
 HAPROXY = find_haproxy(os.environ)
 POOLS = 8
+UNVERIFIED = ssl._create_unverified_context()
 
 
 @contextmanager
@@ -171,9 +173,12 @@ def ask(
     method: str = "GET",
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
+    tls: bool = False,
 ) -> Answer:
     """Send one request on its own connection."""
     connection = http.client.HTTPConnection(*address, timeout=15)
+    if tls:
+        connection = http.client.HTTPSConnection(*address, timeout=15, context=UNVERIFIED)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -203,6 +208,7 @@ class Load:
     path: str = "/zones"
     body: bytes | None = None
     clients: int = 2
+    tls: bool = False
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     releases: Counter[str] = field(default_factory=Counter)
@@ -223,6 +229,8 @@ class Load:
 
     def _client(self) -> None:
         connection = http.client.HTTPConnection(*self.address, timeout=15)
+        if self.tls:
+            connection = http.client.HTTPSConnection(*self.address, timeout=15, context=UNVERIFIED)
         headers = {} if self.keep_alive else {"connection": "close"}
         while not self._stop.is_set():
             failure = release = ""

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hitless.gateway.render import CONFIGURATION, Layout, Tuning, render, tuning_for
-from hitless.gateway.state import GatewayState, RouteState, ServerMode, ServerState
+from hitless.gateway.state import SHARED, GatewayState, RouteState, ServerMode, ServerState, TlsListener
 from hitless.gateway.view import MapName, server_line, view_of
+from hitless.service.model import TlsSettings
 
 pytestmark = pytest.mark.unit
 
@@ -23,6 +24,19 @@ def test_each_stage_gets_a_listener_in_the_order_of_the_state() -> None:
     text = files(GatewayState.initial(["dev", "prod"], pools=2))[CONFIGURATION]
     assert text.index("frontend stage_dev") < text.index("fd@${HITLESS_FD_0}") < text.index("frontend stage_prod")
     assert text.index("frontend stage_prod") < text.index("fd@${HITLESS_FD_1}")
+
+
+def test_only_a_stage_with_tls_gets_a_certificate_and_its_redirect() -> None:
+    tls = TlsListener("prod", 443, None, TlsSettings("/c", "/k", ("", 80), hsts_s=0))
+    state = GatewayState.initial(["dev", "prod"], pools=1, shared=True, tls=(tls,))
+    assert state.listeners == ("dev", "prod", "redirect_prod", SHARED)
+    text = files(state)[CONFIGURATION]
+    assert text.count(" ssl crt ") == text.count("set-header x-hl-proto https") == 1
+    assert "bind fd@${HITLESS_FD_1} ssl crt /run/x/gw/prod.pem alpn h2,http/1.1\n" in text
+    assert "location https://%[req.hdr(host),host_only]%[pathq]\n" in text
+    assert "strict-transport-security" not in text
+    assert "acme" not in text
+    assert "ssl" not in files(GatewayState.initial(["dev"], pools=1))[CONFIGURATION]
 
 
 def test_a_boot_server_equals_the_runtime_command_and_is_disabled_unless_ready() -> None:

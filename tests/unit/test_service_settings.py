@@ -25,6 +25,7 @@ from hitless.service.model import (
     Sticky,
     StickyBy,
     Throttle,
+    TlsSettings,
 )
 from hitless.service.settings import PREVIEWS, STAGE, ServiceSettings, Workers, read_settings
 from hitless.service.strategy import Canary
@@ -163,7 +164,7 @@ def test_every_setting_of_a_stage_is_read() -> None:
     ]
     with pytest.raises(ServiceFileError, match="access_log"):
         stage("{access_log: some}")
-    assert set(STAGE) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
+    assert set(STAGE) - {"tls"} == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
 
 
 def test_a_smoke_request_may_be_a_line_or_a_map() -> None:
@@ -244,6 +245,15 @@ def test_idempotent_routes_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {network: {stack: a_b}}}}", "is not a stack's name", ""),
         ("{stages: {dev: {network: none, nat: single}}}", "nat is about the stage's own network", "remove nat"),
         ("{stages: {dev: {listen: 8080}}}", "is not HOST:PORT", "127.0.0.1:8080"),
+        ("{stages: {dev: {tls: {certificate: /c.pem}}}}", "needs certificate and key", "serverless-yml.md"),
+        ("{stages: {dev: {tls: {certificate: c.pem, key: /k.pem}}}}", "is not the absolute path", ""),
+        ("{stages: {dev: {tls: {certificate: /c, key: /k, challenges: ':1'}}}}", "and redirect for challenges", ""),
+        ("{stages: {dev: {tls: {certificate: /c, key: /k, redirect: ':0'}}}}", "both must be fixed", ""),
+        (
+            "{stages: {dev: {listen: ':443', tls: {certificate: /c, key: /k, redirect: ':80'}}, b: {listen: ':80'}}}",
+            "b: listens on 0.0.0.0:80, as dev does",
+            "own listen",
+        ),
         ("{stages: {dev: {shield: maybe}}}", "must be true or false", ""),
         ("{stages: {dev: {domain: UPPER.com}}}", "is not a domain name", ""),
         ("{stages: {dev: {domain: nodots}}}", "is not a domain name", ""),
@@ -277,6 +287,13 @@ def test_a_mistake_is_an_error_with_key_and_hint(hitless: str, message: str, hin
     assert message in error.message
     assert error.message.startswith("f.yml:2: custom.hitless")
     assert hint in error.hint
+
+
+def test_tls_is_read() -> None:
+    files = "certificate: /c.pem, key: /k.pem"
+    assert stage(f"{{tls: {{{files}}}}}").tls == TlsSettings("/c.pem", "/k.pem")
+    found = stage(f"{{tls: {{{files}, redirect: ':80', challenges: '127.0.0.1:8402', hsts_s: 0}}}}").tls
+    assert found == TlsSettings("/c.pem", "/k.pem", ("0.0.0.0", 80), ("127.0.0.1", 8402), 0)
 
 
 def test_two_stages_may_both_listen_on_any_free_port() -> None:

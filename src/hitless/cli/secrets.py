@@ -14,13 +14,14 @@ from hitless.cli.common import Context, command
 from hitless.cli.following import conclude, follow
 from hitless.clock import SystemClock, timestamp
 from hitless.engine.folders import hold
-from hitless.errors import ConflictError, EngineNotRunningError, UsageError
-from hitless.homes.engine import EngineHome, has_service_file
+from hitless.errors import ConflictError, UsageError
+from hitless.homes.engine import EngineHome, client_of, has_service_file
 from hitless.homes.folder import folders_of, recorded
 from hitless.release.document import ReleaseDocument
 from hitless.store.secrets import SecretKey, SecretStore, outdated, used_secrets
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in ${ssm:NAME}, for example /clock/database-url.")]
+RELEASE = "now: ship the live release with the new value; later: at the next release."
 
 
 class When(StrEnum):
@@ -32,32 +33,26 @@ class When(StrEnum):
 
 @command("secrets set", example="hitless secrets set /clock/database-url --stage prod < url.txt")
 def set_secret(
-    ctx: Context,
-    name: Name,
-    release: Annotated[
-        When,
-        typer.Option("--release", help="now: ship the live release with the new value; later: at the next release."),
-    ] = When.LATER,
+    ctx: Context, name: Name, release: Annotated[When, typer.Option("--release", help=RELEASE)] = When.LATER
 ) -> None:
     """Store a secret of the stage. The value comes from standard input or a prompt."""
-    live = _live(ctx)
+    folders, live = folders_of(ctx), _live(ctx)
     if release is When.NOW and live is None:
         raise UsageError(f"{ctx.stage} has no live release", hint="leave out --release, then run `hitless up`")
-    if release is When.NOW and not folders_of(ctx).engine_is_alive():
-        raise EngineNotRunningError("--release now needs a running engine", hint="start it with `hitless up`")
-    value = _value(name)
-    folders = folders_of(ctx)
+    if release is When.NOW:
+        client_of(ctx)  # raises before the value is stored if no engine is running
+    value, store, now = _value(name), SecretStore(folders.data), timestamp(SystemClock().now())
     folders.create()
     with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
-        store, now = SecretStore(folders.data), timestamp(SystemClock().now())
         changed = store.set(ctx.stage, name, value, SecretKey.of(os.environ), now)
     if release is When.NOW and live is not None:
         conclude(ctx, follow(ctx, EngineHome(ctx).ship(live, strategy=None)))
         return
+    users = sorted(used_secrets(live).get(name, ())) if live else []
     waits = live is not None and name in outdated(live, store.sealed(ctx.stage))
-    users = sorted(used_secrets(live).get(name, {})) if live else []
+    said = f"{name} {'is stored' if changed else 'has this value already'}: {_use(users, waits)}"
     document = {"stage": ctx.stage, "name": name, "changed": changed, "used_by": users, "needs_release": waits}
-    ctx.show(document, lambda: _stored(name, changed, users, waits))
+    ctx.show(document, lambda: said + "; `hitless deploy` or `--release now` ships the new value" * waits)
 
 
 @command("secrets list", example="hitless secrets list --stage prod")
@@ -69,11 +64,8 @@ def list_secrets(ctx: Context) -> None:
         {"name": name, "set_at": secret.set_at, "used_by": sorted(used.get(name, ())), "needs_release": name in old}
         for name, secret in sorted(store.of(ctx.stage).items())
     ]
-    ctx.show_each(
-        found,
-        lambda one: f"{one['name']}  set {one['set_at']}  {_use(one['used_by'], one['needs_release'])}",
-        follow=False,
-    )
+    text = "{name}  set {set_at}  {use}"
+    ctx.show_each(found, lambda one: text.format(use=_use(one["used_by"], one["needs_release"]), **one), follow=False)
 
 
 @command("secrets unset", example="hitless secrets unset /clock/old-key")
@@ -85,7 +77,7 @@ def unset_secret(
     """Forget a secret of the stage. Refused if the live release or serverless.yml uses it."""
     folders, live = folders_of(ctx), _live(ctx)
     store = SecretStore(folders.data)
-    users = sorted({*(used_secrets(live).get(name, {}) if live else ()), *_users_in_file(ctx, name)})
+    users = sorted({*(used_secrets(live).get(name, ()) if live else ()), *_users_in_file(ctx, name)})
     if users and not force and name in store.of(ctx.stage):
         raise ConflictError(
             f"{', '.join(users)} of stage {ctx.stage} uses the secret {name}",
@@ -94,9 +86,7 @@ def unset_secret(
     folders.create()
     with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
         store.unset(ctx.stage, name)
-    ctx.show(
-        {"stage": ctx.stage, "name": name, "used_by": users}, lambda: f"{name} is no secret of {ctx.stage} any more"
-    )
+    ctx.show({"stage": ctx.stage, "name": name, "used_by": users}, lambda: f"{ctx.stage} has no secret {name} any more")
 
 
 def _live(ctx: Context) -> ReleaseDocument | None:
@@ -106,9 +96,7 @@ def _live(ctx: Context) -> ReleaseDocument | None:
 
 def _users_in_file(ctx: Context, name: str) -> list[str]:
     """The functions whose environment in serverless.yml names the secret. ServiceFileError."""
-    if not has_service_file(ctx):
-        return []
-    functions = ctx.load(on_aws=True).functions  # which leaves the variable as it is written
+    functions = ctx.load(on_aws=True).functions if has_service_file(ctx) else ()  # with the variables as written
     return [one.name for one in functions if any(f"${{ssm:{name}}}" in text for _, text in one.environment)]
 
 
@@ -121,13 +109,6 @@ def _value(name: str) -> str:
         raise UsageError(f"the value of {name} is not UTF-8", hint="encode it, for example in base64") from error
 
 
-def _stored(name: str, changed: bool, users: list[str], waits: bool) -> str:
-    said = "is stored" if changed else "has this value already"
-    how = "; `hitless deploy` or `--release now` ships the new value" if waits else ""
-    return f"{name} {said}: {_use(users, waits)}{how}"
-
-
 def _use(users: list[str], waits: bool) -> str:
-    if not users:
-        return "no function of a live release uses it"
-    return f"{', '.join(users)} runs with an earlier value" if waits else f"used by {', '.join(users)}"
+    named = ", ".join(users) or "no function of a live release"
+    return f"{named} uses {'an earlier value' if waits else 'it'}"

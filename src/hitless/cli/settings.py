@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
+from hitless.gateway.state import TlsListener, redirect_of
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
-from hitless.service.model import CHECKS, Home, PreviewSettings, Service, with_pools
+from hitless.service.model import CHECKS, Home, PreviewSettings, Service, TlsSettings, with_pools
 
 SPARE_POOLS = 64
 
@@ -21,6 +22,8 @@ class Address:
     host: str
     port: int
     movable: bool = False
+    tls: TlsSettings | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class EngineSettings:
                 stage.host,
                 stage.port,
                 movable=stage.name != service.stage and (stage.host, stage.port) == (DEFAULT_HOST, FIRST_PORT + index),
+                tls=stage.tls,
+                domain=stage.domain,
             )
             for index, stage in enumerate(service.stages)
             if stage.home is Home.ENGINE
@@ -60,6 +65,17 @@ class EngineSettings:
 
     def write(self, folders: Folders) -> None:
         replace_file(folders.settings_file, to_text(self))
+
+    @property
+    def bound(self) -> tuple[Address, ...]:
+        """The addresses of the stages and of their redirects."""
+        redirects = ((one.stage, one.settings.redirect) for one in self.tls if one.settings.redirect)
+        return *self.addresses, *(Address(redirect_of(stage), *address) for stage, address in redirects)
+
+    @property
+    def tls(self) -> tuple[TlsListener, ...]:
+        """The stages with TLS."""
+        return tuple(TlsListener(one.stage, one.port, one.domain, one.tls) for one in self.addresses if one.tls)
 
     @property
     def stage_pools(self) -> int:

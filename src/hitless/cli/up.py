@@ -21,7 +21,9 @@ from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.following import conclude, follow
-from hitless.cli.settings import Address, EngineSettings
+from hitless.cli.settings import EngineSettings
+from hitless.clock import SystemClock
+from hitless.engine.certificates import read_certificate
 from hitless.engine.folders import Folders, hold
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
@@ -106,7 +108,10 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
     served = alive or folders.listens()
     if not served:  # MachineError if HAProxy is missing or a port is taken, before time is spent on a build
         find_haproxy(os.environ)
-        for address in settings.addresses:
+        for listener in settings.tls:
+            if fault := read_certificate(listener).fault(SystemClock().now()):
+                ctx.say(f"warning: {fault}")
+        for address in settings.bound:
             if not address.movable:
                 listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
     row = recorded(ctx)
@@ -170,11 +175,13 @@ def _settings(service: Service, listen: str | None) -> EngineSettings:
     if listen is None:
         return settings
     try:
-        address = Address(service.stage, *parse_listen(listen))
+        given = parse_listen(listen)
     except ValueError as error:
         hint = "for example --listen 127.0.0.1:8080; port 0 takes a free port"
         raise UsageError(f"--listen {listen}: not HOST:PORT", hint=hint) from error
-    return replace(settings, addresses=tuple(address if a.stage == service.stage else a for a in settings.addresses))
+    own = next(one for one in settings.addresses if one.stage == service.stage)
+    moved = replace(own, host=given[0], port=given[1], movable=False)
+    return replace(settings, addresses=tuple(moved if one is own else one for one in settings.addresses))
 
 
 def _await_answer(client: EngineClient, stage: str) -> None:
@@ -192,7 +199,7 @@ def _await_answer(client: EngineClient, stage: str) -> None:
                 f"{', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
-        host, _, port = found["url"].removeprefix("http://").rpartition(":")
+        host, _, port = found["url"].partition("://")[2].rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
                 if found["live"] is not None:

@@ -59,6 +59,7 @@ def build_machine(
         stages=stages,
         pools=settings.pools,
         shared=settings.previews is not None,
+        tls=settings.tls,
         logs=folders.logs,
         bodies=folders.data / "bodies",
     )
@@ -79,7 +80,7 @@ def build_machine(
 
     def bind() -> Mapping[str, socket.socket]:
         with ExitStack() as bound:
-            sockets = {one.stage: bound.enter_context(_listen(one)) for one in settings.addresses}
+            sockets = {one.stage: bound.enter_context(_listen(one)) for one in settings.bound}
             if (shared := settings.previews) is not None:
                 movable = shared.port == DEFAULT_PREVIEW_PORT
                 sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))

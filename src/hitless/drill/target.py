@@ -12,8 +12,10 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import urlsplit
 
+from hitless.drill.connection import tls_context
 from hitless.drill.document import LeftOut
 from hitless.drill.requests import DrillRequest, from_smoke
 from hitless.errors import MachineError, UsageError
@@ -113,7 +115,8 @@ class TargetResponse:
 
 def ask(target: Target, request: DrillRequest, *, deadline_s: float, agent: str) -> TargetResponse:
     """Send one request. Blocking."""
-    kind = http.client.HTTPSConnection if target.tls else http.client.HTTPConnection
+    secure = partial(http.client.HTTPSConnection, context=tls_context(target.host))
+    kind = secure if target.tls else http.client.HTTPConnection
     connection = kind(target.host, target.port, timeout=deadline_s)
     headers = {"Host": target.host_header, "User-Agent": agent, "Accept": "*/*", **dict(request.headers)}
     if request.fresh_key:

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 
 import hitless
 from hitless.clock import Clock, timestamp
+from hitless.engine.certificates import Certificates
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, report_gateway_events
@@ -26,7 +27,6 @@ from hitless.engine.scaling import Scaler
 from hitless.engine.schedules import run_schedules
 from hitless.engine.status import read_gateway, status
 from hitless.gateway.gateway import Gateway
-from hitless.gateway.state import SHARED
 from hitless.release.status import EngineStatus, Status
 from hitless.scaling.decide import ScaleInPace
 from hitless.workers.fleet import Fleet
@@ -53,6 +53,7 @@ class Machine:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
         self._listen, self._leave, self._previews = listen, leave, previews
+        self._certificates = Certificates(lambda *it: gateway.certify(*it), clock, engine.say)
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
@@ -72,6 +73,7 @@ class Machine:
                 await self._previews.restore()
             await recover(self._engine)
             if sockets is not None:
+                await self._certificates.load(self._gateway.state.tls)
                 await self._gateway.start(sockets)
         except BaseException:
             watching.cancel()
@@ -85,6 +87,7 @@ class Machine:
             self._scaler.run,
             lambda: finish_leftover_rollouts(self._engine, self._clock),
             lambda: run_schedules(self._engine, self._clock),
+            lambda: self._certificates.watch(self._gateway.state.tls),
         ]
         if self._previews is not None:
             works.append(self._previews.watch)
@@ -122,8 +125,11 @@ class Machine:
         return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
+        tls = {one.stage for one in self._gateway.state.tls}
         return {
-            stage: client_url(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED
+            stage: client_url(host, port, "https" if stage in tls else "http")
+            for stage, (host, port) in self._gateway.addresses.items()
+            if "_" not in stage
         }
 
     async def shut_down(self, *, force: bool) -> None:
@@ -147,7 +153,7 @@ class Machine:
         self._engine.say("the engine stopped")
 
 
-def client_url(host: str, port: int) -> str:
+def client_url(host: str, port: int, scheme: str = "http") -> str:
     """A URL that a client on this machine can use."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"

@@ -29,10 +29,10 @@ from hitless.gateway.link import GuardianEvent
 from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.render import Layout, tuning_here
-from hitless.gateway.runtime import RuntimeSocket, UnreachableError
+from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES
 from hitless.gateway.spooling import SpoolerKeeper
-from hitless.gateway.state import GatewayState, shield_of
+from hitless.gateway.state import GatewayState, TlsListener, shield_of
 from hitless.gateway.view import ServerKey
 
 UP_WITHIN_S = 10.0
@@ -60,6 +60,7 @@ class Gateway:
         stages: Sequence[str],
         pools: int = 64,
         shared: bool = False,
+        tls: tuple[TlsListener, ...] = (),
         drain_s: float = DRAIN_S,
         logs: Path | None = None,
         bodies: Path | None = None,
@@ -74,7 +75,7 @@ class Gateway:
         self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
-        self._state = GatewayState.initial(stages, pools, shared=shared)
+        self._state = GatewayState.initial(stages, pools, shared=shared, tls=tls)
         self._drain_s = drain_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
@@ -180,6 +181,28 @@ class Gateway:
                         await self._converge(old, drain_s)
                 raise
             self._state = new
+
+    async def certify(self, stage: str, pem: str) -> bool:
+        """Use this certificate chain and key for the stage's new connections. False if they are in use already.
+
+        HAProxy gets them before its file does, so that a change that is cut off is made again. Raises EngineError if
+        HAProxy refuses them or does not respond; then it keeps the earlier ones.
+        """
+        file = self._layout.certificate(stage)
+        async with self._lock:
+            if file.exists() and file.read_text() == pem:
+                return False
+            if self._tasks:
+                for command, expected in (
+                    (f"set ssl cert {file} <<\n{pem}", "Transaction"),
+                    (f"commit ssl cert {file}", "Success!"),
+                ):
+                    if expected not in (answer := await self._executor.ask(command)):
+                        raise RejectedError(f"HAProxy refuses the certificate: {' '.join(answer.split())}")
+            else:
+                await asyncio.to_thread(self._boot.prepare)
+            replace_file(file, pem, mode=0o600)
+        return True
 
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until the pool has no running or queued request, nor a shield that may hand one to it, in two readings

@@ -39,7 +39,7 @@ class ServerLoad:
 
 def is_pool(backend: str) -> bool:
     """Whether a backend is a pool of workers, and not one that leads to pools."""
-    return backend not in INNER and not backend.startswith(shield_of(""))
+    return backend not in INNER and not backend.startswith((shield_of(""), "challenges_"))
 
 
 def parse_map(text: str) -> list[Entry]:

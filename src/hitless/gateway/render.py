@@ -21,10 +21,12 @@ from hitless.gateway.state import (
     GatewayState,
     ServerMode,
     ServerState,
+    redirect_of,
     shield_of,
     trial_of,
 )
 from hitless.gateway.view import ServerView, server_line, view_of
+from hitless.service.listen import format_listen
 
 CONFIGURATION = "haproxy.cfg"
 
@@ -50,7 +52,11 @@ class Layout:
 
     def access_log(self, listener: str) -> Path | None:
         """The listener's access log; None if it has none."""
-        return None if self.logs is None or listener == SHARED else self.logs / listener / ACCESS_LOG
+        return None if self.logs is None or "_" in listener else self.logs / listener / ACCESS_LOG
+
+    def certificate(self, stage: str) -> Path:
+        """The stage's certificates and key, as HAProxy reads them when it starts."""
+        return self.folder / f"{stage}.pem"
 
     @property
     def boot(self) -> Path:
@@ -136,6 +142,9 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             live_server=LIVE_SERVER,
             shared=SHARED,
             every=EVERY,
+            tls={one.stage: one for one in state.tls},
+            format_listen=format_listen,
+            redirects={redirect_of(one.stage): one for one in state.tls},
             queue_timeout_s=QUEUE_TIMEOUT_S,
         ),
         **{

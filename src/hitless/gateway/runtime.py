@@ -34,16 +34,17 @@ class RuntimeSocket:
 
     async def ask(self, command: str) -> str:
         """The output of a command, or of several joined by `;` that can be told apart. UnreachableError."""
+        shown = command.partition("\n")[0]  # without a payload, which may be a private key
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._exchange(command)
         except (OSError, TimeoutError) as error:
             reason = error.strerror or "timed out"
             raise UnreachableError(
-                f"HAProxy does not respond on {self._path}: {reason}", details={"command": command}
+                f"HAProxy does not respond on {self._path}: {reason}", details={"command": shown}
             ) from error
         if not answer.endswith(b"\n"):
-            raise UnreachableError(f"HAProxy ended while it ran «{command}»", details={"command": command})
+            raise UnreachableError(f"HAProxy ended while it ran «{shown}»", details={"command": shown})
         return answer.decode("utf-8", "replace")
 
     async def tell(self, command: str) -> None:

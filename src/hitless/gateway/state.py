@@ -15,7 +15,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from hitless.errors import ConflictError
-from hitless.service.model import Sticky
+from hitless.service.model import Sticky, TlsSettings
 from hitless.service.routes import ANY, METHODS, path_fault
 from hitless.worker.request import INVOKE
 
@@ -194,6 +194,21 @@ def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool
 
 
 @dataclass(frozen=True, slots=True)
+class TlsListener:
+    """A stage whose listener speaks TLS. `domain`: the name that its certificate must have, if any."""
+
+    stage: str
+    port: int
+    domain: str | None
+    settings: TlsSettings
+
+
+def redirect_of(stage: str) -> str:
+    """The listener that sends HTTP clients of the stage to HTTPS. No stage's name may have an underscore."""
+    return f"redirect_{stage}"
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayState:
     """The gateway's whole state. Stages are in the order of the listeners; the order of routes has no meaning.
     `shared`: one more listener, for stages with a host.
@@ -203,21 +218,26 @@ class GatewayState:
     pools: tuple[PoolState, ...]
     routes: tuple[RouteState, ...] = ()
     shared: bool = False
+    tls: tuple[TlsListener, ...] = ()
 
     @classmethod
-    def initial(cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False) -> GatewayState:
+    def initial(
+        cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False, tls: tuple[TlsListener, ...] = ()
+    ) -> GatewayState:
         """Stages without a release, and that many empty pools `p00`, `p01`, …"""
         width = max(2, len(str(pools - 1)))
         return cls(
             tuple(StageState(stage) for stage in stages),
             tuple(PoolState(f"p{index:0{width}}") for index in range(pools)),
             shared=shared,
+            tls=tls,
         )
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        """The names of the listening sockets, in the sockets' order: stages without a host, then `SHARED`."""
+        """The names of the listening sockets, in the sockets' order: stages without a host, redirects, `SHARED`."""
         own = tuple(stage.stage for stage in self.stages if stage.host is None)
+        own += tuple(redirect_of(one.stage) for one in self.tls if one.settings.redirect)
         return (*own, SHARED) if self.shared else own
 
     def stage(self, name: str) -> StageState:

@@ -260,6 +260,19 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Files of a certificate's chain and its key, in PEM. `redirect`: the address that sends HTTP clients to HTTPS;
+    `challenges`: the address of an ACME client, which gets their requests for `/.well-known/acme-challenge/`.
+    """
+
+    certificate: str
+    key: str
+    redirect: tuple[str, int] | None = None
+    challenges: tuple[str, int] | None = None
+    hsts_s: int = 63_072_000
+
+
+@dataclass(frozen=True, slots=True)
 class StageSettings:
     """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 means a free one."""
 
@@ -291,6 +304,7 @@ class StageSettings:
     access_log_query: bool = True
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
+    tls: TlsSettings | None = None
     required_checks: bool = False
     """Whether the stage's branch accepts only commits that passed their tests on another branch."""
 

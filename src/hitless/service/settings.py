@@ -24,6 +24,7 @@ from hitless.service.model import (
     PreviewSettings,
     StageSettings,
     Throttle,
+    TlsSettings,
 )
 from hitless.service.rollouts import (
     read_alarms,
@@ -201,6 +202,13 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
     return PreviewSettings(host=host, port=port, **({"from_stage": fit[0]} | read))
 
 
+def _tls(value: Value) -> TlsSettings:
+    read = value.fields(TLS)
+    if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
+        raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")
+    return TlsSettings(**read)
+
+
 def _access_log(value: Value) -> AccessLog:
     # YAML reads a bare `off` as false
     return AccessLog.OFF if value.data is False else word(AccessLog)(value)
@@ -219,10 +227,13 @@ def _matching(pattern: re.Pattern[str], wanted: str) -> Callable[[Value], str]:
 def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Value]) -> None:
     taken: dict[tuple[str, int], str] = {}
     for stage in stages:
-        other = taken.setdefault((stage.host, stage.port), stage.name)
-        if other != stage.name and stage.port:
-            address = format_listen(stage.host, stage.port)
-            raise named[stage.name].fault(f"listens on {address}, as {other} does", "give each stage its own listen")
+        redirect = stage.tls.redirect if stage.tls else None
+        if redirect and not (stage.port and redirect[1] and redirect != (stage.host, stage.port)):
+            raise named[stage.name].fault("redirect needs a port of its own; both must be fixed", "such as :80")
+        for host, port in filter(None, ((stage.host, stage.port), redirect)):
+            if (other := taken.setdefault((host, port), stage.name)) != stage.name and port:
+                sentence = f"listens on {format_listen(host, port)}, as {other} does"
+                raise named[stage.name].fault(sentence, "give each stage its own listen")
 
 
 _LISTEN = parsed(parse_listen, "HOST:PORT", "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080")
@@ -232,8 +243,16 @@ NETWORK: Mapping[str, Callable[[Value], Any]] = {
     "vpc": _matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id"),
     "subnets": lambda value: tuple(dict.fromkeys(map(_subnet, value.items()))),
 }
+_FILE = _matching(re.compile(r"/.+"), "the absolute path of a file; keys do not belong in a repository")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
+TLS: Mapping[str, Callable[[Value], Any]] = {
+    "certificate": _FILE,
+    "key": _FILE,
+    "redirect": _LISTEN,
+    "challenges": _LISTEN,
+    "hsts_s": whole(0, 1 << 31),
+}
 STAGE: Mapping[str, Callable[[Value], Any]] = {
     "branch": _matching(_BRANCH, "the name of a git branch"),
     "home": word(Home),
@@ -248,6 +267,7 @@ STAGE: Mapping[str, Callable[[Value], Any]] = {
     "network": _network,
     "throttle": struct(Throttle, {"rate_per_s": number(0, 1_000_000), "burst": whole(0, 1_000_000)}),
     "domain": _DOMAIN_NAME,
+    "tls": _tls,
     "smoke": read_smoke,
     "alarms": read_alarms,
     "hooks": read_hooks,

@@ -7,7 +7,6 @@ service is unchanged. `cryptography` takes 70 ms and 9 MiB, so it is imported wh
 
 from __future__ import annotations
 
-import os
 import pkgutil
 import re
 import stat
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -24,10 +23,6 @@ from hitless.errors import MachineError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.service.value import SEALED
 
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
-
-FILE = "secrets.json"
 KEY_VARIABLE = "HITLESS_SECRETS_KEY_FILE"
 MOST_BYTES = 8192
 """AWS Systems Manager's limit for an advanced parameter."""
@@ -40,10 +35,6 @@ class Secret(msgspec.Struct, frozen=True):
 
     token: str
     set_at: str
-
-
-class _SecretsFile(msgspec.Struct, frozen=True):
-    stages: dict[str, dict[str, Secret]] = {}
 
 
 class SecretKey:
@@ -60,53 +51,37 @@ class SecretKey:
     def make(self) -> None:
         """Create the file, mode 0600, unless it exists. Raises OSError."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.file.exists():
-            fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            replace_file(fresh, _fernet().Fernet.generate_key(), mode=0o600)
-            with suppress(FileExistsError):  # another command has just made it
-                os.link(fresh, self.file)
-            fresh.unlink()
-            os.sync()
+        with suppress(FileExistsError):
+            self.file.touch(0o600, exist_ok=False)
+            self.file.write_bytes(_fernet().Fernet.generate_key())
 
     def encrypted(self, value: str) -> str:
-        return self._read().encrypt(value.encode()).decode()
+        return str(self._read().encrypt(value.encode()).decode())
 
     def value(self, name: str, token: str) -> str:
         """The value of a secret. MachineError if the key file is missing, open to others, or another key."""
         try:
-            return self._read().decrypt(token.encode()).decode()
+            return str(self._read().decrypt(token.encode()).decode())
         except _fernet().InvalidToken as error:
-            raise MachineError(
-                f"{self.file} is not the key that encrypted the secret {name}",
-                hint="put the right key file back; without it, delete secrets.json and set each secret again",
-            ) from error
+            hint = "put the right key file back; without it, delete secrets.json and set each secret again"
+            raise MachineError(f"{self.file} is not the key that encrypted the secret {name}", hint=hint) from error
 
     def environment(self, environment: Iterable[tuple[str, str]]) -> dict[str, str]:
         """The environment with the values of its secrets. Raises MachineError as `value` does."""
-        return {
-            variable: SEALED.sub(lambda secret: self.value(secret[1], secret[2]), text)
-            for variable, text in environment
-        }
+        return {one: SEALED.sub(lambda secret: self.value(secret[1], secret[2]), text) for one, text in environment}
 
-    def _read(self) -> Fernet:
+    def _read(self) -> Any:
+        subject, hint = f"{self.file}, the key of the secrets,", "put the file back from its copy"
         try:
-            found = self.file.stat()
-            key = self.file.read_bytes()
+            mode, key = stat.S_IMODE(self.file.stat().st_mode), self.file.read_bytes()
+            fernet = _fernet().Fernet(key.strip())
         except OSError as error:
-            raise MachineError(
-                f"the key of the secrets, {self.file}, cannot be read: {error.strerror}",
-                hint=f"put the file back from its copy, or name another one in {KEY_VARIABLE}",
-            ) from error
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            raise MachineError(
-                f"other users may read the key of the secrets, {self.file}", hint=f"`chmod 600 {self.file}`"
-            )
-        try:
-            fernet: Fernet = _fernet().Fernet(key.strip())
+            hint += f", or name another one in {KEY_VARIABLE}"
+            raise MachineError(f"{subject} cannot be read: {error.strerror}", hint=hint) from error
         except ValueError as error:
-            raise MachineError(
-                f"{self.file} is not a key", hint="put the file back from its copy: 32 bytes in URL-safe base64"
-            ) from error
+            raise MachineError(f"{subject} is not 32 bytes in URL-safe base64", hint=hint) from error
+        if mode & 0o077:
+            raise MachineError(f"{subject} may be read by other users", hint=f"`chmod 600 {self.file}`")
         return fernet
 
 
@@ -114,11 +89,11 @@ class SecretStore:
     """The secrets in a data folder. Writers take turns by a lock of theirs."""
 
     def __init__(self, data: Path) -> None:
-        self.file = data / FILE
+        self.file = data / "secrets.json"
 
     def of(self, stage: str) -> dict[str, Secret]:
         """The stage's secrets by name. EngineError if the file is damaged."""
-        return self._read().stages.get(stage, {})
+        return self._read().get(stage, {})
 
     def sealed(self, stage: str) -> dict[str, str]:
         """The stage's secrets by name, as they are in a release's environment."""
@@ -127,7 +102,7 @@ class SecretStore:
     def set(self, stage: str, name: str, value: str, key: SecretKey, set_at: str) -> bool:
         """Store a value. Returns False if it has it already. UsageError for a name or value that cannot be stored."""
         _check(name, value)
-        known = [(one, secret) for each in self._read().stages.values() for one, secret in each.items()]
+        known = [(one, secret) for each in self._read().values() for one, secret in each.items()]
         if not known:
             key.make()
         else:
@@ -146,22 +121,20 @@ class SecretStore:
             raise UsageError(f"stage {stage} has no secret {name}", hint=hint)
         self._write(stage, {one: secret for one, secret in known.items() if one != name})
 
-    def _read(self) -> _SecretsFile:
+    def _read(self) -> dict[str, dict[str, Secret]]:
         try:
-            return decode(self.file.read_bytes(), _SecretsFile, str(self.file))
+            return decode(self.file.read_bytes(), dict[str, dict[str, Secret]], str(self.file))
         except (FileNotFoundError, NotADirectoryError):
-            return _SecretsFile()
+            return {}
 
     def _write(self, stage: str, secrets: dict[str, Secret]) -> None:
-        stages = {**self._read().stages, stage: secrets}
-        replace_file(self.file, to_text(_SecretsFile(stages)), mode=0o600, durable=True)
+        replace_file(self.file, to_text({**self._read(), stage: secrets}), mode=0o600, durable=True)
 
 
 def outdated(document: ReleaseDocument, sealed: Mapping[str, str]) -> set[str]:
     """The secrets of which the release has another value than the present one."""
-    present = {name: SEALED.sub(r"\2", text) for name, text in sealed.items()}
-    used = used_secrets(document).items()
-    return {name for name, tokens in used if name in present and {*tokens.values()} != {present[name]}}
+    present = used_secrets(with_current(document, sealed))
+    return {name for name, tokens in used_secrets(document).items() if tokens != present[name]}
 
 
 def used_secrets(document: ReleaseDocument) -> dict[str, dict[str, str]]:
@@ -176,17 +149,13 @@ def used_secrets(document: ReleaseDocument) -> dict[str, dict[str, str]]:
 
 def with_current(document: ReleaseDocument, sealed: Mapping[str, str]) -> ReleaseDocument:
     """The release with the present values of its secrets; one that is not in `sealed` keeps its value."""
-    functions = tuple(
-        replace(
-            one,
-            environment=tuple(
-                (variable, SEALED.sub(lambda secret: sealed.get(secret[1], secret[0]), text))
-                for variable, text in one.environment
-            ),
-        )
-        for one in document.functions
-    )
-    return replace(document, functions=functions)
+
+    def renewed(text: str) -> str:
+        return SEALED.sub(lambda secret: sealed.get(secret[1], secret[0]), text)
+
+    environments = (tuple((name, renewed(text)) for name, text in one.environment) for one in document.functions)
+    functions = (replace(one, environment=new) for one, new in zip(document.functions, environments, strict=True))
+    return replace(document, functions=tuple(functions))
 
 
 def _fernet() -> Any:
@@ -195,12 +164,8 @@ def _fernet() -> Any:
 
 def _check(name: str, value: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > 1011 or name.lower().lstrip("/").startswith(("aws", "ssm")):
-        raise UsageError(
-            f"{name!r} is not a secret's name",
-            hint="write the name of `${ssm:NAME}` as in serverless.yml, such as /clock/database-url",
-        )
+        hint = "write the name of `${ssm:NAME}` as in serverless.yml, such as /clock/database-url"
+        raise UsageError(f"{name!r} is not a secret's name", hint=hint)
     if not value or "\0" in value or len(value.encode(errors="replace")) > MOST_BYTES:
-        raise UsageError(
-            f"the value of {name} is empty, has a NUL or is longer than {MOST_BYTES} bytes",
-            hint="write the value to standard input",
-        )
+        message = f"the value of {name} is empty, has a NUL or is longer than {MOST_BYTES} bytes"
+        raise UsageError(message, hint="write the value to standard input")
