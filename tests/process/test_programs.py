@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def worker(site: Site) -> int:
 
 
 def test_a_program_gets_events_and_errors_as_on_lambda(program: Site) -> None:
+    program.edit("    told = []", "    ballast, told = b'x' * (80 << 20), []", "bootstrap")
     program.up()
     status, _, shown = program.get("/well?x=1", "POST", b'{"a": 1}')
     assert (status, shown["event"]["httpMethod"], shown["event"]["body"]) == (200, "POST", '{"a": 1}')
@@ -83,6 +85,9 @@ def test_a_program_gets_events_and_errors_as_on_lambda(program: Site) -> None:
     assert (program.get("/well")[2]["pid"], worker(program)) == (pid, first), "none of that ends the program"
 
     text = str(program.hitless("logs").document)
+    reported = [int(found) for found in re.findall(r"Max Memory Used: (\d+) MB", text)]
+    assert reported
+    assert min(reported) >= 80, "the program's memory, not its worker's"
     for line in ("[ERROR] Odd: as asked", "main.go:7", "asked for error", "Runtime.InvalidResponse"):
         assert line in text
     invoked = program.hitless("invoke", "api", "--request", "GET /well").document

@@ -13,6 +13,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from hitless.worker.authorizer import Authorizers, InvokedEvents
@@ -36,7 +38,7 @@ _START_LOGGED: Final = int(SlotField.START_LOGGED)
 _BUSY_SINCE: Final = int(SlotField.BUSY_SINCE)
 _LARGE: Final = int(SlotField.LARGE)
 _MEMORY_EVERY: Final = 64
-RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+_RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class RequestRunner:
@@ -161,7 +163,7 @@ class RequestRunner:
 
     def _report(self, request_id: str, took_ns: int) -> None:
         if self._served % _MEMORY_EVERY == 0:
-            self._memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
+            self._memory_mb = used_mb(self._handler)
         self._served += 1
         self._end_partial_lines()
         stamp = self._log.stamp()
@@ -177,6 +179,14 @@ def _malformed(result: object, error: MalformedResponse) -> str:
     except MarshalError as first:
         return failure_of(first).log_text()
     return f"[ERROR] Malformed Lambda proxy response: {error}"
+
+
+def used_mb(handler: object) -> int:
+    """The most memory that this process has taken; if the handler is a program, that of the program."""
+    with suppress(OSError, IndexError):  # it has just ended
+        if pid := getattr(handler, "pid", 0):
+            return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES // 1048576
 
 
 def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ from hitless.worker.handler import (
     failure_of,
     marshalled,
 )
-from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
+from hitless.worker.invocation import report_line, used_mb
 from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
 from hitless.worker.process import PRIVATE
@@ -103,10 +102,9 @@ def _invoke(
         log.lines(failure.log_text(request_id))
         outcome = {"failure": {**failure.to_json(request_id), "requestId": request_id}}
     took_ms = (time.monotonic_ns() - began) / 1e6
-    used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
     for stream in streams:
         stream.end_line()
     stamp = log.stamp()
-    report = report_line(request_id, took_ms, spec.memory_mb, used_mb)
+    report = report_line(request_id, took_ms, spec.memory_mb, used_mb(handler))
     log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}Init Duration: {init_ms:.2f} ms\t\n")
     return {**outcome, "duration_ms": took_ms}

@@ -80,6 +80,7 @@ class RuntimeApi:
         self._poll = select.poll()
         self._drains = threading.Lock()
         self._child, self._output = self._start(_command(spec))
+        self.pid = self._child.pid
         for fd in (self._listener.fileno(), self._output):
             os.set_blocking(fd, False)
             PRIVATE.add(fd)
