@@ -75,7 +75,16 @@ def with_environment(document: ReleaseDocument, **environment: str) -> ReleaseDo
 def spec_of(document: ReleaseDocument) -> dict[str, str]:
     release = Release("dev", 1, document)
     spec = pool_spec(release, document.functions[0], key="k", task_root="/t", log_dir="/l")
+    assert not any(value in repr(spec) for name, value in spec.environment.items() if name == "URL")
     return dict(spec.environment)
+
+
+def test_the_value_is_in_the_environment_of_workers_alone(tmp_path: Path, key: SecretKey) -> None:
+    store = SecretStore(tmp_path)
+    store.set("dev", "/shop/db", "s3cret", key, NOW)
+    document = with_environment(release_document(), URL=f"db://u:{store.sealed('dev')['/shop/db']}@h")
+    assert spec_of(document)["URL"] == "db://u:s3cret@h"
+    assert "s3cret" not in f"{document!r} {document.to_json()} {store.of('dev')!r}"
 
 
 def contents(folder: Path) -> bytes:

@@ -54,7 +54,6 @@ def test_a_stage_serves_https_and_takes_renewed_files(site: Site, tmp_path: Path
     assert "certificate" in str(fault_of(f"https://localhost:{port}", smoke)), "a name is verified"
     serial = write_certificate(tmp_path, domain)
     eventually(lambda: serial_at(port) == serial, deadline_s=30, what="the renewed certificate")
-    assert any("a new certificate is in use" in event["sentence"] for event in site.hitless("events").document)
     private = (tmp_path / "key.pem").read_bytes().splitlines()[1]
     kept = [path for path in site.folders.data.rglob("*") if path.is_file() and private in path.read_bytes()]
     assert kept == [], "the data folder has no copy of the key"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.documents import decode, to_text
 from hitless.gateway.render import CONFIGURATION, Layout, Tuning, render, tuning_for
 from hitless.gateway.state import SHARED, GatewayState, RouteState, ServerMode, ServerState, TlsListener
 from hitless.gateway.view import MapName, server_line, view_of
@@ -36,6 +37,7 @@ def test_only_a_stage_with_tls_gets_a_certificate_and_its_redirect() -> None:
     assert "location https://%[req.hdr(host),host_only]%[pathq]\n" in text
     assert "strict-transport-security" not in text
     assert "acme" not in text
+    assert decode(to_text(state), GatewayState, "a daemon's successor reads it") == state
     assert "ssl" not in files(GatewayState.initial(["dev"], pools=1))[CONFIGURATION]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -78,7 +78,7 @@ class PoolSpec:
     function: str
     handler: str
     task_root: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     timeout_s: int
     memory_mb: int
     workers: int
