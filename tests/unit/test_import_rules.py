@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -63,7 +64,19 @@ WITHIN_CLOUD: dict[str, set[str]] = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@pytest.fixture(scope="module", autouse=True)
+def _trees() -> Iterator[None]:
+    """All modules are parsed once, and their trees, 100 MB, are not kept for other tests."""
+    yield
+    modules.cache_clear()
+
+
+@functools.cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple(_modules())
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(SOURCE.rglob("*.py")):
         relative = path.relative_to(SOURCE)
         if relative.parts[0] == "templates" and len(relative.parts) > 2:

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "templates" / "cloudformation"
 _BARE = ("Ref", "Condition")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as CloudFormation reads it: short tags, and timestamps (`2012-10-17`) as text."""
 
 

@@ -1,7 +1,7 @@
-// Reads [{policies, boundary, principal, action, resource, context, trust}] on stdin; writes ["Allowed" | "ExplicitlyDenied" |
-// "ImplicitlyDenied" | "error: …"] on stdout, in the same order.
+// Reads [{policies, boundary, principal, action, resource, context, trust}] from each line of stdin; writes one line of
+// ["Allowed" | "ExplicitlyDenied" | "ImplicitlyDenied" | "error: …"] for it on stdout, in the same order.
 import { createRequire } from 'node:module'
-import { text } from 'node:stream/consumers'
+import { createInterface } from 'node:readline'
 
 const { runSimulation } = createRequire(`${process.argv[2]}/package.json`)('@cloud-copilot/iam-simulate')
 
@@ -21,6 +21,8 @@ async function simulate({ policies, boundary, principal, action, resource, conte
   return found.overallResult
 }
 
-const answers = []
-for (const question of JSON.parse(await text(process.stdin))) answers.push(await simulate(question))
-process.stdout.write(JSON.stringify(answers))
+for await (const line of createInterface({ input: process.stdin })) {
+  const answers = []
+  for (const question of JSON.parse(line)) answers.push(await simulate(question))
+  process.stdout.write(`${JSON.stringify(answers)}\n`)
+}

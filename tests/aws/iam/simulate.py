@@ -1,7 +1,9 @@
-"""Calls npm's @cloud-copilot/iam-simulate in one batch, and reads a role's deployed policies."""
+"""Asks npm's @cloud-copilot/iam-simulate, and reads a role's deployed policies."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,12 +81,21 @@ def verdicts(role: Role, questions: Sequence[Question]) -> dict[Question, str]:
         }
         for question in questions
     ]
-    script = Path(__file__).with_name("simulate.mjs")
-    done = subprocess.run(
-        ["node", str(script), str(NODE)], input=json.dumps(asked), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(questions, json.loads(done.stdout), strict=True))
+    simulator = _simulator()
+    assert simulator.stdin is not None
+    assert simulator.stdout is not None
+    simulator.stdin.write(json.dumps(asked) + "\n")
+    simulator.stdin.flush()
+    return dict(zip(questions, json.loads(simulator.stdout.readline()), strict=True))
+
+
+@functools.cache
+def _simulator() -> subprocess.Popen[str]:
+    """One for this process, because Node takes half a second to start."""
+    command = ["node", str(Path(__file__).with_name("simulate.mjs")), str(NODE)]
+    simulator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(simulator.communicate)
+    return simulator
 
 
 def refused(role: Role, questions: Iterable[Question]) -> list[str]:
