@@ -1,9 +1,12 @@
-"""`hitless aws deploy --dry-run` of the example without credentials: its templates pass linter and scanner."""
+"""`hitless aws deploy --dry-run` of the example without credentials: its templates pass linter and scanner, which also
+reads the templates of core and pipeline.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +15,14 @@ from typing import Any
 import pytest
 from cfnlint.api import lint
 
+from hitless.aws.template import dump_template, load_template
 from tests.aws.release_support import EXAMPLE, HITLESS
+from tests.aws.test_core_template import SCANNED, decided
 
 pytestmark = pytest.mark.aws
 
 BIN = Path(sys.executable).parent
+CHECKOV = BIN / "checkov"
 
 
 EVENTS = """\
@@ -83,16 +89,47 @@ def test_the_linter_accepts_both_templates(shown: dict[str, Any], which: str) ->
     assert done.returncode == 0, done.stdout
 
 
-def test_the_security_scanner_accepts_the_template(shown: dict[str, Any]) -> None:
-    checkov = BIN / "checkov"
-    if not checkov.exists():
+@pytest.fixture(scope="module")
+def scanned(shown: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
+    """Checkov's failures (check, resource) in the service's template, and in each of ours with all options, with its
+    suppressions and without. One run for all, because the scanner takes 10 seconds to start.
+    """
+    if not CHECKOV.exists():
         pytest.skip("checkov is not installed: scripts/setup --dev")
-    done = subprocess.run(
-        [str(checkov), "-f", shown["template"], "--framework", "cloudformation", "--quiet", "--compact",
-         "--skip-download"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
+    folder = tmp_path_factory.mktemp("scan")
+    shutil.copy(shown["template"], folder / "service.json")
+    for name, chosen in SCANNED.items():
+        template = decided(load_template(name), chosen)
+        (folder / f"{name}.json").write_text(dump_template(template, indent=1))
+        for resource in template["Resources"].values():
+            resource.get("Metadata", {}).pop("checkov", None)
+        (folder / f"{name}-bare.json").write_text(dump_template(template, indent=1))
+    options = ["--framework", "cloudformation", "--skip-download", "-o", "json", "--soft-fail"]
+    done = subprocess.run([str(CHECKOV), "-d", str(folder), *options], capture_output=True, text=True, check=False)
+    document = json.loads(done.stdout)
+    found: dict[str, set[tuple[str, str]]] = {path.name: set() for path in folder.iterdir()}
+    for check in document["results"]["failed_checks"]:
+        found[Path(check["file_path"]).name].add((check["check_id"], check["resource"].rpartition(".")[2]))
+    assert {Path(check["file_path"]).name for check in document["results"]["passed_checks"]} == found.keys()
+    assert document["summary"]["passed"] > 100
+    return found
+
+
+def test_the_security_scanner_finds_nothing_that_is_not_suppressed(scanned: dict[str, set[tuple[str, str]]]) -> None:
+    assert scanned["service.json"] == scanned["core.json"] == scanned["pipeline.json"] == set()
+
+
+@pytest.mark.parametrize("name", ["core", "pipeline"])
+def test_every_suppression_matches_a_finding_and_has_a_reason(
+    scanned: dict[str, set[tuple[str, str]]], name: str
+) -> None:
+    skipped = {
+        (skip["id"], resource): skip["comment"]
+        for resource, one in load_template(name)["Resources"].items()
+        for skip in one.get("Metadata", {}).get("checkov", {}).get("skip", [])
+    }
+    assert set(skipped) == scanned[f"{name}-bare.json"]
+    assert all(len(reason) > 40 for reason in skipped.values())
 
 
 def linted(document: dict[str, Any]) -> list[str]:
