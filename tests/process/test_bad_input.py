@@ -29,20 +29,20 @@ def refused(ran: Ran, code: str, *words: str) -> None:
     assert "Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("service: plain", "service: [plain", ("serverless.yml",)),
-        ("runtime: python3.11", "runtime: ruby3.3", ("serverless.yml:", "provider.runtime", "ruby3.3")),
-        ("handler: handlers.api", "handler: handlers.nothing", ("serverless.yml:", "functions.api.handler", "nothing")),
-        ("handler: handlers.api", "handler: elsewhere.api", ("serverless.yml:", "functions.api.handler", "elsewhere")),
-        ("timeout: 1", "timeout: 0", ("serverless.yml:", "functions.misbehave.timeout")),
-        ("workers: 2", "worker: 2", ("serverless.yml:", "custom.hitless.worker", "workers")),
-    ],
-)
-def test_an_invalid_service_file_exits_with_2(running: Site, old: str, new: str, words: tuple[str, ...]) -> None:
-    running.edit(old, new, "serverless.yml")
-    refused(running.hitless("deploy", exit_code=2), "invalid_service", *words)
+def test_an_invalid_service_file_exits_with_2(running: Site) -> None:
+    file = running.folder / "serverless.yml"
+    valid = file.read_text()
+    for old, new, *words in (
+        ("service: plain", "service: [plain", "serverless.yml"),
+        ("runtime: python3.11", "runtime: ruby3.3", "serverless.yml:", "provider.runtime", "ruby3.3"),
+        ("handler: handlers.api", "handler: handlers.nothing", "serverless.yml:", "functions.api.handler", "nothing"),
+        ("handler: handlers.api", "handler: elsewhere.api", "serverless.yml:", "functions.api.handler", "elsewhere"),
+        ("timeout: 1", "timeout: 0", "serverless.yml:", "functions.misbehave.timeout"),
+        ("workers: 2", "worker: 2", "serverless.yml:", "custom.hitless.worker", "workers"),
+    ):
+        running.edit(old, new, file.name)
+        refused(running.hitless("deploy", exit_code=2), "invalid_service", *words)
+        file.write_text(valid)
     assert running.get("/fast")[2]["release"] == "1"
     assert [row["release"] for row in running.hitless("releases").document] == [1]
 
