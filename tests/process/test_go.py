@@ -15,6 +15,7 @@ import pytest
 from hitless.cli.init import scaffold
 from tests.process.conftest import Site
 from tests.process.pipeline_support import Team, states
+from tests.process.test_openapi import WORLDCLOCK, check_contract
 
 pytestmark = [pytest.mark.process, pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -56,4 +57,30 @@ def test_a_push_builds_the_go_template_and_ships_it(go: Path, tmp_path: Path, mo
         assert site.get("/hello/Zo%C3%AB%2F")[2] == {"greeting": "Moin, Zoë/!"}
         assert site.get("/version")[2]["release"] == team.run(team.last_run())["release"]
         assert site.get("/greetings", "POST", b"[]")[0] == 400
-        shutil.rmtree(site.folder / ".cache", ignore_errors=True)
+
+
+@pytest.fixture
+def worldclock(go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The example in Go, built and running."""
+    monkeypatch.setenv("PATH", f"{go}:{os.environ['PATH']}")
+    source = WORLDCLOCK.with_name("worldclock-go")
+    site = Site(shutil.copytree(source, tmp_path / source.name, ignore=shutil.ignore_patterns(".hitless", "bootstrap")))
+    for build in ("first", "second"):
+        subprocess.run(["sh", "build.sh"], cwd=site.folder, check=True)
+        shutil.copy(site.folder / "bootstrap", tmp_path / build)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    site.up("--listen", "127.0.0.1:0")
+    yield site
+    site.end()
+
+
+def test_worldclock_in_go_does_as_the_openapi_document_says(worldclock: Site) -> None:
+    check_contract(worldclock, "openapi.json", "examples,coverage,fuzzing,stateful", 20)
+
+
+def test_releases_of_go_fail_no_request_and_broken_ones_are_shielded(worldclock: Site) -> None:
+    kinds = "good,canary,import-crash,raises-on-route,rollback,exits,never-ready,slow,leaks,too-large"
+    options = ["--rate", "100", "--releases", "10", "--scenarios", kinds]
+    drill = worldclock.hitless("drill", *options, timeout_s=900).document
+    assert (drill["failed"], len(drill["releases"]), drill["surprises"]) == (0, 10, [])
+    assert sum(release["shielded"] for release in drill["releases"]) > 0

@@ -80,7 +80,7 @@ func respond(handler http.Handler, body []byte) (_ any, err error) {
 	}
 	request, err := got.request()
 	if err != nil {
-		return nil, err
+		return result{http.StatusBadRequest, http.Header{}, err.Error()}, nil // as net/http does
 	}
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -101,6 +101,10 @@ func (got event) request() (*http.Request, error) {
 	if len(got.Query) > 0 {
 		target += "?" + url.Values(got.Query).Encode()
 	}
+	parsed, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil, err
+	}
 	body := []byte(got.Body)
 	if got.Encoded {
 		decoded, err := base64.StdEncoding.DecodeString(got.Body)
@@ -109,10 +113,11 @@ func (got event) request() (*http.Request, error) {
 		}
 		body = decoded
 	}
-	request, err := http.NewRequest(got.Method, target, bytes.NewReader(body))
+	request, err := http.NewRequest(got.Method, "/", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	request.URL = parsed
 	for name, values := range got.Headers {
 		for _, value := range values {
 			request.Header.Add(name, value)

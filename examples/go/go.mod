@@ -1,3 +1,0 @@
-module example.com/greetings
-
-go 1.22
