@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import socket
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from msgspec import structs
@@ -29,7 +26,7 @@ from hitless.pipeline.orders import Promotion
 from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
 from hitless.release.status import EngineStatus
-from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
+from hitless.service.model import Approval, Home, Hooks, RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document
 from tests.support import free_port
@@ -427,57 +424,6 @@ def test_both_homes_use_the_same_keys_for_stages_and_releases(tmp_path: Path) ->
         assert set(both[0]["rollouts"][0]) <= set(both[1]["rollouts"][0])
 
     tell_story(tmp_path, story)
-
-
-class Answers(http.server.BaseHTTPRequestHandler):
-    """An API below a stage's path, as API Gateway's; `status` is that of every answer."""
-
-    status = 200
-    asked: ClassVar[list[str]] = []
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        self.send_response(self.status)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize("status", [200, 500])
-def test_a_release_on_aws_is_also_verified_at_its_own_address(
-    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.setattr(Answers, "status", status)
-    Answers.asked.clear()
-
-    async def story(bench: PipelineBench) -> None:
-        bench.commit("1")
-        await bench.end_of(await bench.push())
-        document = on_aws(bench, "prod")
-        smoke = (SmokeRequest("GET", "/health"),)
-        bench.packaging.settings["prod"] = replace(bench.packaging.settings["prod"], smoke=smoke)
-        bench.on_aws.url = f"http://127.0.0.1:{server.server_port}/prod"
-        order = Promotion("dev", "prod", document=document)
-        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
-        assert (run["state"], Answers.asked) == ("succeeded" if status == 200 else "failed", ["/prod/health"])
-        if status == 500:
-            assert run["reason"].startswith("verify: GET /health responded 500 instead of 200")
-        bench.on_aws.url = f"http://127.0.0.1:{free_port()}/prod"
-        again = (await bench.pipeline.promote(order, actor="ada")).run
-        assert (await bench.end_of(again))["state"] == "succeeded"
-        assert "cannot be reached from this machine: checked through Lambda only" in bench.log(again)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            tell_story(tmp_path, story)
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_the_daemon_and_a_deploy_at_the_engine_load_no_aws_modules() -> None:

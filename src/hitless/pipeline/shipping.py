@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
-from hitless.drill.target import fault_of, parse_target, resolve
+from hitless.drill.target import fault_of
 from hitless.errors import HitlessError
 from hitless.homes.errands import CopyLive, GivenArtifacts, RollBack, Ship, Verify
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
-from hitless.pipeline.runs import StepDetail, StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ReleaseDocument, environment_changes
 from hitless.release.result import Result, Verified
 from hitless.release.who import Who
@@ -68,7 +67,8 @@ class OwnEngine:
         if live_number(course) != release:
             return None
         url = course.parts.urls()[course.stage]
-        faults = tuple(await asyncio.to_thread(failed_smoke, url, course.candidate.settings, release))
+        asked = [await asyncio.to_thread(fault_of, url, one, release) for one in course.candidate.settings.smoke]
+        faults = tuple(filter(None, asked))
         return faults if live_number(course) == release else None  # otherwise another release responded
 
     async def rollback(self, course: Course, why: str) -> str:
@@ -111,9 +111,7 @@ class AwsByErrands:
         folder, digests = await course.folder_for_aws(), course.candidate.digests
         errand = Verify(stage=course.stage, folder=folder, release=release, digests=digests)
         found = await course.parts.on_aws(errand, Verified, course.log)
-        if found.superseded:
-            return None
-        return (*found.faults, *await self._failed_at_its_url(course))
+        return None if found.superseded else found.faults
 
     async def rollback(self, course: Course, why: str) -> str:
         course.say(f"rolling back: {why}")
@@ -125,35 +123,8 @@ class AwsByErrands:
             return f"it stays live, because no release can replace it: {error.message}"
         return f"rolled back to release {result.release}"
 
-    async def _failed_at_its_url(self, course: Course) -> list[str]:
-        """Smoke requests as a client sends them, if the URL can be reached from here."""
-        step = next(one for one in course.parts.records.steps(course.row.run) if one.name == "deploy")
-        url = StepDetail.of(step.detail).url
-        if not url or os.environ.get("AWS_ENDPOINT_URL"):
-            return []  # an emulator does not serve at AWS's addresses
-        if not await asyncio.to_thread(_is_reachable, url):
-            course.say(f"{url} cannot be reached from this machine: checked through Lambda only")
-            return []
-        return await asyncio.to_thread(failed_smoke, url, course.candidate.settings, None)
-
 
 HOMES: Mapping[Home, OwnEngine | AwsByErrands] = {Home.ENGINE: OwnEngine(), Home.AWS: AwsByErrands()}
-
-
-def failed_smoke(url: str, settings: StageSettings, release: int | None) -> list[str]:
-    """Send the stage's smoke requests to its URL; a sentence for each that failed. Blocking.
-
-    `release` is the one that a response must name, if it names any.
-    """
-    return [fault for request in settings.smoke if (fault := fault_of(url, request, release))]
-
-
-def _is_reachable(url: str) -> bool:
-    try:
-        resolve(parse_target(url))
-    except HitlessError:
-        return False
-    return True
 
 
 def live_number(course: Course) -> int | None:
