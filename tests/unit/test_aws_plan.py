@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
-from hitless.cli.aws_setup import refuse_if_missing
+from hitless.cli.aws_setup import in_account, refuse_if_missing
 from hitless.cli.common import UnsuccessfulResult
+from hitless.cli.doctor import show_findings
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
@@ -85,6 +87,18 @@ def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
         refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
     assert ended.value.exit_code == 1
     refuse_if_missing(Findings((), (), None))
+
+
+def test_a_check_that_aws_does_not_answer_is_not_known_instead_of_passed() -> None:
+    shown: list[Any] = []
+    context = cast(Any, SimpleNamespace(show=lambda document, words: shown.append((document, words()))))
+    show_findings(context, in_account(Findings((), (Quota("addresses", 3, 3, None),), None)))
+    (document, words), fixes = shown.pop(), ["allow servicequotas:GetServiceQuota", "allow iam:SimulatePrincipalPolicy"]
+    assert (document["well"], [one["well"] for one in document["checks"]]) == (None, [None, None])
+    assert [one["mend"] for one in document["checks"]] == fixes
+    assert ("ok" in words, words.count("?   ")) == (False, 2)
+    show_findings(context, in_account(Findings((), (Quota("addresses", 1, 1, 5),), ())))
+    assert shown.pop()[0]["well"] is True
 
 
 def test_an_unconfirmed_price_is_marked() -> None:

@@ -12,7 +12,7 @@ import typer
 from hitless.aws.stacks import StackSpec
 from hitless.aws.template import parse_template
 from hitless.cli.common import Context, UnsuccessfulResult, command
-from hitless.cli.doctor import Finding, show_findings
+from hitless.cli.doctor import Finding, in_words, show_findings
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan
@@ -68,18 +68,34 @@ def aws_doctor(
     Give the options of the bootstrap.
     """
     service = ctx.load_for_aws(region)
-    identity = IdentityOptions(boundary, trust, external_id, github, environment)
+    options = _options(ctx, IdentityOptions(boundary, trust, external_id, github, environment), pipeline=pipeline)
     with connected(ctx, service) as (aws, stacks):
         planner = Planner(service, aws, stacks, say=ctx.say)
-        found = planner.check(BootstrapOptions(PipelineOptions() if pipeline else None, identity=identity))
+        found = planner.check(options)
         findings = [Finding("credentials", True, aws.identity().arn)]
         if service.settings.domain:
             findings.append(_domain(planner, service.settings.domain))
-    findings += [Finding("quota", one.enough, str(one), "request it in Service Quotas") for one in found.quotas]
-    missing = found.missing_permissions
-    told = "not known: these credentials may not simulate policies" if missing is None else ", ".join(missing)
-    findings.append(Finding("permissions", not missing, told or "enough", "attach a policy with these actions"))
-    show_findings(ctx, findings)
+    show_findings(ctx, [*findings, *in_account(found)])
+
+
+def _options(ctx: Context, identity: IdentityOptions, *, pipeline: bool) -> BootstrapOptions:
+    """The bootstrap that `doctor` and `plan` look ahead to."""
+    has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+    return BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
+
+
+def in_account(found: Findings) -> list[Finding]:
+    """The quotas and the permissions as checks. A check that AWS did not answer is not known, instead of passed."""
+    findings = [
+        Finding("quota", None, str(one), "allow servicequotas:GetServiceQuota")
+        if one.limit is None
+        else Finding("quota", one.enough, str(one), "request it in Service Quotas")
+        for one in found.quotas
+    ]
+    if (missing := found.missing_permissions) is None:
+        return [*findings, Finding("permissions", None, "not known", "allow iam:SimulatePrincipalPolicy")]
+    told = ", ".join(missing) or "enough"
+    return [*findings, Finding("permissions", not missing, told, "attach a policy with these actions")]
 
 
 def _domain(planner: Planner, domain: str) -> Finding:
@@ -110,9 +126,7 @@ def plan(
     priced = costs(service, load_prices(), pipeline=pipeline)
     found = None
     if not offline:
-        has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-        identity = IdentityOptions(boundary, trust, external_id, github, environment)
-        options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
+        options = _options(ctx, IdentityOptions(boundary, trust, external_id, github, environment), pipeline=pipeline)
         with connected(ctx, service) as (aws, stacks):
             found = Planner(service, aws, stacks, say=ctx.say).look(options)
     ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
@@ -259,12 +273,7 @@ def _plan_in_words(priced: Costs, found: Findings | None) -> str:
     for stack in found.stacks:
         state = f"{len(stack.changes)} changes" if stack.exists else "new"
         lines += [f"{stack.name}: {state}", *(f"  {change}" for change in stack.changes)]
-    lines += [str(quota) for quota in found.quotas]
-    if found.missing_permissions is None:
-        lines.append("missing permissions: unknown, because these credentials may not simulate policies")
-    elif found.missing_permissions:
-        lines.append(f"missing permissions: {', '.join(found.missing_permissions)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, in_words(in_account(found))])
 
 
 def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:

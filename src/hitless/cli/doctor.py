@@ -23,14 +23,15 @@ from hitless.homes.folder import folders_of
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
+_MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
 _RESTART = "set it up yourself: after a reboot nothing listens until `hitless up` runs again"
 
 
 class Finding(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
-    """The result of a check, and the command that fixes the problem."""
+    """The result of a check, and the command that fixes the problem. `well` is None if the check could not be made."""
 
     check: str
-    well: bool
+    well: bool | None
     found: str
     fix: str = ""
 
@@ -53,10 +54,11 @@ def doctor(ctx: Context) -> None:
 
 
 def show_findings(ctx: Context, findings: Sequence[Finding]) -> None:
-    """Show the checks; UnsuccessfulResult with 1 if one found a problem."""
-    document = {"well": all(finding.well for finding in findings), "checks": to_plain(findings)}
-    ctx.show(document, lambda: _in_words(findings))
-    if bad := [finding for finding in findings if not finding.well]:
+    """Show the checks; UnsuccessfulResult with 1 if one found a problem. A check that was not made is no problem."""
+    bad = [finding for finding in findings if finding.well is False]
+    document = {"well": not bad and (all(finding.well for finding in findings) or None), "checks": to_plain(findings)}
+    ctx.show(document, lambda: in_words(findings))
+    if bad:
         raise UnsuccessfulResult(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
 
 
@@ -151,10 +153,11 @@ def _port(host: str, port: int) -> str:
     return f"{host}:{port} is free"
 
 
-def _in_words(findings: Sequence[Finding]) -> str:
+def in_words(findings: Sequence[Finding]) -> str:
+    """One line a check, and the fix below it if there is a problem or no result."""
     lines: list[str] = []
     for finding in findings:
-        lines.append(f"{'ok  ' if finding.well else 'FAIL'}  {finding.check:<18} {finding.found}")
+        lines.append(f"{_MARKS[finding.well]}  {finding.check:<18} {finding.found}")
         if not finding.well and finding.fix:
             lines.append(f"      fix: {finding.fix}")
     return "\n".join(lines)

@@ -144,14 +144,8 @@ class Planner:
                 found.append(Quota(name, used, needed if new_network else 0, limit))
         zones = self._ask("the availability zones", lambda: len(usable_zones(ec2, self._service.region)))
         if zones is not None:
-            found.append(
-                Quota(
-                    "availability zones with Lambda and NAT gateways",
-                    0,
-                    NUMBER_OF_ZONES if own.network.own else 0,
-                    zones,
-                )
-            )
+            needed = NUMBER_OF_ZONES if own.network.own else 0
+            found.append(Quota("availability zones with Lambda and NAT gateways", 0, needed, zones))
         concurrency = self._ask(
             "Lambda's concurrency",
             lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],
