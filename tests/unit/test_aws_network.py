@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from hitless.aws.follow import Stack
-from hitless.aws.stacks import StackSpec
+from hitless.aws.stacks import Stacks, StackSpec
 from hitless.cloud.setup.bootstrap import Bootstrap
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.destroy import Destroy
-from hitless.cloud.setup.options import BootstrapOptions
+from hitless.cloud.setup.options import BootstrapOptions, PipelineOptions
 from hitless.cloud.setup.plan import ACTIONS, needed_actions
 from hitless.cloud.setup.stacks import core_stack
-from hitless.errors import ConflictError, UsageError
-from hitless.service.model import Nat, Network
+from hitless.errors import ConflictError, HitlessError, UsageError
+from hitless.service.model import Nat, Network, StageSettings
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.aws_services import make_service
 
@@ -73,6 +74,9 @@ class FakeStacks:
         return Stack(
             name, name, "UPDATE_COMPLETE", "", outputs, {"Nat": "per-az", "Zones": "a,b,c"}, {}, protected=False
         )
+
+    def get(self, name: str) -> Stack:
+        return Stacks.get(cast("Any", self), name)
 
     def resources(self, name: str) -> dict[str, tuple[str, str]]:
         if "-core-" in name:
@@ -136,6 +140,30 @@ def test_nat_gateways_stay_until_the_functions_have_left(vpc: str, names: tuple[
     runner.run(BootstrapOptions(None))
     assert stacks.made[-1].parameters["Nat"] == nat
     assert any("its NAT gateways stay" in line for line in said) == (nat is None)
+
+
+@pytest.mark.parametrize(
+    ("then", "stacks", "said"),
+    [
+        ("staging", ("clock-pipeline-staging",), "staging has a pipeline of its own, the stack clock-pipeline-staging"),
+        ("staging,prod", ("clock-core-prod", "clock-pipeline-prod"), "prod has a pipeline of its own"),
+        ("staging", (), "there is no stack clock-core-staging"),
+        ("nowhere", (), "nowhere does not name one or two other stages"),
+    ],
+)
+def test_a_stage_that_cannot_follow_in_a_pipeline_is_refused_before_anything_changes(
+    then: str, stacks: tuple[str, ...], said: str
+) -> None:
+    service = make_service()
+    service = replace(service, stages=(*service.stages, StageSettings("staging", "s"), StageSettings("prod", "p")))
+    made, nothing = FakeStacks("clock-core-dev", *stacks), cast("Any", None)
+    options = BootstrapOptions(PipelineOptions("anna/clock", "", "hitless==1", then=then))
+    with pytest.raises(HitlessError, match=said) as refused:
+        Bootstrap(service, cast("Any", FakeAws()), cast("Any", made), say=print, clock=FakeTime(), look_up=nothing).run(
+            options
+        )
+    assert refused.value.hint
+    assert len(made.made) == 1, "nothing was made"
 
 
 def test_a_network_that_other_stacks_use_is_not_destroyed() -> None:

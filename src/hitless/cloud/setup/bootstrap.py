@@ -90,6 +90,7 @@ class Bootstrap:
         elsewhere = self._role_elsewhere(options)
         if elsewhere:
             check_apart(self._service)
+        then = self._then(options.pipeline) if options.pipeline and not elsewhere else {}
         core = None if elsewhere else self._make_core(options)
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
@@ -98,7 +99,7 @@ class Bootstrap:
             releases_as = DeployRole(elsewhere or "", "", told.boundary, told.external_id)
         else:  # it requires no external id of this account's own pipeline
             bucket, boundary = core.outputs["ArtifactBucketName"], core.parameters.get("Boundary", "")
-            releases_as = DeployRole(core.outputs["DeployRoleArn"], bucket, boundary, "", self._then(options.pipeline))
+            releases_as = DeployRole(core.outputs["DeployRoleArn"], bucket, boundary, "", then)
         pipeline, connection, connected = self._connect(releases_as, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)
@@ -223,8 +224,14 @@ class Bootstrap:
         """Stage → deploy role of the stages that the pipeline promotes to, as given now or to an earlier bootstrap."""
         kept = self._present(self._names.pipeline)
         names = told.then if told.then is not None else f"{kept.get('Second', '')},{kept.get('Third', '')}"
-        cores = {name: names_of(replace(self._service, stage=name)).core for name in filter(None, names.split(","))}
-        return {name: self._stacks.get(core).outputs["DeployRoleArn"] for name, core in cores.items()}
+        stacks = {name: names_of(replace(self._service, stage=name)) for name in filter(None, names.split(","))}
+        for name, its in stacks.items():
+            if self._stacks.find(its.pipeline) is not None:
+                hint = (
+                    f"run `aws cloudformation delete-stack --stack-name {its.pipeline}`, or leave {name} out of --then"
+                )
+                raise ConflictError(f"--then: {name} has a pipeline of its own, the stack {its.pipeline}", hint=hint)
+        return {name: self._stacks.get(its.core).outputs["DeployRoleArn"] for name, its in stacks.items()}
 
     def _await(self, connection: GitHubConnection, wait_s: float) -> GitHubConnection:
         url = console_url(connection.arn)
