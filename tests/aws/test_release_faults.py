@@ -71,7 +71,11 @@ def test_a_stage_survives_failed_interrupted_and_concurrent_releases(aws: Emulat
 
 def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: Worldclock) -> None:
     service.edit("worldclock/handlers/meta.py", '{"status": "ok"}', '{"status": 1 / 0}')
+    early = ("cloudformation:CreateStack", "lambda:GetFunctionConfiguration", "lambda:Invoke")
+    service.aws.front.faults += [Fault("unspread", operation, 1) for operation in early]
     ended = service.run("deploy")
+    assert [one.struck for one in service.aws.front.faults] == [1, 1, 1], "what core and the stack have just made"
+    service.aws.front.faults.clear()
     assert ended.code == 3, ended.err
     assert ended.json["outcome"] == "rolled_back"
     assert "GET /health" in ended.json["reason"]
@@ -86,7 +90,11 @@ def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: W
 
 
 def _broken_code_is_rolled_back_by_its_alarm_and_no_reader_sees_it(service: Worldclock) -> None:
+    service.aws.front.faults.append(early := Fault("unspread", "lambda:AddPermission", 2))
+    service.aws.front.codedeploy.refuse_role(2)
     client, ended = _ship_broken(service, BROKEN)
+    service.aws.front.faults.clear()
+    assert early.struck == 2
     assert client.failed == 0, client.statuses
     assert client.shielded > 0
     assert ended["candidate"]["shielded"] > 0

@@ -1,6 +1,4 @@
-"""The account's role for API Gateway's logs: created if missing, never replaced, and retried until IAM has
-propagated it. Its availability zones.
-"""
+"""The account's role for API Gateway's logs: created if missing, never replaced. Its availability zones."""
 
 from __future__ import annotations
 
@@ -9,17 +7,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.account import PROPAGATION_TRIES, ROLE_NAME, ensure_log_role, usable_zones
-from hitless.errors import MachineError
+from hitless.aws.account import ROLE_NAME, ensure_log_role, usable_zones
 
 pytestmark = pytest.mark.unit
-
-
-class BadRequest(ClientError):  # type: ignore[misc]
-    def __init__(self) -> None:
-        super().__init__(
-            {"Error": {"Code": "BadRequestException", "Message": "role is not assumable"}}, "UpdateAccount"
-        )
 
 
 class NoSuchEntity(ClientError):  # type: ignore[misc]
@@ -28,24 +18,18 @@ class NoSuchEntity(ClientError):  # type: ignore[misc]
 
 
 class FakeApiGateway:
-    class exceptions:  # noqa: N801 - botocore's name
-        BadRequestException = BadRequest
-
-    def __init__(self, role: str | None = None, refusals: int = 0) -> None:
-        self.role, self.refusals = role, refusals
+    def __init__(self, role: str | None = None) -> None:
+        self.role = role
 
     def get_account(self) -> dict[str, Any]:
         return {"cloudwatchRoleArn": self.role} if self.role else {}
 
     def update_account(self, *, patchOperations: list[dict[str, str]]) -> None:  # noqa: N803
-        if self.refusals:
-            self.refusals -= 1
-            raise BadRequest
         self.role = patchOperations[0]["value"]
 
 
 class FakeIam:
-    class exceptions:  # noqa: N801
+    class exceptions:  # noqa: N801 - botocore's name
         NoSuchEntityException = NoSuchEntity
 
     def __init__(self) -> None:
@@ -65,8 +49,8 @@ class FakeIam:
         self.roles[RoleName].append(PolicyArn)
 
 
-def ensure(apigateway: FakeApiGateway, iam: FakeIam, pauses: list[float] | None = None) -> str | None:
-    return ensure_log_role(apigateway, iam, partition="aws", sleep=(pauses if pauses is not None else []).append)
+def ensure(apigateway: FakeApiGateway, iam: FakeIam) -> str | None:
+    return ensure_log_role(apigateway, iam, partition="aws")
 
 
 def test_an_account_without_a_log_role_gets_one() -> None:
@@ -80,17 +64,6 @@ def test_an_existing_log_role_is_kept() -> None:
     apigateway, iam = FakeApiGateway("arn:aws:iam::1:role/theirs"), FakeIam()
     assert ensure(apigateway, iam) is None
     assert (apigateway.role, iam.roles) == ("arn:aws:iam::1:role/theirs", {})
-
-
-def test_setting_a_role_is_retried_until_iam_has_propagated_it() -> None:
-    pauses: list[float] = []
-    assert ensure(FakeApiGateway(refusals=3), FakeIam(), pauses) is not None
-    assert len(pauses) == 3
-
-
-def test_a_role_that_api_gateway_never_accepts_is_a_clear_error() -> None:
-    with pytest.raises(MachineError, match="role is not assumable"):
-        ensure(FakeApiGateway(refusals=PROPAGATION_TRIES), FakeIam())
 
 
 def test_a_run_interrupted_after_it_created_the_role_is_finished() -> None:

@@ -13,10 +13,11 @@ from botocore.exceptions import ClientError
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import CodeDeploy, Move
 from hitless.aws.traffic import Alarm, Minute, Traffic
-from hitless.cloud.stage.shield import IN_HAND_S, Shield
+from hitless.cloud.stage.shield import IN_HAND_S, SPREADS_S, Shield
 from hitless.cloud.transform.model import FunctionIds
 from hitless.errors import UsageError
 from hitless.release.receipt import ClientCounts
+from tests.aws.front.unspread import REFUSALS
 
 pytestmark = pytest.mark.unit
 
@@ -42,7 +43,7 @@ class Fake:
     allowed_in_waits: list[int] = field(default_factory=list)
 
     def wait(self, seconds: float) -> None:
-        assert seconds == IN_HAND_S
+        assert seconds in (IN_HAND_S, SPREADS_S)
         self.allowed_in_waits.append(len(self.allowed))
 
     def variables(self, stage: ApiStage) -> dict[str, str]:
@@ -75,11 +76,12 @@ def test_the_candidate_may_invoke_the_live_version_only_while_the_shield_is_up()
     fake.shield.up(STAGE, MOVES)
     assert fake.held == {"theirs": "1", "hitlessShieldZones": "4:5", "hitlessShieldMeta": "4:5"}
     assert fake.allowed == {("s-prod-zones", "4", "5"), ("s-prod-meta", "4", "5")}
+    assert fake.allowed_in_waits == [2], "no traffic before AWS knows the permissions everywhere"
     fake.shield.down(STAGE, NAMES)
     assert (fake.held, fake.allowed) == ({"theirs": "1"}, set())
-    assert fake.allowed_in_waits == [2], "what a candidate has in hand is still answered"
+    assert fake.allowed_in_waits == [2, 2], "what a candidate has in hand is still answered"
     fake.shield.down(STAGE, NAMES)
-    assert fake.allowed_in_waits == [2], "where none stands nobody waits"
+    assert fake.allowed_in_waits == [2, 2], "where none stands nobody waits"
 
 
 def test_the_shield_of_a_deleted_function_is_removed_too() -> None:
@@ -97,6 +99,15 @@ def test_without_the_permission_a_release_continues_unshielded_with_a_message(wh
     assert fake.held == held
     (said,) = fake.said
     assert "not shielded" in said
+
+
+def test_a_role_that_lambda_does_not_know_in_time_leaves_its_function_unshielded() -> None:
+    _, code, message = REFUSALS["lambda:AddPermission"]
+    unknown = ClientError({"Error": {"Code": code, "Message": message}}, "AddPermission")
+    fake = Fake(refuses={"s-prod-zones": unknown})
+    fake.shield.up(STAGE, MOVES)
+    assert fake.held == {"hitlessShieldMeta": "4:5"}
+    assert "s-prod-zones is not shielded" in fake.said[0]
 
 
 def test_any_other_error_is_not_swallowed() -> None:

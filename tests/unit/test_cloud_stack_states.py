@@ -13,8 +13,9 @@ import pytest
 
 from hitless.aws.osls import Osls
 from hitless.aws.stacks import Stacks
-from hitless.cloud.stage.stage import ServiceStack, StillAtWorkError
+from hitless.cloud.stage.stage import ROLE_TRIES, ServiceStack, StillAtWorkError
 from hitless.errors import CloudError, ConflictError, HitlessError
+from tests.aws.front.unspread import REFUSALS
 from tests.unit.aws_fakes import FakeCloudFormation, FakeStack, FakeTime
 from tests.unit.cloud_fakes import CORE
 
@@ -159,6 +160,23 @@ def test_a_concurrent_update_is_a_conflict_with_a_hint_to_repeat() -> None:
     with pytest.raises(ConflictError) as busy:
         service_stack(cf, FakeOsls(words=words)).update(TEMPLATE, before={})
     assert "repeat the command" in busy.value.hint
+
+
+def test_an_update_whose_role_cloudformation_does_not_know_yet_is_repeated() -> None:
+    cf, refusal = in_state("UPDATE_COMPLETE"), REFUSALS["cloudformation:UpdateStack"][2]
+    osls = FakeOsls(words=refusal)
+
+    def know_it() -> None:
+        if len(osls.states) == 3:
+            osls.words = None
+
+    osls.act = know_it
+    service_stack(cf, osls).update(TEMPLATE, before={})
+    assert len(osls.states) == 3
+    osls = FakeOsls(words=refusal)
+    with pytest.raises(CloudError, match="is invalid or cannot be assumed"):
+        service_stack(cf, osls).update(TEMPLATE, before={})
+    assert len(osls.states) == ROLE_TRIES
 
 
 def test_a_stack_deleted_during_its_update_is_an_error_without_a_traceback() -> None:

@@ -43,6 +43,7 @@ class FakeCodeDeploy(CodeDeploy):
     busy: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
     stopped: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
     rolling_back: dict[str, int] = field(default_factory=dict)
     """Group → how many looks its roll-back takes, once it was stopped."""
 
@@ -55,6 +56,7 @@ class FakeCodeDeploy(CodeDeploy):
         hooks: Mapping[str, str],
         ignoring: Collection[str] = (),
     ) -> str:
+        self.started.append(move.group)
         if move.group in self.busy:
             raise ConflictError(f"{move.function}: another deployment is under way")
         if move.group in self.denied:
@@ -153,6 +155,18 @@ def test_a_refused_deployment_stops_those_already_started() -> None:
     failure, _ = run(one, "A", "B")
     assert failure == ShiftFailure("CreateDeployment: no such strategy")
     assert codedeploy.stopped == ["A"]
+
+
+def test_a_deployment_whose_role_is_too_new_is_started_again() -> None:
+    """CodeDeploy API Reference, ErrorInformation: IAM_ROLE_PERMISSIONS, IAM_ROLE_MISSING."""
+    unknown = Deployment("Failed", "The service role cannot be accessed.", role_refused=True)
+    one, codedeploy = shift({"A": [GOING, WELL], "B": [unknown, GOING, WELL]})
+    assert run(one, "A", "B")[0] is None
+    assert codedeploy.started == ["A", "B", "B"]
+    one, codedeploy = shift({"A": [GOING], "B": [unknown]})
+    failure, _ = run(one, "A", "B")
+    assert failure == ShiftFailure("B: The service role cannot be accessed.")
+    assert len(codedeploy.started) < 30, "within a bound"
 
 
 def test_a_busy_deployment_group_stops_the_deployments_already_started() -> None:

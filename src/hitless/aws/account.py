@@ -7,17 +7,14 @@ They are shared: if a stage's stack owned one, deleting the last stage would del
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hitless.aws.session import Identity
-from hitless.errors import ConflictError, MachineError, UsageError
+from hitless.errors import ConflictError, UsageError
 
 ROLE_NAME = "hitless-api-gateway-logs"
 POLICY = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
-PROPAGATION_TRIES, PROPAGATION_PAUSE_S = 15, 2.0
-"""A new role is unknown to other services for some seconds (IAM user guide, "eventual consistency")."""
 
 _TRUST = {
     "Version": "2012-10-17",
@@ -32,14 +29,11 @@ def needs_log_role(apigateway: Any) -> bool:
     return not apigateway.get_account().get("cloudwatchRoleArn")
 
 
-def ensure_log_role(
-    apigateway: Any, iam: Any, *, partition: str, sleep: Callable[[float], None], boundary: str = ""
-) -> str | None:
+def ensure_log_role(apigateway: Any, iam: Any, *, partition: str, boundary: str = "") -> str | None:
     """Give API Gateway a role for logs if the account has none. Returns the ARN if it was set now, else None.
 
     Without the role the first Stage with access logs fails ("CloudWatch Logs role ARN must be set in account
-    settings"). A role that somebody else set is left alone. `boundary` is the ARN of a policy. Raises MachineError if
-    API Gateway refuses the new role.
+    settings"). A role that somebody else set is left alone. `boundary` is the ARN of a policy.
     """
     if not needs_log_role(apigateway):
         return None
@@ -55,19 +49,7 @@ def ensure_log_role(
         arn = str(made["Role"]["Arn"])
     iam.attach_role_policy(RoleName=ROLE_NAME, PolicyArn=f"arn:{partition}:iam::aws:policy/{POLICY}")
     operations = [{"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}]
-    for attempt in range(PROPAGATION_TRIES):
-        try:
-            apigateway.update_account(patchOperations=operations)
-        except apigateway.exceptions.BadRequestException as error:
-            if attempt == PROPAGATION_TRIES - 1:
-                said = error.response.get("Error", {}).get("Message", error)
-                raise MachineError(
-                    f"API Gateway refuses {arn} for its logs: {said}",
-                    hint="repeat `hitless aws bootstrap` in a minute: it continues from here",
-                ) from error
-            sleep(PROPAGATION_PAUSE_S)
-        else:
-            break
+    apigateway.update_account(patchOperations=operations)  # repeated until IAM's change has reached it
     return arn
 
 

@@ -31,6 +31,8 @@ UNDER_WAY = ["Created", "Queued", "InProgress"]
 """The statuses of a deployment of a Lambda alias before its end."""
 
 _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
+_ROLE_REFUSED, ROLE_KNOWN_WITHIN_S = frozenset({"IAM_ROLE_MISSING", "IAM_ROLE_PERMISSIONS"}), 30.0
+"""A deployment that fails by its group's role is started again for so long: a change of IAM spreads within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Deployment:
     by_hand: bool = False
     began: datetime | None = None
     """Wall time in UTC."""
+    role_refused: bool = False
 
     @property
     def ended(self) -> bool:
@@ -130,7 +133,8 @@ class CodeDeploy:
         info = self._codedeploy.get_deployment(deploymentId=deployment)["deploymentInfo"]
         error = info.get("errorInformation") or {}
         reason = str(error.get("message") or error.get("code") or "")
-        return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND, info.get("createTime"))
+        began, code = info.get("createTime"), error.get("code")
+        return Deployment(str(info["status"]), reason, code in _STOPPED_BY_HAND, began, code in _ROLE_REFUSED)
 
     def hooks(self, deployment: str, move: Move) -> dict[str, str]:
         """The status of each hook that was called, by lifecycle event; empty if CodeDeploy does not tell."""
@@ -202,7 +206,7 @@ class Shift:
             self._deployments.start, configuration=configuration, description=description, hooks=hooks or {},
             ignoring=ignoring,
         )  # fmt: skip
-        failure = self._start(moves, going, start) or self._follow(going, on_weight, ringing)
+        failure = self._start(moves, going, start) or self._follow(going, start, on_weight, ringing)
         if failure is not None:
             self.stop(going)
         for deployment, move in going.items() if hooks else ():
@@ -223,14 +227,21 @@ class Shift:
         return None
 
     def _follow(
-        self, going: Mapping[str, Move], on_weight: Callable[[float], None], ringing: Callable[[], Collection[str]]
-    ) -> ShiftFailure | None:
-        left = dict(going)
+        self, going: dict[str, Move], start: Callable[[Move], str], on_weight: Callable[[float], None],
+        ringing: Callable[[], Collection[str]],
+    ) -> ShiftFailure | None:  # fmt: skip
+        left, role_known_at = dict(going), self._time.monotonic() + ROLE_KNOWN_WITHIN_S
         while left:
             for deployment, move in list(left.items()):
                 seen = self._deployments.look(deployment)
                 if seen.status == ENDED_WELL:
                     del left[deployment]
+                elif seen.role_refused and self._time.monotonic() < role_known_at:
+                    del going[deployment], left[deployment]
+                    self._await_none(partial(self._under_way, [move.group]))  # CodeDeploy's own, that rolls back
+                    if failure := self._start([move], going, start):
+                        return failure
+                    left |= {name: one for name, one in going.items() if one is move}
                 elif seen.ended:
                     return ShiftFailure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
             on_weight(self._weight(going.values()))

@@ -177,6 +177,10 @@ class Follower:
                 raise CloudError(f"{late} after {self._timeout_s:.0f} s", hint=REPEAT)
             self._time.sleep(self._poll_s)
 
+    def pause(self) -> None:
+        """Let one poll's time pass."""
+        self._time.sleep(self._poll_s)
+
     def _events(self, name: str, *, since: str | None) -> list[Mapping[str, Any]]:
         """Events after `since`, the oldest first. Reads no further back than `since`."""
         fresh: list[Mapping[str, Any]] = []

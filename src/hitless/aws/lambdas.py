@@ -20,6 +20,8 @@ from hitless.aws.session import Ignoring, error_code, is_denied
 from hitless.errors import CloudError
 
 READY_TIMEOUT_S, PROVISION_TIMEOUT_S = 180.0, 1800.0
+KNOWN_WITHIN_S = 20.0
+"""For some seconds Lambda may not find what was just made (terraform-provider-aws#7214, "Function not found")."""
 WARM_S = 0.3
 """How long a warmed environment stays busy if several are wanted."""
 
@@ -108,13 +110,14 @@ class Lambdas:
 
     def wake(self, function: str, version: str) -> None:
         """Wait until the version can be invoked. An inactive one (State Inactive) is invoked once to wake it."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        began = time.monotonic()
         while True:
             found = self._configuration(function, version)
             state = found.get("State", "Active") if found is not None else "Missing"
             if state == "Active":
                 return
-            if state in ("Missing", "Failed") or time.monotonic() > deadline:
+            waited_s, limit_s = time.monotonic() - began, KNOWN_WITHIN_S if state == "Missing" else READY_TIMEOUT_S
+            if state == "Failed" or waited_s > limit_s:
                 reason = (found or {}).get("StateReason", "there is no such version")
                 raise CloudError(
                     f"{function}: version {version} cannot serve: {reason}",

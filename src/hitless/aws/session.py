@@ -3,13 +3,14 @@
 botocore finds the credentials (environment, profile, SSO, instance role); this module never prints them. In the
 pipeline's deploy step, they are used only to assume the stage's deploy role. Its ARN is in HITLESS_DEPLOY_ROLE_ARN, and
 the external id that another account's role requires is in HITLESS_DEPLOY_ROLE_EXTERNAL_ID. Retries use botocore's
-`adaptive` mode: a throttled call is repeated with back-off, and later calls are slowed down.
+`adaptive` mode: a throttled call is repeated with back-off, and later calls are slowed down. A call is repeated too if
+AWS refuses it because a new role, permission or function has not reached the service that is called.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,16 @@ _THROTTLED = {
     *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException"),
     *("RequestLimitExceeded", "TooManyRequestsException", "SlowDown"),
 }
+_UNSPREAD = {
+    "AddPermission": ("InvalidParameterValueException", "principal was invalid"),
+    "AssumeRole": ("AccessDenied", "sts:AssumeRole"),
+    "AttachRolePolicy": ("NoSuchEntity", "cannot be found"),
+    "Invoke": ("ResourceNotFoundException", "Function not found"),
+    "UpdateAccount": ("BadRequestException", "role ARN does not have required permissions"),
+}
+"""Operation → code and words of a refusal that may end some seconds after a change (IAM User Guide, "Changes that I
+make are not always immediately visible"). AWS gives such a refusal no code of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ class Aws:
         self._session = session or boto3.Session(region_name=region)
         self._clients: dict[str, Any] = {}
         self._config = Config(retries=retries(environ), connect_timeout=10, user_agent_extra="hitless")
+        self._session.events.register("needs-retry", _awaits_spreading(retries(environ)["total_max_attempts"]))
 
     def client(self, service: str) -> Any:
         """botocore's client of that service, in the stage's region."""
@@ -108,6 +120,17 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
     return {"mode": "adaptive", "total_max_attempts": int(text)}
 
 
+def _awaits_spreading(tries: int) -> Callable[..., float | None]:
+    """A handler of botocore's event `needs-retry`: the seconds to wait before a call that `is_unspread` is repeated."""
+
+    def pause_s(response: Any, operation: Any, attempts: int, **_: Any) -> float | None:
+        if response is None or attempts >= tries or not is_unspread(ClientError(response[1], operation.name)):
+            return None
+        return min(2.0 ** (attempts - 3), 16.0)
+
+    return pause_s
+
+
 def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: str | None = None) -> Aws:
     """A session with verified credentials and region: the environment's, or those of a named profile. An empty name
     gives the environment's without assuming the deploy role.
@@ -121,7 +144,7 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
             )
         role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
         external_id = environ.get(EXTERNAL_ID_VARIABLE)
-        session = _assume_role(role_arn, region, external_id) if role_arn and profile is None else None
+        session = _assume_role(role_arn, region, external_id, environ) if role_arn and profile is None else None
         if profile:
             session = boto3.Session(profile_name=profile, region_name=region)
         aws = Aws(region, session=session, environ=environ)
@@ -129,10 +152,11 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
         return aws
 
 
-def _assume_role(role_arn: str, region: str, external_id: str | None) -> Any:
+def _assume_role(role_arn: str, region: str, external_id: str | None, environ: Mapping[str, str]) -> Any:
     """A session of that role, refreshed as needed: shifting traffic may take longer than a chained role's hour."""
     base = botocore.session.Session()
     base.set_config_variable("region", region)
+    base.register("needs-retry.sts.AssumeRole", _awaits_spreading(retries(environ)["total_max_attempts"]))
     if base.get_credentials() is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
@@ -184,6 +208,12 @@ def is_denied(error: BaseException) -> bool:
     return error_code(error) in _DENIED
 
 
+def is_unspread(error: ClientError) -> bool:
+    """Whether AWS may have refused the call only because a change before it has not reached the called service."""
+    code, words = _UNSPREAD.get(error.operation_name, ("", ""))
+    return bool(code) and error_code(error) == code and words in error.response["Error"].get("Message", "")
+
+
 def explain(error: BotoCoreError | ClientError) -> HitlessError:
     """Translate the error into a message with a hint."""
     if isinstance(error, ClientError):
@@ -213,6 +243,9 @@ def _explain_answer(error: ClientError) -> HitlessError:
         return MachineError("the AWS credentials have expired", hint=CREDENTIALS_HINT, details=details)
     if code in _INVALID:
         return MachineError(f"AWS does not accept the credentials ({code})", hint=CREDENTIALS_HINT, details=details)
+    if is_unspread(error):
+        hint = "if the role, permission or function is new, repeat in a minute; else check its name and trust policy"
+        return CloudError(f"AWS still refuses {failed_call}", hint=hint, details=details)
     if code in _DENIED:
         hint = "`hitless aws plan` lists the missing permissions; use a principal that has them"
         return CloudError(f"AWS denies {failed_call}", hint=hint, details=details)

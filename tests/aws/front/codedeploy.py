@@ -91,6 +91,7 @@ class CodeDeploy:
         self._groups.clear()
         self._configs.clear()
         self._runner.bakes_held = False
+        self._runner.role_refusals = 0
 
     @contextlib.contextmanager
     def held_bakes(self) -> Iterator[None]:
@@ -100,6 +101,10 @@ class CodeDeploy:
             yield
         finally:
             self._runner.bakes_held = False
+
+    def refuse_role(self, deployments: int) -> None:
+        """Let the next deployments fail because the role of their group is too new."""
+        self._runner.role_refusals = deployments
 
     async def answer(self, request: Request, operation: Operation) -> Response:
         region = request.scope[1] if request.scope else "us-east-1"

@@ -29,6 +29,7 @@ import yaml
 
 from tests.aws.front.alarms import Alarms
 from tests.aws.front.backend import Backend
+from tests.aws.front.unspread import ROLE_PERMISSIONS
 
 HOOK_LIMIT_S: Final = 3600.0
 _ALARM_PERIOD_S: Final = 0.25
@@ -176,7 +177,8 @@ class Deployment:
 class Runner:
     """Drives deployments against the emulator's Lambda and CloudWatch. `minute_s` is how long a minute lasts here.
 
-    While `bakes_held` no bake ends by time, so that a test which acts in mid-shift need not be faster than a clock.
+    While `bakes_held` no bake ends by time, so that a test which acts in mid-shift need not be faster than a clock. The
+    next `role_refusals` deployments fail because the group's role is too new.
     """
 
     def __init__(self, backend: Backend, alarms: Alarms, *, minute_s: float) -> None:
@@ -184,6 +186,7 @@ class Runner:
         self._alarms = alarms
         self._minute_s = minute_s
         self.bakes_held = False
+        self.role_refusals = 0
         self._hooks: dict[str, asyncio.Future[str]] = {}
 
     def hook_reported(self, execution: str, status: str) -> bool:
@@ -198,6 +201,9 @@ class Runner:
         """Runs until the deployment has ended; its fields hold the result."""
         deployment.status = Status.IN_PROGRESS
         try:
+            if deployment.creator == "user" and self.role_refusals:
+                self.role_refusals -= 1
+                raise Ended(Status.FAILED, *ROLE_PERMISSIONS)
             await self._check_alias(deployment)
             await self._check_alarms(deployment)
             await self._hook(deployment, "BeforeAllowTraffic")

@@ -12,14 +12,17 @@ from typing import Final, Literal
 
 from starlette.responses import Response, StreamingResponse
 
+from tests.aws.front.unspread import REFUSALS
+
 _JSON_SERVICES: Final = frozenset({"codebuild", "codeconnections", "codedeploy", "codepipeline", "logs", "ssm"})
+_REST_JSON_SERVICES: Final = frozenset({"apigateway", "lambda", "xray"})
 
 
 @dataclass
 class Fault:
     """The first `times` calls whose `service:Operation` matches `pattern` fail; without `times`, all of them."""
 
-    kind: Literal["throttle", "cut"]
+    kind: Literal["throttle", "cut", "unspread"]
     pattern: str
     times: int | None = None
     struck: int = 0
@@ -29,7 +32,10 @@ class Fault:
         if not fnmatch.fnmatchcase(operation, self.pattern) or self.struck == self.times:
             return None
         self.struck += 1
-        return _throttled(operation.partition(":")[0]) if self.kind == "throttle" else _cut()
+        if self.kind == "cut":
+            return _cut()
+        refusal = REFUSALS[operation] if self.kind == "unspread" else (400, "ThrottlingException", "Rate exceeded")
+        return _refused(operation.partition(":")[0], *refusal)
 
 
 @dataclass
@@ -66,17 +72,17 @@ class Death:
         self.kill()
 
 
-def _throttled(service: str) -> Response:
-    """The error in the protocol of the service; REST-JSON clients read only the header."""
+def _refused(service: str, status: int, code: str, message: str) -> Response:
+    """The error in the protocol of the service."""
     if service in _JSON_SERVICES:
-        body = {"__type": "ThrottlingException", "message": "Rate exceeded"}
-        return Response(json.dumps(body), 400, media_type="application/x-amz-json-1.1")
-    error = "<Error><Type>Sender</Type><Code>ThrottlingException</Code><Message>Rate exceeded</Message></Error>"
-    return Response(
-        f"<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>",
-        400,
-        headers={"x-amzn-errortype": "ThrottlingException", "content-type": "text/xml"},
-    )
+        body = {"__type": code, "message": message}
+        return Response(json.dumps(body), status, media_type="application/x-amz-json-1.1")
+    if service in _REST_JSON_SERVICES:
+        headers = {"x-amzn-errortype": code}
+        return Response(json.dumps({"message": message}), status, headers, media_type="application/json")
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+    body_xml = f"<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"
+    return Response(body_xml, status, media_type="text/xml")
 
 
 def _cut() -> Response:

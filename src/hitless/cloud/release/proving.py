@@ -40,9 +40,9 @@ def prove(
     for name, version in record.versions.items():
         lambda_name = record.functions[name]
         built = package.artifacts[name].digest.removeprefix("sha256:")
+        cloud.lambdas.wake(lambda_name, version)
         if cloud.lambdas.code_sha256(lambda_name, version) != built:
             raise CloudError(f"{lambda_name}: version {version} does not hold the bytes that were built")
-        cloud.lambdas.wake(lambda_name, version)
         versions[name] = (lambda_name, version)
     _warm(cloud, wanted, targets)
     requests = package.service.settings.smoke

@@ -136,7 +136,7 @@ class Bootstrap:
         partition = self._aws.identity().partition
         apigateway, iam = self._aws.client("apigateway"), self._aws.client("iam")
         boundary = core.parameters.get("Boundary", "")
-        if arn := ensure_log_role(apigateway, iam, partition=partition, sleep=self._time.sleep, boundary=boundary):
+        if arn := ensure_log_role(apigateway, iam, partition=partition, boundary=boundary):
             self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
 
     def _core(self, options: BootstrapOptions) -> StackSpec:

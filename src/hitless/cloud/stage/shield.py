@@ -9,14 +9,16 @@ from botocore.exceptions import ClientError
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import Move
 from hitless.aws.lambdas import Lambdas
-from hitless.aws.session import is_denied
+from hitless.aws.session import is_denied, is_unspread
 from hitless.cloud.transform.model import (
     SHIELD_PREFIX,
     FunctionIds,
 )
 
-IN_HAND_S = 5.0
-"""Requests that a candidate still has when its weight is 0 may need the live version's response."""
+SPREADS_S, IN_HAND_S = 5.0, 5.0
+"""A new permission takes a while (aws/serverless-application-model#838). Requests that a candidate still has when its
+weight is 0 may need the live version's response.
+"""
 
 
 class Shield:
@@ -49,6 +51,7 @@ class Shield:
             except ClientError as error:
                 self._without(error, move.function)
                 self._stages.drop(stage, [ids.shield_variable])
+        self._wait(SPREADS_S)
 
     def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
         """Remove the shield once the candidate has answered its requests. `functions`: the service's Lambda names."""
@@ -64,7 +67,7 @@ class Shield:
         self._stages.drop(stage, standing)
 
     def _without(self, error: ClientError, what: str) -> None:
-        """Continue without a shield if the error is a denied call; else raise it."""
-        if not is_denied(error):
+        """Continue without a shield if the call was denied, or names a role that AWS does not know yet; else raise."""
+        if not is_denied(error) and not is_unspread(error):
             raise error
         self._say(f"{what} is not shielded: {error}")

@@ -63,6 +63,8 @@ class StillAtWorkError(CloudError):
 TIME_LIMIT = "HITLESS_TIME_LIMIT_MINUTES"
 """The variable by which a build knows its own time limit."""
 _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
+_ROLE_REFUSED, ROLE_TRIES = "is invalid or cannot be assumed", 8
+"""CloudFormation's words (AWS re:Post, "cloudformation-role-arn-error"), also for a role that it does not know yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,11 @@ class ServiceStack:
             tags=template.get("Metadata", {}).get(STACK_TAGS),
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="hitless-osls-") as folder:
-            failed = self._osls().deploy(Path(folder), state)
+            tries = ROLE_TRIES
+            while _ROLE_REFUSED in ((failed := self._osls().deploy(Path(folder), state)) or "") and (
+                tries := tries - 1
+            ):
+                self._stacks.pause()
         if failed is None:
             self._say(f"{self.name} is updated")
             return
