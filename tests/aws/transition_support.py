@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy, Shift
+from hitless.aws.events import send_event
 from hitless.aws.lambdas import Autoscaling, Lambdas
 from hitless.aws.osls import Osls, Packaged
 from hitless.aws.stacks import Stacks
@@ -198,7 +200,8 @@ class Demo:
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
             autoscaling=Autoscaling(client("application-autoscaling")),
             api=ApiStages(client("apigateway")),
-            traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who=NOBODY, clock=clock, say=self.say,
+            traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock),
+            tell_ended=partial(send_event, client("events"), self.say), who=NOBODY, clock=clock, say=self.say,
             ask=fault_of,
         )  # fmt: skip
 

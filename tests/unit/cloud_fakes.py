@@ -16,6 +16,7 @@ from typing import Any, cast
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move, Shift
+from hitless.aws.events import ReleaseEnded
 from hitless.aws.lambdas import AliasState
 from hitless.aws.osls import Packaged
 from hitless.cloud.records.records import Records, Rollouts
@@ -149,6 +150,9 @@ class World:
     time_limit_s: float = math.inf
     """Of the build that runs the command."""
 
+    sent: list[ReleaseEnded] = field(default_factory=list)
+    """The events of releases that ended."""
+
     refused: Callable[[World, str], str | None] = lambda world, url: None
     """Why a request to the URL fails."""
 
@@ -156,6 +160,11 @@ class World:
         """Sends a request as a client does."""
         self.moment(f"ask {url}")
         return self.refused(self, url)
+
+    def send(self, event: ReleaseEnded) -> None:
+        """EventBridge's default bus."""
+        self.moment("send an event")
+        self.sent.append(event)
 
     def moment(self, name: str) -> None:
         self.moments.append(name)
@@ -179,6 +188,7 @@ class World:
             api=FakeApiStages(self),
             traffic=FakeTraffic(self),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(self), _Clock()),
+            tell_ended=self.send,
             who=NOBODY,
             clock=_Clock(),
             say=self.said.append,

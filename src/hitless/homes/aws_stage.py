@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy, Shift
+from hitless.aws.events import send_event
 from hitless.aws.lambdas import Autoscaling, Lambdas
 from hitless.aws.osls import find_osls
 from hitless.aws.session import Aws, aws_errors, connect
@@ -102,6 +104,7 @@ def connected_stage(
             api=api,
             traffic=traffic,
             rollouts=Rollouts(bucket, service.stage, traffic, clock),
+            tell_ended=partial(send_event, aws.client("events"), place.say),
             who=who,
             clock=clock,
             say=place.say,

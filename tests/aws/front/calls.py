@@ -151,6 +151,9 @@ def call_of(request: Request, operation: Operation, *, principal: str, status: i
     context = {}
     if action == "lambda:AddPermission":
         context["lambda:Principal"] = str(_json(request.body).get("Principal"))
+    if action == "events:PutEvents":
+        (entry,) = _json(request.body)["Entries"]
+        context = {"events:source": entry["Source"], "events:detail-type": entry["DetailType"]}
     if action == "s3:ListBucket" and "prefix" in operation.parameters:
         context["s3:prefix"] = operation.parameters["prefix"]
     return Call(action, resources, principal, region, status, operation.parameters, context)
@@ -217,6 +220,8 @@ def _resources(operation: Operation, region: str) -> tuple[str, ...]:
             return (given["RoleArn"],)
         case "iam":
             return _iam_resources(given)
+        case "events" if operation.name == "PutEvents":
+            return (f"{arn}event-bus/default",)
         case "logs" if "logGroupName" in given:
             return (f"{arn}log-group:{given['logGroupName']}:*",)
         case "ssm" if "Name" in given:

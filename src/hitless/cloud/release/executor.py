@@ -18,6 +18,7 @@ from datetime import datetime
 
 from botocore.exceptions import ClientError
 
+from hitless.aws.events import ReleaseEnded
 from hitless.aws.session import is_denied
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record, ReleaseSteps, rollout_of
@@ -322,9 +323,15 @@ def conclude(
     verb: str, previous: int | None, keep: bool = True, why: str | None = None, alarms: AlarmSettings | None = None,
     hooks: Sequence[HookEnd] = (),
 ) -> Result:  # fmt: skip
-    """The result of a release that ended as the record says. Without `keep` another process keeps its rollout."""
+    """The result of a release that ended as the record says, after an event that tells of it. Without `keep` another
+    process keeps its rollout, and sends the event.
+    """
     rollout = rollout_of(record, wanted, steps, home, ended=now, who=cloud.who, why=why, alarms=alarms, hooks=hooks)
     kept = cloud.rollouts.add(record, rollout, verb=verb, previous=previous, duration_s=steps.duration_s, keep=keep)
+    if keep:
+        failed = sum(side.failed for side in (kept.candidate, kept.live) if side) if kept.candidate else None
+        which = (record.service, record.stage, record.release)
+        cloud.tell_ended(ReleaseEnded(*which, kept.outcome, verb, record.commit, failed, record.reason))
     return Result(
         record.stage, record.release, kept.outcome, record.strategy, record.reason, kept.duration_s, record.steps,
         candidate=kept.candidate, live=kept.live, url=url_of(cloud),

@@ -24,6 +24,7 @@ from typing import Any
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import Shift
+from hitless.aws.events import ReleaseEnded
 from hitless.aws.follow import WELL, Stack, resting
 from hitless.aws.lambdas import AliasState, Autoscaling, Lambdas
 from hitless.aws.osls import Osls, deployable
@@ -62,9 +63,9 @@ class StillAtWorkError(CloudError):
 
 TIME_LIMIT = "HITLESS_TIME_LIMIT_MINUTES"
 """The variable by which a build knows its own time limit."""
-_WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 _ROLE_REFUSED, ROLE_TRIES = "is invalid or cannot be assumed", 8
 """CloudFormation's words (AWS re:Post, "cloudformation-role-arn-error"), also for a role that it does not know yet."""
+_WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +260,7 @@ class Cloud:
     api: ApiStages
     traffic: Traffic
     rollouts: Rollouts
+    tell_ended: Callable[[ReleaseEnded], None]
     who: Who
     """Who runs the command, as far as it is known."""
     clock: Clock
