@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.artifact.archive import digest_of
 from hitless.artifact.build import build
 from hitless.artifact.model import BuiltArtifacts, Host
 from hitless.artifact.store import ArtifactStore
@@ -96,6 +97,18 @@ def test_hashes_of_requirements_are_checked(tmp_path: Path, store: ArtifactStore
     with pytest.raises(BuildError, match=r"requirements\.txt:3 \(dep\)"):
         built(service, store, uv)
     assert files_below(store.root) == ["lock"]
+
+
+def test_a_list_with_hashes_installs_nothing_without_a_hash(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    """pypa/pip#3137: "at least one hash is required to match for each requirement, even subrequirements"."""
+    folder = tmp_path / "s"
+    wheel = make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": ""}, requires=["brought-in"])
+    other = make_wheel(folder / "wheels", "brought_in", "2.0", {"brought_in.py": ""})
+    hashed = {one: f"--hash={digest_of(one)}" for one in (wheel, other)}
+    with pytest.raises(BuildError, match="brought-in"):
+        built(a_service(folder, requirements=f"{OFFLINE}dep==1.0 {hashed[wheel]}\n"), store, uv)
+    listed = f"{OFFLINE}dep==1.0 {hashed[wheel]}\nbrought-in==2.0 {hashed[other]}\n"
+    assert built(a_service(folder, requirements=listed), store, uv).warnings == ()
 
 
 def test_an_unresolvable_requirement_is_reported_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:

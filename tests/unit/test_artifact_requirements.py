@@ -45,6 +45,18 @@ def test_a_requirement_for_several_versions_is_not_pinned(line: str) -> None:
     assert parsed(line).unpinned(["foo"]) == ["foo"]
 
 
+def test_a_file_in_which_only_some_requirements_have_hashes_is_refused() -> None:
+    """pypa/pip#3137: "Option-based requirements (--hash=sha256:...) turn on --require-hashes mode implicitly"."""
+    with pytest.raises(
+        BuildError, match=r"requirements\.txt:2: bar has no hash, but other requirements have one"
+    ) as bare:
+        parsed("foo==1.0 --hash=sha256:00\nbar==1.0\n")
+    assert "--generate-hashes" in bare.value.hint
+    assert parsed("foo==1.0 --hash=sha256:00\nbar==1.0 \\\n  --hash=sha256:11\n").checked_by_hash
+    assert parsed("foo==1.0\n-c pins.txt\n", {"pins.txt": "foo==1.0 --hash=sha256:00\n"}).checked_by_hash
+    assert not parsed("foo @ https://example.org/foo.zip#sha256=00\nbar==1.0\n").checked_by_hash
+
+
 def test_an_unlisted_dependency_is_not_pinned() -> None:
     assert parsed("Foo_Bar==1.0\n").unpinned(["foo.bar", "brought_in"]) == ["brought-in"]
 

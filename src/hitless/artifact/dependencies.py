@@ -100,6 +100,8 @@ def key_of(folder: Path, requirements: Requirements, platform: Platform, setting
     parts: list[object] = [FORMAT, str(platform), platform.uv_options(), requirements.texts, sorted(settings.items())]
     parts.append([_links_state(folder, link) for link in requirements.links])
     parts.append(_configuration(folder))
+    if requirements.checked_by_hash:
+        parts.append("--require-hashes")
     if platform.host:
         parts.append(sys.implementation.cache_tag)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]

@@ -49,6 +49,8 @@ class Requirements:
     constrained: frozenset[str] = frozenset()
     texts: tuple[tuple[str, str], ...] = ()
     links: tuple[str, ...] = ()
+    checked_by_hash: bool = False
+    """Whether each package must have one of its hashes (uv's and pip's --require-hashes): a file uses --hash."""
     generated: str = ""
     """The list itself if no file holds it, because it was made of a lock file."""
 
@@ -106,9 +108,14 @@ def parse_requirements(name: str, read: Callable[[str], str]) -> Requirements:
     """Read the file `name`, and those it names, by `read` (name relative to the service's folder → text)."""
     reading = _Reading(read)
     reading.file(name, constraint=False)
+    checked = any("--hash" in line for text in reading.texts.values() for _, line in _logical_lines(text))
+    if checked and (bare := [one for one in reading.required if one.name not in reading.hashed]):
+        hint = f"give each its hash: uv pip compile --generate-hashes requirements.in -o {REQUIREMENTS_FILE}"
+        raise BuildError(f"{bare[0].at}: {bare[0].name} has no hash, but other requirements have one", hint=hint)
     return Requirements(
-        tuple(reading.required), frozenset(reading.constrained), tuple(reading.texts.items()), tuple(reading.links)
-    )
+        tuple(reading.required), frozenset(reading.constrained), tuple(reading.texts.items()), tuple(reading.links),
+        checked,
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -116,6 +123,7 @@ class _Reading:
     read: Callable[[str], str]
     required: list[Requirement] = field(default_factory=list)
     constrained: set[str] = field(default_factory=set)
+    hashed: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
     seen: set[tuple[str, bool]] = field(default_factory=set)
@@ -131,6 +139,8 @@ class _Reading:
                 self.option(name, at, line, constraint=constraint)
                 continue
             requirement = _requirement(at, line)
+            if _HASH.search(line):
+                self.hashed.add(requirement.name)
             if not constraint:
                 self.required.append(requirement)
             elif requirement.pinned:

@@ -94,7 +94,12 @@ class Uv:
         command = ["pip", "install", "--requirements", listed, "--target", str(into)]
         command += ["--python", sys.executable, *platform.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
-        command += ["--no-progress", "--color", "never"]
+        command += [
+            "--no-progress",
+            "--color",
+            "never",
+            *(["--require-hashes"] if requirements.checked_by_hash else []),
+        ]
         overrides = into.with_name("overrides.txt")
         may_raise = bool(platform.host) and not requirements.hashed and "UV_OVERRIDE" not in self.environ
         built: list[str] = []

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hitless.artifact.requirements import read_requirements
 from hitless.aws.stacks import StackSpec
 from hitless.aws.template import parse_template
 from hitless.cli.common import Context, UnsuccessfulResult, command
@@ -124,6 +125,7 @@ def plan(
     """
     service = ctx.load_for_aws(region)
     priced = costs(service, load_prices(), pipeline=pipeline)
+    ctx.say(_requirements(service))
     found = None
     if not offline:
         options = _options(ctx, IdentityOptions(boundary, trust, external_id, github, environment), pipeline=pipeline)
@@ -132,6 +134,14 @@ def plan(
     ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
     if found is not None:
         refuse_if_missing(found)
+
+
+def _requirements(service: Service) -> str:
+    """Whether the functions' requirements are checked by hashes. Raises BuildError as the build does."""
+    read = [read_requirements(service.folder / module) for module in {one.module for one in service.functions}]
+    if all(one.checked_by_hash for one in read if one.required):
+        return "note: the packages of requirements.txt are checked by their hashes"
+    return "note: packages are not checked by hashes; `uv pip compile --generate-hashes` writes them"
 
 
 Repository = Annotated[str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")]
