@@ -21,6 +21,7 @@ from hitless.rollout.alarms import is_above
 from hitless.service.model import AlarmSettings
 from hitless.service.strategy import parse
 from tests.aws.front.alarms import evaluate_metrics
+from tests.unit.cloud_fakes import World, small
 from tests.unit.release_support import RememberedStack, packaged, release, sha256
 
 pytestmark = pytest.mark.unit
@@ -204,3 +205,14 @@ def test_the_layers_zip_is_reproducible_and_contains_only_the_wrapper(tmp_path: 
     with zipfile.ZipFile(tmp_path / "layer.zip") as archive:
         assert archive.namelist() == ["python/hitless_wrapper.py"]
         assert archive.read("python/hitless_wrapper.py") == Path(str(hitless_wrapper.__file__)).read_bytes()
+
+
+def test_a_deploy_names_the_functions_without_a_shield() -> None:
+    meta = copy.deepcopy(small().template["Resources"]["MetaLambdaFunction"])
+    meta["Properties"]["Runtime"] = "nodejs22.x"
+    world = World(also={"MetaLambdaFunction": meta})
+    world.deploy("a")
+    (note,) = [one for one in world.said if "no shield" in one]
+    assert note.startswith(
+        "note: meta: no shield, and only Lambda's Errors count as failures: its runtime is not Python"
+    )

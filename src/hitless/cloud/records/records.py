@@ -335,12 +335,12 @@ def rollout_of(
             artifacts=record.artifacts,
             promoted_from=record.promoted_from,
         ),
-        unwrapped=_unwrapped(wanted, record),
+        unwrapped=unwrapped(wanted, record),
         api=_api(wanted),
     )
 
 
-def _unwrapped(wanted: Template, record: Record) -> list[str]:
+def unwrapped(wanted: Template, record: Record) -> list[str]:
     """Functions with routes whose responses the wrapper does not see."""
     names = {theirs: ours for ours, theirs in record.functions.items()}
     resources = wanted["Resources"]

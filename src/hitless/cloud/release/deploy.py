@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.clock import timestamp
-from hitless.cloud.records.records import ReleaseSteps
+from hitless.cloud.records.records import ReleaseSteps, unwrapped
 from hitless.cloud.release.executor import (
     Superseded,
     Tenure,
@@ -85,6 +85,9 @@ class Deploy:
         self._check_permissions(package.service, wanted, before)
         for note in transition.notes:
             self._cloud.say(f"note: {note}")
+        if plain := unwrapped(wanted, record):
+            why = "its runtime is not Python, or it has five layers"
+            self._cloud.say(f"note: {', '.join(plain)}: no shield, and only Lambda's Errors count as failures: {why}")
         alarms = package.service.settings.alarms
         self._say_thin_traffic(before, alarms, shipped)
         self._cloud.traffic.alarms(alarms.also)  # reports a missing one now
