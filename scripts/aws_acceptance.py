@@ -93,7 +93,12 @@ STEPS = (
         program="aws ssm",
         shows="`${ssm:}` and `${aws:accountId}` as osls resolves them",
     ),
-    Step("the first release", ("deploy", "--yes"), shows="CloudFormation's role has what CloudFormation asks for"),
+    Step(
+        "the first release",
+        ("deploy", "--yes"),
+        shows="CloudFormation's role has what CloudFormation asks for; how soon AWS knows new roles and versions; "
+        "EventBridge takes the release's event",
+    ),
     Step("nothing changed, nothing done", ("deploy", "--yes")),
     Step(
         "a second release by canary",
