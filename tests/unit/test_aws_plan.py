@@ -6,7 +6,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
 from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
@@ -14,6 +16,7 @@ from hitless.cli.aws_setup import in_account, refuse_if_missing
 from hitless.cli.common import UnsuccessfulResult
 from hitless.cli.doctor import show_findings
 from hitless.cloud.setup.costs import costs, load_prices
+from hitless.cloud.setup.domain import check_domain
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions
 from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
 from hitless.errors import UsageError
@@ -80,6 +83,33 @@ def test_a_check_of_a_domain_looks_its_zone_up_and_asks_public_dns() -> None:
     with pytest.raises(UsageError, match=r"delegated to ns.elsewhere.example, not to its hosted zone Z1"):
         planner.check_domain(look_up)
     assert ("example.org", "NS") in asked
+
+
+@pytest.mark.parametrize(
+    ("name", "servers"),
+    [
+        (None, {}),
+        ("example.org.", {}),
+        ("example.com.", {"DelegationSet": {"NameServers": ["ns.aws.example"]}}),
+    ],
+    ids=["no such zone", "a private zone", "another domain's zone"],
+)
+def test_a_zone_that_cannot_hold_the_domain_is_refused_by_its_option(name: str | None, servers: dict[str, Any]) -> None:
+    """Route 53 API Reference, GetHostedZone: NoSuchHostedZone, "No hosted zone exists with the ID that you specified".
+    A private zone is associated with VPCs and has no delegation set.
+    """
+    client = boto3.Session(aws_access_key_id="A", aws_secret_access_key="B").client("route53")
+    stub = Stubber(client)
+    if name is None:
+        stub.add_client_error("get_hosted_zone", "NoSuchHostedZone", "No hosted zone found with ID: Z9")
+    else:
+        zone = {"Id": "/hostedzone/Z9", "Name": name, "CallerReference": "1"}
+        stub.add_response("get_hosted_zone", {"HostedZone": zone, **servers})
+    with (
+        stub,
+        pytest.raises(UsageError, match="--zone-id: Z9 is no public hosted zone of this account"),
+    ):
+        check_domain(client, "api.example.org", "Z9", lambda name, kind: [], print)
 
 
 def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import dns.resolver
 from dns.exception import DNSException
 
+from hitless.aws.session import Ignoring
 from hitless.errors import UsageError
 
 AUTHORITIES = frozenset({"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"})
@@ -42,8 +43,14 @@ def check_domain(route53: Any, domain: str, zone_id: str, look_up: LookUp, say: 
 
     If public DNS cannot be reached from here, a note says that the check was left out.
     """
-    found = route53.get_hosted_zone(Id=zone_id)
-    zone, ours = found["HostedZone"]["Name"].rstrip("."), _names(found["DelegationSet"]["NameServers"])
+    found: dict[str, Any] = {}
+    with Ignoring("NoSuchHostedZone"):
+        found = route53.get_hosted_zone(Id=zone_id)
+    zone = found.get("HostedZone", {"Name": "."})["Name"].rstrip(".")
+    if "DelegationSet" not in found or not f".{domain}".endswith(f".{zone}"):  # a private zone has none
+        hint = "`aws route53 list-hosted-zones` shows the zones"
+        raise UsageError(f"--zone-id: {zone_id} is no public hosted zone of this account for {domain}", hint=hint)
+    ours = _names(found["DelegationSet"]["NameServers"])
     labels = domain.split(".")
     parents = (".".join(labels[start:]) for start in range(len(labels)))
     try:

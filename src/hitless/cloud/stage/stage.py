@@ -203,10 +203,10 @@ class ServiceStack:
             tags=template.get("Metadata", {}).get(STACK_TAGS),
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="hitless-osls-") as folder:
-            tries = ROLE_TRIES
-            while _ROLE_REFUSED in ((failed := self._osls().deploy(Path(folder), state)) or "") and (
-                tries := tries - 1
-            ):
+            for left in reversed(range(ROLE_TRIES)):
+                failed = self._osls().deploy(Path(folder), state)
+                if not left or _ROLE_REFUSED not in (failed or ""):
+                    break
                 self._stacks.pause()
         if failed is None:
             self._say(f"{self.name} is updated")
