@@ -89,7 +89,7 @@ def test_an_alarm_during_the_guard_restores_the_previous_release_without_startin
         reason = "alarm after all traffic had moved: 30 of 100 requests failed (30 %, alarm above 1 %)"
         assert taken_back.reason == reason
         assert guard.reason == f"release 2: {reason}"
-        assert [(r.release, r.live, r.outcome) for r in releases(bench.engine, "dev")] == [
+        assert [(r.release, r.live, r.outcome) for r in releases(bench.engine.store, "dev")] == [
             (2, False, "rolled_back"),
             (1, True, "live"),
         ]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from hitless.engine.recovery import recover
-from hitless.engine.releases import releases
 from hitless.errors import ConflictError, EngineError, UsageError
 from hitless.gateway.state import GatewayState
 from hitless.rollout.rollout import Rollout
@@ -257,6 +256,6 @@ def test_a_forced_stop_does_not_drain_and_the_next_start_ends_the_rollout(tmp_pa
 def test_releases_of_an_unknown_stage_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(UsageError, match="this engine has no stage prd") as refused:
-        releases(bench.engine, "prd")
+        bench.engine.releases("prd")
     assert refused.value.hint == "did you mean prod?"
-    assert releases(bench.engine, "prod") == []
+    assert bench.engine.releases("prod") == []

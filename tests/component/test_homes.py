@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hitless.cli.settings import EngineSettings
 from hitless.homes.home import CLASSES
 from hitless.service.load import load_service
 from hitless.service.model import Home
+from hitless.store.store import Store
 from tests.component.drill_faulty_server import FaultyServer
 from tests.component.fake_home import HOME
+from tests.fakes import release_document
 from tests.support import free_port
 
 pytestmark = pytest.mark.component
@@ -156,6 +159,25 @@ def test_the_engine_opens_no_address_for_a_stage_on_aws(folder: Path) -> None:
     service = load_service(folder, stage="dev", environ={})
     taken = [(one.stage, one.port, one.movable) for one in EngineSettings.of(service).addresses]
     assert taken == [("dev", 8080, False), ("staging", 8082, True)]
+
+
+def test_releases_and_events_are_read_from_the_state_file_if_no_engine_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = run(folder, capsys, "releases")
+    assert (code, "no engine is running" in said) == (5, True), "there is no state file yet"
+    (folder / ".hitless").mkdir()
+    with closing(Store(folder / ".hitless" / "state.sqlite")) as store:
+        store.add_release("dev", release_document(message="first"), "2026-11-24T06:00:00.000Z")
+        store.add_event("release 1 is live", "dev", "2026-11-24T06:00:01.000Z")
+    code, listed, _ = run(folder, capsys, "releases")
+    assert (code, [(one["release"], one["message"]) for one in listed]) == (0, [(1, "first")])
+    code, one, _ = run(folder, capsys, "releases", "1")
+    assert (code, one["release"]) == (0, 1)
+    code, events, _ = run(folder, capsys, "events")
+    assert (code, [event["sentence"] for event in events]) == (0, ["release 1 is live"])
+    assert run(folder, capsys, "releases", "9")[0] == 2
+    assert run(folder, capsys, "events", "--follow")[0] == 5, "nothing more can come"
 
 
 def test_status_needs_an_engine_if_no_stage_is_on_aws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

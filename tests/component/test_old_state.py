@@ -37,8 +37,8 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_releases_and_receipts_of_an_old_state_file_are_shown_as_before(bench: Bench) -> None:
-    assert to_plain(releases(bench.engine, "dev")) == recorded("releases")
-    assert to_plain(release(bench.engine, "dev", 1)) == recorded("release1")
+    assert to_plain(releases(bench.engine.store, "dev")) == recorded("releases")
+    assert to_plain(release(bench.engine.store, "dev", 1)) == recorded("release1")
 
 
 def test_runs_of_an_old_state_file_are_shown_as_before(bench: Bench) -> None:

@@ -67,7 +67,7 @@ def test_the_receipt_of_an_override_has_its_reason(tmp_path: Path) -> None:
             bench.pipeline.approve(run["run"], by="bo", why="x" * 1001)
         bench.pipeline.approve(run["run"], by="bo", why="x" * 1000)
         shipped = await bench.end_of(run["run"])
-        receipt = release(bench.engine, "prod", shipped["release"]).rollouts[0].receipt
+        receipt = release(bench.engine.store, "prod", shipped["release"]).rollouts[0].receipt
         assert receipt
         assert receipt.why
         assert receipt.who

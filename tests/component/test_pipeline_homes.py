@@ -417,9 +417,9 @@ def test_both_homes_use_the_same_keys_for_stages_and_releases(tmp_path: Path) ->
         assert set(here["live"]) == set(afar["live"])
         assert set(here["functions"][0]) <= set(afar["functions"][0])
         rows = [{**NOT_COUNTED, **one} for one in cloud_releases.releases(world.cloud())]
-        assert set(to_plain(engine_releases.releases(bench.engine, "dev")[0])) <= set(rows[0])
+        assert set(to_plain(engine_releases.releases(bench.engine.store, "dev")[0])) <= set(rows[0])
         one = {**NOT_COUNTED, **cloud_releases.release(world.cloud(), 1)}
-        both = to_plain(engine_releases.release(bench.engine, "dev", 1)), one
+        both = to_plain(engine_releases.release(bench.engine.store, "dev", 1)), one
         assert set(both[0]) - {"functions"} <= set(both[1])
         assert set(both[0]["rollouts"][0]) <= set(both[1]["rollouts"][0])
 

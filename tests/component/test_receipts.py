@@ -64,7 +64,7 @@ def traffic_on(bench: Bench) -> None:
 
 
 def shown_release(bench: Bench, number: int) -> Any:
-    return to_plain(release(bench.engine, "dev", number))
+    return to_plain(release(bench.engine.store, "dev", number))
 
 
 def receipt_of(bench: Bench, number: int) -> Any:
@@ -88,7 +88,7 @@ def test_a_receipt_has_the_rollouts_caller_reason_and_failed_requests(tmp_path: 
         assert sum(receipt["alarms"]["verdicts"].values()) > 100, "each look is counted"
         assert len(receipt["alarms"]["readings"]) <= 4, "and few are kept"
         assert "resume" not in receipt, "what recovery needs is nobody else's business"
-        assert to_plain(releases(bench.engine, "dev")[0].cost) == receipt["cost"]
+        assert to_plain(releases(bench.engine.store, "dev")[0].cost) == receipt["cost"]
 
     run(tmp_path, story)
 
@@ -231,7 +231,7 @@ def test_a_bounded_number_of_receipts_outlives_the_releases(tmp_path: Path) -> N
         forgotten = shown_release(bench, 2)
         assert (forgotten["kept"], forgotten["artifacts"]) == (False, {"api": "sha256:2"})
         assert forgotten["rollouts"][0]["receipt"]["complete"]
-        assert 2 not in [each.release for each in releases(bench.engine, "dev")]
+        assert 2 not in [each.release for each in releases(bench.engine.store, "dev")]
         assert bench.store.forget_rollouts("dev", kept=3) == 2
         assert [row.rollout for row in bench.store.rollouts("dev")] == [5, 4, 3]
         assert bench.store.receipt(2) is None

@@ -48,11 +48,11 @@ class Api:
         return Response(await self.machine.metrics(), media_type=CONTENT_TYPE)
 
     async def releases(self, request: Request) -> Response:
-        return JSONResponse(to_plain(views.releases(self.engine, request.path_params["stage"])))
+        return JSONResponse(to_plain(self.engine.releases(request.path_params["stage"])))
 
     async def release(self, request: Request) -> Response:
         stage, number = request.path_params["stage"], request.path_params["release"]
-        return JSONResponse(to_plain(views.release(self.engine, stage, number)))
+        return JSONResponse(to_plain(views.release(self.engine.store, stage, number)))
 
     async def deploy(self, request: Request) -> Response:
         body = await read_body(request, DeployRequest)

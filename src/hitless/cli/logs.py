@@ -10,7 +10,7 @@ import typer
 from hitless.cli.access_log import show, show_as_requests
 from hitless.cli.common import Context, HomeOption, command, positive
 from hitless.errors import UsageError
-from hitless.homes.engine import client_of
+from hitless.homes.engine import EngineHome
 from hitless.homes.home import LogQuery, home_of
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST
 from hitless.service.model import Home
@@ -58,10 +58,9 @@ def events(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Number of past events.")] = 100,
 ) -> None:
     """Show the engine's events, each with its reason. With --json and -f, print one document per line."""
-    client = client_of(ctx)
-    past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
-    after = past[-1]["event"] if past else 0
-    coming = client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage) if follow else ()
+    engine = EngineHome(ctx)
+    past = engine.events(limit)
+    coming = engine.coming_events(past[-1]["event"] if past else 0) if follow else ()
     ctx.show_each(
         chain(past, coming), lambda one: f"{one['at']}  {one['stage'] or '-':<8} {one['sentence']}", follow=follow
     )

@@ -16,15 +16,16 @@ import structlog
 
 from hitless.clock import Clock, timestamp
 from hitless.documents import to_plain
+from hitless.engine.releases import missing, releases
 from hitless.engine.retention import Retention
 from hitless.engine.turn import EngineParts, Turn
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import DRILL_MESSAGE, ReleaseDocument
-from hitless.release.result import Outcome, Result
+from hitless.release.history import ReleaseSummary
+from hitless.release.result import Outcome, Result, RolloutVerb
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.record import RolloutVerb
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import AllAtOnce, Strategy
@@ -173,12 +174,18 @@ class Engine:
         """Wait until every rollout has ended, including its cleanup."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def releases(self, stage: str) -> list[ReleaseSummary]:
+        """The stage's kept releases, newest first. Raises UsageError if there is no such stage."""
+        listed = releases(self.store, stage)
+        if not listed:
+            self.turn_of(stage)
+        return listed
+
     def release(self, stage: str, number: int) -> Release:
         """A kept release. Raises UsageError if there is none with that number."""
         row = self.store.release(stage, number)
         if row is None:
-            kept = ", ".join(str(r.release) for r in self.store.releases(stage)) or "none"
-            raise UsageError(f"{stage} has no release {number}", hint=f"{stage} has these releases: {kept}")
+            raise missing(self.store, stage, number)
         return release_of(row)
 
     def live_release(self, stage: str) -> Release | None:

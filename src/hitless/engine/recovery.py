@@ -14,9 +14,9 @@ from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.release.receipt import VERSION
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, RolloutVerb
 from hitless.rollout.receipt import Receipt
-from hitless.rollout.record import RolloutState, RolloutVerb
+from hitless.rollout.record import RolloutState
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import parse

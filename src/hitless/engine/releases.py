@@ -11,45 +11,47 @@ from datetime import datetime
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
-from hitless.engine.engine import Engine
+from hitless.errors import UsageError
 from hitless.release.history import ReleaseHistory, ReleaseSummary, RolloutDocument, TakenBack
 from hitless.release.receipt import ReceiptDocument, RolloutCost
-from hitless.release.result import Outcome, SideCounts
-from hitless.rollout.record import RolloutVerb
-from hitless.store.store import RolloutRow
+from hitless.release.result import Outcome, RolloutVerb, SideCounts
+from hitless.store.store import RolloutRow, Store
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their failures say nothing about it."""
 
 
-def releases(engine: Engine, stage: str) -> list[ReleaseSummary]:
-    """Each kept release of a stage, newest first, and how its last rollout ended. UsageError for an unknown stage."""
-    rows = engine.store.releases(stage)
-    if not rows:
-        engine.turn_of(stage)  # raises the error if there is no such stage
-    numbers = [row.release for row in reversed(rows)]
-    return [_summary(engine, stage, number, engine.store.rollouts(stage, release=number)) for number in numbers]
+def releases(store: Store, stage: str) -> list[ReleaseSummary]:
+    """Each kept release of a stage, newest first, and how its last rollout ended."""
+    numbers = [row.release for row in reversed(store.releases(stage))]
+    return [_summary(store, stage, number, store.rollouts(stage, release=number)) for number in numbers]
 
 
-def release(engine: Engine, stage: str, number: int) -> ReleaseHistory:
+def release(store: Store, stage: str, number: int) -> ReleaseHistory:
     """One release: its configuration and every rollout with its receipt. Raises UsageError if there is none."""
-    rollouts = engine.store.rollouts(stage, release=number)
-    row = engine.store.release(stage, number)
+    rollouts = store.rollouts(stage, release=number)
+    row = store.release(stage, number)
     if row is None and not rollouts:
-        engine.release(stage, number)  # raises the error
+        raise missing(store, stage, number)
     functions = row.document["functions"] if row else []
     return ReleaseHistory(
-        **asdict(_summary(engine, stage, number, rollouts)),
+        **asdict(_summary(store, stage, number, rollouts)),
         functions=[{key: value for key, value in each.items() if key != "environment"} for each in functions],
-        rollouts=[_rollout(engine, rollout) for rollout in rollouts],
+        rollouts=[_rollout(store, rollout) for rollout in rollouts],
     )
 
 
-def _summary(engine: Engine, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> ReleaseSummary:
-    row, live = engine.store.release(stage, number), engine.store.live(stage)
+def missing(store: Store, stage: str, number: int) -> UsageError:
+    """The error for a release that the stage does not have."""
+    kept = ", ".join(str(row.release) for row in store.releases(stage)) or "none"
+    return UsageError(f"{stage} has no release {number}", hint=f"{stage} has these releases: {kept}")
+
+
+def _summary(store: Store, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> ReleaseSummary:
+    row, live = store.release(stage, number), store.live(stage)
     last = rollouts[0] if rollouts else None
     shipped = next((rollout for rollout in rollouts if rollout.verb not in RETURNS), last)
-    receipt = engine.store.receipt(last.rollout) if last else None
+    receipt = store.receipt(last.rollout) if last else None
     if row:
         artifacts = {name: artifact["digest"] for name, artifact in row.document["artifacts"].items()}
     else:
@@ -69,23 +71,23 @@ def _summary(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         created_at=row.created_at if row else rollouts[-1].started_at,
         ended_at=last.ended_at if last else None,
         duration_s=_figures(last, receipt)[0] if last else None,
-        cost=_total_cost(engine, shipped) if shipped else None,
+        cost=_total_cost(store, shipped) if shipped else None,
     )
 
 
-def _total_cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
+def _total_cost(store: Store, rollout: RolloutRow) -> RolloutCost | None:
     """The cost of shipping a release: its rollout, and the return to the previous release if a guard rolled it back."""
-    own, back = _cost(engine, rollout), _guard_rollout_of(engine, rollout)
-    after = _cost(engine, back) if back else None
+    own, back = _cost(store, rollout), _guard_rollout_of(store, rollout)
+    after = _cost(store, back) if back else None
     return own.plus(after) if own and after else own
 
 
-def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
+def _guard_rollout_of(store: Store, rollout: RolloutRow) -> RolloutRow | None:
     """The guard's rollout that returned from this one, which had ended live."""
     turned = rollout.outcome == Outcome.ROLLED_BACK and rollout.result and rollout.result.outcome == Outcome.LIVE
     if not turned or rollout.previous_release is None:
         return None
-    later = engine.store.rollouts(rollout.stage, release=rollout.previous_release)
+    later = store.rollouts(rollout.stage, release=rollout.previous_release)
     returns = [
         row
         for row in later
@@ -94,8 +96,8 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     return returns[-1] if returns else None
 
 
-def _cost(engine: Engine, rollout: RolloutRow) -> RolloutCost | None:
-    receipt = engine.store.receipt(rollout.rollout)
+def _cost(store: Store, rollout: RolloutRow) -> RolloutCost | None:
+    receipt = store.receipt(rollout.rollout)
     return receipt.total if receipt else None
 
 
@@ -118,8 +120,8 @@ def _figures(
     )
 
 
-def _rollout(engine: Engine, rollout: RolloutRow) -> RolloutDocument:
-    receipt, back = engine.store.receipt(rollout.rollout), _guard_rollout_of(engine, rollout)
+def _rollout(store: Store, rollout: RolloutRow) -> RolloutDocument:
+    receipt, back = store.receipt(rollout.rollout), _guard_rollout_of(store, rollout)
     duration_s, candidate, live = _figures(rollout, receipt)
     return RolloutDocument(
         rollout=rollout.rollout,
@@ -132,10 +134,10 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> RolloutDocument:
         started_at=rollout.started_at,
         ended_at=rollout.ended_at,
         duration_s=duration_s,
-        steps=engine.store.steps(rollout.rollout),
+        steps=store.steps(rollout.rollout),
         candidate=candidate,
         live=live,
         was_live=rollout.outcome == Outcome.LIVE,
-        taken_back=TakenBack(back.rollout, back.release, _cost(engine, back)) if back else None,
+        taken_back=TakenBack(back.rollout, back.release, _cost(store, back)) if back else None,
         receipt=replace(receipt, resume=UNSET, cost=receipt.total) if receipt else None,
     )

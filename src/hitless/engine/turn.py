@@ -17,13 +17,13 @@ from hitless.clock import Clock, timestamp
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, HitlessError
 from hitless.release.receipt import ReceiptFacts
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, RolloutVerb
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.alarms import ALARM_PERIOD_S, Reading, Verdict
 from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
-from hitless.rollout.record import RolloutState, RolloutVerb, Say
+from hitless.rollout.record import RolloutState, Say
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.servers import ends_before

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.api.requests import DeployRequest, RollbackRequest
-from hitless.documents import convert
+from hitless.documents import convert, to_plain
+from hitless.engine import releases as views
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError, UsageError
 from hitless.homes.engine_logs import lines_of
@@ -19,6 +21,7 @@ from hitless.release.document import ReleaseDocument
 from hitless.release.who import Who
 from hitless.service.load import NAMES
 from hitless.service.model import Service
+from hitless.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,28 @@ class EngineHome:
         return lines_of(self.place, query)
 
     def releases(self) -> list[dict[str, Any]]:
+        """Read from the state file if no engine is running, as `release` and `events` do."""
+        with _state_at_rest(self.place) as store:
+            if store is not None:
+                return list(to_plain(views.releases(store, self.place.stage)))
         return list(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases"))
 
     def release(self, number: int) -> dict[str, Any]:
+        with _state_at_rest(self.place) as store:
+            if store is not None:
+                return dict(to_plain(views.release(store, self.place.stage, number)))
         return dict(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases/{number}"))
+
+    def events(self, limit: int) -> list[dict[str, Any]]:
+        """The newest events, oldest first: number, time, stage and sentence of each."""
+        with _state_at_rest(self.place) as store:
+            if store is not None:
+                return [asdict(event) for event in store.events(limit=limit, stage=self.place.stage)]
+        return list(client_of(self.place).call("GET", "/events", limit=limit, stage=self.place.stage))
+
+    def coming_events(self, after: int) -> Iterator[dict[str, Any]]:
+        """Each event after the one with that number, as it happens. EngineNotRunningError."""
+        return client_of(self.place).stream("GET", "/events", follow=1, after=after, stage=self.place.stage)
 
     def status(self) -> dict[str, Any]:
         return dict(client_of(self.place).call("GET", "/status"))
@@ -91,6 +112,17 @@ class EngineHome:
     def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
         lines = client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", body)
         return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
+
+
+@contextmanager
+def _state_at_rest(place: Workplace) -> Iterator[Store | None]:
+    """The state file, to read; None if an engine is running or never ran."""
+    folders = folders_of(place)
+    if folders.engine_is_alive() or not folders.state_file.exists():
+        yield None
+        return
+    with closing(Store(folders.state_file, read_only=True)) as store:
+        yield store
 
 
 def client_of(place: Workplace) -> EngineClient:

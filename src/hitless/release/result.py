@@ -21,6 +21,12 @@ class Outcome(StrEnum):
         return {Outcome.ROLLED_BACK: 3, Outcome.SUPERSEDED: 4, Outcome.ABORTED: 4}.get(self, 0)
 
 
+class RolloutVerb(StrEnum):
+    DEPLOY = "deploy"
+    ROLLBACK = "rollback"
+    GUARD = "guard"
+
+
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step of a rollout. `state` is the home's own word for where the rollout is."""
 

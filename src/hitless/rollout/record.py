@@ -34,12 +34,6 @@ class RolloutState(StrEnum):
     ENDED = "ended"
 
 
-class RolloutVerb(StrEnum):
-    DEPLOY = "deploy"
-    ROLLBACK = "rollback"
-    GUARD = "guard"
-
-
 _S = RolloutState
 TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
     _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import ConflictError, EngineError, HitlessError
-from hitless.release.result import Outcome, Result
+from hitless.release.result import Outcome, Result, RolloutVerb
 from hitless.release.smoke import first_request
 from hitless.rollout.alarms import ALARM_PERIOD_S, CandidateWatch, Reading, ReleaseTraffic, TrafficWindow, Verdict
 from hitless.rollout.hooks import Hook, LifecycleHooks
-from hitless.rollout.record import Recorded, RolloutState, RolloutVerb
+from hitless.rollout.record import Recorded, RolloutState
 from hitless.rollout.smoke import smoke_workers
 from hitless.service.model import SmokeRequest
 from hitless.service.strategy import AllAtOnce, weights
