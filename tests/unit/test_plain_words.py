@@ -22,6 +22,7 @@ PLAIN_DOCUMENTS = (
     "docs/aws-emulation.md",
     "docs/aws-releases.md",
     "docs/benchmarks.md",
+    "docs/aws.md",
     "docs/changing.md",
     "docs/command-line.md",
     "docs/differences-from-aws.md",
