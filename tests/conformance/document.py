@@ -31,6 +31,10 @@ A deviation that starts to pass fails the test, so this list stays correct.
 `scripts/conformance` runs the cases against the engine; `scripts/test process` includes them. `scripts/conformance
 --target URL` runs the cases of one service against a deployed copy, for example on AWS.
 
+An emulator cannot stand in for AWS: on ministack 1.5.33, 111 of the 223 cases of the service `rest`, deployed by osls,
+differ from AWS. Repeated headers, encoded path parameters, payload limits and integration timeouts are among them, and
+the engine passes these cases.
+
 Pages of AWS's documentation were read as AWS published them on GitHub until 2023
 (awsdocs/amazon-api-gateway-developer-guide at 6060e21, awsdocs/aws-lambda-developer-guide at 03f7fcb) or in a stored
 copy. A page may have changed since.
