@@ -47,9 +47,9 @@ artifacts: {files: [bootstrap]}
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Site]:
-    """The service whose runtime does as its events ask, not started."""
-    site = Site(shutil.copytree(SERVICES / "program", tmp_path / "program"))
+def program(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The service whose runtime does as its events ask (or the parameter's), not started."""
+    site = Site(shutil.copytree(SERVICES / getattr(request, "param", "program"), tmp_path / "program"))
     yield site
     site.end()
 
@@ -123,7 +123,8 @@ def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(progra
     assert program.get("/well")[0] == 200
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("program", ["program", "node"], indirect=True)
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_killed_programs_and_workers_run_no_post_twice_and_fail_no_get(program: Site, kills: int) -> None:
     program.edit("workers: 1", "workers: 3", "serverless.yml")
     program.up()
