@@ -120,6 +120,11 @@ async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> 
     if source is None or all(scenario.rolls_back for scenario in plan.scenarios):
         yield None
         return
+    if source.has_scripts and (wrapping := [one.name for one in plan.scenarios if one.wrapper]):
+        raise UsageError(
+            f"--scenarios: {wrapping[0]} wraps Python handlers, and this service has JavaScript",
+            hint="Node.js handlers have good, canary, linear, rollback, import-crash and never-ready",
+        )
     workspace = await asyncio.to_thread(Workspace, source, data_dir=data_dir)
     try:
         yield workspace

@@ -45,6 +45,8 @@ _EXIT = _ON_ROUTE.replace("ACT", "os._exit(1)  # broken on purpose by a drill: s
 _CRASH = 'raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n'
 _STUCK = _ON_ROUTE.replace("ACT", '__import__("time").sleep(3600)  # broken on purpose by a drill: scenario hangs')
 _HANG = "import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n"
+_THROW = 'throw new Error("broken on purpose by a drill: scenario import-crash");\n'
+_WAIT = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); // scenario never-ready\n"
 
 _IMPATIENT: Mapping[str, Setting] = {"ready_timeout_s": READY_TIMEOUT_S}
 
@@ -93,7 +95,8 @@ LONG_CANARY = "Canary10Percent30Seconds"
 class Scenario:
     """One kind of release, and how the copy of the service is changed before it is shipped.
 
-    `code` is appended to each handler's module, and `program` replaces the one of a custom runtime. `wrapper` defines
+    `code` (`script` in JavaScript) is appended to each handler's module, `program` replaces that of a custom runtime.
+    `wrapper` defines
     the function that wraps each handler; in it, `%(method)r` and `%(path)r` are those of the route to break. `settings`
     replace the stage's. `strategy`, if set, replaces the strategy of the drill or the stage.
     """
@@ -103,6 +106,7 @@ class Scenario:
     rolls_back: bool = False
     strategy: str | None = None
     code: str = ""
+    script: str = ""
     program: str = ""
     wrapper: str = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -117,7 +121,7 @@ class Scenario:
         if workspace.program is not None and self.program:
             workspace.replace_program(self.program.encode())
         elif self.code:
-            workspace.append(self.code)
+            workspace.append(self.code, self.script)
         if self.wrapper:
             request = route_to_break(requests)
             path = unquote(request.path.partition("?")[0])
@@ -139,9 +143,14 @@ SCENARIOS = {
         Scenario("canary", strategy=CANARY),
         Scenario("linear", strategy=LINEAR),
         Scenario("rollback", rolls_back=True),
-        Scenario("import-crash", Outcome.ROLLED_BACK, code=_CRASH, program="#!/bin/sh\nexit 1\n"),
+        Scenario("import-crash", Outcome.ROLLED_BACK, code=_CRASH, script=_THROW, program="#!/bin/sh\nexit 1\n"),
         Scenario(
-            "never-ready", Outcome.ROLLED_BACK, code=_HANG, program="#!/bin/sh\nexec sleep 3600\n", settings=_IMPATIENT
+            "never-ready",
+            Outcome.ROLLED_BACK,
+            code=_HANG,
+            script=_WAIT,
+            program="#!/bin/sh\nexec sleep 3600\n",
+            settings=_IMPATIENT,
         ),
         _failing("raises-on-route", _RAISE),
         _failing("slow", _SLOW, SLOW_ALARMS),

@@ -22,7 +22,7 @@ import yaml
 
 from hitless.documents import replace_file
 from hitless.errors import UsageError
-from hitless.service.model import PROGRAM, PROGRAM_RUNTIMES, Service
+from hitless.service.model import NODE_RUNTIMES, PROGRAM, PROGRAM_RUNTIMES, Service
 
 MARKER = "hitless_drill_marker.py"
 WRAPPER = "_hitless_drill_wrap"
@@ -35,20 +35,22 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The service to copy: its folder, its file's name, the stage, and its Python handlers as the file names them.
+    """The service to copy: its folder, its file's name, the stage, and its handlers as the file names them.
 
-    A service without Python handlers is the program of a custom runtime.
+    A service without handlers is the program of a custom runtime.
     """
 
     folder: Path
     file_name: str
     stage: str
     handlers: tuple[str, ...]
+    has_scripts: bool = False
 
     @classmethod
     def of(cls, service: Service, stage: str) -> Source:
         handlers = tuple(one.handler for one in service.functions if one.runtime not in PROGRAM_RUNTIMES)
-        return cls(service.folder, service.file.name, stage, handlers)
+        has_scripts = any(one.runtime in NODE_RUNTIMES for one in service.functions)
+        return cls(service.folder, service.file.name, stage, handlers, has_scripts)
 
 
 class Workspace:
@@ -104,11 +106,11 @@ class Workspace:
         self._originals.setdefault(self.program, self.program.read_bytes())
         self._write(self.program, script)
 
-    def append(self, code: str) -> None:
-        """Add code at the end of each handler's module."""
+    def append(self, code: str, script: str = "") -> None:
+        """Add code, or a script in JavaScript, at the end of each handler's module."""
         for module in self._functions:
             original = self._originals.setdefault(module, module.read_bytes())
-            self._write(module, original + b"\n\n" + code.encode())
+            self._write(module, original + b"\n\n" + (code if module.suffix == ".py" else script).encode())
 
     def wrap(self, code: str) -> None:
         """Add code that defines the function WRAPPER, and wrap each handler, or the program, with it."""
@@ -140,7 +142,7 @@ class Workspace:
 
     def _module_of(self, handler: str) -> Path:
         module = handler.rpartition(".")[0].replace(".", "/")
-        for path in (self.folder / module / "__init__.py", self.folder / f"{module}.py"):
+        for path in (self.folder / f"{module}{end}" for end in ("/__init__.py", ".py", ".js", ".mjs", ".cjs")):
             if path.is_file():
                 self._check(path)
                 return path
