@@ -13,7 +13,7 @@ from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
 from hitless.service.event_sources import Cors, Route
-from hitless.service.model import CHECKS, Function, with_pools
+from hitless.service.model import CHECKS, DEFAULT_READY_TIMEOUT_S, Function, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.secrets import SecretKey
 from hitless.store.store import ReleaseRow
@@ -78,10 +78,12 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         commit=document.commit or "",
         binary_media_types=function.binary_media_types,
         release_key=release.key,
-        response_s=function.timeout_s + max(waits_s, default=0),
+        response_s=function.timeout_s
+        + max(waits_s, default=0)
+        + (0 if function.is_python else DEFAULT_READY_TIMEOUT_S),
         runtime=function.runtime,
         fresh=function.import_per_worker or not function.is_python,
-        node=(node.path if (node := find_node(function.runtime)) else "") if function.is_node else "",
+        node=node.path if (node := find_node(function.runtime)) else "",
     )
 
 
