@@ -111,8 +111,7 @@ def test_locked_packages_are_installed_without_those_for_development_and_give_th
     (tmp_path / "registry").mkdir()
     with registry(tmp_path / "registry") as url:
         files = {**CODE, **locked(url, tmp_path / "registry"), "node_modules/tiny/index.js": "what somebody installed"}
-        service = a_service(tmp_path / "one", files, functions=[API, a_function("py"), Function(
-            "lean", "src/api.handler", runtime="nodejs20.x", package_patterns=("!node_modules/**",))])  # fmt: skip
+        service = a_service(tmp_path / "one", files, functions=[API, a_function("py")])
         built = build(service, store, say=said, host=HERE)
         again = build(
             a_service(tmp_path / "two", files, functions=[API]), ArtifactStore(tmp_path / "other" / "artifacts"),
@@ -121,7 +120,7 @@ def test_locked_packages_are_installed_without_those_for_development_and_give_th
     modules = ["node_modules/tiny/index.js", "node_modules/tiny/package.json"]
     code = ["package-lock.json", "package.json", "src/api.mjs", "src/handlers.py"]
     assert names_of(store, built) == [*modules, *code]
-    assert names_of(store, built, "lean") == names_of(store, built, "py") == code
+    assert names_of(store, built, "py") == code
     assert built.by_function["api"] == again.by_function["api"] == built.portable["api"]
     tree = store.unpack(built.by_function["api"].digest)
     assert (tree / "node_modules/tiny/index.js").read_text() == "x"
@@ -132,15 +131,8 @@ def test_locked_packages_are_installed_without_those_for_development_and_give_th
     ("files", "reason"),
     [
         ({"package.json": '{"dependencies": {"a": "1"}}'}, "has dependencies, and there is no package-lock.json"),
-        ({"package.json": '{"dependencies": {"a": "1"}}', "yarn.lock": ""}, "yarn.lock is not read"),
         ({"package.json": "{,"}, "package.json is not a JSON object"),
-        (
-            {
-                "package.json": '{"dependencies": {"a": "file:a"}}',
-                "package-lock.json": '{"packages": {"node_modules/a": {"resolved": "a", "link": true}}}',
-            },
-            "node_modules/a is a file of this machine",
-        ),
+        ({"package.json": "[1]"}, "package.json is not a JSON object"),
     ],
 )
 def test_dependencies_that_are_not_locked_are_refused(
@@ -167,7 +159,7 @@ def test_a_missing_handler_file_is_refused(
     service = a_service(tmp_path / "service", {**CODE, **files}, functions=[function])
     with pytest.raises(BuildError, match=reason) as refused:
         build(service, store, say=said, host=HERE)
-    assert ("compile src/typed.ts" in refused.value.hint) == bool(files)
+    assert "compile TypeScript" in refused.value.hint
 
 
 @needs_node
@@ -232,7 +224,7 @@ def test_a_zip_of_the_service_is_its_package(tmp_path: Path, store: ArtifactStor
         ("no zip", "the zip cannot be read: File is not a zip file"),
         ({"/bootstrap": ""}, "/bootstrap: the name is not a relative path"),
         ({"a/../../b": ""}, "the name has an empty part, or one that is . or .."),
-        ({entry("bootstrap", 0o120777): "/bin/sh"}, "bootstrap: the name is a link's or a device's"),
+        ({entry("bootstrap", 0o120777): "/bin/sh"}, "bootstrap: the name is that of a link or device"),
         ({entry("bootstrap", 0o644): BOOTSTRAP}, "bootstrap is not executable"),
         ({entry(name, 0o755): BOOTSTRAP for name in ("bootstrap", "x", "x/y")}, "x would be both a file and a folder"),
         (bomb(), "unpacks to more than Lambda's limit"),

@@ -16,7 +16,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -67,21 +67,18 @@ def unpacked(package: Path, into: Path) -> list[ZipMember]:
         with zipfile.ZipFile(package) as archive:
             _check_limit(sum(info.file_size for info in archive.infolist()), archive)  # which bound what is read
             for number, info in enumerate(entries_of(archive)):
-                mode = info.external_attr >> 16
-                if why := _why_unusable(info.filename, mode, found):
-                    raise BuildError(f"{shown(info.filename)}: the name {why}", hint="make the zip again")
+                name, mode = info.filename, info.external_attr >> 16
+                why = "is in the zip twice" if name in found else why_unsafe(name)
+                if why or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                    raise BuildError(
+                        f"{shown(name)}: the name {why or 'is that of a link or device'}", hint="make the zip again"
+                    )
                 with archive.open(info) as source, (into / str(number)).open("xb") as out:
                     shutil.copyfileobj(source, out, _CHUNK_BYTES)
-                found[info.filename] = ZipMember(info.filename, into / str(number), bool(mode & stat.S_IXUSR))
+                found[name] = ZipMember(name, into / str(number), bool(mode & stat.S_IXUSR))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BuildError(f"the zip cannot be read: {error}", hint="make the zip again, without a password") from error
     return [found[name] for name in sorted(found)]
-
-
-def _why_unusable(name: str, mode: int, known: Container[str]) -> str | None:
-    if name in known:
-        return "is in the zip twice"
-    return why_unsafe(name) or ("is a link's or a device's" if stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None)
 
 
 def digest_of(path: Path) -> str:

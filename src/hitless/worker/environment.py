@@ -29,7 +29,7 @@ HIDDEN = ("hitless", "httptools", "setproctitle")
 
 def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str, str]:
     """The handler's whole environment: Lambda's variables, overridden by the service file's."""
-    runtime = spec.runtime if spec.is_node else f"python{sys.version_info.major}.{sys.version_info.minor}"
+    runtime = spec.runtime if spec.node else f"python{sys.version_info.major}.{sys.version_info.minor}"
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "en_US.UTF-8",
@@ -48,7 +48,7 @@ def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LAMBDA_TASK_ROOT": spec.task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        **({"NODE_PATH": spec.task_root} if spec.is_node else {}),
+        **({"NODE_PATH": spec.task_root} if spec.node else {}),
         "HITLESS_STAGE": spec.stage,
         **({"HITLESS_COMMIT": spec.commit} if spec.commit else {}),
         **spec.environment,

@@ -28,15 +28,13 @@ _NAMES: Final = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT"
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure:
-    """A handler's failure: Lambda's error type, message, and the traceback's lines (the handler's frames).
-
-    Lambda's Node.js runtime logs its failures itself, and calls the lines `trace`: `of_node`.
-    """
+    """A handler's failure: Lambda's error type, message, and the traceback's lines (the handler's frames)."""
 
     error_type: str
     message: str
     trace: tuple[str, ...] = ()
     of_node: bool = False
+    """Lambda's Node.js runtime logs its failures itself, and calls the lines `trace`."""
 
     def log_text(self, request_id: str = "") -> str:
         """`[ERROR] ValueError: …` and the traceback, as CloudWatch shows it; for the runtime's exit during a request

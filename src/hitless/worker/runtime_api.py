@@ -79,7 +79,9 @@ class RuntimeApi:
         self._init_error: HandlerFailure | None = None
         self._poll = select.poll()
         self._drains = threading.Lock()
-        self._child, self._output = self._start(_command(spec))
+        is_node = spec.runtime.startswith("nodejs")
+        command = [spec.node, _NODE_BOOTSTRAP] if is_node else [f"{spec.task_root}/{BOOTSTRAP}"]
+        self._child, self._output = self._start(command)
         self.pid = self._child.pid
         for fd in (self._listener.fileno(), self._output):
             os.set_blocking(fd, False)
@@ -102,7 +104,7 @@ class RuntimeApi:
                 stdin=subprocess.DEVNULL, stdout=write, stderr=write, preexec_fn=_die_with_parent,
             )  # fmt: skip
         except OSError as error:
-            message = f"{Path(command[0]).name} cannot be started: {error.strerror or error}"
+            message = f"{os.path.basename(command[0]) or 'Node.js'} cannot be started: {error.strerror or error}"
             raise HandlerImportError(HandlerFailure("Runtime.InvalidEntrypoint", message)) from error
         finally:
             os.close(write)
@@ -251,13 +253,6 @@ class RuntimeApi:
             os.kill(os.getpid(), os.WTERMSIG(status))
             time.sleep(0.1)  # for a signal that this process handles
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-
-
-def _command(spec: PoolSpec) -> Sequence[str]:
-    if spec.is_node and not spec.node:
-        message = f"{spec.runtime} needs Node.js, and the engine finds none in its PATH"
-        raise HandlerImportError(HandlerFailure("Runtime.InvalidEntrypoint", message))
-    return [spec.node, _NODE_BOOTSTRAP] if spec.is_node else [f"{spec.task_root}/{BOOTSTRAP}"]
 
 
 def _die_with_parent() -> None:

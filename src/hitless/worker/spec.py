@@ -102,11 +102,7 @@ class PoolSpec:
     @property
     def is_program(self) -> bool:
         """Whether the function runs in a process of its own that asks the Runtime API: Node.js, or a custom runtime."""
-        return self.is_node or self.runtime.startswith("provided")
-
-    @property
-    def is_node(self) -> bool:
-        return self.runtime.startswith("nodejs")
+        return self.runtime.startswith(("nodejs", "provided"))
 
     @property
     def only_http_api(self) -> bool:
