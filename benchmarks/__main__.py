@@ -11,14 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crowd, deploys, direct, footprint, pushes, releasing, report, rollouts, shipping, throughput
+from benchmarks import (
+    crowd,
+    deploys,
+    direct,
+    footprint,
+    pushes,
+    releasing,
+    report,
+    rollouts,
+    runtimes,
+    shipping,
+    throughput,
+)
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
 
 RESULTS = Path(__file__).with_name("results")
 COMPARISON = ("throughput", "shipping")
 GOALS = ("canary", "crash", "crowd", "drill")
-PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint")
+PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint", "runtimes")
 
 Measure = Callable[[], tuple[Section, ...]]
 
@@ -65,6 +77,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "direct": lambda: direct.run(rounds, seconds, _say),
         "deploy": lambda: (deploys.run(options.deploys, _say),),
         "push": lambda: (pushes.run(options.pushes, _say),),
+        "runtimes": lambda: runtimes.run(rounds, seconds, _say),
         "footprint": lambda: footprint.run(rounds, options.rest, _say),
     }
 

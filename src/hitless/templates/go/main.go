@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"log"
 	"net/http"
 	"os"
@@ -11,7 +12,7 @@ func main() {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") != "" {
 		log.Fatal(serve(routes())) // hitless or Lambda starts another
 	}
-	address := "127.0.0.1:8000"
+	address := cmp.Or(os.Getenv("ADDRESS"), "127.0.0.1:8000")
 	log.Printf("http://%s", address)
 	log.Fatal(http.ListenAndServe(address, routes()))
 }
