@@ -16,6 +16,7 @@ from hitless.rollout.hooks import LOG_NAME, Hook, HookResult, LifecycleHooks, ho
 from hitless.rollout.release import Release
 from hitless.service.event_sources import Route
 from hitless.service.model import Function
+from hitless.workers.isolation import PATHS_VARIABLE
 from tests.fakes import release_document
 from tests.support import eventually, have_ended
 
@@ -93,6 +94,12 @@ def tests_the_candidate(event, context):
 """
 
 
+@pytest.fixture(autouse=True)
+def _handlers_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restored after each test, which sets it."""
+    monkeypatch.setenv(PATHS_VARIABLE, "")
+
+
 class Shop:
     """A release whose artifact is a folder with these handlers."""
 
@@ -102,7 +109,10 @@ class Shop:
         self.folder = folder
         (folder / "artifact").mkdir()
         (folder / "artifact" / "handlers.py").write_text(HANDLERS)
-        self.pids = folder / "pids"
+        (folder / "marks").mkdir()
+        (folder / "marks").chmod(0o777)
+        os.environ[PATHS_VARIABLE] = str(folder / "marks")
+        self.pids = folder / "marks" / "pids"
         functions = (
             Function("api", "handlers.api", timeout_s=30, routes=(Route("GET", "/zones"),)),
             Function(
@@ -201,14 +211,18 @@ def test_a_cancelled_hook_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "scratch") == []
 
 
-@pytest.mark.parametrize("named", ["environment", "file", "nothing"])
-def test_a_hook_gets_dummy_credentials_only_if_it_has_none(tmp_path: Path, named: str) -> None:
+@pytest.mark.parametrize("named", ["environment", "file", "hidden file", "nothing"])
+def test_a_hook_gets_dummy_credentials_only_if_it_has_none(
+    tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named != "hidden file":
+        monkeypatch.setenv(PATHS_VARIABLE, str(tmp_path / ".aws"))
     own = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"} if named == "environment" else {}
     (tmp_path / ".aws").mkdir()
-    text = "[default]\nregion = eu-central-1\n" + ("aws_access_key_id = AKIDEXAMPLE\n" if named == "file" else "")
+    text = "[default]\nregion = eu-central-1\n" + ("aws_access_key_id = AKIDEXAMPLE\n" if "file" in named else "")
     (tmp_path / ".aws" / "credentials").write_text(text)
     made_up = "AWS_ACCESS_KEY_ID" in hook_environment("http://127.0.0.1:1/key", own, str(tmp_path))
-    assert made_up is (named == "nothing")
+    assert made_up is (named in ("nothing", "hidden file"))
 
 
 def test_a_function_that_names_its_own_lambda_endpoint_keeps_it(tmp_path: Path) -> None:

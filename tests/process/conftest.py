@@ -19,6 +19,7 @@ import pytest
 
 from hitless.api.client import EngineClient
 from hitless.engine.folders import Folders
+from hitless.workers.isolation import PATHS_VARIABLE
 from tests.support import eventually, gone
 
 SERVICES = Path(__file__).parents[1] / "services"
@@ -58,6 +59,12 @@ class Site:
         )
         assert exit_code in (None, done.returncode), f"hitless {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return Ran(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
+
+    def allow(self, folder: Path) -> None:
+        """Let the service's handlers write into the folder, which must be empty or hold what any user may write."""
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        self.environ[PATHS_VARIABLE] = str(folder)
 
     def up(self, *words: str) -> Any:
         """Start the engine and set `url` to the dev stage's."""

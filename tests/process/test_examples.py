@@ -13,6 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from hitless.workers.isolation import PATHS_VARIABLE
 from tests.process.conftest import Site
 
 pytestmark = pytest.mark.process
@@ -49,6 +50,7 @@ def payments_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     (aws / "config").write_text(f"[default]\nendpoint_url = http://{host}:{port}\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(PATHS_VARIABLE, str(aws))
     boto3.Session(region_name="eu-central-1").client("dynamodb").create_table(
         TableName="powertools-example-dev-payments",
         BillingMode="PAY_PER_REQUEST",

@@ -51,10 +51,13 @@ def pair() -> Iterator[tuple[Site, Site]]:
         for name in ("live", "candidate"):
             folder = Path(place) / name
             shutil.copytree(SERVICES / "plain", folder)
-            one = Site(folder, {"RUNS_FILE": f"{place}/runs"})
+            one = Site(folder, {"RUNS_FILE": f"{place}/marks/runs"})
+            one.allow(Path(place) / "marks")
             one.edit("import json\n", "import fcntl\nimport glob\nimport json\n")
             one.edit(HANDLER, f"KEPT: list[bytearray] = []\n\n\n{HANDLER}")
-            one.edit("  environment:\n", f"  environment:\n    LOCK_FILE: {place}/{name}.lock\n", "serverless.yml")
+            one.edit(
+                "  environment:\n", f"  environment:\n    LOCK_FILE: {place}/marks/{name}.lock\n", "serverless.yml"
+            )
             sites.append(one)
         yield sites[0], sites[1]
 

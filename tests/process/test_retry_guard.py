@@ -100,7 +100,8 @@ def post_until(stop: threading.Event, poster: Poster, name: str, diary: Diary) -
 
 @pytest.mark.parametrize("client", [Http1Poster, Http2Poster])
 def test_a_killed_worker_causes_a_502_and_never_a_second_run(site: Site, client: type[Poster]) -> None:
-    runs_file = site.folder.parent / "runs.txt"
+    runs_file = site.folder.parent / "runs" / "runs.txt"
+    site.allow(runs_file.parent)
     site.environ["RUNS_FILE"] = str(runs_file)
     site.up()
     diary, stop = Diary(), threading.Event()

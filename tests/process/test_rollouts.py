@@ -143,8 +143,9 @@ def test_a_hook_that_invokes_the_candidate_decides_whether_it_gets_traffic(hooke
 
 
 def test_killing_the_daemon_in_a_hook_ends_the_hook_and_rolls_back(hooked: Site, tmp_path: Path) -> None:
+    pids = tmp_path / "marks" / "pids"
+    hooked.allow(pids.parent)
     hooked.up()
-    pids = tmp_path / "pids"
     hooked.edit(
         "    handler: handlers.check\n",
         f"    handler: handlers.check\n    environment: {{PIDS: {pids}}}\n",

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hitless.clock import SystemClock
 from hitless.worker.spec import PoolSpec, RouteSpec
 from hitless.workers.fleet import Fleet
+from hitless.workers.isolation import PATHS_VARIABLE
 from hitless.workers.pool import Pool, PoolEvent
 from tests.support import eventually, gone
 
@@ -86,6 +89,8 @@ class Nest:
         self.handlers += 1
         root = self.folder / f"task{self.handlers}"
         root.mkdir()
+        root.chmod(0o777)  # handlers have a user of their own, and leave marks beside their code
+        os.environ[PATHS_VARIABLE] += f":{root}"
         (root / "app.py").write_text(source)
         fields: dict[str, Any] = {
             "key": key, "service": "worldclock", "stage": "dev", "release": 3, "function": "api",
@@ -139,7 +144,9 @@ def in_a_nest(scenario: Callable[[Nest], Awaitable[None]]) -> None:
             await nest.fleet.stop()
 
     try:
-        asyncio.run(play())
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv(PATHS_VARIABLE, "")
+            asyncio.run(play())
         eventually(lambda: not processes_below(folder), what="every process has ended")
         assert not (nest.run / "w").exists()
         eventually(lambda: open_descriptors() <= fds, what="every descriptor is closed")

@@ -7,7 +7,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 import msgspec
 import uv
@@ -15,11 +15,12 @@ import uv
 from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.documents import to_plain
 from hitless.engine.folders import Folders
-from hitless.errors import HitlessError
+from hitless.errors import HitlessError, MachineError
 from hitless.gateway.binary import find_haproxy, version_text
 from hitless.gateway.listeners import listen
 from hitless.homes.engine import has_service_file
 from hitless.homes.folder import folders_of
+from hitless.workers.isolation import MODE_VARIABLE, OFF, missing_measures
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
@@ -47,6 +48,7 @@ def doctor(ctx: Context) -> None:
         _check("uv", uv.find_uv_bin),
         Finding("git", git is not None, git or "is not on PATH; the pipeline needs it", "apt install git"),
         descriptors(),
+        _check("isolation", lambda: _isolation(os.environ)),
         Finding("restart", True, _RESTART),
         *_places(ctx),
     ]
@@ -74,6 +76,13 @@ def _check(name: str, probe: Callable[[], str]) -> Finding:
 def _haproxy() -> str:
     path = find_haproxy(os.environ)
     return f"{version_text(path).splitlines()[0]} at {path}"
+
+
+def _isolation(environ: Mapping[str, str]) -> str:
+    missing = missing_measures(environ)
+    if missing and sys.platform == "linux" and environ.get(MODE_VARIABLE) != OFF:
+        raise MachineError(f"handlers are not isolated by {'; '.join(missing)}", hint="read docs/security.md")
+    return f"not in force: {'; '.join(missing)}" if missing else "all measures are in force"
 
 
 def _places(ctx: Context) -> list[Finding]:

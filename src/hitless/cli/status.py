@@ -75,6 +75,8 @@ def in_words(status: Status) -> str:
     engine = status.engine
     runs = f"engine {engine.pid}, gateway {engine.gateway_pid}, since {engine.started_at}" if engine else ""
     lines = [f"{status.service}: {runs or 'no engine runs here'}"]
+    if engine and engine.isolation_missing:
+        lines.append(f"handlers are not isolated by {'; '.join(engine.isolation_missing)}")
     for stage in (*status.stages, *status.previews):
         lines.append(f"\n{_headline(stage)}")
         if candidate := stage.candidate:

@@ -15,6 +15,7 @@ from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
 from hitless.gateway.render import Layout, Tuning, render
 from hitless.gateway.state import LONGEST_SOCKET_BYTES, GatewayState
+from hitless.worker.paths import HOP
 
 STATE = "state.json"
 
@@ -40,6 +41,8 @@ class BootFolder:
         if folder.stat().st_uid != os.geteuid():
             raise MachineError(f"{folder} belongs to another user")
         folder.chmod(0o700)
+        (folder / HOP).parent.mkdir(exist_ok=True)
+        (folder / HOP).parent.chmod(0o711)  # isolated workers, which have another user, see it
 
     def write(self, state: GatewayState) -> None:
         """Make HAProxy start with that state from now on. Raises MachineError if the files cannot be written."""

@@ -27,6 +27,7 @@ from hitless.gateway.state import (
 )
 from hitless.gateway.view import ServerView, server_line, view_of
 from hitless.service.listen import format_listen
+from hitless.worker.paths import HOP
 
 CONFIGURATION = "haproxy.cfg"
 
@@ -72,7 +73,7 @@ class Layout:
 
     @property
     def hop_socket(self) -> Path:
-        return self.folder / "hop.sock"
+        return self.folder / HOP
 
     @property
     def spool_socket(self) -> Path:

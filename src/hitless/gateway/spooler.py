@@ -26,10 +26,11 @@ from tempfile import SpooledTemporaryFile
 from typing import Final
 
 from hitless.gateway.life import daemonize
+from hitless.worker.paths import HANDED
 from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
 from hitless.worker.response import CLOSE, api_gateway_error, http_response
 
-UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "spool.log"
+UPLOADS, LOCK, LOG = "spool.sock", "spool.lock", "spool.log"
 """Files in the gateway's folder: the sockets for requests and for workers' connections; the lock holds the pid."""
 
 IN_MEMORY_BYTES: Final = 64 << 20
@@ -171,7 +172,12 @@ class Spooler:
                     for descriptor in descriptors:
                         os.close(descriptor)
                     continue
-                client = socket.socket(fileno=descriptors[0])
+                try:
+                    client = socket.socket(fileno=descriptors[0])
+                except OSError:  # a handler has sent another descriptor
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    continue
                 client.setblocking(False)
                 size = os.fstat(descriptors[1]).st_size
                 task = self._begin(self._send_rest(client, descriptors[1], size))
@@ -310,7 +316,8 @@ class Spooler:
         began, sent_bytes = self._loop.time(), 0
         with suppress(OSError):
             while sent_bytes < size:
-                data = os.pread(file, _CHUNK_BYTES, sent_bytes)
+                if not (data := os.pread(file, _CHUNK_BYTES, sent_bytes)):
+                    return  # a handler has cut off the file
                 sent_bytes += await self._send(client, data, began, sent_bytes)
 
 
@@ -345,7 +352,8 @@ def main(argument: str) -> None:
         return
     uploads = _bind(os.path.join(folder, UPLOADS), socket.SOCK_STREAM)
     uploads.listen(_BACKLOG)
-    handed = _bind(os.path.join(folder, HANDED_OVER), socket.SOCK_DGRAM)
+    handed = _bind(os.path.join(folder, HANDED), socket.SOCK_DGRAM)
+    os.chmod(os.path.join(folder, HANDED), 0o666)  # isolated workers have another user
     os.ftruncate(lock, 0)  # the pid of an earlier spooler may be in use again
     daemonize(os.path.join(folder, LOG))
     os.pwrite(lock, str(os.getpid()).encode(), 0)

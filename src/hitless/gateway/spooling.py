@@ -13,6 +13,7 @@ from pathlib import Path
 from hitless.clock import Clock
 from hitless.gateway import spooler
 from hitless.gateway.link import start_program
+from hitless.worker.paths import HANDED
 from hitless.worker.process import is_locked
 
 RESPONDS_WITHIN_S = 3.0
@@ -49,6 +50,8 @@ class SpoolerKeeper:
                 return False
             await self.stop()
         self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / HANDED).parent.mkdir(exist_ok=True)
+        (self._folder / HANDED).parent.chmod(0o711)  # isolated workers, which have another user, see it
         command = [sys.executable, "-I", "-m", "hitless.processes.spooler", json.dumps(self._settings)]
         await start_program("spooler", command, env={})
         return True

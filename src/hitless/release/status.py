@@ -14,7 +14,7 @@ from hitless.service.model import Home
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """The processes of an engine, by pid."""
+    """The processes of an engine, by pid. `isolation_missing`: measures that do not isolate its handlers."""
 
     pid: int
     version: str
@@ -22,6 +22,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     gateway_pid: int | None
     guardian_pid: int | None
     root_zygote_pid: int | None
+    isolation_missing: Sequence[str] = ()
 
 
 class LiveRelease(msgspec.Struct, frozen=True):

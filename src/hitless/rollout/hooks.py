@@ -20,6 +20,7 @@ from hitless.rollout.release import Release, pool_spec
 from hitless.service.model import Function
 from hitless.worker.spec import PoolSpec
 from hitless.workers.invoke import InvokeResult, invoke_once
+from hitless.workers.isolation import handlers_see
 
 
 class Hook(StrEnum):
@@ -118,8 +119,8 @@ def hook_environment(url: str, own: Mapping[str, str], home: str | None = None) 
 def _has_credentials(own: Mapping[str, str], home: str) -> bool:
     for variable, name in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
         with suppress(OSError):
-            text = Path(own.get(variable) or Path(own.get("HOME", home), ".aws", name)).read_text(errors="replace")
-            if _CREDENTIALS.search(text):
+            file = Path(own.get(variable) or Path(own.get("HOME", home), ".aws", name))
+            if _CREDENTIALS.search(file.read_text(errors="replace")) and handlers_see(file, os.environ):
                 return True
     return False
 

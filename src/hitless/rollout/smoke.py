@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import socket
 import threading
 import uuid
@@ -31,13 +32,24 @@ async def smoke_workers(
     def send(request: SmokeRequest, function: Function, _route: Route) -> SmokeResponse:
         if cancelled.is_set():  # the thread outlives the task: send nothing more to a candidate that is being withdrawn
             raise CandidateFailedError("the rollout was stopped during its smoke requests")
-        authorizers = {f"x-hl-at-{one.name}": str(sockets[one.name]) for one in functions if one.authorizer}
-        return _send(request, sockets[function.name], function.timeout_s + 2.0, authorizers)
+        worker, asked = sockets[function.name], [one.name for one in functions if one.authorizer]
+        authorizers = {
+            f"x-hl-at-{name}": _linked(sockets[name], worker.parent, number) for number, name in enumerate(asked)
+        }
+        return _send(request, worker, function.timeout_s + 2.0, authorizers)
 
     try:
         return await asyncio.to_thread(send_smoke_requests, requests, functions, send)
     finally:
         cancelled.set()
+
+
+def _linked(authorizer: Path, folder: Path, number: int) -> str:
+    """The authorizer's socket in the folder of the workers that invoke it: isolated workers see no other."""
+    link = folder / f"at{number}.sock"
+    link.unlink(missing_ok=True)
+    os.link(authorizer, link, follow_symlinks=False)
+    return str(link)
 
 
 def _send(request: SmokeRequest, worker: Path, timeout_s: float, authorizers: Mapping[str, str]) -> SmokeResponse:

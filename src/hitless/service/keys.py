@@ -101,7 +101,7 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
         "tracing": _TRACING,
         "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
         "fileSystemConfig": "no file system is mounted here",
-        "ephemeralStorageSize": "/tmp is the machine's; its size is not limited",
+        "ephemeralStorageSize": "/tmp has 512 MB for all workers of a function",
         "logs": "the log format is not changed here",
         "logDataProtectionPolicy": "log lines are not masked here",
         "disableLogs": "logs are still written here",

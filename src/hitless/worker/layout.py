@@ -147,7 +147,7 @@ class StatsPage:
 
     def size(self, generation: int) -> int:
         """How many workers that generation wants now, as its zygote set it."""
-        return (int(self._header[_SIZE_AT + generation % 2]) or self.workers + 1) - 1
+        return min((int(self._header[_SIZE_AT + generation % 2]) or self.workers + 1) - 1, self.workers)
 
     def set_size(self, generation: int, size: int) -> None:
         self._header[_SIZE_AT + generation % 2] = size + 1

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -45,6 +46,8 @@ class WorkerSetup:
     streams: tuple[LogStream, LogStream]
     handler: Handler | None
     init_ms: float
+    outcome: int
+    """The open file for `write_outcome`: an isolated process cannot create it."""
 
 
 def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None]) -> NoReturn:
@@ -59,15 +62,16 @@ def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], 
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
     if handler is None:
-        handler, init_ms = import_or_exit(spec, setup.paths, setup.log)
+        handler, init_ms = import_or_exit(setup)
 
     def end_partial_lines() -> None:
         for stream in setup.streams:
             if stream.partial:
                 stream.end_line()
 
-    hop = str(setup.paths.spooler.with_name("hop.sock"))  # HAProxy's
-    invoker = RequestRunner(spec, handler, setup.page, member.slot, setup.log, end_partial_lines, init_ms, hop)
+    invoker = RequestRunner(
+        spec, handler, setup.page, member.slot, setup.log, end_partial_lines, init_ms, str(setup.paths.hop)
+    )
     for stream in setup.streams:
         stream.on_start_written = invoker.start_was_logged
     assert member.listener is not None
@@ -79,26 +83,23 @@ def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], 
     os._exit(EXIT_OUT_OF_DESCRIPTORS if server.exhausted else EXIT_ON_SIGTERM)
 
 
-def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tuple[Handler, float]:
+def import_or_exit(setup: WorkerSetup) -> tuple[Handler, float]:
     """The handler, and the ms that its import took. If the import fails, records the reason and ends the process."""
     began = time.monotonic()
     try:
-        handler = load(spec, log)
+        handler = load(setup.spec, setup.log)
     except HandlerImportError as error:
-        log.lines(error.failure.log_text())
-        write_outcome(paths, error.failure)
+        setup.log.lines(error.failure.log_text())
+        write_outcome(setup.outcome, error.failure)
         os._exit(IMPORT_FAILED)
     return handler, (time.monotonic() - began) * 1000
 
 
-def write_outcome(paths: GenerationPaths, failure: HandlerFailure | None, *, unsafe: str | None = None) -> None:
-    """Record for the daemon why this generation cannot start, atomically; the first reason wins."""
-    if paths.outcome.exists():
-        return
-    text = json.dumps({"failure": failure.to_json() if failure else None, "unsafe": unsafe})
-    temporary = paths.outcome.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(paths.outcome)
+def write_outcome(file: int, failure: HandlerFailure | None, *, unsafe: str | None = None) -> None:
+    """Record for the daemon why this generation cannot start; the first reason wins."""
+    with suppress(OSError):
+        if not os.fstat(file).st_size:
+            os.write(file, json.dumps({"failure": failure.to_json() if failure else None, "unsafe": unsafe}).encode())
 
 
 def redirect_streams(log: LogFile) -> tuple[LogStream, LogStream]:

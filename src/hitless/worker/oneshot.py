@@ -23,6 +23,8 @@ from hitless.worker.handler import (
     marshalled,
 )
 from hitless.worker.invocation import report_line, used_mb
+from hitless.worker.isolation import Reach, isolate, readable
+from hitless.worker.landlock import LIST
 from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
 from hitless.worker.process import PRIVATE
@@ -37,7 +39,6 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
 
     Writes one byte to standard output once the handler is imported: then the function's timeout starts.
     """
-    _end_with_caller()
     ready = os.dup(1)
     PRIVATE.add(ready)
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
@@ -47,13 +48,17 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     setproctitle(f"hitless: invoke {spec.title}")
     log = LogFile()
     log.open(folder / "log")
+    result = os.open(folder / "result", os.O_WRONLY | os.O_CREAT, 0o600)
+    PRIVATE.add(result)
+    isolation, own = settings["isolation"], readable(spec, settings["libraries"], own_paths)
+    for missing in isolate(isolation, Reach(own | {str(folder): LIST}, (), spec.storage_mb)):
+        log.lines(f"hitless: this machine does not isolate the handler by {missing}")
+    _end_with_caller()  # a thread, which would forbid the isolation
     streams = redirect_streams(log)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
     enter_environment(spec, settings["libraries"], own_paths)
     outcome = _invoke(spec, settings["event"], settings["request_id"], ready, log, streams)
-    temporary = folder / "result.part"
-    temporary.write_text(json.dumps(outcome))
-    temporary.replace(folder / "result")
+    os.write(result, json.dumps(outcome).encode())
     os._exit(0)
 
 

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Final
 
 _LONGEST_FOLDER: Final = 28
+HOP: Final = "hop/in.sock"
+HANDED: Final = "handed/in.sock"
+"""Sockets of the gateway's folder for workers. Each has a folder, which isolated workers see: a new process may bind it
+again."""
 
 
 def folder_name(key: str) -> str:
@@ -47,8 +51,13 @@ class GenerationPaths:
 
     @property
     def spooler(self) -> Path:
-        """RUN/gw/handed.sock, by which the gateway's spooler takes over connections (`hitless.gateway.spooler`)."""
-        return self.pool.parents[1] / "gw" / "handed.sock"
+        """By this socket the gateway's spooler takes over connections (`hitless.gateway.spooler`)."""
+        return self.pool.parents[1] / "gw" / HANDED
+
+    @property
+    def hop(self) -> Path:
+        """HAProxy's inner socket, by which a worker invokes an authorizer."""
+        return self.pool.parents[1] / "gw" / HOP
 
     @property
     def alive_lock(self) -> Path:
@@ -66,7 +75,7 @@ class GenerationPaths:
 
     @property
     def outcome(self) -> Path:
-        """JSON, by the zygote or a fresh worker: why this generation cannot start."""
+        """JSON, by the zygote or a fresh worker: why this generation cannot start. Empty if there is no reason."""
         return self.folder / "outcome.json"
 
     @property

@@ -25,7 +25,7 @@ from hitless.worker.layout import MAGIC
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
 
-VERSION: Final = f"{MAGIC.decode()}-2"
+VERSION: Final = f"{MAGIC.decode()}-3"
 """A client of another version does not use this root zygote; it starts a new one beside it."""
 
 
@@ -144,6 +144,7 @@ class Root:
             message["fresh"],
             self._libraries,
             self._own_paths,
+            message.get("isolation", {}),
         )
         try:
             control = _listen(GenerationPaths(boot.pool, boot.generation).control)

@@ -29,11 +29,14 @@ from hitless.worker.crew import Crew, WorkerPlace
 from hitless.worker.environment import enter_environment
 from hitless.worker.handler import Handler, HandlerFailure
 from hitless.worker.http_api import event_builder
+from hitless.worker.isolation import Reach, give, is_private, isolate, readable
+from hitless.worker.landlock import READ, SOCKETS, WRITE_FILES
 from hitless.worker.layout import StatsPage
 from hitless.worker.life import WorkerSetup, import_or_exit, redirect_streams, run_worker, write_outcome
 from hitless.worker.log import LambdaLogHandler, LogFile
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import (
+    PRIVATE,
     adopt_orphans,
     end_children,
     open_sockets,
@@ -59,6 +62,7 @@ class ZygoteStart:
     fresh: bool
     libraries: Mapping[str, str]
     own_paths: Sequence[str]
+    isolation: Mapping[str, Any]
 
 
 def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
@@ -68,7 +72,7 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     setproctitle(f"hitless: zygote {spec.title}")
     take_lock(paths.alive_lock)
     adopt_orphans()
-    identity = {"pid": os.getpid(), "started": start_time(os.getpid()), "fresh": boot.fresh}
+    identity = {"pid": os.getpid(), "started": start_time(os.getpid()), "fresh": boot.fresh, "private": False}
     paths.zygote.write_text(json.dumps(identity))
     log = LogFile()
     log.open(Path(spec.log_dir) / "zygote.log")
@@ -76,9 +80,12 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
-    enter_environment(spec, boot.libraries, boot.own_paths)
     page = StatsPage(paths.page, writable=True)
-    setup = WorkerSetup(spec, paths, page, log, streams, None, 0.0)
+    outcome = os.open(paths.outcome, os.O_WRONLY | os.O_CREAT, 0o600)
+    PRIVATE.add(outcome)
+    _isolate(boot, spec, paths, log, identity)
+    enter_environment(spec, boot.libraries, boot.own_paths)
+    setup = WorkerSetup(spec, paths, page, log, streams, None, 0.0, outcome)
     zygote = Zygote(setup, boot.size, control)
     zygote.crew.bind_all()
     if not boot.fresh:
@@ -92,13 +99,37 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     os._exit(0)
 
 
+def _isolate(boot: ZygoteStart, spec: PoolSpec, paths: GenerationPaths, log: LogFile, identity: dict[str, Any]) -> None:
+    with paths.zygote.open("r+") as file:
+        for missing in isolate(boot.isolation, _reach(spec, paths, boot)):
+            log.lines(f"hitless: this machine does not isolate the handler by {missing}")
+        file.write(json.dumps({**identity, "private": is_private(str(paths.folder))}))
+        file.truncate()
+
+
+def _reach(spec: PoolSpec, paths: GenerationPaths, boot: ZygoteStart) -> Reach:
+    """The files that the pool needs after its isolation; the zygote has opened the others."""
+    sockets = [paths.spooler.parent]
+    if any(route.authorizer for route in spec.routes):
+        sockets.append(paths.hop.parent)
+    for folder in sockets:  # the gateway may start later
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)
+    if uid := boot.isolation.get("uid"):
+        give(paths.folder, uid)
+        give(Path(spec.log_dir), uid)
+    rights = readable(spec, boot.libraries, boot.own_paths) | dict.fromkeys(map(str, sockets), READ)
+    rights |= {str(paths.folder): SOCKETS, spec.log_dir: WRITE_FILES}
+    return Reach(rights, [str(path) for path in (paths.alive_lock, paths.zygote, paths.control)], spec.storage_mb)
+
+
 def _import(setup: WorkerSetup) -> tuple[Handler, float]:
     sockets = open_sockets()
-    imported = import_or_exit(setup.spec, setup.paths, setup.log)
+    imported = import_or_exit(setup)
     reason = why_forking_is_unsafe(sockets)
     if reason is not None:
         setup.log.lines(f"{reason}: each worker of this pool is a fresh process that imports the handler itself")
-        write_outcome(setup.paths, None, unsafe=reason)
+        write_outcome(setup.outcome, None, unsafe=reason)
         os._exit(0)
     return imported
 
@@ -266,7 +297,7 @@ class Zygote:
             member, status = dead[0]
             message = f"worker {member.index} {death_cause(status, member.too_slow)} before it was ready"
             self._setup.log.lines(f"hitless: {message}")
-            write_outcome(self._setup.paths, HandlerFailure("Runtime.ExitError", message))
+            write_outcome(self._setup.outcome, HandlerFailure("Runtime.ExitError", message))
             self.crew.kill_all()
             os._exit(1)
 

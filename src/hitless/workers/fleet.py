@@ -8,6 +8,7 @@ or hanging one does not end.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections import defaultdict
@@ -30,6 +31,7 @@ from hitless.workers.generation import (
     zygote_identity,
     zygote_is_alive,
 )
+from hitless.workers.isolation import MODE_VARIABLE, REQUIRED, missing_measures
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, PoolEvent, addresses, door_of
@@ -55,6 +57,7 @@ class Fleet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
         self._asked = 0
+        self._isolation_missing: list[str] | None = None
         self._answers: dict[int, asyncio.Future[str | None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.pools: dict[str, Pool] = {}
@@ -62,10 +65,18 @@ class Fleet:
         self.events: asyncio.Queue[PoolEvent] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Find a living root zygote or start one. Raises EngineError."""
+        """Find a living root zygote or start one. Raises EngineError, and MachineError if isolation is incomplete."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.environ.get(MODE_VARIABLE) == REQUIRED:
+            await self.isolation_missing()
         await self._root.start()
         self._tasks["pings"] = asyncio.create_task(self._ping_all())
+
+    async def isolation_missing(self) -> list[str]:
+        """The measures of isolation that this machine does not allow. Raises MachineError if all are required."""
+        if self._isolation_missing is None:
+            self._isolation_missing = await asyncio.to_thread(missing_measures, os.environ)
+        return self._isolation_missing
 
     @property
     def root_pid(self) -> int:

@@ -7,8 +7,10 @@ A free lock means that all are dead. A held lock may belong to a process that a 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import msgspec
 from hitless.clock import Clock
 from hitless.documents import decode
 from hitless.errors import EngineError
+from hitless.worker.isolation import is_private
 from hitless.worker.layout import SlotField, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked, signal_verified, start_time
@@ -61,15 +64,20 @@ class _ZygoteRecord(msgspec.Struct, frozen=True):
     pid: int
     started: int
     fresh: bool
+    private: bool = False
 
 
 def zygote_identity(paths: GenerationPaths) -> tuple[ProcessId, bool] | None:
     """The zygote's process, and whether its workers are fresh processes; None if it has recorded nothing yet."""
+    record = _record(paths)
+    return None if record is None else (ProcessId(record.pid, record.started), record.fresh)
+
+
+def _record(paths: GenerationPaths) -> _ZygoteRecord | None:
     try:
-        record = decode(paths.zygote.read_bytes(), _ZygoteRecord, str(paths.zygote))
+        return decode(paths.zygote.read_bytes(), _ZygoteRecord, str(paths.zygote))
     except (OSError, EngineError):
         return None
-    return ProcessId(record.pid, record.started), record.fresh
 
 
 def zygote_is_alive(paths: GenerationPaths) -> bool:
@@ -86,7 +94,10 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
     slots = [page.slot(page.slot_index(paths.generation, index)).tolist() for index in range(page.workers)]
     page.close()
     ours = [fields for fields in slots if fields[SlotField.GENERATION] == paths.generation and fields[SlotField.PID]]
-    return [ProcessId(fields[SlotField.PID], fields[SlotField.STARTED]) for fields in ours]
+    found = [ProcessId(fields[SlotField.PID], fields[SlotField.STARTED]) for fields in ours]
+    if (record := _record(paths)) is not None and record.private:  # a handler can write any pid into the page
+        found = [process for process in found if is_private(str(paths.folder), process.pid)]
+    return found
 
 
 def generation_is_alive(paths: GenerationPaths) -> bool:
@@ -109,7 +120,22 @@ async def end_generation(
         margin_s = _ZYGOTE_MARGIN_S if zygote_is_alive(paths) else 0.0
         if not await _all_dead(paths, grace_s + margin_s, clock):
             await _kill(paths, clock)
+    if (record := _record(paths)) is not None and record.private:
+        await asyncio.to_thread(end_private, paths.folder)
     shutil.rmtree(paths.folder, ignore_errors=True)
+
+
+def end_private(folder: Path) -> None:
+    """SIGKILL the processes whose private file system has this folder, in whatever session they are. Linux only."""
+    if sys.platform != "linux":
+        return
+    for _ in range(100):  # each pass finds processes that were forked during the previous pass
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and is_private(str(folder), name)]
+        if not pids:
+            return
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def _ask_to_stop(paths: GenerationPaths, grace_s: float) -> None:

@@ -20,6 +20,8 @@ from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.http_api import event_builder
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
+from hitless.workers.generation import end_private
+from hitless.workers.isolation import isolation_settings
 from hitless.workers.libraries import base_python, inherited_environment, isolated_command, runtime_libraries
 
 INIT_LIMIT_S = 10.0
@@ -59,12 +61,14 @@ async def invoke_once(spec: PoolSpec, event: Any, *, scratch: Path | None = None
     try:
         request_id = str(uuid.uuid4())
         settings = {"spec": spec.to_json(), "event": event, "request_id": request_id, "folder": str(folder)}
-        (folder / "settings").write_text(json.dumps(settings | {"libraries": runtime_libraries()}))
+        settings |= {"isolation": isolation_settings(spec.service, os.environ), "libraries": runtime_libraries()}
+        (folder / "settings").write_text(json.dumps(settings))
         began = time.monotonic()
         status = await _run(folder / "settings", base_python(), spec.timeout_s)
         took_s = min(time.monotonic() - began, spec.timeout_s)
         return _result(spec, folder, request_id, status, took_s * 1000)
     finally:
+        await asyncio.to_thread(end_private, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -91,8 +95,9 @@ async def _run(settings: Path, python: str, limit_s: float) -> int | None:
 def _result(spec: PoolSpec, folder: Path, request_id: str, status: int | None, took_ms: float) -> InvokeResult:
     path = folder / "log"
     log = path.read_text(errors="replace") if path.exists() else ""
-    if status is not None and (folder / "result").exists():
-        outcome = json.loads((folder / "result").read_text())
+    result = folder / "result"
+    if status == 0 and result.exists() and result.stat().st_size:
+        outcome = json.loads(result.read_text())
         failed = "failure" in outcome
         payload = outcome["failure" if failed else "payload"]
         return InvokeResult(payload, failed, log, outcome.get("duration_ms", took_ms))

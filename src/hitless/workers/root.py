@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hitless.errors import EngineError
+from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
 from hitless.workers.channel import Channel, RootMessage
+from hitless.workers.isolation import isolation_settings
 from hitless.workers.libraries import inherited_environment, isolated_command, runtime_libraries
 
 _START_TIMEOUT_S = 20.0
@@ -41,9 +44,10 @@ class RootZygote:
         if not await self._connect():
             raise EngineError("no pool can start: the root zygote was started but does not respond", hint=self._hint())
 
-    async def spawn(self, pool: Path, generation: int, *, size: int, fresh: bool) -> int:
+    async def spawn(self, service: str, paths: GenerationPaths, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
-        message = {"op": "spawn", "pool": str(pool), "generation": generation, "size": size, "fresh": fresh}
+        message = {"op": "spawn", "pool": str(paths.pool), "generation": paths.generation, "size": size, "fresh": fresh}
+        message["isolation"] = isolation_settings(service, os.environ)
         answer = await self._ask(message)
         if answer is None or answer.pid is None:
             reason = (answer and answer.error) or "it died"
