@@ -64,6 +64,8 @@ def test_git_shows_failures_and_refusals(team: Team) -> None:
     buildspec.write_text("version: 0.2\nphases: [unclosed\n")
     team.commit("a broken buildspec")
     assert "test: buildspec-test.yml: it is not YAML" in team.push("dev")
+    waited = team.site.hitless("pipeline", "wait", exit_code=1)
+    assert waited.document["state"] == "failed", "a script can notice, though git push ended with 0"
     buildspec.write_text(TESTS)
     team.site.edit("runtime: python3.11", "runtime: ruby3.3", "serverless.yml")
     team.commit("a broken service")

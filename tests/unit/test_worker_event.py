@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from hitless.cli.invoke import header_of
+from hitless.errors import UsageError
 from hitless.worker.event import EventBuilder, RouteTable
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec, RouteSpec
+from hitless.workers.invoke import rest_event
 
 pytestmark = pytest.mark.unit
 
@@ -203,3 +206,21 @@ def test_a_pools_spec_survives_a_round_trip_through_json() -> None:
     assert PoolSpec.from_json(spec(environment={"A": "é"}).to_json()) == spec(environment={"A": "é"})
     with pytest.raises(ValueError, match="not a pool's spec"):
         PoolSpec.from_json('{"routes": [], "key": 1}')
+
+
+def test_the_headers_of_an_invocation_replace_its_defaults() -> None:
+    event = rest_event(spec(), "GET", "/zones", b"{}", [(b"content-type", b"text/plain"), (b"X-Trace", b"7")])
+    assert event is not None
+    sent = {name: value for name, value in event["headers"].items() if not name.startswith(("X-Forwarded", "X-Amzn"))}
+    assert sent == {
+        "Host": "localhost",
+        "User-Agent": "hitless-invoke",
+        "content-type": "text/plain",
+        "X-Trace": "7",
+    }
+
+
+@pytest.mark.parametrize("line", ["X-Trace", ": 7", "X Trace: 7", "X: a\r\nB: c"])
+def test_a_header_that_is_not_one_is_refused(line: str) -> None:
+    with pytest.raises(UsageError, match="is not NAME: VALUE"):
+        header_of(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +35,16 @@ def invoke(
         ),
     ] = None,
     body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", metavar="'NAME: VALUE'", help="A header; may be repeated.")
+    ] = None,
 ) -> None:
     """Invoke a function once, outside HTTP, in a process of its own. Shows its result and its log."""
-    if (event is not None and request is not None) or (body is not None and request is None):
-        raise UsageError("--event and --request exclude each other, and --body needs --request", hint="drop one")
+    if (event is not None and request is not None) or ((body is not None or header) and request is None):
+        raise UsageError(
+            "--event and --request exclude each other, and --body and --header need --request", hint="drop one"
+        )
+    headers = [header_of(line) for line in header or ()]
     service = load(ctx, served=False)
     called = service.function(function)
     if called is None:
@@ -57,7 +64,7 @@ def invoke(
         log_dir=str(folders.logs / ctx.stage / "invoke" / function),
     )
     sent = body.encode() if body is not None else None
-    given = _event(event) if asked is None else rest_event(spec, *asked, sent)
+    given = _event(event) if asked is None else rest_event(spec, *asked, sent, headers)
     if given is None and asked is not None:
         raise UsageError(
             f"{called.name} has no route for {' '.join(asked)}",
@@ -79,6 +86,14 @@ def _asked(line: str) -> tuple[str, str]:
     if not method.isalpha() or not target.startswith("/") or " " in target:
         raise UsageError(f"--request {line!r} is not METHOD PATH", hint="for example --request 'GET /zones?limit=1'")
     return method.upper(), target
+
+
+def header_of(line: str) -> tuple[bytes, bytes]:
+    """Name and value of a line such as `Accept: text/html`. UsageError if it is not one."""
+    name, colon, value = line.partition(":")
+    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", value):
+        raise UsageError(f"--header {line!r} is not NAME: VALUE", hint="for example --header 'Accept-Language: de'")
+    return name.encode(), value.strip().encode()
 
 
 def _event(path: Path | None) -> Any:

@@ -26,7 +26,7 @@ MODULES = {
     "secrets": ("secrets set", "secrets list", "secrets unset"),
     "pipeline": (
         *("approve", "reject"),
-        *("pipeline url", "pipeline runs", "pipeline show", "pipeline retry", "pipeline stop"),
+        *("pipeline url", "pipeline runs", "pipeline show", "pipeline wait", "pipeline retry", "pipeline stop"),
     ),
     "pipeline_receive": ("pipeline receive",),
     "rehearse": ("rehearse",),

@@ -12,6 +12,7 @@ import typer
 from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
 from hitless.cli.following import conclude_run, follow_run, in_a_line, run_of, waiting_run, who
+from hitless.errors import UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import ask_git, folders_of, load
 from hitless.pipeline.definition import Definition
@@ -73,6 +74,18 @@ def show(
     if log and not follow:
         document["log"] = client.call("GET", f"/pipeline/runs/{run}/log")["log"]
     ctx.show(document, lambda: in_full(document))
+
+
+@command("pipeline wait", example="git push engine dev && hitless pipeline wait")
+def wait(ctx: Context, run: Annotated[int | None, typer.Argument(help="The run; default: the newest.")] = None) -> None:
+    """Wait until a run has ended or waits for approval. Exits with the run's code, which `git push` cannot do."""
+    client = client_of(ctx)
+    if run is None:
+        newest = client.call("GET", "/pipeline/runs", limit=1)
+        if not newest:
+            raise UsageError("there is no run yet", hint="push a branch to `hitless pipeline url`")
+        run = newest[0]["run"]
+    conclude_run(ctx, client, follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1)))
 
 
 @command("pipeline retry", example="hitless pipeline retry 7")

@@ -10,6 +10,7 @@ import signal
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,18 @@ class InvokeResult:
         return f"{self.payload['errorType']}: {self.payload['errorMessage']}" if self.failed else None
 
 
-def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = None) -> dict[str, Any] | None:
-    """The event that a worker makes of such a request with a JSON body; None if the function has no route for it."""
-    headers = [(b"Host", b"localhost"), (b"User-Agent", b"hitless-invoke")]
+def rest_event(
+    spec: PoolSpec, method: str, target: str, body: bytes | None = None, given: Sequence[tuple[bytes, bytes]] = ()
+) -> dict[str, Any] | None:
+    """The event that a worker makes of such a request; None if the function has no route for it.
+
+    `given` are the headers as (name, value). Host, User-Agent and, with a body, Content-Type have defaults.
+    """
+    defaults = {b"Host": b"localhost", b"User-Agent": b"hitless-invoke"}
     if body is not None:
-        headers.append((b"Content-Type", b"application/json"))
+        defaults[b"Content-Type"] = b"application/json"
+    names = {name.lower() for name, _ in given}
+    headers = [*((name, value) for name, value in defaults.items() if name.lower() not in names), *given]
     return event_builder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
 
 
