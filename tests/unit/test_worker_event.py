@@ -216,7 +216,7 @@ def test_the_headers_of_an_invocation_replace_its_defaults() -> None:
         "Host": "localhost",
         "User-Agent": "hitless-invoke",
         "content-type": "text/plain",
-        "X-Trace": "7",
+        "x-trace": "7",
     }
 
 
