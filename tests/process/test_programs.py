@@ -39,9 +39,10 @@ done
 """
 
 COMPILES = """version: 0.2
+env: {exported-variables: [COMPILER]}
 phases:
   install: {runtime-versions: {}}
-  build: {commands: ["sed 's/as asked/as built/' source > bootstrap", chmod +x bootstrap]}
+  build: {commands: ["sed 's/as asked/as built/' source > bootstrap", chmod +x bootstrap, export COMPILER="sed 1"]}
 artifacts: {files: [bootstrap]}
 """
 
@@ -200,6 +201,8 @@ def test_a_push_ships_the_program_that_its_build_made(program: Site) -> None:
         said = team.push("dev")
         assert "buildspec-build.yml: added to the package's files: bootstrap" in said
         assert "release 2 is live in dev" in said
+        (step,) = (one for one in team.run(team.last_run())["steps"] if one["name"] == "build")
+        assert step["detail"]["built"]["exported"] == {"COMPILER": "sed 1"}
         assert program.get("/error")[0] == 502
         assert "as built" in str(program.hitless("logs").document)
 

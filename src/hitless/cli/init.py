@@ -28,8 +28,6 @@ from hitless.errors import MachineError, UsageError
 
 TEMPLATES = files("hitless") / "templates"
 KNOWN = sorted(entry.name for entry in TEMPLATES.iterdir() if (entry / "serverless.yml").is_file())
-DEPLOY = "deploy"
-"""The folder of `service` that locks the tools of the deploy step; each template gets it."""
 LONGEST_NAME = 40  # Lambda allows 64 characters for SERVICE-STAGE-FUNCTION
 PLACEHOLDER = b"{{service}}"
 SHOWN = 5
@@ -83,7 +81,8 @@ def scaffold(folder: Path, service: str, template: str, *, github: bool = False)
 
     Raises UsageError for an unknown template or a folder that has files; OSError leaves nothing behind.
     """
-    sources = [(TEMPLATES / "service" / DEPLOY, PurePosixPath(DEPLOY)), (_template(template), PurePosixPath())]
+    tools = TEMPLATES / "service" / "deploy"  # locks the tools of the deploy step
+    sources = [(tools, PurePosixPath("deploy")), (_template(template), PurePosixPath())]
     if github and template != "service":
         raise UsageError(
             f"--github: the template {template} has no workflow",

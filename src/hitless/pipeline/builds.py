@@ -46,10 +46,7 @@ _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """A buildspec of a run's commit: its tests, or with `step` BUILD the one that makes files of its package.
-
-    `path` is the service's folder in the commit, and `stage` becomes the variable STAGE.
-    """
+    """A step's buildspec. `path` is the service's folder in the commit, and `stage` becomes the variable STAGE."""
 
     run: int
     commit: str
@@ -60,10 +57,6 @@ class BuildOrder:
     fork: int | None = None
     """The pull request of a fork, whose build gets no secrets and shares no files with other builds."""
     step: StepName = StepName.TEST
-
-    @property
-    def file(self) -> str:
-        return BUILD_FILE if self.step is StepName.BUILD else TEST_FILE
 
 
 class Builds:
@@ -90,7 +83,8 @@ class Builds:
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)
-            found = read_buildspec(folder, order.file)
+            file = BUILD_FILE if order.step is StepName.BUILD else TEST_FILE
+            found = read_buildspec(folder, file)
             if found is None:
                 return None
             text, spec = found
@@ -121,7 +115,7 @@ class Builds:
             mask = Mask([*secrets.values(), *plan.masked])
             result = convert(_presentable(msgspec.to_builtins(ended), mask), BuildResult, "the build's result")
         if not result.succeeded:
-            raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
+            raise StepFailed(f"{file}: {_why(result)}", detail=result)
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:

@@ -21,6 +21,7 @@ from hitless.clock import timestamp
 from hitless.documents import to_plain, to_text
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import BUILD_FILE, BuildOrder, add_artifacts, service_folder
+from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
@@ -64,6 +65,7 @@ class Course:
         self.options = options_of(row)
         self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was read
         self.changed: str | None = None  # a sentence on what the commit changes in the protection of its stage
+        self.built: BuildResult | None = None  # the run of buildspec-build.yml
         self._candidate: ReleaseDocument | None = None
 
     @property
@@ -181,7 +183,8 @@ class Course:
     ) -> tuple[ReleaseDocument, Definition]:
         """The commit's candidate, of given artifacts or with what its buildspec for builds made. Raises StepFailed."""
         folder, workshop, run = await self.checkout("package"), self.parts.workshop, self.row.run
-        if artifacts is None and await self.parts.run_build(self.order(StepName.BUILD)) is not None:
+        if artifacts is None and (built := await self.parts.run_build(self.order(StepName.BUILD))) is not None:
+            self.built = built
             added = await asyncio.to_thread(add_artifacts, workshop.artifacts_of(run, StepName.BUILD), folder)
             self.say(f"{BUILD_FILE}: added to the package's files: {', '.join(added) or 'nothing'}")
         order = PackageOrder(folder, self.path, stage, self.row.commit, self.row.message, artifacts)

@@ -130,8 +130,7 @@ def find_python(version: str | None) -> str:
 
 def tools(spec: Buildspec) -> list[Path]:
     """The folders with the commands of other runtimes that the buildspec requires. Raises MachineError."""
-    version = spec.runtimes.get("golang")
-    if version is None:
+    if (version := spec.runtimes.get("golang")) is None:
         return []
     found = shutil.which("go", path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin")
     told = "no Go"

@@ -18,6 +18,7 @@ from hitless.homes.errands import FetchArtifacts
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import TEST_FILE
 from hitless.pipeline.buildspec.files import remove
+from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.course import Course, Step, WaitsForApproval
 from hitless.pipeline.promotion import origin_of
 from hitless.pipeline.runs import RunState, StepDetail, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
@@ -40,12 +41,13 @@ class SourceDetail(msgspec.Struct, frozen=True):
 
 
 class BuildDetail(msgspec.Struct, frozen=True, rename={"source": "from"}):
-    """The candidate's artifacts (function → digest), and the release that they come from if it is promoted."""
+    """The candidate's artifacts (function → digest), how its own files were built, and the release that it promotes."""
 
     artifacts: Mapping[str, str]
     source: str | UnsetType = UNSET
     home: Home | UnsetType = UNSET
     release: int | UnsetType = UNSET
+    built: BuildResult | UnsetType = UNSET
 
 
 class DeployDetail(Result, frozen=True, kw_only=True):
@@ -106,7 +108,9 @@ async def build(course: Course) -> StepEnd:
         document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
     await _test_after_all(course)
-    return _check_same_artifacts(document, origin) if origin else StepEnd(detail=BuildDetail(document.digests))
+    if origin:
+        return _check_same_artifacts(document, origin)
+    return StepEnd(detail=BuildDetail(document.digests, built=course.built or UNSET))
 
 
 async def _test_after_all(course: Course) -> None:
