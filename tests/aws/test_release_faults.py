@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from hitless.aws.events import DETAIL_TYPE, SOURCE, ReleaseEnded
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
@@ -19,6 +21,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
+ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("zones", "convert", "meetings", "meta")
 BROKEN = """
 _answer = handler
@@ -87,6 +90,23 @@ def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: W
     fixed = service.run("deploy")
     assert (fixed.code, fixed.json["release"]) == (0, 2), fixed.err
     assert service.get("/health") == (200, {"status": "ok"})
+    sent = [call.status for call in service.aws.front.calls if call.action == "events:PutEvents"]
+    assert sent == [200, 200], "one event for each release that ended"
+    page = (ROOT / "docs" / "aws-releases.md").read_text("utf-8")
+    (pattern,) = re.findall(r"--event-pattern \\\n *'(.*)'", page)
+    (detail,) = (json.loads(line) for line in page.splitlines() if line.startswith('{"service"'))
+    event = {
+        "source": SOURCE,
+        "detail-type": DETAIL_TYPE,
+        "detail": detail,
+        "id": "1",
+        "account": "1",
+        "region": REGION,
+    }
+    event |= {"time": "2026-11-24T12:00:00Z", "resources": []}
+    matched = service.aws.client("events", REGION).test_event_pattern(EventPattern=pattern, Event=json.dumps(event))
+    assert matched["Result"], "the page's rule does not match the page's event"
+    assert detail.keys() == set(ReleaseEnded.__struct_fields__)
 
 
 def _broken_code_is_rolled_back_by_its_alarm_and_no_reader_sees_it(service: Worldclock) -> None:
