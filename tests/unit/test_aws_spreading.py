@@ -11,6 +11,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
+from hitless.aws.lambdas import Lambdas
 from hitless.aws.session import ATTEMPTS_VARIABLE, Aws, aws_errors
 from hitless.errors import CloudError
 from tests.aws.front.unspread import REFUSALS
@@ -90,6 +91,12 @@ def test_the_repetitions_end_with_an_error_that_says_what_to_check() -> None:
         "AWS still refuses AddPermission: The provided principal was invalid. Please check the principal and try again."
     )
     assert "repeat in a minute" in refused.value.hint
+
+
+def test_a_version_that_lambda_does_not_know_yet_is_awaited() -> None:
+    wire = Refusing(1, *REFUSALS["lambda:GetFunctionConfiguration"], xml=False)
+    Lambdas(client_of("lambda", wire)).wake("f", "3")
+    assert wire.calls == 2
 
 
 @pytest.mark.parametrize(
