@@ -19,8 +19,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+LONGEST = ("tests/conformance/test_engine.py", "tests/process/test_pipeline.py", "tests/process/test_smoke.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that last longest begin first. Two processes share the files by their order; left to itself, xdist begins
-    with those of the most tests, and one process was alone with the minutes of AWS in the end.
+    """Those that last longest begin first. Processes share the files by their order; left to itself, xdist begins with
+    those of the most tests, and one process was alone with the minutes of AWS in the end.
     """
-    items.sort(key=lambda item: item.get_closest_marker("aws") is None)
+    items.sort(key=lambda item: item.get_closest_marker("aws") is None and not item.nodeid.startswith(LONGEST))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import boto3
 
+from tests.aws.commands import run_hitless
 from tests.aws.front.emulators import Emulator, clean_environ, start_ministack
 from tests.aws.front.front import Front, api_url
 from tests.support import free_port
@@ -53,12 +51,9 @@ class EmulatedAws:
 
     def hitless(self, *words: str, folder: Path, ok: tuple[int, ...] = (0,)) -> dict[str, Any]:
         """Runs `hitless … --json` in a service's folder against this AWS and returns its document."""
-        command = [str(Path(sys.executable).with_name("hitless")), *words, "--json"]
-        done = subprocess.run(
-            command, cwd=folder, env=self.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-        )
-        assert done.returncode in ok, f"{' '.join(words)} ended with {done.returncode}\n{done.stderr}\n{done.stdout}"
-        document: dict[str, Any] = json.loads(done.stdout)
+        ran = run_hitless(*words, "--json", folder=folder, environ=self.environ)
+        assert ran.code in ok, f"{' '.join(words)} ended with {ran.code}\n{ran.err}\n{ran.out}"
+        document: dict[str, Any] = ran.json
         return document
 
     def api_url(self, api_id: str, stage: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from hitless.aws.osls import find_osls
+from tests.aws.commands import Ran, run_hitless
 from tests.aws.emulated import EmulatedAws
 
 REGION = "eu-central-1"
@@ -51,25 +53,12 @@ def make_core(aws: EmulatedAws, stage: str) -> None:
 
 
 @dataclass
-class Ran:
-    """A command's output and exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
 class Worldclock:
     """The service in its own folder, for stage prod on the emulated AWS."""
 
     aws: EmulatedAws
     folder: Path
-    packages: Path | None = None
+    packages: Path
     """Where what osls has packaged is kept: the same serverless.yml is packaged but once."""
 
     @classmethod
@@ -79,31 +68,25 @@ class Worldclock:
         shutil.copytree(EXAMPLE, folder, ignore=ignored)
         if core:
             make_core(aws, "prod")
-        return cls(aws, folder, packages)
+        return cls(aws, folder, packages or place.parent / "packages")
 
-    def command(self, *words: str) -> list[str]:
+    def words(self, *words: str) -> tuple[str, ...]:
         data = self.folder.parent.parent / "shared-data"  # the requirements are installed once
-        where = ["--stage", "prod", "--service-dir", str(self.folder), "--data-dir", str(data), "--json"]
-        return [str(HITLESS), "aws", *words, *where]
+        return ("aws", *words, "--stage", "prod", "--service-dir", str(self.folder), "--data-dir", str(data), "--json")
 
-    @property
+    @functools.cached_property
     def environ(self) -> dict[str, str]:
         own = {**self.aws.environ, "SLS_AWS_MONITORING_FREQUENCY": "300"}
-        if self.packages is None:
-            return own
         self.packages.mkdir(exist_ok=True)
         real = find_osls(self.folder, own).command[0]
         return own | {"HITLESS_OSLS": str(KEPT_OSLS), "KEPT_OSLS": real, "KEPT_PACKAGES": str(self.packages)}
 
     def run(self, *words: str, **environ: str) -> Ran:
-        done = subprocess.run(
-            self.command(*words), env=self.environ | environ, capture_output=True, text=True, check=False
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return run_hitless(*self.words(*words), folder=self.folder, environ=self.environ | environ)
 
     def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*words),
+            [str(HITLESS), *self.words(*words)],
             env=self.environ | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.aws.commands import Ran
 from tests.aws.emulated import EmulatedAws
-from tests.aws.release_support import HITLESS, REGION, Client, Ran, Worldclock, make_core
+from tests.aws.release_support import HITLESS, REGION, Client, Worldclock, make_core
 from tests.support import eventually, free_port
 
 pytestmark = pytest.mark.aws

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.events import DETAIL_TYPE, SOURCE, ReleaseEnded
+from tests.aws.commands import run_hitless
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
@@ -62,7 +63,7 @@ def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[
 
 
 def test_a_stage_survives_failed_interrupted_and_concurrent_releases(aws: EmulatedAws, tmp_path: Path) -> None:
-    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
+    service = Worldclock.new(aws, tmp_path)
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
     _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service)
@@ -223,6 +224,6 @@ def test_a_missing_core_stack_and_missing_credentials_are_reported(aws: Emulated
     assert (ended.code, ended.json["error"]["code"]) == (2, "usage")
     assert "hitless aws bootstrap" in ended.json["error"]["hint"]
     bare = {key: value for key, value in service.environ.items() if "ACCESS_KEY" not in key}
-    done = subprocess.run(service.command("status"), env=bare, capture_output=True, text=True, check=False)
-    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "machine")
-    assert "no AWS credentials" in done.stderr
+    done = run_hitless(*service.words("status"), folder=service.folder, environ=bare)
+    assert (done.code, done.json["error"]["code"]) == (1, "machine")
+    assert "no AWS credentials" in done.err

@@ -31,7 +31,7 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
     assert all(any(part in one for one in troubles) for part in named), troubles
     planned = service.run("repair", "--dry-run")
     assert (planned.code, len(planned.json["left"]) >= len(named)) == (0, True), planned.err
-    with Client(service.url + "/version", every_s=0.02) as client:
+    with Client(service.url + "/version") as client:
         done = service.run("repair", *words)
     assert (done.code, client.failed) == (ends, 0), (done.err, client.statuses)
     assert client.asked > 10
@@ -41,7 +41,7 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
 
 
 def test_repair_finds_and_fixes_faults_without_failing_a_request(aws: EmulatedAws, tmp_path: Path) -> None:
-    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
+    service = Worldclock.new(aws, tmp_path)
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
     assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
@@ -102,7 +102,7 @@ def _a_deploy_that_died_during_its_shift(service: Worldclock) -> None:
         deploy.kill()
         deploy.communicate()
         assert reported_faults(service) == [], "CodeDeploy is at work: its deploy may still run"
-        with Client(service.url + "/version", every_s=0.02) as client:
+        with Client(service.url + "/version") as client:
             done = service.run("repair")
         assert (done.code, done.json["left"], client.failed) == (0, [], 0), (done.err, client.statuses)
     assert reported_faults(service) == []
@@ -114,7 +114,7 @@ def _a_deploy_that_died_during_its_shift(service: Worldclock) -> None:
 def test_a_repair_during_a_deploy_takes_over_and_the_deploy_ends_as_superseded(
     aws: EmulatedAws, tmp_path: Path
 ) -> None:
-    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
+    service = Worldclock.new(aws, tmp_path)
     assert service.run("deploy").code == 0
     service.mark("second")
     with Client(service.url + "/version", every_s=0.02) as client, deploying(service) as deploy:
