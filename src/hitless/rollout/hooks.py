@@ -98,7 +98,9 @@ class LifecycleHooks:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > 16 * 1024 * 1024:
             path.replace(f"{path}.1")
-        with path.open("a", encoding="utf-8") as log:
+        # a handler can write to the folder: a link in it must not lead to another file
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8") as log:
             log.write(result.log)
         return result
 
