@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +71,13 @@ class Both:
     def stages(self) -> dict[str, Any]:
         return {one["stage"]: one for one in self.hitless("status").json["stages"]}
 
-    def lambda_digests(self, stage: str = "prod") -> dict[str, str]:
+    def lambda_digests(
+        self, stage: str = "prod", functions: Sequence[str] = ("zones", "convert", "meetings", "meta")
+    ) -> dict[str, str]:
         """What Lambda runs in the stage through the alias, as Lambda tells it."""
         lambdas = self.clock.aws.client("lambda", REGION)
         found = {}
-        for name in ("zones", "convert", "meetings", "meta"):
+        for name in functions:
             told = lambdas.get_function_configuration(FunctionName=f"worldclock-{stage}-{name}", Qualifier="live")
             found[name] = "sha256:" + base64.b64decode(told["CodeSha256"]).hex()
         return found
@@ -238,3 +243,67 @@ def _a_drill_ships_on_aws(both: Both) -> None:
     assert (drill["failed"], drill["requests"] > 20) == (0, True), drill
     (shipped,) = drill["releases"]
     assert (shipped["release"], shipped["outcome"]) == (4, "live")
+
+
+PROGRAM = """#!/usr/bin/env python3
+import http.client, json, os
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    event = api.getresponse()
+    event.read()
+    body = json.dumps({"stage": os.environ["STAGE"], "by": "a program"})
+    path = "/2018-06-01/runtime/invocation/" + event.headers["Lambda-Runtime-Aws-Request-Id"] + "/response"
+    api.request("POST", path, json.dumps({"statusCode": 200, "body": body}))
+    api.getresponse().read()
+"""
+PROGRAM_SERVICE = """service: worldclock
+provider:
+  name: aws
+  region: eu-central-1
+  stage: ${opt:stage, 'dev'}
+  runtime: provided.al2023
+  environment: {STAGE: '${sls:stage}'}
+functions:
+  meta: {handler: bootstrap, events: [{http: GET /version}]}
+package: {patterns: ['!**', bootstrap]}
+custom:
+  hitless:
+    stages:
+      dev: {branch: dev, listen: '127.0.0.1:0', smoke: [{path: /version}]}
+      prod: {branch: prod, home: aws, strategy: AllAtOnce}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_program_that_a_build_made_is_promoted_to_aws_byte_for_byte(aws: EmulatedAws, tmp_path: Path) -> None:
+    clock = Worldclock.new(aws, tmp_path)
+    shutil.rmtree(clock.folder)
+    clock.folder.mkdir()
+    (clock.folder / "serverless.yml").write_text(PROGRAM_SERVICE)
+    (clock.folder / "bootstrap").write_text(PROGRAM)
+    (clock.folder / "bootstrap").chmod(0o755)
+    place = Both(clock)
+    try:
+        place.hitless("up", "--detach")
+        place.git("init", "--quiet", "--initial-branch=dev")
+        (clock.folder / "bootstrap").rename(clock.folder / "source")
+        (clock.folder / ".gitignore").write_text(".hitless/\nbootstrap\n")
+        build = "sed 's/a program/a built program/' source > bootstrap && chmod +x bootstrap"
+        spec = {"version": 0.2, "phases": {"build": {"commands": [build]}}, "artifacts": {"files": ["bootstrap"]}}
+        (clock.folder / "buildspec-build.yml").write_text(json.dumps(spec))
+        place.git("add", "--all")
+        place.git("commit", "--quiet", "-m", "build the program")
+        place.git("push", "--quiet", place.hitless("pipeline", "url").json["url"], "dev")
+        there = place.hitless("promote", "dev", "prod").json
+        assert (there["stage"], there["outcome"], there["release"]) == ("prod", "live", 1)
+        shipped = place.stages()["dev"]["live"]["artifacts"]
+        assert place.lambda_digests(functions=("meta",)) == shipped == place.stages()["prod"]["live"]["artifacts"]
+        lambdas = aws.client("lambda", REGION)
+        told = lambdas.get_function_configuration(FunctionName="worldclock-prod-meta", Qualifier="live")
+        assert (told["Runtime"], told["Handler"]) == ("provided.al2023", "bootstrap")
+        with urllib.request.urlopen(clock.url + "/version", timeout=30) as response:
+            assert json.load(response) == {"stage": "prod", "by": "a built program"}
+    finally:
+        place.hitless("down", "--force")
