@@ -43,7 +43,7 @@ def read_certificate(listener: TlsListener) -> Certificate:
     try:
         chain_pem, key_pem, mode = file.read_bytes(), key_file.read_bytes(), stat.S_IMODE(key_file.stat().st_mode)
     except OSError as error:
-        hint = "let the engine's user read it: certbot's own files are root's, so copy them in a deploy hook"
+        hint = "check the path, and who can read it: certbot's own files are root's, so copy them in a deploy hook"
         raise MachineError(f"{error.filename} cannot be read: {error.strerror}", hint=hint) from error
     try:
         chain = x509.load_pem_x509_certificates(chain_pem)
