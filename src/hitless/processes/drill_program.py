@@ -15,10 +15,11 @@ from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from hitless.worker.log import LogFile
 from hitless.worker.runtime_api import BOOTSTRAP, RuntimeApi
+from hitless.worker.spec import PoolSpec
 
 Handler = Callable[[Any, Any], Any]
 
@@ -29,7 +30,8 @@ def main(wrap: Callable[[Handler], Handler]) -> None:
         program = Path(place, BOOTSTRAP)
         program.write_bytes(packed.read(BOOTSTRAP))
         program.chmod(0o700)
-        handle = wrap(RuntimeApi(cast(Any, SimpleNamespace(task_root=place, runtime="provided")), LogFile()))
+        spec = PoolSpec("", "", "", 0, "", "", place, {}, 0, 0, 1, "", (), "", False, "", runtime="provided.al2023")
+        handle = wrap(RuntimeApi(spec, LogFile()))
     api = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     while True:
         headers, event = _ask(api, "GET", "next")
