@@ -7,6 +7,7 @@ service is unchanged. `cryptography` takes 70 ms and 9 MiB, so it is imported wh
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import stat
@@ -46,7 +47,8 @@ class SecretKey:
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> SecretKey:
         """$HITLESS_SECRETS_KEY_FILE, else ~/.config/hitless/secrets.key."""
-        return cls(Path(environ.get(KEY_VARIABLE) or Path.home() / ".config" / "hitless" / "secrets.key"))
+        # Not `Path.home()`, which raises for a user without a home.
+        return cls(Path(environ.get(KEY_VARIABLE) or os.path.expanduser("~/.config/hitless/secrets.key")))
 
     def make(self) -> None:
         """Create the file, mode 0600, unless it exists. Raises OSError."""
