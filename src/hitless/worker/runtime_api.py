@@ -73,7 +73,7 @@ class RuntimeApi:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: dict[int, _ProgramConnection] = {}
         self._waiting: _ProgramConnection | None = None
-        self._request_id = ""
+        self._request_id, self._is_sent = "", True
         self._partial = b""
         self._result: tuple[str, bytes, str] | None = None
         self._init_error: HandlerFailure | None = None
@@ -121,12 +121,12 @@ class RuntimeApi:
         )
         if trace := os.environ.get(TRACE_VARIABLE):
             lines += f"Lambda-Runtime-Trace-Id: {trace}\r\n"
-        self._result, sent = None, False
-        while not sent:
+        self._result, self._is_sent = None, False
+        while not self._is_sent:
             self._request_id = ""
             self._serve(lambda: self._waiting is not None)
             connection, self._waiting, self._request_id = self._waiting, None, context.aws_request_id
-            sent = connection is not None and self._send(connection, 200, lines, body)
+            self._is_sent = connection is not None and self._send(connection, 200, lines, body)
         kind, posted, error_type = self._take_result()
         if kind == "error":
             raise HandlerFailureError(_failure(posted, error_type))
@@ -248,9 +248,9 @@ class RuntimeApi:
         """End the worker as soon as the program has ended, with the same status."""
         _, status = os.waitpid(self._child.pid, 0)
         self._end_output()
-        if os.WIFSIGNALED(status):
+        if os.WIFSIGNALED(status) or not self._is_sent:  # a request that the program did not get may run again
             faulthandler.disable()
-            os.kill(os.getpid(), os.WTERMSIG(status))
+            os.kill(os.getpid(), os.WTERMSIG(status) or signal.SIGKILL)
             time.sleep(0.1)  # for a signal that this process handles
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
