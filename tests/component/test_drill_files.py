@@ -347,7 +347,9 @@ def test_a_wrapped_program_fails_as_its_scenario_says(
     events = ["/broken"] * 20 if act == "leaks" else ["/broken", "/other"]
     with runtime_api(events) as (address, found):
         program = subprocess.Popen(
-            [str(workspace.program)], env={**os.environ, "AWS_LAMBDA_RUNTIME_API": address}, stderr=subprocess.DEVNULL
+            [str(workspace.program)],
+            env={"PATH": os.defpath, "AWS_LAMBDA_RUNTIME_API": address},
+            stderr=subprocess.DEVNULL,
         )
         eventually(lambda: found == posted and program.poll() == status, what="the posts of the program")
         program.kill()

@@ -117,7 +117,8 @@ class Workspace:
         if self.program is not None:
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as file:
-                file.writestr("__main__.py", f"from {PROCESS} import main\n\n{code}\n\nmain({WRAPPER})\n")
+                own = f"import sys\n\nsys.path += {sys.path!r}\nfrom {PROCESS} import main"
+                file.writestr("__main__.py", f"{own}\n\n{code}\n\nmain({WRAPPER})\n")
                 file.writestr(PROGRAM, self.program.read_bytes())
             self.replace_program(b"#!%b\n%b" % (os.fsencode(sys.executable), packed.getvalue()))
         for module, names in self._functions.items():

@@ -21,10 +21,8 @@ from hitless.worker.log import LogFile
 from hitless.worker.runtime_api import BOOTSTRAP, RuntimeApi
 from hitless.worker.spec import PoolSpec
 
-Handler = Callable[[Any, Any], Any]
 
-
-def main(wrap: Callable[[Handler], Handler]) -> None:
+def main(wrap: Callable[[RuntimeApi], Callable[..., Any]]) -> None:
     """Start the program in the zip, then handle events of Lambda's Runtime API until it ends."""
     with zipfile.ZipFile(sys.argv[0]) as packed, tempfile.TemporaryDirectory() as place:
         program = Path(place, BOOTSTRAP)
