@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,11 +112,23 @@ def main(argument: str, own_paths: Sequence[str]) -> None:
 def is_private(path: str, process: str | int = "self") -> bool:
     """Whether the process has a file system of its own in which the path is shown, so that it belongs to a pool."""
     try:
+        if process != "self" and _root_mount(process) == _own_root_mount():
+            return False  # without the kernel listing all mounts, which takes it half a millisecond
         mounts = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
     except OSError:
         return False
     places = [place.replace("\\", "\\134").replace(" ", "\\040") for place in (path, _ASIDE + path)]
     return any(line.split(" ", 5)[4] in places for line in mounts)
+
+
+def _root_mount(process: str | int) -> bytes:
+    with open(f"/proc/{process}/mountinfo", "rb", buffering=0) as file:
+        return file.read(16)  # the ids of the mount and of its parent come first
+
+
+@cache
+def _own_root_mount() -> bytes:
+    return _root_mount("self")
 
 
 def _enter_view(visible: Iterable[str], reach: Reach, rights: Mapping[str, int]) -> None:
