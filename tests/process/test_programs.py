@@ -124,8 +124,16 @@ def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(progra
     assert program.get("/well")[0] == 200
 
 
-@pytest.mark.parametrize("program", ["program", "node"], indirect=True)
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize(
+    ("program", "kills"),
+    [
+        ("program", 10),
+        ("node", 20),
+        pytest.param("program", 100, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param("node", 100, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+    indirect=["program"],
+)
 def test_killed_programs_and_workers_run_no_post_twice_and_fail_no_get(program: Site, kills: int) -> None:
     program.edit("workers: 1", "workers: 3", "serverless.yml")
     program.allow(program.folder.parent / "runs")
