@@ -71,7 +71,8 @@ def test_the_deploy_role_may_send_this_event_alone() -> None:
     ]
     (ours,) = [one for one in statements if "events:PutEvents" in one.get("Action", ())]
     assert ours["Resource"]["Fn::Sub"].endswith(":event-bus/default")
-    assert ours["Condition"] == {"StringEquals": {"events:source": SOURCE, "events:detail-type": DETAIL_TYPE}}
+    keys = {"events:source": SOURCE, "events:detail-type": DETAIL_TYPE}
+    assert ours["Condition"] == {"ForAllValues:StringEquals": keys, "Null": dict.fromkeys(keys, "false")}
 
 
 def test_each_release_sends_one_event_when_it_ends() -> None:
