@@ -33,5 +33,6 @@ def test_the_demo_succeeds_only_with_enough_requests_no_failure_and_all_expected
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"{3 * requests} requests, {failed} failed, 9 releases; report {report}"
     page = report.read_text()
-    assert f"<h1>{3 * requests} requests, {failed} failed</h1>" in page
+    mark = "" if code == 0 else ' class="not-ok"'
+    assert f"<h1{mark}>{failed} of {3 * requests:,} requests failed from git push to prod</h1>" in page
     assert "the canary is &lt;stopped&gt;" in page

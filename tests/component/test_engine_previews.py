@@ -363,11 +363,21 @@ def test_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
             await bench.gone()
             return {}
 
+        async def isolation_missing() -> list[str]:
+            return []
+
         await bench.ship()
-        gateway = SimpleNamespace(addresses={}, haproxy_pid=1, guardian_pid=2, counts=bench.gateway.counts, loads=loads)
+        gateway = SimpleNamespace(
+            addresses={},
+            haproxy_pid=1,
+            guardian_pid=2,
+            counts=bench.gateway.counts,
+            loads=loads,
+            state=bench.gateway.state,
+        )
         machine = Machine(
             bench.engine,
-            cast(Any, SimpleNamespace(root_pid=3)),
+            cast(Any, SimpleNamespace(root_pid=3, isolation_missing=isolation_missing)),
             cast(Any, gateway),
             clock=bench.clock,
             listen=dict,

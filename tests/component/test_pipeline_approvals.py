@@ -53,7 +53,11 @@ def test_an_approval_shows_commits_configuration_changes_and_the_rehearsal_resul
     site.engine.run = {**site.engine.run, "question": run["question"]}
     page = site.ask("GET", f"/approve/7?token={site.token()}").text
     site.remote.store.close()
-    for shown in (f"<li>{run['commit'][:8]} code 2", "<li>settings.shield: True → False", "<p>as it was</p>"):
+    for shown in (
+        f"<li><code>{run['commit'][:8]}</code> code 2",
+        "<li>settings.shield: True → False",
+        "<p>as it was</p>",
+    ):
         assert shown in page
 
 
