@@ -77,6 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
         team = Team(plain(tmp_path_factory.mktemp("team")), STAGES, buildspec)
         team.site.environ["PATH"] = held.path
+        team.site.allow(held.folder)
         with team.at_work():
             one = Place(team, held, url)
             one.ship_everywhere()
