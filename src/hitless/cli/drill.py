@@ -117,17 +117,8 @@ def drill(
         connections=connections,
     )
     plan.check(yes=ctx.yes)
-    if plan.faults and kind is Home.AWS and shipped:
-        raise UsageError(
-            f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
-            hint="leave --faults out: on AWS a drill sends load and ships releases only",
-        )
-    wrapped = [one.name for one in plan.scenarios if one.wrapper]
-    if kind is Home.AWS and service and wrapped and all(one.runtime in PROGRAM_RUNTIMES for one in service.functions):
-        raise UsageError(
-            f"--scenarios: {wrapped[0]} wraps the program in Python, and {PROGRAM_RUNTIMES[1]} on Lambda has none",
-            hint="leave it out, or drill a stage of the engine",
-        )
+    if kind is Home.AWS and shipped:
+        _refuse_on_aws(plan, service)
     try:
         watched = shipped is not None and kind is Home.ENGINE
         result = asyncio.run(_run(ctx, plan, target, shipper, service, watched))
@@ -138,6 +129,21 @@ def drill(
     write_report(result, plan.report)
     ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
     _conclude(result)
+
+
+def _refuse_on_aws(plan: DrillPlan, service: Service | None) -> None:
+    """UsageError for faults, and for scenarios that wrap a program."""
+    if plan.faults:
+        raise UsageError(
+            f"--faults: the home of stage {plan.stage} is AWS, where no process can be killed",
+            hint="leave --faults out: on AWS a drill sends load and ships releases only",
+        )
+    wrapped = [one.name for one in plan.scenarios if one.wrapper]
+    if service and wrapped and all(one.runtime in PROGRAM_RUNTIMES for one in service.functions):
+        raise UsageError(
+            f"--scenarios: {wrapped[0]} wraps the program in Python, and {PROGRAM_RUNTIMES[1]} on Lambda has none",
+            hint="leave it out, or drill a stage of the engine",
+        )
 
 
 def _shipper(ctx: Context, shipped: StageHome, strategy: str | None, home: Home | None) -> Shipper:
