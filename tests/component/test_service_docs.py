@@ -48,7 +48,7 @@ def test_the_documentation_shows_the_table_of_keys(here: Here, index: int) -> No
 @pytest.mark.parametrize(
     ("index", "keys"),
     [
-        (0, settings.KEYS),
+        (0, tuple(settings.SETTINGS)),
         (1, tuple(settings.STAGE)),
         (2, tuple(settings.PREVIEWS)),
         (3, tuple(rollouts.SMOKE)),

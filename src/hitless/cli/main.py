@@ -37,6 +37,7 @@ MODULES = {
     "drill": ("drill",),
     "invoke": ("invoke",),
     "doctor": ("doctor",),
+    "schema": ("schema",),
     "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),
     "aws_stack": ("aws adopt", "aws repair", "aws drift"),
     "aws_aliases": tuple(

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from hitless.service.event_sources import Cors
 from hitless.service.events import RouteEvent
+from hitless.service.reader import whole
 from hitless.service.routes import ANY, METHODS
-from hitless.service.value import Value, whole
+from hitless.service.value import Value
 
 _HEADERS = (
     "Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key", "X-Amz-Security-Token", "X-Amz-User-Agent",

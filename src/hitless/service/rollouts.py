@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hitless.service.event_sources import DEFAULT_PATH, Route
@@ -24,17 +24,26 @@ from hitless.service.model import (
     Sticky,
     StickyBy,
 )
+from hitless.service.reader import (
+    FLAG,
+    TEXT,
+    Reader,
+    Readers,
+    any_map,
+    list_of,
+    map_of,
+    matching,
+    number,
+    reads,
+    struct,
+    whole,
+)
 from hitless.service.routes import ANY, METHODS, normal_path
-from hitless.service.value import Value, check_known, did_you_mean, number, struct, whole
+from hitless.service.value import Value, check_known, did_you_mean
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _TARGET = re.compile(r"/[!-~]*")
-
-
-def read_smoke(value: Value) -> tuple[SmokeRequest, ...]:
-    """The requests in the file's order; ServiceFileError on a wrong one."""
-    return tuple(_smoke_request(item) for item in value.items())
 
 
 def _smoke_request(item: Value) -> SmokeRequest:
@@ -60,6 +69,7 @@ def _target(at: Value, path: str) -> str:
     return path
 
 
+@reads(any_map(TEXT.schema))
 def _headers(value: Value) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
     for name, entry in value.mapping().items():
@@ -79,13 +89,20 @@ def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[st
     return json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":")), headers
 
 
-SMOKE: Mapping[str, Callable[[Value], Any]] = {
-    "method": lambda at: _method(at, at.text()),
-    "path": lambda at: _target(at, at.text()),
+SMOKE: Readers = {
+    "method": Reader(lambda at: _method(at, at.text()), matching("[A-Za-z]+")),
+    "path": Reader(lambda at: _target(at, at.text()), matching(_TARGET.pattern)),
     "headers": _headers,
-    "body": lambda at: at,
+    "body": Reader(lambda at: at, {}),
     "status": whole(100, 599),
 }
+
+
+@reads(list_of({"anyOf": [matching(" *[A-Za-z]+ +/[!-~]* *"), map_of(SMOKE, "path")]}))
+def read_smoke(value: Value) -> tuple[SmokeRequest, ...]:
+    """The requests in the file's order; ServiceFileError on a wrong one."""
+    return tuple(_smoke_request(item) for item in value.items())
+
 
 ALSO_AT_MOST = 7
 """CodeDeploy watches ten alarms a function, of which up to three are the release's own."""
@@ -93,6 +110,7 @@ ALSO_AT_MOST = 7
 URL = re.compile(r"https?://[!-~]+")
 
 
+@reads(list_of(TEXT.schema))
 def _own_alarms(value: Value) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(item.text().strip() for item in value.items()))
     if len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names):
@@ -102,7 +120,7 @@ def _own_alarms(value: Value) -> tuple[str, ...]:
     return names
 
 
-ALARMS: Mapping[str, Callable[[Value], Any]] = {
+ALARMS: Readers = {
     "error_rate_percent": number(0, 100),
     "minimum_requests": whole(1, 1_000_000),
     "p99_ms": number(0.1, 900_000),
@@ -113,10 +131,11 @@ ALARMS: Mapping[str, Callable[[Value], Any]] = {
 read_alarms = struct(AlarmSettings, ALARMS)
 """`alarms` of a stage."""
 
-read_hooks = struct(Hooks, {"pre_traffic": Value.text, "post_traffic": Value.text})
+read_hooks = struct(Hooks, {"pre_traffic": TEXT, "post_traffic": TEXT})
 """`hooks` of a stage: names of functions, which `check_references` looks up."""
 
 
+@reads({"anyOf": [{"const": False}, matching("address|(header|cookie):.+")]})
 def read_sticky(value: Value) -> Sticky | None:
     """`sticky` of a stage: `address`, `header:NAME`, `cookie:NAME`, or false."""
     if value.data is False:
@@ -131,16 +150,21 @@ def read_sticky(value: Value) -> Sticky | None:
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
 
 
+REHEARSAL: Readers = {"beside_s": number(1, 3600), "shift_s": number(1, 3600), "rate": number(1, 10_000)}
+
+
+@reads({"anyOf": [FLAG.schema, map_of(REHEARSAL)]})
 def read_rehearsal(value: Value) -> RehearsalSettings | None:
     """`rehearsal` of a stage: true, false, or how long and how hard."""
     if not isinstance(value.data, Mapping):
         return RehearsalSettings() if value.flag() else None
-    read = value.fields({"beside_s": number(1, 3600), "shift_s": number(1, 3600), "rate": number(1, 10_000)})
+    read = value.fields(REHEARSAL)
     if "rate" in read:
         read["rate_per_s"] = read.pop("rate")
     return RehearsalSettings(**read)
 
 
+@reads(list_of(map_of(dict.fromkeys(NotifyBy, TEXT)) | {"minProperties": 1, "maxProperties": 1}))
 def read_notify(value: Value) -> tuple[Notify, ...]:
     """`notify` of a stage: a list of `{slack: URL}`, `{webhook: URL}` or `{command: WORDS}`."""
     found = []
@@ -159,6 +183,7 @@ def read_notify(value: Value) -> tuple[Notify, ...]:
     return tuple(found)
 
 
+@reads(list_of(matching(r" *([A-Za-z]+ +/.*|\$default *)")))
 def read_routes(value: Value) -> tuple[Route, ...]:
     """`idempotent` or `open` of the service: routes as `PUT /items/{id}`, which `check_references` looks up."""
     routes = []
@@ -199,6 +224,7 @@ def named_routes(root: Value, key: str) -> Iterable[tuple[Value, Route]]:
 ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
 
 
+@reads(list_of({"enum": ORDER}))
 def read_steps(value: Value) -> list[str]:
     """`steps` of a stage. ServiceFileError for an unknown step or a wrong order."""
     named = [item.choice(ORDER) for item in value.items()]

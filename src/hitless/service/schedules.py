@@ -14,7 +14,8 @@ from datetime import datetime
 from croniter import croniter
 
 from hitless.service.event_sources import Schedule
-from hitless.service.value import Notices, Value, parsed
+from hitless.service.reader import parsed
+from hitless.service.value import Notices, Value
 
 _RATE = re.compile(r"rate\((?:1 (minute|hour|day)|([2-9]|[1-9]\d+) (minute|hour|day)s)\)")
 _CRON = re.compile(r"cron\(([\d*,/-]+) ([\d*,/-]+) (\S+) (\S+) (\S+) ([\d*,/-]+)\)")

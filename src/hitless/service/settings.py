@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 from hitless.service.authorizers import read_jwks
 from hitless.service.event_sources import Route
@@ -26,6 +25,23 @@ from hitless.service.model import (
     Throttle,
     TlsSettings,
 )
+from hitless.service.reader import (
+    FLAG,
+    TEXT,
+    Reader,
+    Readers,
+    Schema,
+    any_map,
+    list_of,
+    map_of,
+    matching,
+    number,
+    parsed,
+    reads,
+    struct,
+    whole,
+    word,
+)
 from hitless.service.rollouts import (
     read_alarms,
     read_hooks,
@@ -37,8 +53,8 @@ from hitless.service.rollouts import (
     read_sticky,
     with_steps,
 )
-from hitless.service.strategy import EXAMPLES, parse
-from hitless.service.value import Value, check_known, did_you_mean, number, parsed, struct, whole, word
+from hitless.service.strategy import EXAMPLES, PATTERN, parse
+from hitless.service.value import Value, check_known, did_you_mean
 
 MAX_WORKERS = 1000
 
@@ -46,10 +62,14 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "import", "provisioned", "memory_mb", "idempotent", "open", "jwks", "stages", "previews", "builds")
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
-WORKERS_KEYS = ("min", "max", "target_percent")
+WORKERS: Readers = {
+    "min": whole(0, MAX_WORKERS),
+    "max": whole(1, MAX_WORKERS),
+    "target_percent": whole(10, 100),
+}
+PROVISIONED: Readers = {"max": whole(1, 100_000), "target_percent": whole(10, 90)}
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 _DOMAIN = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))+")
@@ -94,7 +114,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
     hitless = root.get("custom", "hitless")
     if hitless is None:
         return ServiceSettings(Workers(), (_unlisted_stage(stage, (), (), root),))
-    check_known(hitless, KEYS)
+    check_known(hitless, tuple(SETTINGS))
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
     check_stage(stages_at or hitless, named, stage)
@@ -106,11 +126,11 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
     return ServiceSettings(
         hitless.optional("workers", _workers, Workers()),
         stages,
-        hitless.optional("memory_mb", whole(64, 1 << 24), None),
+        hitless.optional("memory_mb", _MEMORY, None),
         hitless.optional("previews", lambda value: _previews(value, stages), None),
         hitless.optional("provisioned", _provisioned, {}),
         hitless.optional("builds", _builds, BuildSettings()),
-        hitless.optional("import", lambda value: value.choice(("shared", "per-worker")), "shared") == "per-worker",
+        hitless.optional("import", _import, "shared") == "per-worker",
         hitless.optional("jwks", read_jwks, {}),
     )
 
@@ -122,22 +142,24 @@ def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
         raise at.fault(f"there is no stage {stage}; stages are {', '.join(known)}", hint)
 
 
+@reads({"anyOf": [whole(1, MAX_WORKERS).schema, map_of(WORKERS, "min")]})
 def _workers(value: Value) -> Workers:
     if not isinstance(value.data, Mapping):
         return Workers(value.integer(1, MAX_WORKERS))
-    check_known(value, WORKERS_KEYS)
+    check_known(value, tuple(WORKERS))
     low, high = value.get("min"), value.get("max")
     if low is None:
         raise value.fault("has no min", "write workers: {min: 2, max: 8}")
     least = low.integer(0 if high is not None else 1, MAX_WORKERS)
     most = high.integer(max(least, 1), MAX_WORKERS) if high is not None else None
-    return Workers(least, most, value.optional("target_percent", whole(10, 100), DEFAULT_TARGET_PERCENT))
+    return Workers(least, most, value.optional("target_percent", WORKERS["target_percent"], DEFAULT_TARGET_PERCENT))
 
 
+@reads(any_map(map_of(PROVISIONED, "max")))
 def _provisioned(value: Value) -> dict[str, Provisioned]:
     found: dict[str, Provisioned] = {}
     for name, entry in value.mapping().items():
-        read = entry.fields({"max": whole(1, 100_000), "target_percent": whole(10, 90)})
+        read = entry.fields(PROVISIONED)
         if "max" not in read:
             raise entry.fault("has no max", f"write provisioned: {{{name}: {{max: 20}}}}")
         found[name] = Provisioned(read["max"], read.get("target_percent", DEFAULT_TARGET_PERCENT), entry)
@@ -170,15 +192,6 @@ def _default_nat(stage: str) -> Nat:
     return Nat.PER_AZ if stage == "prod" else Nat.SINGLE
 
 
-def _network(value: Value) -> Network:
-    if not isinstance(value.data, Mapping):
-        return Network(value.choice(("own", "none")))
-    read = value.fields(NETWORK)
-    if set(read) not in ({"stack"}, {"vpc", "subnets"}) or read.get("subnets") == ():
-        raise value.fault("names no network", "write {stack: SERVICE-core-STAGE} or {vpc: vpc-…, subnets: [subnet-…]}")
-    return Network(next(iter(read)), **read)
-
-
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
     """Previews run code of any branch, so they cannot use the configuration of prod or of a stage with approval."""
     read = value.fields(PREVIEWS)
@@ -202,26 +215,14 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
     return PreviewSettings(host=host, port=port, **({"from_stage": fit[0]} | read))
 
 
-def _tls(value: Value) -> TlsSettings:
-    read = value.fields(TLS)
-    if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
-        raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")
-    return TlsSettings(**read)
-
-
-def _access_log(value: Value) -> AccessLog:
-    # YAML reads a bare `off` as false
-    return AccessLog.OFF if value.data is False else word(AccessLog)(value)
-
-
-def _matching(pattern: re.Pattern[str], wanted: str) -> Callable[[Value], str]:
+def _matching(pattern: re.Pattern[str], wanted: str) -> Reader[str]:
     def read(value: Value) -> str:
         text = value.text()
         if not pattern.fullmatch(text):
             raise value.fault(f"{value.shown()} is not {wanted}")
         return text
 
-    return read
+    return Reader(read, matching(pattern.pattern))
 
 
 def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Value]) -> None:
@@ -236,33 +237,62 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
                 raise named[stage.name].fault(sentence, "give each stage its own listen")
 
 
-_LISTEN = parsed(parse_listen, "HOST:PORT", "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080")
+_LISTEN = parsed(parse_listen, "HOST:PORT", "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080", ".*:[0-9]+")
 _subnet = _matching(re.compile(r"subnet-[0-9a-f]{8,17}"), "a subnet's id")
-NETWORK: Mapping[str, Callable[[Value], Any]] = {
+NETWORK: Readers = {
     "stack": _matching(re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}"), "a stack's name"),
     "vpc": _matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id"),
-    "subnets": lambda value: tuple(dict.fromkeys(map(_subnet, value.items()))),
+    "subnets": Reader(lambda value: tuple(dict.fromkeys(map(_subnet, value.items()))), list_of(_subnet.schema)),
 }
+
+
+@reads({"anyOf": [{"enum": ["own", "none"]}, map_of(NETWORK)]})
+def _network(value: Value) -> Network:
+    if not isinstance(value.data, Mapping):
+        return Network(value.choice(("own", "none")))
+    read = value.fields(NETWORK)
+    if set(read) not in ({"stack"}, {"vpc", "subnets"}) or read.get("subnets") == ():
+        raise value.fault("names no network", "write {stack: SERVICE-core-STAGE} or {vpc: vpc-…, subnets: [subnet-…]}")
+    return Network(next(iter(read)), **read)
+
+
+_MEMORY = whole(64, 1 << 24)
 _FILE = _matching(re.compile(r"/.+"), "the absolute path of a file; keys do not belong in a repository")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
-TLS: Mapping[str, Callable[[Value], Any]] = {
+TLS: Readers = {
     "certificate": _FILE,
     "key": _FILE,
     "redirect": _LISTEN,
     "challenges": _LISTEN,
     "hsts_s": whole(0, 1 << 31),
 }
-STAGE: Mapping[str, Callable[[Value], Any]] = {
+
+
+@reads(map_of(TLS, "certificate", "key"))
+def _tls(value: Value) -> TlsSettings:
+    read = value.fields(TLS)
+    if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
+        raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")
+    return TlsSettings(**read)
+
+
+@reads({"enum": [*AccessLog, False]})
+def _access_log(value: Value) -> AccessLog:
+    # YAML reads a bare `off` as false
+    return AccessLog.OFF if value.data is False else word(AccessLog)(value)
+
+
+STAGE: Readers = {
     "branch": _matching(_BRANCH, "the name of a git branch"),
     "home": word(Home),
     "listen": _LISTEN,
-    "strategy": parsed(parse, "a strategy", f"write one such as {EXAMPLES}"),
+    "strategy": parsed(parse, "a strategy", f"write one such as {EXAMPLES}", PATTERN),
     "approval": word(Approval),
     "rehearsal": read_rehearsal,
     "steps": read_steps,
-    "required_checks": Value.flag,
-    "shield": Value.flag,
+    "required_checks": FLAG,
+    "shield": FLAG,
     "nat": word(Nat),
     "network": _network,
     "throttle": struct(Throttle, {"rate_per_s": number(0, 1_000_000), "burst": whole(0, 1_000_000)}),
@@ -274,24 +304,38 @@ STAGE: Mapping[str, Callable[[Value], Any]] = {
     "sticky": read_sticky,
     "notify": read_notify,
     "access_log": _access_log,
-    "access_log_query": Value.flag,
-    "release_header": Value.flag,
+    "access_log_query": FLAG,
+    "release_header": FLAG,
     "ready_timeout_s": whole(1, 900),
 }
-PREVIEWS: Mapping[str, Callable[[Value], Any]] = {
+PREVIEWS: Readers = {
     "listen": _LISTEN,
     "domain": _DOMAIN_NAME,
     "max": whole(1, MAX_PREVIEWS),
-    "from_stage": Value.text,
+    "from_stage": TEXT,
     "expires_h": whole(1, MAX_PREVIEW_HOURS),
     "workers": whole(1, MAX_WORKERS),
-    "automatic": Value.flag,
+    "automatic": FLAG,
 }
 _builds = struct(
     BuildSettings,
     {
         "timeout_in_minutes": whole(1, LONGEST_BUILD_MINUTES),
-        "memory_mb": whole(64, 1 << 24),
+        "memory_mb": _MEMORY,
         "output_mb": whole(1, 1024),
     },
 )
+_import = Reader(lambda value: value.choice(("shared", "per-worker")), {"enum": ["shared", "per-worker"]})
+SETTINGS: Mapping[str, Schema] = {
+    "workers": _workers.schema,
+    "import": _import.schema,
+    "provisioned": _provisioned.schema,
+    "memory_mb": _MEMORY.schema,
+    "idempotent": read_routes.schema,
+    "open": read_routes.schema,
+    "jwks": any_map({"type": "object"}),
+    "stages": any_map(map_of(STAGE)) | {"propertyNames": {"pattern": f"^{_STAGE_NAME.pattern}$"}},
+    "previews": map_of(PREVIEWS),
+    "builds": _builds.schema,
+}
+"""Key of `custom.hitless` → its schema."""

@@ -20,6 +20,7 @@ _FORM = re.compile(
     r"(?P<count>[1-9]\d{0,6})(?P<unit>Minute|Second)s?",
     re.ASCII,
 )
+PATTERN = f"AllAtOnce|{_FORM.pattern}"
 
 
 class Strategy(str):

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from hitless.errors import ServiceFileError
 
 T = TypeVar("T")
 D = TypeVar("D")
-Word = TypeVar("Word", bound=StrEnum)
 Scalar = str | int | float | bool | None
 
 SEALED = re.compile(r"\{hitless-secret:([\w./-]+):([\w=-]+)\}", re.ASCII)
@@ -234,39 +232,6 @@ class Value:
         found = {dict: "a map", tuple: "a list", str: "a string", bool: "a boolean", type(None): "empty"}
         kind = found.get(type(self.data), "a number")
         return self.fault(f"must be {wanted}, and is {kind if self.shown() == 'the value' else self.shown()}")
-
-
-def whole(low: int, high: int) -> Callable[[Value], int]:
-    """Reads a whole number in that range."""
-    return lambda value: value.integer(low, high)
-
-
-def number(low: float, high: float) -> Callable[[Value], float]:
-    """Reads a finite number in that range."""
-    return lambda value: value.number(low, high)
-
-
-def word(words: type[Word]) -> Callable[[Value], Word]:
-    """Reads a word of an enumeration."""
-    return lambda value: words(value.choice(list(words)))
-
-
-def struct(kind: Callable[..., T], readers: Mapping[str, Callable[[Value], Any]]) -> Callable[[Value], T]:
-    """Reads the entries of a map as the fields of that class."""
-    return lambda value: kind(**value.fields(readers))
-
-
-def parsed(parse: Callable[[str], T], wanted: str, hint: str) -> Callable[[Value], T]:
-    """Reads a text by a function that raises ValueError."""
-
-    def read(value: Value) -> T:
-        try:
-            return parse(value.text())
-        except ValueError as error:
-            message = str(error) if value.origin is None else f"the value is not {wanted}"
-            raise value.fault(message, hint) from error
-
-    return read
 
 
 def child_path(parent: str, key: str) -> str:

@@ -15,7 +15,7 @@ import yaml
 MAX_BYTES: Final = 256 * 1024
 COVERAGE_FORMAT: Final = "COBERTURAXML"
 
-VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z")]
+VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -84,7 +84,7 @@ class _Cache(_Strict, frozen=True):
 class Buildspec(_Strict, frozen=True):
     """A whole buildspec."""
 
-    version: Any
+    version: Annotated[Any, msgspec.Meta(extra_json_schema={"enum": ["0.2", 0.2]})]
     env: _Env = _Env()
     phases: _Phases = _Phases()
     artifacts: ArtifactPatterns = ArtifactPatterns()
