@@ -10,9 +10,9 @@ from typing import Any
 
 import boto3
 
-from tests.aws.commands import run_hitless
 from tests.aws.front.emulators import Emulator, clean_environ, start_ministack
 from tests.aws.front.front import Front, api_url
+from tests.commands import run_hitless
 from tests.support import free_port
 
 

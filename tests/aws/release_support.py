@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from hitless.aws.osls import find_osls
-from tests.aws.commands import Ran, run_hitless
 from tests.aws.emulated import EmulatedAws
+from tests.commands import Ran, run_hitless
 
 REGION = "eu-central-1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "worldclock"

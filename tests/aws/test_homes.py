@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.aws.commands import Ran
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import HITLESS, REGION, Client, Worldclock, make_core
+from tests.commands import Ran
 from tests.support import eventually, free_port
 
 pytestmark = pytest.mark.aws

@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.events import DETAIL_TYPE, SOURCE, ReleaseEnded
-from tests.aws.commands import run_hitless
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
+from tests.commands import run_hitless
 from tests.support import eventually
 
 pytestmark = pytest.mark.aws

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from tests.commands import run_hitless
 from tests.conformance.client import Target
 from tests.conformance.matching import Observed
 from tests.conformance.table import HANDLERS, SERVICES
@@ -31,17 +30,14 @@ class CommandFailed(Exception):
 
 def hitless(folder: Path, *words: str, ends: tuple[int, ...] = (0,)) -> tuple[Any, str]:
     """Run a verb with --json: its document and its standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hitless", *words, "--json", "--service-dir", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1", "LANG": "C.UTF-8"},  # workers inherit LANG from the engine
+    done = run_hitless(
+        *(*words, "--json", "--service-dir", str(folder)),
+        environ={**os.environ, "NO_COLOR": "1", "LANG": "C.UTF-8"},  # workers inherit LANG from the engine
+        timeout_s=120,
     )
-    if done.returncode not in ends:
-        raise CommandFailed(f"hitless {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return (json.loads(done.stdout) if done.stdout.strip() else None), done.stderr
+    if done.code not in ends:
+        raise CommandFailed(f"hitless {' '.join(words)} ended with {done.code}:\n{done.out}\n{done.err}")
+    return (json.loads(done.out) if done.out.strip() else None), done.err
 
 
 def copy_of(service: str, into: Path, function: str | None = None) -> Path:

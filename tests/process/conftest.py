@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import pytest
 from hitless.api.client import EngineClient
 from hitless.engine.folders import Folders
 from hitless.workers.isolation import PATHS_VARIABLE
+from tests.commands import run_hitless
 from tests.support import eventually, gone
 
 SERVICES = Path(__file__).parents[1] / "services"
@@ -48,17 +47,14 @@ class Site:
 
     def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60, stdin: str | None = None) -> Ran:
         """Run a verb with --json; fails if it does not end with `exit_code` (None: any)."""
-        done = subprocess.run(
-            [sys.executable, "-m", "hitless", *words, "--json", "--service-dir", str(self.folder)],
-            capture_output=True,
-            input=stdin,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, **self.environ},
+        done = run_hitless(
+            *(*words, "--json", "--service-dir", str(self.folder)),
+            environ=os.environ | self.environ,
+            stdin=stdin or "",
+            timeout_s=timeout_s,
         )
-        assert exit_code in (None, done.returncode), f"hitless {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return Ran(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
+        assert exit_code in (None, done.code), f"hitless {words}: {done.code}\n{done.out}\n{done.err}"
+        return Ran(done.code, json.loads(done.out) if done.out.strip() else None, done.err)
 
     def allow(self, folder: Path) -> None:
         """Let the service's handlers write into the folder, which must be empty or hold what any user may write."""
