@@ -200,7 +200,7 @@ def test_pruning_removes_exactly_the_artifacts_that_are_not_kept(store: Artifact
     assert store.zip_path(kept.digest).is_file()
     assert not store.zip_path(gone.digest).is_file()
     assert [tree.name for tree in (store.root / "trees").iterdir()] == [kept.digest[7:]]
-    assert sorted(path.suffix for path in (store.root / "zips").iterdir()) == [".json", ".zip"]
+    assert sorted(path.name[64:] for path in (store.root / "zips").iterdir()) == [".cdx.json", ".json", ".zip"]
 
 
 def test_pruning_keeps_recently_built_artifacts(store: ArtifactStore) -> None:

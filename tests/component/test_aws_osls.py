@@ -37,7 +37,7 @@ def beside(tmp_path: Path) -> Path:
 
 WORKFLOW = ROOT / "src/hitless/templates/github/dot-github/workflows/deploy.yml"
 SCAFFOLD, EXAMPLE = ROOT / "src/hitless/templates/service", ROOT / "examples/worldclock"
-RELOCK = "run scripts/lock-deploy"
+RELOCK = "run scripts/lock"
 
 
 def test_the_pinned_version_of_osls_is_the_one_that_scaffolds_lock() -> None:

@@ -31,7 +31,8 @@ import msgspec
 
 from hitless.artifact import archive, dependencies, trees
 from hitless.artifact.dependencies import Dependencies
-from hitless.documents import decode, to_text
+from hitless.artifact.sbom import bill_of_artifact
+from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError, MachineError, UsageError
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -67,6 +68,10 @@ class ArtifactStore:
         """Where the zip of that digest is, or would be. Raises UsageError if it is not a digest."""
         return self._zips / f"{_hex(digest)}.zip"
 
+    def bill_path(self, digest: str) -> Path:
+        """Where the zip's bill of materials is, which was written by its build (`artifact/sbom.py`)."""
+        return self.zip_path(digest).with_suffix(".cdx.json")
+
     def verify(self, digest: str) -> bool:
         """Whether the zip is here and its bytes have that digest."""
         path = self.zip_path(digest)
@@ -96,6 +101,7 @@ class ArtifactStore:
         note = zipped.with_suffix(".json")
         note.write_text(to_text(_Note(used.folder.name if used else None, linked)), "utf-8")
         note.replace(target.with_suffix(".json"))
+        replace_file(self.bill_path(digest), bill_of_artifact(zipped, digest))
         if target.exists() and target.stat().st_size == zipped.stat().st_size:
             os.utime(target)
         else:
@@ -160,7 +166,7 @@ class ArtifactStore:
         remaining = {zipped.stem for zipped in self._zips.glob("*.zip")}
         needed = set[str]()
         for note in self._zips.glob("*.json"):
-            if note.stem in remaining:
+            if note.name.partition(".")[0] in remaining:
                 needed.add(str(_read_note(note).dependencies))
             else:
                 note.unlink()

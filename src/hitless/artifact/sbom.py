@@ -1,0 +1,63 @@
+"""Bills of materials: the packages of an artifact as CycloneDX 1.6 JSON (ECMA-424).
+
+A bill depends on the zip's bytes alone: it has no date and no serial number, and its components are sorted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterable
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+from packaging.utils import canonicalize_name
+
+from hitless.documents import to_text
+
+_DESCRIBES = re.compile(r"(?:.*/)?(?:[^/]+\.dist-info/METADATA|node_modules/(?:@[^/]+/)?[^/@]+/package\.json)")
+
+
+class _Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: str = msgspec.field(name="type")
+    name: str
+    version: str
+    ref: str = msgspec.field(name="bom-ref")
+    purl: str = ""
+
+
+def library(registry: Literal["pypi", "npm"], name: str, version: str) -> _Component:
+    """One package, named by its package URL (ECMA-427)."""
+    name = canonicalize_name(name) if registry == "pypi" else name
+    purl = f"pkg:{registry}/{quote(name)}@{quote(version, safe='')}"
+    return _Component(kind="library", name=name, version=version, ref=purl, purl=purl)
+
+
+def bill(name: str, version: str, libraries: Iterable[_Component]) -> str:
+    """The document of an application that contains these libraries."""
+    application = _Component(kind="application", name=name, version=version, ref=name)
+    components = sorted({one.ref: one for one in libraries}.values(), key=lambda one: one.ref)
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": {"component": application}}
+    return to_text(head | {"components": components})
+
+
+def bill_of_artifact(zipped: Path, digest: str) -> str:
+    """The bill of a zip: its installed Python distributions and Node.js packages. Others leave no trace in it."""
+    found: list[_Component] = []
+    with zipfile.ZipFile(zipped) as packed:
+        for member in filter(_DESCRIBES.fullmatch, packed.namelist()):
+            python = member.endswith("METADATA")
+            text = packed.read(member)
+            try:
+                told = BytesHeaderParser().parsebytes(text) if python else dict(json.loads(text))
+            except (ValueError, TypeError):  # a file of the service that only looks like a package's
+                continue
+            if (name := told.get("Name" if python else "name")) and (
+                version := told.get("Version" if python else "version")
+            ):
+                found.append(library("pypi" if python else "npm", str(name), str(version)))
+    return bill("artifact", digest, found)
