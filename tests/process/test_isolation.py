@@ -19,8 +19,8 @@ from tests.support import eventually, gone
 pytestmark = pytest.mark.process
 
 ABSTRACT = f"hitless-test-{os.getpid()}"
-TOO_MUCH_MB = 600
-"""More than the 512 MB of Lambda's /tmp."""
+STORAGE_MB, TOO_MUCH_MB = 600, 700
+"""More than the 512 MB that Lambda's /tmp has without `ephemeralStorageSize`, and more than the service's 640 MB."""
 
 
 class Prey:
@@ -136,6 +136,7 @@ def test_a_handler_may_write_to_tmp_and_start_programs_as_a_user_of_its_own(prey
     assert (status, used["child"], used["found"]) == (200, "from a child", True)
     assert used["uid"] in HANDLER_UIDS if os.getuid() == 0 else used["uid"] == os.getuid()
     assert not Path("/tmp/own").exists(), "its /tmp is its own"
+    assert prey.attempt("fill", STORAGE_MB)
     assert prey.site.status()["engine"]["isolation_missing"] == []
 
 

@@ -101,7 +101,7 @@ _LATER_SETTINGS = {"network": Network(), "throttle": None, "tls": None}
 def _known(function: dict[str, Any]) -> dict[str, Any]:
     """Without what it does not have, so that a document of an earlier version equals one of the same release."""
     later = {"http_api", "preflights", "mapped", "module", "binary_media_types", "guarded", "authorizer"}
-    later |= {"import_per_worker", "schedules", "artifact"}
+    later |= {"import_per_worker", "schedules", "artifact", "storage_mb"}
     return {key: value for key, value in function.items() if key not in later or value}
 
 

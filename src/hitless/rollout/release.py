@@ -13,7 +13,7 @@ from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
 from hitless.service.event_sources import Cors, Route
-from hitless.service.model import CHECKS, DEFAULT_READY_TIMEOUT_S, Function, with_pools
+from hitless.service.model import CHECKS, DEFAULT_READY_TIMEOUT_S, DEFAULT_STORAGE_MB, Function, with_pools
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.secrets import SecretKey
 from hitless.store.store import ReleaseRow
@@ -64,6 +64,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         },
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,
+        storage_mb=function.storage_mb or DEFAULT_STORAGE_MB,
         workers=bounds_of(function).most,
         region=document.region,
         routes=(

@@ -134,6 +134,7 @@ class FunctionReader:
             runtime=runtime,
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
             memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,
+            storage_mb=entry.optional("ephemeralStorageSize", lambda size: size.integer(512, 10240), None),
             timeout_s=self._timeout(entry, limit_s),
             environment=self._environment(entry),
             routes=tuple(event.route for event in events),

@@ -94,14 +94,13 @@ _EFFECTS: Mapping[str, Mapping[str, Here | str]] = {
     },
     "functions.*.": {
         "handler runtime memorySize timeout environment architecture events description package"
-        " provisionedConcurrency reservedConcurrency httpApi module url": Here.USED,
+        " provisionedConcurrency reservedConcurrency httpApi module url ephemeralStorageSize": Here.USED,
         "name": "context.function_name is service-stage-function here",
         "layers": _LAYERS,
         "vpc": _NETWORK,
         "tracing": _TRACING,
         "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
         "fileSystemConfig": "no file system is mounted here",
-        "ephemeralStorageSize": "/tmp has 512 MB for all workers of a function",
         "logs": "the log format is not changed here",
         "logDataProtectionPolicy": "log lines are not masked here",
         "disableLogs": "logs are still written here",

@@ -29,6 +29,7 @@ NODE_RUNTIMES = ("nodejs20.x", "nodejs22.x", "nodejs24.x")
 """Node.js runs the handler, by a bootstrap of hitless's own that asks the Runtime API."""
 
 DEFAULT_MEMORY_MB = 1024
+DEFAULT_STORAGE_MB = 512
 DEFAULT_WORKERS = 2
 DEFAULT_TARGET_PERCENT = 70
 """Share of a function's workers that may be busy before more are started."""
@@ -113,6 +114,8 @@ class Function:
     runtime: str = "python3.11"
     architecture: str = "x86_64"
     memory_mb: int = DEFAULT_MEMORY_MB
+    storage_mb: int | None = None
+    """The room of /tmp; None for Lambda's 512 MB."""
     timeout_s: int = DEFAULT_TIMEOUT_S
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     routes: tuple[Route, ...] = ()
