@@ -109,6 +109,7 @@ def test_another_user_of_the_machine_gets_no_event(program: Site) -> None:
 
 
 def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(program: Site) -> None:
+    program.edit("region: eu-central-1", "region: eu-central-1, memorySize: 128", "serverless.yml")
     program.up()
     pid, first = program.get("/well")[2]["pid"], worker(program)
     assert program.get("/exit", "POST")[::2] == (502, FAILED)
@@ -122,6 +123,11 @@ def test_a_program_that_ends_takes_its_worker_along_and_both_are_replaced(progra
     kill(third["worker"])
     eventually(lambda: gone(third["pid"]), what="the program has ended with its worker")
     assert program.get("/well")[0] == 200
+
+    assert program.get("/hold")[::2] == (502, FAILED)
+    assert program.get("/well")[0] == 200
+    text = str(program.hitless("logs").document)
+    assert text.count("Error Type: Runtime.OutOfMemory") == 1, "the request does not run again"
 
 
 @pytest.mark.parametrize(

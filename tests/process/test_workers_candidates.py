@@ -246,6 +246,9 @@ def test_thirty_two_workers_start_together() -> None:
          "'nowhere_at_all'"), "[ERROR] Runtime.ImportModuleError"),
         ("import os\ndef main(e, c): os._exit(4)\n", (None, "Runtime.ExitError: RequestId: ID Error: Runtime exited "
          "with error: exit status 4"), "Status: error\tError Type: Runtime.ExitError"),
+        ("import time\nheld = []\ndef main(event, context): held.append(b'x' * (150 << 20)); time.sleep(60)",
+         (None, "Runtime.ExitError: RequestId: ID Error: Runtime exited with error: signal: killed"),
+         "Max Memory Used: 128 MB\tStatus: error\tError Type: Runtime.OutOfMemory"),
     ],
 )  # fmt: skip
 def test_an_invocation_returns_result_or_error_and_log(

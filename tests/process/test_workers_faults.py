@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.errors import CandidateFailedError
 from hitless.worker.layout import WorkerState
 from hitless.workers.pool import Pool
 from tests.process.workers_support import Answer, Nest, UnixConnection, alive, ask, in_a_nest, kill
@@ -157,6 +158,68 @@ def test_a_function_that_times_out_causes_a_502_and_its_worker_is_replaced() -> 
         assert log.index("START RequestId: get-1") < log.index("Task timed out") < log.index("END RequestId: get-1")
         assert "Status: timeout" in log
         assert log.count("START RequestId: get-1") == 1
+
+    in_a_nest(scenario)
+
+
+GREEDY = """
+import json, os, subprocess, sys, threading, time
+kept = []
+def hold(): kept.append(b"x" * (150 << 20))
+def main(event, context):
+    match event["path"]:
+        case "/later": threading.Timer(0.3, hold).start()
+        case "/hold": hold(); time.sleep(60)
+        case "/child": subprocess.run([sys.executable, "-c", "import time; kept = b'x' * (150 << 20); time.sleep(60)"])
+        case "/leave-behind":
+            if not os.fork():
+                if os.fork(): os._exit(0)
+                hold(); time.sleep(60)
+            os.wait()
+        case "/small": kept.append(b"x" * (60 << 20)); time.sleep(0.4)
+    return {"statusCode": 200, "body": json.dumps({"pid": os.getpid()})}
+"""
+
+
+@pytest.mark.parametrize("way", ["/hold", "/child"])
+def test_a_request_that_needs_more_than_memory_size_is_ended_in_lambdas_words(way: str) -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(GREEDY, timeout_s=30)
+        socket = pool.workers[0].socket
+        assert (await asyncio.to_thread(ask, socket, "/small")).status == 200
+        await quietly(socket, way, request_id="get-1")
+        event = await nest.event("more than its memorySize of 128 MB, and was killed in request get-1")
+        assert "worker 0 used 1" in event.sentence
+        again = await asyncio.to_thread(ask, pool.workers[1].socket, "/small", request_id="get-1")
+        assert (again.status, again.json) == (502, {"message": "Internal server error"}), "it would end the next one"
+        eventually(lambda: "RequestId: get-1 Error: Runtime exited with error: signal: killed" in nest.log())
+        assert "Max Memory Used: 128 MB\tStatus: error\tError Type: Runtime.OutOfMemory" in nest.log()
+        assert (await asyncio.to_thread(ask, socket)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_an_idle_worker_that_holds_too_much_finishes_its_requests_first() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(GREEDY, workers=1)
+        socket = pool.workers[0].socket
+        first = await asyncio.to_thread(ask, socket, "/later")
+        await nest.event("more than its memorySize of 128 MB, and was ended")
+        second = await asyncio.to_thread(ask, socket)
+        assert (first.status, second.status) == (200, 200)
+        assert first.json["pid"] != second.json["pid"]
+        await asyncio.to_thread(ask, socket, "/leave-behind")
+        await nest.event("a process that a handler left behind used")
+
+    in_a_nest(scenario)
+
+
+def test_a_candidate_whose_import_needs_more_than_memory_size_is_refused() -> None:
+    async def scenario(nest: Nest) -> None:
+        with pytest.raises(
+            CandidateFailedError, match="more than its memorySize of 128 MB, and was ended before it was"
+        ):
+            await nest.pool(GREEDY + "hold()")
 
     in_a_nest(scenario)
 

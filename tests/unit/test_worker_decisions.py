@@ -15,6 +15,7 @@ from hitless.worker.crash import (
     EXIT_OUT_OF_DESCRIPTORS,
     FIRST_DELAY_S,
     LONGEST_DELAY_S,
+    TOO_SLOW,
     Death,
     DeathHistory,
     backoff_after_death,
@@ -101,14 +102,14 @@ def exited(code: int) -> int:
 
 
 def test_only_sigkill_and_sigterm_count_as_kills_from_outside() -> None:
-    assert not own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=False)
-    assert not own_fault(exited(EXIT_ON_SIGTERM), timed_out=False, too_slow=False)
-    assert not own_fault(exited(EXIT_OUT_OF_DESCRIPTORS), timed_out=False, too_slow=False)
-    assert not own_fault(killed(signal.SIGKILL), timed_out=True, too_slow=False)
-    assert own_fault(killed(signal.SIGSEGV), timed_out=False, too_slow=False)
-    assert own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=True)
-    assert own_fault(exited(0), timed_out=False, too_slow=False)
-    assert own_fault(exited(1), timed_out=False, too_slow=False)
+    assert not own_fault(killed(signal.SIGKILL), timed_out=False)
+    assert not own_fault(exited(EXIT_ON_SIGTERM), timed_out=False)
+    assert not own_fault(exited(EXIT_OUT_OF_DESCRIPTORS), timed_out=False)
+    assert not own_fault(killed(signal.SIGKILL), timed_out=True)
+    assert own_fault(killed(signal.SIGSEGV), timed_out=False)
+    assert own_fault(killed(signal.SIGKILL), timed_out=False, fault=TOO_SLOW)
+    assert own_fault(exited(0), timed_out=False)
+    assert own_fault(exited(1), timed_out=False)
 
 
 def failure_with(error: BaseException) -> HandlerFailure:
@@ -166,6 +167,16 @@ def test_a_crash_is_logged_in_lambdas_words() -> None:
     ]
     assert lines[4].startswith("REPORT RequestId: 7\tDuration: 12.00 ms\tBilled Duration: 12 ms\tMemory Size: 128 MB\t")
     assert lines[4].endswith("Status: error\tError Type: Runtime.ExitError")
+
+
+def test_too_much_memory_is_logged_in_lambdas_words() -> None:
+    """`Memory Size: 10239 MB  Max Memory Used: 10239 MB  Status: error  Error Type: Runtime.OutOfMemory`, after `Error:
+    Runtime exited with error: signal: killed` and `Runtime.ExitError`
+    (github.com/aws-solutions-library-samples/cloud-intelligence-dashboards-data-collection/issues/201).
+    """
+    lines = log_lines(spec(), Death(killed(signal.SIGKILL), "7", 12.0, False, start_logged=True, too_large=True))
+    assert lines[:2] == ["RequestId: 7 Error: Runtime exited with error: signal: killed", "Runtime.ExitError"]
+    assert lines[-1].endswith("\tMax Memory Used: 128 MB\tStatus: error\tError Type: Runtime.OutOfMemory")
 
 
 def test_a_timeout_is_logged_in_lambdas_words() -> None:

@@ -13,14 +13,21 @@ from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.invocation import report_line
 from hitless.worker.spec import PoolSpec
 
+OUT_OF_MEMORY: Final = "Runtime.OutOfMemory"
 
-def own_fault(status: int, *, timed_out: bool, too_slow: bool) -> bool:
-    """Whether the handler caused the death. SIGKILL and a clean end after SIGTERM come from outside."""
-    if timed_out:
-        return False
+
+def own_fault(status: int, *, timed_out: bool, fault: str = "") -> bool:
+    """Whether the handler caused the death. SIGKILL and a clean end after SIGTERM come from outside, unless the zygote
+    ended the worker for its `fault`.
+    """
+    if timed_out or fault:
+        return not timed_out
     if os.WIFSIGNALED(status):
-        return too_slow or os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGTERM)
-    return True if too_slow else os.WEXITSTATUS(status) not in _CLEAN
+        return os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGTERM)
+    return os.WEXITSTATUS(status) not in _CLEAN
+
+
+TOO_SLOW: Final = "was not ready in time and was killed"
 
 
 EXIT_ON_SIGTERM = 0x54
@@ -33,10 +40,10 @@ _CLEAN = {
 }
 
 
-def death_cause(status: int, too_slow: bool = False) -> str:
-    """The cause in words, such as `was killed by SIGKILL` or `exited with status 3`."""
-    if too_slow:
-        return "was not ready in time and was killed"
+def death_cause(status: int, fault: str = "") -> str:
+    """The cause in words, such as `was killed by SIGKILL` or `exited with status 3`; the `fault` if there is one."""
+    if fault:
+        return fault
     if os.WIFSIGNALED(status):
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
     code = os.WEXITSTATUS(status)
@@ -45,25 +52,29 @@ def death_cause(status: int, too_slow: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A worker's death during a request. `start_logged`: the log has its START line."""
+    """A worker's death during a request. `start_logged`: the log has its START line. `too_large`: it held more memory
+    than `memorySize`.
+    """
 
     status: int
     request_id: str
     took_ms: float
     timed_out: bool
     start_logged: bool
+    too_large: bool = False
 
 
 def log_lines(spec: PoolSpec, death: Death) -> list[str]:
     """The last log lines of the request, as Lambda writes them."""
     request_id = death.request_id
-    report = report_line(request_id, death.took_ms, spec.memory_mb, None)
+    used_mb = spec.memory_mb if death.too_large else None
+    report = report_line(request_id, death.took_ms, spec.memory_mb, used_mb)
     if death.timed_out:
         why = [f"{_instant()} {request_id} Task timed out after {spec.timeout_s:.2f} seconds"]
         how = "Status: timeout"
     else:
         why = [f"RequestId: {request_id} Error: {runtime_error(death.status)}", EXIT_ERROR]
-        how = f"Status: error\tError Type: {EXIT_ERROR}"
+        how = f"Status: error\tError Type: {OUT_OF_MEMORY if death.too_large else EXIT_ERROR}"
     start = [] if death.start_logged else [f"START RequestId: {request_id} Version: {spec.release}"]
     return [*start, *why, f"END RequestId: {request_id}", f"{report}{how}"]
 

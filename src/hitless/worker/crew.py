@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Final
 from hitless.worker import crash
 from hitless.worker.crash import DeathHistory, backoff_after_death
 from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
+from hitless.worker.memory import children, family, held_mb
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import fork
 from hitless.worker.spec import PoolSpec
@@ -33,6 +35,10 @@ Tell = Callable[[str, int, int, str], None]
 
 BACKLOG: Final = 256
 _NS: Final = 1_000_000_000
+MEASURE_ACTIVE_NS, LOOK_NS, MEASURE_IDLE_NS = _NS // 10, _NS, 10 * _NS
+"""How often the memory of active workers is measured; how often an idle zygote looks for such workers, and how long
+they count as active; how often the others are measured, because a handler can falsify its page.
+"""
 START_LIMIT_S: Final = 30.0
 """A replacement that imports the handler itself and is not ready by then is killed, which counts as its own fault."""
 LEAVING_GRACE_S: Final = 2.0
@@ -52,7 +58,12 @@ class WorkerPlace:
     forked_ns: int = 0
     retry_ns: int = 0
     timed_out: bool = False
-    too_slow: bool = False
+    fault: str = ""
+    """Why the zygote ends the process, if not for a timeout."""
+    ended: int = 0
+    active_ns: int = 0
+    """When it was last seen with a request, or with another number of `ended` ones."""
+    measured_ns: int = 0
     leave_by_ns: int = 0
     """A leaving worker is killed at this instant; 0 for one that stays."""
     history: DeathHistory = field(default_factory=DeathHistory)
@@ -76,6 +87,7 @@ class Crew:
         tell: Tell,
     ) -> None:
         self._spec, self._paths, self._page, self._run_worker, self._tell = spec, paths, page, run_worker, tell
+        self._measure_ns = 0 if sys.platform == "linux" else sys.maxsize
         self.replacing = False
         """Whether dead workers are replaced: from the time when all were ready until the pool stops."""
         self.size = min(size, spec.workers)
@@ -159,7 +171,7 @@ class Crew:
         """Seconds until something may be due: a timeout, a retry. A request that begins later cannot be due earlier."""
         now = time.monotonic_ns()
         timeout_ns = self._spec.timeout_s * _NS
-        due = now + timeout_ns
+        due = min(now + timeout_ns, self._measure_ns) if self.replacing else now + timeout_ns
         for member in self.members:
             busy = member.fields[SlotField.BUSY_SINCE]
             if member.leave_by_ns:
@@ -175,6 +187,8 @@ class Crew:
     def tick(self) -> None:
         """End requests that are out of time, and fork workers whose back-off is over."""
         now = time.monotonic_ns()
+        if now >= self._measure_ns and self.replacing:
+            self.enforce_memory()
         for member in self.members:
             busy = member.fields[SlotField.BUSY_SINCE]
             if member.retry_ns and now >= member.retry_ns:
@@ -182,13 +196,41 @@ class Crew:
                     text = f"worker {member.index} runs again after its back-off"
                     self._tell("backed_on", member.index, member.pid, text)
             elif member.pid and busy and now - busy >= self._spec.timeout_s * _NS and not member.timed_out:
-                self._time_out(member, busy)
+                member.timed_out = self._end_request(member, busy)
             elif member.leave_by_ns and now >= member.leave_by_ns:
                 member.leave_by_ns = now + _NS  # again each second, in case the kernel is slow
                 _kill(member.pid)
             elif member.pid and member.state == WorkerState.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
-                member.too_slow = True
+                member.fault = crash.TOO_SLOW
                 _kill(member.pid)
+
+    def enforce_memory(self) -> bool:
+        """End workers and left-behind processes that hold more than `memorySize`. Returns whether a worker does."""
+        now, found, active = time.monotonic_ns(), False, False
+        for member in self.members:
+            busy, ended = member.fields[SlotField.BUSY_SINCE], member.fields[SlotField.REQUESTS]
+            if not member.pid or member.fault:
+                continue
+            if busy or ended != member.ended:
+                member.ended, member.active_ns = ended, now
+            active |= now - member.active_ns < LOOK_NS
+            if now - member.active_ns < LOOK_NS or now - member.measured_ns >= MEASURE_IDLE_NS:
+                member.measured_ns = now
+                if trouble := self._excess(family(member.pid)[self._spec.is_program :]):
+                    found = True
+                    self._end_too_large(member, busy, trouble)
+        for pid in {*children(os.getpid())} - {member.pid for member in self.members}:
+            if trouble := self._excess(left := family(pid)):
+                self._tell("orphan", 0, pid, f"a process that a handler left behind {trouble} and was killed")
+                for each in left:
+                    _kill(each)
+        self._measure_ns = now + (MEASURE_ACTIVE_NS if active else LOOK_NS)
+        return found
+
+    def _excess(self, pids: Sequence[int]) -> str:
+        limit_mb = self._spec.memory_mb
+        used_mb = held_mb(pids, limit_mb) if pids else 0
+        return f"used {used_mb} MB, more than its memorySize of {limit_mb} MB," if used_mb > limit_mb else ""
 
     def reap(self) -> list[tuple[WorkerPlace, int]]:
         """Collect the dead workers, account for them and replace them. Returns them with their wait status."""
@@ -245,8 +287,8 @@ class Crew:
         member.fields[SlotField.BUSY_SINCE] = 0
         member.fields[SlotField.GENERATION] = self._paths.generation
         member.fields[SlotField.STATE] = WorkerState.STARTING
-        member.retry_ns, member.leave_by_ns, member.timed_out, member.too_slow = 0, 0, False, False
-        member.forked_ns = time.monotonic_ns()
+        member.retry_ns, member.leave_by_ns, member.timed_out, member.fault = 0, 0, False, ""
+        member.forked_ns = member.active_ns = time.monotonic_ns()
         pid = fork()
         if pid == 0:
             try:
@@ -267,14 +309,26 @@ class Crew:
             return False
         return True
 
-    def _time_out(self, member: WorkerPlace, busy: int) -> None:
-        """Record the request, then kill the worker: whichever worker gets the retry finds the id in the ring."""
+    def _end_too_large(self, member: WorkerPlace, busy: int, trouble: str) -> None:
+        """An idle worker ends by SIGTERM, because it may have received a request that it has not begun."""
+        if busy:
+            member.fault = f"{trouble} and was killed" if self._end_request(member, busy) else ""
+            return
+        member.fault = f"{trouble} and was ended"
+        member.leave_by_ns = time.monotonic_ns() + int((self._spec.timeout_s + LEAVING_GRACE_S) * _NS)
+        with suppress(ProcessLookupError):
+            os.kill(member.pid, signal.SIGTERM)
+
+    def _end_request(self, member: WorkerPlace, busy: int) -> bool:
+        """Record the request, then kill the worker: whichever worker gets the retry finds the id in the ring. False if
+        the request has ended.
+        """
         entry = self._page.read_id(member.slot)
         if member.fields[SlotField.BUSY_SINCE] != busy:
-            return
+            return False
         self._page.ring_add(self._paths.generation, entry, FATAL)
-        member.timed_out = True
         _kill(member.pid)
+        return True
 
     def _account_for(self, member: WorkerPlace, status: int) -> None:
         pid, member.pid = member.pid, 0
@@ -284,11 +338,11 @@ class Crew:
             entry = self._page.read_id(member.slot)
             request_id = id_of(entry)
             if not member.timed_out:
-                own_doing = crash.own_fault(status, timed_out=False, too_slow=member.too_slow)
+                own_doing = crash.own_fault(status, timed_out=False, fault=member.fault)
                 self._page.ring_add(self._paths.generation, entry, FATAL if own_doing else LOST)
             took_ms = (time.monotonic_ns() - member.fields[SlotField.BUSY_SINCE]) / 1e6
             logged = bool(member.fields[SlotField.START_LOGGED])
-            death = crash.Death(status, request_id, took_ms, member.timed_out, logged)
+            death = crash.Death(status, request_id, took_ms, member.timed_out, logged, bool(member.fault))
             crash.append(crash.log_path(self._spec, member.index), crash.log_lines(self._spec, death))
         member.fields[SlotField.BUSY_SINCE] = 0
         member.fields[SlotField.STATE] = WorkerState.GONE
@@ -298,7 +352,7 @@ class Crew:
             return
         if member.index >= self.size:
             member.fields[SlotField.STATE] = WorkerState.EMPTY
-        elif leaving:
+        elif leaving and not member.fault:
             self._restart(member)
         else:
             self._replace(member, pid, status, request_id)
@@ -311,10 +365,10 @@ class Crew:
             text = f"{name} timed out after {self._spec.timeout_s} s{cost} and was replaced"
             self._tell("timed_out", member.index, pid, text)
         else:
-            self._tell("worker_died", member.index, pid, f"{name} {crash.death_cause(status, member.too_slow)}{cost}")
+            self._tell("worker_died", member.index, pid, f"{name} {crash.death_cause(status, member.fault)}{cost}")
         now = time.monotonic_ns()
         lived_s = (now - member.forked_ns) / _NS
-        by_itself = crash.own_fault(status, timed_out=member.timed_out, too_slow=member.too_slow)
+        by_itself = crash.own_fault(status, timed_out=member.timed_out, fault=member.fault)
         alone = not any(other.pid for other in self.members)
         member.history, delay_s = backoff_after_death(
             member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself, alone=alone

@@ -282,7 +282,7 @@ class Zygote:
         self._deadline_s = min(self._deadline_s, deadline)
 
     def _check_ready(self) -> None:
-        if not self._ready and self.crew.all_ready():
+        if not self._ready and self.crew.all_ready() and not self.crew.enforce_memory():
             self._ready = self.crew.replacing = True
             for fd in list(self._callers):
                 self._send(fd, {"kind": "ready"})
@@ -295,7 +295,7 @@ class Zygote:
         dead = self.crew.reap()
         if dead and not self._ready and self._deadline_s is None:
             member, status = dead[0]
-            message = f"worker {member.index} {death_cause(status, member.too_slow)} before it was ready"
+            message = f"worker {member.index} {death_cause(status, member.fault)} before it was ready"
             self._setup.log.lines(f"hitless: {message}")
             write_outcome(self._setup.outcome, HandlerFailure("Runtime.ExitError", message))
             self.crew.kill_all()

@@ -19,6 +19,7 @@ from typing import Any
 from hitless.worker.crash import Death, append, log_lines
 from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.http_api import event_builder
+from hitless.worker.memory import family, held_mb
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
 from hitless.workers.generation import end_private
@@ -27,6 +28,7 @@ from hitless.workers.libraries import base_python, inherited_environment, isolat
 
 INIT_LIMIT_S = 10.0
 """Lambda gives the init phase 10 s."""
+_MEASURE_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +74,46 @@ async def invoke_once(spec: PoolSpec, event: Any, *, scratch: Path | None = None
         settings |= {"isolation": isolation_settings(spec.service, os.environ), "libraries": runtime_libraries()}
         (folder / "settings").write_text(json.dumps(settings))
         began = time.monotonic()
-        status = await _run(folder / "settings", base_python(), spec.timeout_s)
+        status, too_large = await _run(folder / "settings", base_python(), spec)
         took_s = min(time.monotonic() - began, spec.timeout_s)
-        return _result(spec, folder, request_id, status, took_s * 1000)
+        return _result(spec, folder, request_id, status, too_large, took_s * 1000)
     finally:
         await asyncio.to_thread(end_private, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(settings: Path, python: str, limit_s: float) -> int | None:
+async def _run(settings: Path, python: str, spec: PoolSpec) -> tuple[int | None, bool]:
+    """The process's exit status, None if its time was out, and whether it held more memory than `memorySize`."""
     process = await asyncio.create_subprocess_exec(
         *isolated_command(python, "oneshot", str(settings)),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
+    watching = asyncio.create_task(_limit_memory(process.pid, spec))
     try:
         assert process.stdout is not None
         with suppress(TimeoutError):
             await asyncio.wait_for(process.stdout.read(1), INIT_LIMIT_S)
-        async with asyncio.timeout(limit_s):
-            return await process.wait()
+        async with asyncio.timeout(spec.timeout_s):
+            return await process.wait(), watching.done()
     except TimeoutError:
-        return None
+        return None, False
     finally:
+        watching.cancel()
         with suppress(ProcessLookupError, PermissionError):  # also the processes that the handler started
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
-def _result(spec: PoolSpec, folder: Path, request_id: str, status: int | None, took_ms: float) -> InvokeResult:
+async def _limit_memory(pid: int, spec: PoolSpec) -> None:
+    while held_mb(family(pid)[spec.is_program :], spec.memory_mb) <= spec.memory_mb:  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(_MEASURE_EVERY_S)
+    os.killpg(pid, signal.SIGKILL)
+
+
+def _result(
+    spec: PoolSpec, folder: Path, request_id: str, status: int | None, too_large: bool, took_ms: float
+) -> InvokeResult:
     path = folder / "log"
     log = path.read_text(errors="replace") if path.exists() else ""
     result = folder / "result"
@@ -114,6 +127,7 @@ def _result(spec: PoolSpec, folder: Path, request_id: str, status: int | None, t
         kind, message = "Sandbox.Timedout", f"Task timed out after {spec.timeout_s:.2f} seconds"
     else:
         kind, message = EXIT_ERROR, runtime_error(wait_status)
-    append(path, log_lines(spec, Death(wait_status, request_id, took_ms, status is None, request_id in log)))
+    death = Death(wait_status, request_id, took_ms, status is None, request_id in log, too_large)
+    append(path, log_lines(spec, death))
     payload = {"errorType": kind, "errorMessage": f"RequestId: {request_id} Error: {message}"}
     return InvokeResult(payload, True, path.read_text(errors="replace"), took_ms)

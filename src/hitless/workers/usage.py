@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hitless.worker.memory import family
+
 _PROC: Final = Path("/proc")
 _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -20,22 +22,15 @@ def share_mb(pid: int) -> float | None:
 
 
 def mean_share_mb(pids: Iterable[int]) -> float | None:
-    """The mean of these processes, each with its children, such as a custom runtime's program; None if none could be
-    read.
+    """The mean of these processes, each with its descendants, such as a custom runtime's program; None if none could
+    be read.
     """
     shares = [
-        share + sum(share_mb(child) or 0 for child in _children(pid))
+        share + sum(share_mb(child) or 0 for child in family(pid)[1:])
         for pid in pids
         if (share := share_mb(pid)) is not None
     ]
     return sum(shares) / len(shares) if shares else None
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
-    except OSError:
-        return []
 
 
 def machine_mb() -> int | None:
