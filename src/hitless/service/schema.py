@@ -21,6 +21,7 @@ _SETTINGS_OF_A_FUNCTION: dict[str, Schema] = {
 }
 _VALUES: dict[str, Schema] = {
     "functions.*.handler": TEXT.schema,
+    "functions.*.ephemeralStorageSize": whole(512, 10240).schema,
     **{f"{at}.{key}": schema for at in ("provider", "functions.*") for key, schema in _SETTINGS_OF_A_FUNCTION.items()},
 }
 """Key path → what its value may be; other values of the framework's keys are not described."""
