@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -167,6 +168,34 @@ def test_a_haproxy_started_with_older_files_is_updated_to_the_current_state() ->
                 await asyncio.to_thread(kill, gateway.haproxy_pid)
                 await event_of(gateway, "HAProxy's state was corrected")
                 assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+
+    asyncio.run(scenario())
+
+
+FOREIGN = [
+    ["set map MAPS/stages.map dev dev.99"],
+    ["add map MAPS/literals.map dev.1/GET/evil p00", "del map MAPS/stages.map prod"],
+    ["set server SERVER state maint"],
+    ["set maxconn server SERVER 1"],
+    ["add server p00/evil unix@/tmp/evil.sock", "set server p00/evil state ready"],
+]
+
+
+def test_what_somebody_else_writes_into_haproxy_is_put_right_with_an_event() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder, check_every_s=0.05) as gateway:
+                state = await with_release(gateway, workers)
+                names = {"MAPS": str(folder / "gw" / "boot"), "SERVER": f"p00/{state.pool('p00').servers[0].key}"}
+                for commands in FOREIGN:
+                    for command in commands:
+                        line = re.sub("MAPS|SERVER", lambda found: names[found[0]], command)
+                        answer = await RuntimeSocket(folder / "gw" / "adm.sock").ask(line)
+                        assert answer.strip() in ("", "New server registered.")
+                    assert "corrected by " in await event_of(gateway, "somebody else changed HAProxy")
+                    assert await gateway._executor.foreign_changes(state, dict) == []
+                    assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+                assert gateway.state == state
 
     asyncio.run(scenario())
 

@@ -29,6 +29,7 @@ APART_S = 0.05
 
 _POLL_S = 0.02
 _CLOSING_S = 5.0
+_SETTLED_S = 0.3
 _MOST_PASSES = 3
 _GONE = "No such server"
 
@@ -56,14 +57,15 @@ class Executor:
                     raise UnreachableError(f"HAProxy did not respond within {deadline_s:g} s") from error
             await self._clock.sleep(_POLL_S)
 
-    async def observe(self, stages: Iterable[str]) -> View:
-        """HAProxy's maps and servers; `stages` are those with a listener. Raises UnreachableError."""
+    async def observe(self, wanted: View) -> View:
+        """HAProxy's maps and servers, with the limits of servers that are wanted. Raises UnreachableError."""
+        limits = ";".join(f"show stat {pool} {_SERVERS} -1" for pool in {pool for pool, _ in wanted.servers})
         return View(
             plain={name: by_key(await self._map(name)) for name in PLAIN},
             ordered={name: by_release(await self._map(name)) for name in ORDERED},
-            sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in stages},
+            sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in wanted.sticky},
             servers=parse_servers(
-                await self._runtime.ask("show servers state"), await self._runtime.ask(f"show stat -1 {_SERVERS} -1")
+                await self._runtime.ask("show servers state"), await self._runtime.ask(limits) if limits else ""
             ),
         )
 
@@ -100,15 +102,36 @@ class Executor:
         """Bring HAProxy to that state from any other; returns whether anything changed. Raises EngineError."""
         view = view_of(wanted)
         for attempt in range(_MOST_PASSES):
-            commands = difference(await self.observe(view.sticky), view, self._maps)
+            commands = difference(await self.observe(view), view, self._maps)
             if not commands:
                 return attempt > 0
             await self.run(commands, drain_s)
-        left = difference(await self.observe(view.sticky), view, self._maps)
-        # `maxconn` may be higher for a while, see `hitless.engine.readers`.
-        if left := tuple(command for command in left if not command.line.startswith("set maxconn ")):
-            raise EngineError(f"HAProxy did not apply its state: the command `{left[0].line}` had no effect")
+        if left := await self._differences(wanted, lambda pool: True):
+            raise EngineError(f"HAProxy did not apply its state: the command `{left[0]}` had no effect")
         return True
+
+    async def foreign_changes(self, wanted: GatewayState, reading: Callable[[], Mapping[str, int]]) -> list[str]:
+        """The commands that undo what somebody else has changed in HAProxy's maps and servers; none if it is down.
+
+        `reading`: the pools whose limits are higher for now.
+        """
+        with suppress(UnreachableError):
+            if found := await self._differences(wanted, reading().get):
+                await self._clock.sleep(_SETTLED_S)  # a limit may have been on its way down
+                again = await self._differences(wanted, reading().get)
+                return [line for line in found if line in again]
+        return []
+
+    async def _differences(self, wanted: GatewayState, is_raised: Callable[[str], object]) -> list[str]:
+        """The commands that lead to that state, without lower limits of pools where `hitless.engine.readers` raises
+        them.
+        """
+        view = view_of(wanted)
+        limits = ("set maxconn server ", f"set map {self._maps}/{MapName.THROTTLES} ")
+        lines = (command.line for command in difference(await self.observe(view), view, self._maps))
+        return [
+            line for line in lines if not (line.startswith(limits) and is_raised(line.split()[3].partition("/")[0]))
+        ]
 
     async def drained(
         self,

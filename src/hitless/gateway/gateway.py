@@ -45,7 +45,6 @@ SPOOLER_CHECK_S = 0.5
 
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
-_CHECK_EVERY_S = 5.0
 
 
 class Gateway:
@@ -65,6 +64,7 @@ class Gateway:
         logs: Path | None = None,
         bodies: Path | None = None,
         bodies_bytes: int = BUDGET_BYTES,
+        check_every_s: float = 5.0,
     ) -> None:
         """`bodies`: the spooler's folder for bodies that do not fit in memory, at most `bodies_bytes`."""
         self._layout = Layout(run_dir / "gw", logs)
@@ -76,7 +76,7 @@ class Gateway:
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
         self._state = GatewayState.initial(stages, pools, shared=shared, tls=tls)
-        self._drain_s = drain_s
+        self._drain_s, self._check_every_s = drain_s, check_every_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -345,27 +345,33 @@ class Gateway:
                 self.events.put_nowait(f"cannot start a guardian: {event.reason}")
 
     async def _repair(self) -> None:
-        """After a restart, a new guardian or a failed change, compare HAProxy with the state and correct differences.
-
-        Missing boot files are written again in any case.
+        """Compare HAProxy with the state and correct differences: at once after a restart, a new guardian or a failed
+        change, and else every few seconds, because others may use its socket. Also writes missing boot files again.
         """
+        told = ""
         while True:
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`, which loses a cancellation that comes together with the event (bpo-37658).
-                async with asyncio.timeout(_CHECK_EVERY_S):
+                async with asyncio.timeout(self._check_every_s):
                     await self._uncertain.wait()
             async with self._lock:
                 if not self._boot.is_complete():
                     with contextlib.suppress(MachineError):
                         await asyncio.to_thread(self._boot.write, self._state)
                         self.events.put_nowait("boot files were missing and were written again")
-                if not self._uncertain.is_set():
-                    continue
+                text, drain_s = "HAProxy's state was corrected", self._drain_s
                 try:
-                    if await self._converge(self._state, self._drain_s):
-                        self.events.put_nowait("HAProxy's state was corrected")
+                    if not self._uncertain.is_set():
+                        lines = await self._executor.foreign_changes(self._state, lambda: self._reading)
+                        if not lines:
+                            continue
+                        text, drain_s = f"somebody else changed HAProxy; corrected by {'; '.join(lines[:3])}", 5.0
+                    if await self._converge(self._state, drain_s):
+                        self.events.put_nowait(text)
                 except EngineError as error:
-                    self.events.put_nowait(error.message)
+                    if error.message != told:
+                        self.events.put_nowait(error.message)
+                    told = error.message
             if self._uncertain.is_set():
                 await self._clock.sleep(1.0)
 

@@ -67,11 +67,7 @@ def by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
 
 def parse_servers(servers_state: str, stat: str) -> dict[ServerKey, ServerView]:
     """Servers by pool and name, with the administrative state of `show servers state` and the limit of `show stat`."""
-    limits = {
-        (row["pxname"], row["svname"]): int(row["slim"] or 0)
-        for row in parse_stat(stat)
-        if row["svname"] not in ("FRONTEND", "BACKEND")
-    }
+    limits = {(row["pxname"], row["svname"]): int(row["slim"] or 0) for row in parse_stats(stat)}
     result: dict[ServerKey, ServerView] = {}
     for line in servers_state.splitlines():
         fields = line.split()
