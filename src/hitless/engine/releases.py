@@ -23,7 +23,7 @@ RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 
 def releases(store: Store, stage: str) -> list[ReleaseSummary]:
     """Each kept release of a stage, newest first, and how its last rollout ended."""
-    numbers = [row.release for row in reversed(store.releases(stage))]
+    numbers = store.release_numbers(stage)[::-1]
     return [_summary(store, stage, number, store.rollouts(stage, release=number)) for number in numbers]
 
 
@@ -43,7 +43,7 @@ def release(store: Store, stage: str, number: int) -> ReleaseHistory:
 
 def missing(store: Store, stage: str, number: int) -> UsageError:
     """The error for a release that the stage does not have."""
-    kept = ", ".join(str(row.release) for row in store.releases(stage)) or "none"
+    kept = ", ".join(map(str, store.release_numbers(stage))) or "none"
     return UsageError(f"{stage} has no release {number}", hint=f"{stage} has these releases: {kept}")
 
 

@@ -36,12 +36,8 @@ class Retention:
         for rollout in self._store.unfinished_rollouts():  # recovery needs both
             if rollout.stage == stage:
                 needed |= {rollout.release, rollout.previous_release or rollout.release}
-        since = timestamp(self._clock.now() - RECENT)
-        for index, rollout in enumerate(self._store.rollouts(stage)):
-            if index and rollout.started_at < since:
-                break
-            needed |= {rollout.release, rollout.previous_release or rollout.release}
-        numbers = [row.release for row in self._store.releases(stage)]  # oldest first
+        needed |= self._store.released_since(stage, timestamp(self._clock.now() - RECENT))
+        numbers = self._store.release_numbers(stage)
         gone = [number for number in numbers[:-RELEASES_KEPT] if number not in needed]
         for number in gone:
             self._store.forget_release(stage, number)

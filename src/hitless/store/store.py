@@ -25,6 +25,8 @@ from hitless.store.migrations import MIGRATIONS
 
 EVENTS_KEPT = 20_000
 BACKUP = ".backup"
+PAGES_KEPT = "PRAGMA cache_size = -256"
+"""KiB of memory for pages: the kernel caches the file too, and by default SQLite keeps up to 2 MB of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Store:
                 f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, isolation_level=None, timeout=patience_s
             )
             self._connection.row_factory = sqlite3.Row
+            self._connection.execute(PAGES_KEPT)
             if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(verdict)
             if not read_only:
@@ -135,6 +138,7 @@ class Store:
         new.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with self._errors(), closing(sqlite3.connect(self._path)) as connection:
+            connection.execute(PAGES_KEPT)
             connection.execute("VACUUM INTO ?", (str(new),))
         new.replace(f"{self._path}{BACKUP}")
 
@@ -197,6 +201,20 @@ class Store:
         rows = self.read("SELECT * FROM releases WHERE stage = ? ORDER BY release", (stage,))
         return tuple(map(_release, rows))
 
+    def release_numbers(self, stage: str) -> list[int]:
+        """The numbers of the kept releases of a stage, oldest first, without their documents."""
+        rows = self.read("SELECT release FROM releases WHERE stage = ? ORDER BY release", (stage,))
+        return [row["release"] for row in rows]
+
+    def released_since(self, stage: str, at: str) -> set[int]:
+        """The releases that the rollouts since then, and the stage's last rollout, shipped or replaced."""
+        rows = self.read(
+            "SELECT release, previous_release FROM rollouts WHERE stage = ?1"
+            " AND (started_at >= ?2 OR rollout = (SELECT MAX(rollout) FROM rollouts WHERE stage = ?1))",
+            (stage, at),
+        )
+        return {number for row in rows for number in row if number is not None}
+
     def forget_release(self, stage: str, number: int) -> None:
         self.write("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
 
@@ -204,8 +222,8 @@ class Store:
         """The digests of all kept releases, and of the candidates of pipeline runs that have not ended: a candidate
         may wait for days for its approval.
         """
-        rows = self.read("SELECT document FROM releases")
-        released = {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
+        digest = "SELECT DISTINCT json_extract(value, '$.digest') FROM releases, json_each(document, '$.artifacts')"
+        released = {row[0] for row in self.read(digest)}
         under_way = self.read(
             "SELECT options AS what FROM pipeline_runs WHERE ended_at IS NULL UNION ALL"
             " SELECT detail FROM pipeline_steps JOIN pipeline_runs USING (run)"
