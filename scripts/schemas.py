@@ -1,12 +1,19 @@
-"""The JSON Schema of serverless.yml, for editors: the keys of `keys`, and the settings as their readers describe them.
+"""Writes the JSON Schemas that `hitless schema` prints: run `.venv/bin/python -m scripts.schemas` after a change.
 
-It never refuses what `load` accepts. `load` refuses more: a schema cannot compare two values or follow a variable.
+serverless.yml: the keys of `hitless.service.keys`, and the settings as their readers describe them. The schema never
+refuses what `load` accepts. `load` refuses more: a schema cannot compare two values or follow a variable.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
+
+from hitless.cli.schema import FOLDER, Document
+from hitless.drill.requests import RequestLine
+from hitless.pipeline.buildspec.spec import Buildspec
 from hitless.service.functions import ARCHITECTURES, RUNTIMES
 from hitless.service.keys import KEYS, Here, Key
 from hitless.service.model import ENDED_RUNTIMES
@@ -70,3 +77,18 @@ def _described(key: Key) -> Schema:
             return {"description": "Concerns only the deployment to AWS."}
         case Here.USED:
             return or_variable(_VALUES[key.path]) if key.path in _VALUES else {}
+
+
+def schemas() -> dict[Document, dict[str, Any]]:
+    """The schema of each kind of file, in JSON's own types."""
+    made = {
+        Document.SERVERLESS: service_schema(),
+        Document.BUILDSPEC: msgspec.json.schema(Buildspec),
+        Document.DRILL_REQUESTS: msgspec.json.schema(RequestLine),
+    }
+    return {name: json.loads(json.dumps(schema)) for name, schema in made.items()}
+
+
+if __name__ == "__main__":
+    for name, schema in schemas().items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n")
