@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from hitless.engine.engine import Engine
 from hitless.gateway.gateway import Gateway
 from hitless.release.receipt import SavedCounts, Side
-from hitless.release.result import whole
+from hitless.release.result import LastReading, SideCounts, whole
 from hitless.release.status import (
     CandidateStatus,
     EngineStatus,
@@ -34,7 +34,7 @@ from hitless.service.model import Function
 from hitless.store.previews import PreviewRow
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
-from hitless.workers.stats import WorkerStats
+from hitless.workers.stats import Histogram, WorkerStats
 
 
 async def read_gateway(engine: Engine, gateway: Gateway) -> dict[str, GatewayFigures]:
@@ -107,7 +107,10 @@ def status(
 def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
     if rollout is None or rollout.candidate.number == live or rollout.state is RolloutState.ENDED:
         return None
-    counted = rollout.receipt.counts_of(Side.CANDIDATE).total
+    counted, beside = (rollout.receipt.counts_of(side).total for side in (Side.CANDIDATE, Side.LIVE))
+    pools, stage = rollout.pools, rollout.candidate.stage
+    previous, reading = rollout.previous, rollout.reading
+    left_s = rollout.baked_at_s - rollout.clock.monotonic() if rollout.baked_at_s is not None else None
     return CandidateStatus(
         rollout.candidate.number,
         str(rollout.state),
@@ -115,7 +118,17 @@ def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | N
         requests=counted.requests,
         failed=counted.failed,
         shielded=counted.shielded,
+        left_s=round(max(0.0, left_s), 1) if left_s is not None and rollout.state is RolloutState.BAKING else UNSET,
+        latency_ms=_latency(pools.latency(stage, rollout.candidate.number)[0]) or UNSET,
+        live=SideCounts(beside.requests, beside.failed) if previous else UNSET,
+        live_latency_ms=(previous and _latency(pools.latency(stage, previous.number)[0])) or UNSET,
+        alarms=LastReading(str(reading.verdict), reading.sentence) if reading else UNSET,
     )
+
+
+def _latency(seen: Histogram) -> LatencyStatus | None:
+    p50_us, p99_us = seen.percentile_us(50), seen.percentile_us(99)
+    return None if p50_us is None or p99_us is None else LatencyStatus(round(p50_us / 1000, 3), round(p99_us / 1000, 3))
 
 
 def _functions(
@@ -143,7 +156,6 @@ def _function(
     if pool is None:
         return FunctionStatus(function.name, release, restarts=0, requests=0, failed=0, scaling=scaling)
     stats = pool.stats()
-    p50_us, p99_us = stats.latency.percentile_us(50), stats.latency.percentile_us(99)
     return FunctionStatus(
         name=function.name,
         release=release,
@@ -153,8 +165,6 @@ def _function(
         requests=stats.requests,
         failed=stats.failed,
         gateway=msgspec.structs.replace(seen, failed=max(0, seen.failed - stats.failed)) if seen else None,
-        latency_ms=None
-        if p50_us is None or p99_us is None
-        else LatencyStatus(round(p50_us / 1000, 3), round(p99_us / 1000, 3)),
+        latency_ms=_latency(stats.latency),
         scaling=scaling,
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from hitless.release.result import LastReading, SideCounts
 from hitless.service.model import Home
 
 
@@ -34,8 +35,19 @@ class LiveRelease(msgspec.Struct, frozen=True):
     since: str | None
 
 
+class LatencyStatus(msgspec.Struct, frozen=True):
+    """Percentiles in ms."""
+
+    p50: float
+    p99: float
+
+
 class CandidateStatus(msgspec.Struct, frozen=True):
-    """The release that a rollout ships now."""
+    """The release that a rollout ships now, beside the live one.
+
+    `left_s`: until its last bake ends. `live` counts the live release during the rollout; a `latency_ms` is that since
+    the release's workers started. `alarms` is the last reading.
+    """
 
     release: int
     state: str
@@ -44,6 +56,11 @@ class CandidateStatus(msgspec.Struct, frozen=True):
     requests: int | UnsetType = UNSET
     failed: int | UnsetType = UNSET
     shielded: int | UnsetType = UNSET
+    left_s: float | UnsetType = UNSET
+    latency_ms: LatencyStatus | UnsetType = UNSET
+    live: SideCounts | UnsetType = UNSET
+    live_latency_ms: LatencyStatus | UnsetType = UNSET
+    alarms: LastReading | UnsetType = UNSET
 
 
 class GuardStatus(msgspec.Struct, frozen=True):
@@ -67,13 +84,6 @@ class GatewayFigures(msgspec.Struct, frozen=True):
     in_hand: int
     queued: int
     reading: int
-
-
-class LatencyStatus(msgspec.Struct, frozen=True):
-    """Percentiles in ms."""
-
-    p50: float
-    p99: float
 
 
 class ScalingStatus(msgspec.Struct, frozen=True):

@@ -44,6 +44,8 @@ class Rollout(Recorded):
     cause: str | None = None
     committed: bool = False
     guarded: bool = True
+    baked_at_s: float | None = None
+    """When its last bake will end, by the clock's monotonic time; None before the first one."""
     _watch: CandidateWatch | None = None
     _stop: asyncio.Future[Stopped] | None = None
 
@@ -151,11 +153,12 @@ class Rollout(Recorded):
         """Move through the strategy's weights below 100 %, and watch the alarms while each bakes."""
         if self.previous is None:
             return
-        for weight_percent, bake_s in weights(self.strategy):
-            if weight_percent < 100:
-                await self._shift_to(weight_percent)
-                await self.enter(RolloutState.BAKING)
-                await self._bake(bake_s)
+        bakes = [step for step in weights(self.strategy) if step[0] < 100]
+        for index, (weight_percent, bake_s) in enumerate(bakes):
+            await self._shift_to(weight_percent)
+            self.baked_at_s = self.clock.monotonic() + sum(later_s for _, later_s in bakes[index:])
+            await self.enter(RolloutState.BAKING)
+            await self._bake(bake_s)
 
     async def _bake(self, bake_s: float) -> None:
         end = self.clock.monotonic() + bake_s
