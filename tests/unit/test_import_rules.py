@@ -46,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "cloud": {"cloud", *ADAPTERS, *MODEL},
     "homes": {"homes", "api", "engine", "cloud", "drill", "receipts", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
-    "cli": {"cli", "api", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
+    "dashboard": {"dashboard", "api", "engine", "receipts", "pipeline", *ADAPTERS, *MODEL},
+    "cli": {"cli", "api", "dashboard", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
     "processes": {"processes", "cli", "api", "homes", "worker", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }

@@ -69,6 +69,11 @@ class EngineClient:
                     raise RemoteError(document["error"])
                 yield document
 
+    def begin(self, method: str, path: str, body: Any = None) -> None:
+        """Return when the engine has accepted long work; it continues after that."""
+        with self._response(method, path, body, {}, CALL_TIMEOUT_S):
+            pass
+
     @contextmanager
     def _response(
         self, method: str, path: str, body: Any, query: dict[str, Any], timeout_s: float | None

@@ -31,6 +31,7 @@ MODULES = {
     "pipeline_receive": ("pipeline receive",),
     "rehearse": ("rehearse",),
     "status": ("status",),
+    "dashboard": ("dashboard",),
     "releases": ("releases",),
     "logs": ("logs", "events"),
     "metrics": ("metrics",),

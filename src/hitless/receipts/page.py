@@ -14,12 +14,15 @@ from hitless.receipts import words
 from hitless.receipts.plot import plot
 
 
-def render(release: words.Document) -> str:
-    """The page of a release (`hitless releases N --json`); its heading is the newest rollout's headline."""
+def render(release: words.Document, *, back: str = "") -> str:
+    """The page of a release (`hitless releases N --json`); its heading is the newest rollout's headline.
+
+    `back` is the address of the list of releases, if the page has one.
+    """
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
     page = environment_of("hitless.receipts", words=words).get_template("page.html")
-    return page.render(release=release, rollouts=rollouts, headline=headline)
+    return page.render(release=release, rollouts=rollouts, headline=headline, back=back)
 
 
 def summary(release: int, rollout: words.Document) -> Markup:

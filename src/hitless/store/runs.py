@@ -89,10 +89,14 @@ class RunRecords:
         rows = self._store.read("SELECT * FROM pipeline_runs WHERE run = ?", (number,))
         return _run(rows[0]) if rows else None
 
-    def runs(self, stage: str | None = None, *, limit: int = 100) -> tuple[RunRow, ...]:
-        """Newest first; of one stage, or of all stages and branches."""
+    def runs(
+        self, stage: str | None = None, *, state: str | None = None, before: int | None = None, limit: int = 100
+    ) -> tuple[RunRow, ...]:
+        """Newest first; of one stage, or of all stages and branches; those before the run with the number `before`."""
         rows = self._store.read(
-            "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR stage = ?1) ORDER BY run DESC LIMIT ?2", (stage, limit)
+            "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR state = ?2)"
+            " AND (?3 IS NULL OR run < ?3) ORDER BY run DESC LIMIT ?4",
+            (stage, state, before, limit),
         )
         return tuple(map(_run, rows))
 

@@ -292,13 +292,19 @@ class Store:
         return tuple(map(_rollout, rows))
 
     def rollouts(
-        self, stage: str | None = None, *, release: int | None = None, limit: int = 1000
+        self,
+        stage: str | None = None,
+        *,
+        release: int | None = None,
+        outcome: str | None = None,
+        before: int | None = None,
+        limit: int = 1000,
     ) -> tuple[RolloutRow, ...]:
-        """Newest first."""
+        """Newest first; those before the rollout with the number `before`."""
         rows = self.read(
             "SELECT * FROM rollouts WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2)"
-            " ORDER BY rollout DESC LIMIT ?3",
-            (stage, release, limit),
+            " AND (?3 IS NULL OR outcome = ?3) AND (?4 IS NULL OR rollout < ?4) ORDER BY rollout DESC LIMIT ?5",
+            (stage, release, outcome, before, limit),
         )
         return tuple(map(_rollout, rows))
 
@@ -342,12 +348,14 @@ class Store:
                 db.execute("DELETE FROM events WHERE event <= ?", (event - EVENTS_KEPT,))
         return event
 
-    def events(self, *, after: int = 0, limit: int = 1000, stage: str | None = None) -> tuple[EventRow, ...]:
-        """The newest `limit` events after the number `after`, oldest first."""
+    def events(
+        self, *, after: int = 0, before: int | None = None, limit: int = 1000, stage: str | None = None
+    ) -> tuple[EventRow, ...]:
+        """The newest `limit` events between the numbers `after` and `before`, oldest first."""
         rows = self.read(
             "SELECT * FROM (SELECT * FROM events WHERE event > ?1 AND (?3 IS NULL OR stage = ?3 OR stage IS NULL)"
-            " ORDER BY event DESC LIMIT ?2) ORDER BY event",
-            (after, limit, stage),
+            " AND (?4 IS NULL OR event < ?4) ORDER BY event DESC LIMIT ?2) ORDER BY event",
+            (after, limit, stage, before),
         )
         return tuple(EventRow(**dict(row)) for row in rows)
 

@@ -1,0 +1,191 @@
+"""Gathers the values of each page of the dashboard. The templates have the same names as the methods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from hitless.clock import Clock
+from hitless.dashboard import views
+from hitless.dashboard.sources import Feed, History
+from hitless.documents import convert, to_plain
+from hitless.engine import releases
+from hitless.engine.folders import Folders
+from hitless.errors import EngineNotRunningError, UsageError
+from hitless.gateway.accesslog import AccessLine, newest
+from hitless.gateway.logfiles import ACCESS_LOG
+from hitless.pipeline.runs import RunDocument, RunState
+from hitless.release.document import ReleaseDocument
+from hitless.release.history import ReleaseHistory
+from hitless.release.status import StageStatus, Status
+from hitless.store.runs import RunRecords
+from hitless.store.store import Store
+
+ROWS = 50
+ACCESS_READ = 5000
+"""The newest lines of an access log that a filter looks at."""
+ACCESS_SHOWN = 100
+LOG_BYTES = 48 * 1024
+"""The end of a run's log that a page shows."""
+
+
+@dataclass(slots=True)
+class Pages:
+    """The values of each page, by the request's path and query."""
+
+    feed: Feed
+    history: History
+    folders: Folders
+    clock: Clock
+
+    async def overview(self, request: Request) -> dict[str, Any]:
+        status = await self.feed.read()
+        runs = await self._runs(state=RunState.WAITING, limit=20)
+        events = await self.history.read(lambda store: store.events(limit=8))
+        stops = views.track(status, self.feed.rates()) if status else []
+        shown = {"waiting": runs, "stops": stops, "events": events[::-1], "problem": self.feed.problem}
+        return {"headline": "Overview", "status": status, **shown}
+
+    async def stage(self, request: Request) -> dict[str, Any]:
+        name = request.path_params["stage"]
+        status = await self.feed.read()
+        stage = self._stage(status, name)
+        rows = await self.history.read(lambda store: store.rollouts(name, limit=10))
+        if stage is None and not rows:
+            raise UsageError(f"There is no stage {name}", hint="")
+        current = await self._rollout(name, rows[0].release) if rows else None
+        costs = await self._costs([row.rollout for row in rows])
+        return {
+            "headline": name,
+            "stage": stage or StageStatus(name),
+            "rows": rows,
+            "costs": costs,
+            "rate": self.feed.rates().get(name),
+            "rollout": current,
+            "limits": (limits := await self._limits(name, rows[0].release) if rows else None),
+            "plot": views.error_plot(current, limits) if current else None,
+            "running": status is not None,
+            "others": [one.stage for one in (status.stages if status else ()) if one.live and one.stage != name],
+            "function_rows": [(stage, one) for one in stage.functions] if stage else [],
+        }
+
+    async def releases(self, request: Request) -> dict[str, Any]:
+        query = request.query_params
+        asked: dict[str, Any] = {name: _number(query, name) for name in ("release", "before")}
+        stage, outcome = query.get("stage") or None, query.get("outcome") or None
+        rows = await self.history.read(lambda store: store.rollouts(stage, outcome=outcome, limit=ROWS + 1, **asked))
+        costs = await self._costs([row.rollout for row in rows[:ROWS]])
+        older = _older(query, rows[ROWS - 1].rollout) if len(rows) > ROWS else None
+        return {"headline": "Releases", **await self._names(), "rows": rows[:ROWS], "costs": costs, "older": older}
+
+    async def functions(self, request: Request) -> dict[str, Any]:
+        found = list(views.functions_of(await self.feed.read(), request.query_params.get("stage")))
+        page = _number(request.query_params, "page") or 0
+        older = _older(request.query_params, page + 1, "page") if len(found) > (page + 1) * ROWS else None
+        shown = found[page * ROWS : (page + 1) * ROWS]
+        return {"headline": "Functions", **await self._names(), "rows": shown, "older": older}
+
+    async def runs(self, request: Request) -> dict[str, Any]:
+        query = request.query_params
+        stage, state = query.get("stage") or None, query.get("state") or None
+        rows = await self._runs(stage, state=state, before=_number(query, "before"), limit=ROWS + 1)
+        older = _older(query, rows[ROWS - 1].run) if len(rows) > ROWS else None
+        shown = {"rows": rows[:ROWS], "older": older, "states": list(RunState)}
+        return {"headline": "Pipeline", **await self._names(), **shown}
+
+    async def run(self, request: Request) -> dict[str, Any]:
+        number = request.path_params["run"]
+        try:
+            document = await asyncio.to_thread(self.feed.engine.call, "GET", f"/pipeline/runs/{number}")
+            run, running = convert(document, RunDocument, "the run"), True
+        except EngineNotRunningError:
+            run, running = await self.history.read(lambda store: _run_at_rest(store, number)), False
+        log = self.folders.data / "pipeline" / "runs" / str(number) / "log"
+        shown = {"log": await asyncio.to_thread(_end_of, log), "actions": views.actions(run) if running else []}
+        return {"headline": f"Run {run.run} of {run.where}", "run": run, **shown}
+
+    async def events(self, request: Request) -> dict[str, Any]:
+        query = request.query_params
+        stage, before = query.get("stage") or None, _number(query, "before")
+        rows = await self.history.read(lambda store: store.events(before=before, limit=ROWS + 1, stage=stage))
+        older = _older(query, rows[1].event) if len(rows) > ROWS else None
+        return {"headline": "Events", **await self._names(), "rows": rows[-ROWS:][::-1], "older": older}
+
+    async def access(self, request: Request) -> dict[str, Any]:
+        query, names = request.query_params, await self._names()
+        stage = query.get("stage") or next(iter(names["stages"]), "")
+        lines: list[AccessLine] = []
+        if stage in names["stages"]:  # the name becomes a path
+            lines = await asyncio.to_thread(newest, self.folders.logs / stage / ACCESS_LOG, ACCESS_READ)
+        release, status, text = _number(query, "release"), query.get("status") or "", query.get("path") or ""
+        rows = [
+            line
+            for line in reversed(lines)
+            if str(line.status).startswith(status) and release in (None, line.release) and text in line.path
+        ]
+        looked = {"stage": stage, "found": len(rows), "looked": len(lines)}
+        return {"headline": "Access log", **names, **looked, "rows": rows[:ACCESS_SHOWN]}
+
+    async def receipt(self, stage: str, release: int) -> dict[str, Any]:
+        """The document of `hitless releases N`."""
+        return dict(await self.history.read(lambda store: to_plain(releases.release(store, stage, release))))
+
+    def _stage(self, status: Status | None, name: str) -> StageStatus | None:
+        every = (*status.stages, *status.previews) if status else ()
+        return next((one for one in every if one.stage == name), None)
+
+    async def _names(self) -> dict[str, Any]:
+        """The stages that a page can be filtered by."""
+        status = await self.feed.read()
+        return {"stages": [one.stage for one in status.stages] if status else []}
+
+    async def _rollout(self, stage: str, release: int) -> Any:
+        document = await self.history.read(lambda store: releases.release(store, stage, release))
+        history: ReleaseHistory = document
+        return history.rollouts[0] if history.rollouts else None
+
+    async def _limits(self, stage: str, release: int) -> Any:
+        row = await self.history.read(lambda store: store.release(stage, release))
+        return ReleaseDocument.from_json(row.document).settings.alarms if row else None
+
+    async def _costs(self, rollouts: Sequence[int]) -> Mapping[int, Any]:
+        """The receipts of these rollouts."""
+        return await self.history.read(lambda store: {one: store.receipt(one) for one in rollouts})
+
+    async def _runs(self, stage: str | None = None, **asked: Any) -> list[RunDocument]:
+        def found(store: Store) -> list[RunDocument]:
+            records = RunRecords(store)
+            return [RunDocument.of(records, row) for row in records.runs(stage, **asked)]
+
+        return await self.history.read(found)
+
+
+def _run_at_rest(store: Store, number: int) -> RunDocument:
+    records = RunRecords(store)
+    if (row := records.run(number)) is None:
+        raise UsageError(f"There is no run {number}", hint="")
+    return RunDocument.of(records, row, full=True)
+
+
+def _number(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 16 else None
+
+
+def _older(query: Mapping[str, str], value: int, name: str = "before") -> str:
+    """The query of the next page."""
+    return "?" + urlencode({**{key: text for key, text in query.items() if text}, name: value})
+
+
+def _end_of(log: Path) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        return file.read().decode(errors="replace")

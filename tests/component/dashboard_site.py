@@ -1,0 +1,174 @@
+"""A dashboard over a real state file, and an engine that records the requests it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from hitless.dashboard.door import LOOPBACK, Door
+from hitless.dashboard.pages import Pages
+from hitless.dashboard.server import Dashboard
+from hitless.dashboard.sources import Feed, History
+from hitless.documents import convert, to_plain
+from hitless.engine.folders import Folders
+from hitless.errors import ConflictError, EngineNotRunningError
+from hitless.pipeline.runs import RunDocument
+from hitless.release.receipt import ReceiptDocument
+from hitless.release.who import Who
+from hitless.store.runs import NewRun, RunRecords
+from hitless.store.store import Store
+from tests.fakes import FakeClock, release_document
+from tests.unit.test_receipt_page import NASTY, rolled_back
+
+AT = "2026-11-24T05:50:00.000Z"
+HOST = "http://127.0.0.1:9191"
+
+
+def stage(name: str, *, digest: str = "sha256:1", live: bool = True, **more: Any) -> dict[str, Any]:
+    """A stage of the status document."""
+    worker = {"pid": 1, "busy": False}
+    function = {
+        "name": "api", "release": 11, "workers": [worker, {**worker, "busy": True}], "restarts": 0,
+        "requests": 8000, "failed": 2, "latency_ms": {"p50": 1.5, "p99": 7.25},
+        "scaling": {"min": 2, "max": 6, "now": 2, "target_percent": 70, "reason": "1.2 busy workers on average"},
+    }  # fmt: skip
+    release = {"release": 11, "commit": "1a2b3c4d5e6f", "artifacts": {"api": digest}, "since": AT}
+    shown: dict[str, Any] = {"live": release, "functions": [function]} if live else {"live": None, "functions": []}
+    return {"stage": name, "url": "http://127.0.0.1:8080", "strategy": "AllAtOnce", "candidate": None, **shown, **more}
+
+
+CANDIDATE = {
+    "release": 12, "state": "baking", "weight_percent": 10, "requests": 810, "failed": 2, "shielded": 40,
+    "left_s": 21.5, "latency_ms": {"p50": 1.5, "p99": 12.5}, "live": {"requests": 7190, "failed": 0},
+    "live_latency_ms": {"p50": 1.25, "p99": 7.5}, "alarms": {"verdict": "ok", "sentence": "42 of 8100 requests failed"},
+}  # fmt: skip
+
+
+class FakeEngine:
+    """The engine's API as the dashboard calls it."""
+
+    def __init__(self) -> None:
+        self.stages = [
+            stage("dev", digest="sha256:2"), stage("staging", candidate=CANDIDATE), stage("prod", live=False)
+        ]  # fmt: skip
+        self.begun: list[tuple[str, Any]] = []
+        self.runs = False
+        """Whether it responds."""
+        self.refuses = ""
+        self.run: dict[str, Any] = {}
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        if not self.runs:
+            raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`")
+        if path.startswith("/pipeline/runs/"):
+            return self.run
+        engine = {"pid": 1, "version": "0.1.0", "started_at": AT, "gateway_pid": 2, "guardian_pid": 3}
+        return {"service": "shop", "engine": {**engine, "root_zygote_pid": 4}, "stages": self.stages}
+
+    def begin(self, method: str, path: str, body: Any = None) -> None:
+        if self.refuses:
+            raise ConflictError(self.refuses, hint="try again")
+        self.begun.append((path, to_plain(body)))
+
+
+class DashboardSite:
+    """A dashboard for tests. An alarm rolled back the newest release of staging; run 1 waits for a person."""
+
+    def __init__(self, folder: Path, *, releases: int = 1, hosts: frozenset[str] = LOOPBACK) -> None:
+        folders = Folders.of(folder / ".hitless", {"XDG_RUNTIME_DIR": str(folder)})
+        folders.data.mkdir(mode=0o700)
+        self.store, self.engine, self.clock = Store(folders.state_file), FakeEngine(), FakeClock()
+        self.engine.runs = True
+        self.folders = folders
+        self.history = History(folders.state_file)
+        self.fill(releases)
+        self.door = Door(self.clock, hosts=hosts)
+        pages = Pages(Feed(self.engine, self.clock), self.history, folders, self.clock)
+        self.dashboard = Dashboard(self.engine, self.door, pages, self.clock, "ada@here (dashboard)", Who(user="ada"))
+        self.application = self.dashboard.application()
+
+    def fill(self, releases: int) -> None:
+        shown = rolled_back()
+        receipt = convert(shown["receipt"], ReceiptDocument, "a receipt")
+        for number in range(1, releases + 1):
+            self.store.add_release("staging", release_document(digest=f"sha256:{number}", message=NASTY), AT)
+            rollout = self.store.begin_rollout(
+                "staging",
+                number,
+                verb="deploy",
+                strategy="Canary10Percent5Minutes",
+                state="baking",
+                previous=None,
+                at=AT,
+            )
+            if number == releases:
+                self.store.save_receipt(rollout, receipt)
+                self.store.record_step(rollout, "shifting", 10, NASTY, AT)
+            self.store.end_rollout(rollout, "rolled_back", shown["reason"], None, AT)
+            self.store.add_event(f"release {number} was rolled back", "staging", AT)
+        records = RunRecords(self.store)
+        new = NewRun(
+            stage="prod", branch="prod", commit="c0ffee" * 7, verb="push", actor="ada", message=NASTY, options={}
+        )
+        row = records.add(new, state="waiting_for_approval", at=AT)
+        records.set_step(row.run, "approve", "waiting", started_at=AT)
+        document = RunDocument.of(records, row, full=True)
+        question = {"configuration": [NASTY], "commits": [{"commit": "c0ffee00", "subject": "Count <zones>"}]}
+        self.engine.run = to_plain(msgspec.structs.replace(document, question=question))
+
+    def close(self) -> None:
+        self.history.close()
+        self.store.close()
+
+    @asynccontextmanager
+    async def client(self, *, enter: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+        """A browser; with `enter` it has used a link. Paths are below the dashboard's."""
+        transport = httpx.ASGITransport(self.application)
+        async with httpx.AsyncClient(transport=transport, base_url=HOST + self.door.base) as client:
+            if enter:
+                response = await client.get(HOST + self.door.new_link())
+                assert response.status_code == 200
+            yield client
+
+    def form(self, **fields: str) -> dict[str, str]:
+        """A form's fields with the key of the newest session."""
+        return {"form_key": self.newest_session.form_key, **fields}
+
+    @property
+    def newest_session(self) -> Any:
+        return list(self.door._sessions.values())[-1]
+
+
+def visit(site: DashboardSite, *paths: str) -> list[httpx.Response]:
+    """The pages, read with a session."""
+
+    async def story() -> list[httpx.Response]:
+        async with site.client() as client:
+            return [await client.get(path) for path in paths]
+
+    return asyncio.run(story())
+
+
+def post(
+    site: DashboardSite,
+    path: str,
+    fields: dict[str, str] | None = None,
+    *,
+    origin: str | None = HOST,
+    keyed: bool = True,
+) -> httpx.Response:
+    """A form's response; by default that of a page of this dashboard."""
+
+    async def story() -> httpx.Response:
+        async with site.client() as client:
+            headers = {"origin": origin} if origin is not None else {}
+            given = fields or {}
+            return await client.post(path, data=site.form(**given) if keyed else given, headers=headers)
+
+    return asyncio.run(story())
