@@ -182,6 +182,14 @@ class FakeGateway:
     read: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once clients have read what a release that goes had sent them."""
     addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
+    certificates: dict[str, bool] = field(default_factory=dict)
+    """Hosts with a certificate."""
+
+    async def certify(self, name: str, pem: str | None) -> bool:
+        self.certificates.pop(name, None)
+        if pem is not None:
+            self.certificates[name] = True
+        return True
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
         before = {stage.stage: stage for stage in self.state.stages}

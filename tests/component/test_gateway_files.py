@@ -47,6 +47,8 @@ def test_a_generation_of_boot_files_is_complete_and_can_be_read_back(layout: Lay
     assert folder.load() == state
     maps = {
         "hosts.map",
+        "bases.map",
+        "hsts.map",
         "stages.map",
         "timeouts.map",
         "throttles.map",

@@ -47,9 +47,16 @@ def spec(routes: tuple[RouteSpec, ...] = ROUTES) -> PoolSpec:
     )  # fmt: skip
 
 
-def event_of(target: str, method: str = "GET", headers: tuple[tuple[bytes, bytes], ...] = (), body: bytes = b"") -> Any:
+def event_of(
+    target: str,
+    method: str = "GET",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    body: bytes = b"",
+    **internal: bytes,
+) -> Any:
     request = Request(method, target, list(headers), body)
     request.internal = {b"x-hl-port": b"443", b"x-hl-proto": b"https"}
+    request.internal |= {f"x-hl-{name}".encode(): value for name, value in internal.items()}
     return event_builder(spec()).build(request, ID, NOW)
 
 
@@ -122,6 +129,14 @@ def test_the_path_is_decoded_and_the_query_string_is_not() -> None:
     assert event["rawQueryString"] == "scope=openid%20profile"
     assert event["queryStringParameters"] == {"scope": "openid profile"}
     assert event_of("/files/a/b/c")["pathParameters"] == {"proxy": "a/b/c"}
+
+
+def test_only_format_1_has_the_base_path_of_the_domain() -> None:
+    """logandk/serverless-wsgi#191: "The API_GATEWAY_BASE_PATH configuration is only needed when using the payload V1.
+    In the V2, the path does not have the basePath in the beginning."
+    """
+    assert event_of("/my/path", base=b"/v1")["rawPath"] == "/my/path"
+    assert event_of("/old/7", base=b"/v1")["path"] == "/v1/old/7"
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,12 @@ def test_every_setting_of_a_stage_is_read() -> None:
     ]
     with pytest.raises(ServiceFileError, match="access_log"):
         stage("{access_log: some}")
-    assert set(STAGE) - {"tls"} == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
+    assert set(STAGE) - {"tls", "basePath"} == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
+
+
+@pytest.mark.parametrize("text", ["orders", "/orders"])
+def test_a_base_path_has_one_leading_slash(text: str) -> None:
+    assert stage(f"{{domain: a.org, basePath: {text}}}").base_path == "/orders"
 
 
 def test_a_smoke_request_may_be_a_line_or_a_map() -> None:
@@ -253,6 +258,9 @@ MISTAKES = [
         "own listen",
     ),
     ("{stages: {dev: {shield: maybe}}}", "must be true or false", ""),
+    ("{stages: {dev: {domain: a.org, basePath: a/b}}}", "is not a base path: one segment", ""),
+    ("{stages: {dev: {domain: a.org, basePath: '/'}}}", "is not a base path: one segment", ""),
+    ("{stages: {dev: {basePath: v1}}}", "basePath is a path below a domain", "add domain"),
     ("{stages: {dev: {domain: UPPER.com}}}", "is not a domain name", ""),
     ("{stages: {dev: {domain: nodots}}}", "is not a domain name", ""),
     ("{stages: {dev: {branch: 'a b'}}}", "is not the name of a git branch", ""),

@@ -64,6 +64,20 @@ def test_the_first_update_of_the_first_release_has_no_stage() -> None:
     assert final["Resources"][STAGE_ID]["Properties"]["StageName"] == "prod"
 
 
+def test_a_base_path_is_mapped_below_the_domain() -> None:
+    """CloudFormation, AWS::ApiGateway::BasePathMapping: "The base path name that callers of the API must provide as
+    part of the URL after the domain name." An update of it requires replacement, so each has a name of its own.
+    """
+    root, below = (desired(COMPILED, release(domain="api.example.com", base_path=path)) for path in ("", "/v1"))
+    (plain,), (mapped,) = (
+        of_type(one["Resources"], "AWS::ApiGateway::BasePathMapping").items() for one in (root, below)
+    )
+    assert "BasePath" not in plain[1]["Properties"]
+    assert mapped[1]["Properties"]["BasePath"] == "v1"
+    assert plain[0] != mapped[0]
+    assert below["Outputs"]["ApiUrl"]["Value"] == "https://api.example.com/v1"
+
+
 def test_the_stage_depends_on_every_permission_and_the_deployment_on_every_method() -> None:
     resources = first()
     (deployment,) = of_type(resources, "AWS::ApiGateway::Deployment").values()

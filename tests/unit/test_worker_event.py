@@ -140,6 +140,18 @@ def test_the_context_has_the_path_as_sent_when_the_gateway_dropped_leading_slash
     assert event["requestContext"]["path"] == "//zones"
 
 
+def test_a_rest_apis_paths_have_the_base_path_of_the_domain_and_its_resource_has_not() -> None:
+    """aws-powertools/powertools-lambda-python#579, an event of API Gateway: `"path": "/v1/payment"`, `"resource":
+    "/payment"`, `"requestContext": {"resourcePath": "/payment", "path": "/v1/payment"}`.
+    """
+    event = event_of("/zones", internal={b"x-hl-base": b"/v1"})
+    assert (event["path"], event["resource"]) == ("/v1/zones", "/zones")
+    context = event["requestContext"]
+    assert (context["path"], context["resourcePath"]) == ("/v1/zones", "/zones")
+    sent = event_of("/zones", internal={b"x-hl-base": b"/v1", b"x-hl-path": b"//zones"})
+    assert sent["requestContext"]["path"] == "/v1//zones"
+
+
 def test_headers_dropped_by_a_rest_api_do_not_reach_the_handler() -> None:
     dropped = (b"Content-MD5", b"Max-Forwards", b"Proxy-Authenticate", b"Server", b"WWW-Authenticate", b"TE")
     event = event_of(headers=(*((name, b"x") for name in dropped), (b"Range", b"bytes=0-1")))

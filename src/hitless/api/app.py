@@ -22,7 +22,7 @@ from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
-from hitless.errors import HitlessError
+from hitless.errors import ConflictError, HitlessError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
 from hitless.release.who import NOBODY, Who
@@ -75,6 +75,12 @@ class Api:
     async def abort(self, request: Request) -> Response:
         return self._answer(self.engine.abort(request.path_params["stage"]), wait=True)
 
+    async def remove(self, request: Request) -> Response:
+        if self.machine.sites is None:
+            raise ConflictError("the engine's stages are those of its serverless.yml", hint="`hitless down` stops it")
+        await self.machine.sites.leave(request.path_params["stage"])
+        return JSONResponse({"removed": request.path_params["stage"]})
+
     async def events(self, request: Request) -> Response:
         after = int(request.query_params.get("after", 0))
         limit = min(int(request.query_params.get("limit", 100)), MAX_EVENTS)
@@ -122,6 +128,7 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             Route("/stages/{stage}/deploy", api.deploy, methods=["POST"]),
             Route("/stages/{stage}/rollback", api.rollback, methods=["POST"]),
             Route("/stages/{stage}/abort", api.abort, methods=["POST"]),
+            Route("/stages/{stage}", api.remove, methods=["DELETE"]),
             *more,
         ],
         exception_handlers={HitlessError: _error_response},

@@ -25,7 +25,7 @@ FOLLOW_EVERY_S = 0.2
 
 def access_log_of(ctx: Context) -> Path:
     """The path of the stage's access log, which need not exist."""
-    return folders_of(ctx).logs / ctx.stage / ACCESS_LOG
+    return folders_of(ctx).logs / ctx.engine_stage / ACCESS_LOG
 
 
 def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None:

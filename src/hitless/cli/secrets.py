@@ -44,12 +44,12 @@ def set_secret(
     value, store, now = _value(name), SecretStore(folders.data), timestamp(SystemClock().now())
     folders.create()
     with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
-        changed = store.set(ctx.stage, name, value, SecretKey.of(os.environ), now)
+        changed = store.set(ctx.engine_stage, name, value, SecretKey.of(os.environ), now)
     if release is When.NOW and live is not None:
         conclude(ctx, follow(ctx, EngineHome(ctx).ship(live, strategy=None)))
         return
     users = sorted(used_secrets(live).get(name, ())) if live else []
-    waits = live is not None and name in outdated(live, store.sealed(ctx.stage))
+    waits = live is not None and name in outdated(live, store.sealed(ctx.engine_stage))
     said = f"{name} {'is stored' if changed else 'has this value already'}: {_use(users, waits)}"
     document = {"stage": ctx.stage, "name": name, "changed": changed, "used_by": users, "needs_release": waits}
     ctx.show(document, lambda: said + "; `hitless deploy` or `--release now` ships the new value" * waits)
@@ -59,10 +59,10 @@ def set_secret(
 def list_secrets(ctx: Context) -> None:
     """List the stage's secrets and the functions of the live release that use them. Shows no value."""
     store, live = SecretStore(folders_of(ctx).data), _live(ctx)
-    used, old = (used_secrets(live), outdated(live, store.sealed(ctx.stage))) if live else ({}, set())
+    used, old = (used_secrets(live), outdated(live, store.sealed(ctx.engine_stage))) if live else ({}, set())
     found = [
         {"name": name, "set_at": secret.set_at, "used_by": sorted(used.get(name, ())), "needs_release": name in old}
-        for name, secret in sorted(store.of(ctx.stage).items())
+        for name, secret in sorted(store.of(ctx.engine_stage).items())
     ]
     text = "{name}  set {set_at}  {use}"
     ctx.show_each(found, lambda one: text.format(use=_use(one["used_by"], one["needs_release"]), **one), follow=False)
@@ -78,14 +78,14 @@ def unset_secret(
     folders, live = folders_of(ctx), _live(ctx)
     store = SecretStore(folders.data)
     users = sorted({*(used_secrets(live).get(name, ()) if live else ()), *_users_in_file(ctx, name)})
-    if users and not force and name in store.of(ctx.stage):
+    if users and not force and name in store.of(ctx.engine_stage):
         raise ConflictError(
             f"{', '.join(users)} of stage {ctx.stage} uses the secret {name}",
             hint="remove it from serverless.yml and deploy; or --force: the live release keeps its value, builds fail",
         )
     folders.create()
     with os.fdopen(hold(folders.data / "secrets.lock"), "rb"):
-        store.unset(ctx.stage, name)
+        store.unset(ctx.engine_stage, name)
     ctx.show({"stage": ctx.stage, "name": name, "used_by": users}, lambda: f"{ctx.stage} has no secret {name} any more")
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
-from hitless.gateway.state import TlsListener, redirect_of
+from hitless.gateway.state import SHARED, SHARED_TLS, SharedTls, TlsListener, redirect_of
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
 from hitless.service.model import CHECKS, Home, PreviewSettings, Service, TlsSettings, with_pools
 
-SPARE_POOLS = 64
+SPARE_POOLS, SHARED_POOLS = 64, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,35 @@ class Address:
     tls: TlsSettings | None = None
     domain: str | None = None
 
+    @property
+    def purpose(self) -> str:
+        return "the shared address" if self.stage in (SHARED, SHARED_TLS) else f"stage {self.stage}"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAddresses:
+    """The addresses of an engine of several services, the ACME client's, and the number of pools for all of them."""
+
+    http: tuple[str, int]
+    https: tuple[str, int] | None = None
+    challenges: tuple[str, int] | None = None
+    pools: int = SHARED_POOLS
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`addresses` are in the file's order."""
+    """`addresses` are in the file's order. An engine with `shared` has no service and no addresses of its own."""
 
     service: str
     addresses: tuple[Address, ...]
     functions: int
     previews: PreviewSettings | None = None
+    shared: SharedAddresses | None = None
+
+    @classmethod
+    def of_several(cls, shared: SharedAddresses) -> EngineSettings:
+        """The settings of an engine that several services share."""
+        return cls("(shared)", (), 0, shared=shared)
 
     @classmethod
     def of(cls, service: Service) -> EngineSettings:
@@ -68,14 +88,22 @@ class EngineSettings:
 
     @property
     def bound(self) -> tuple[Address, ...]:
-        """The addresses of the stages and of their redirects."""
-        redirects = ((one.stage, one.settings.redirect) for one in self.tls if one.settings.redirect)
-        return *self.addresses, *(Address(redirect_of(stage), *address) for stage, address in redirects)
+        """The addresses of the stages and of their redirects, or those that services share."""
+        shared = [(SHARED, self.shared.http), (SHARED_TLS, self.shared.https)] if self.shared else []
+        redirects = [(one.stage, one.settings.redirect) for one in self.tls if one.settings.redirect]
+        named = [(redirect_of(stage), address) for stage, address in redirects] + shared
+        return *self.addresses, *(Address(name, *address) for name, address in named if address)
 
     @property
     def tls(self) -> tuple[TlsListener, ...]:
         """The stages with TLS."""
         return tuple(TlsListener(one.stage, one.port, one.domain, one.tls) for one in self.addresses if one.tls)
+
+    @property
+    def secure(self) -> SharedTls | None:
+        """The shared HTTPS listener."""
+        shared = self.shared
+        return SharedTls(shared.https[1], shared.challenges) if shared and shared.https else None
 
     @property
     def stage_pools(self) -> int:
@@ -85,5 +113,7 @@ class EngineSettings:
     @property
     def pools(self) -> int:
         """Backends that the gateway declares: also two releases of each preview, and spare ones."""
+        if self.shared is not None:
+            return self.shared.pools
         previews = 2 * self.functions * self.previews.most if self.previews else 0
         return SPARE_POOLS + self.stage_pools + previews

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -21,14 +22,14 @@ from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.following import conclude, follow
-from hitless.cli.settings import EngineSettings
+from hitless.cli.settings import EngineSettings, SharedAddresses
 from hitless.clock import SystemClock
 from hitless.engine.certificates import read_certificate
 from hitless.engine.folders import Folders, hold
-from hitless.errors import EngineError, EngineNotRunningError, HitlessError, UsageError
+from hitless.errors import ConflictError, EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
-from hitless.homes.engine import EngineHome
+from hitless.homes.engine import EngineHome, client_of
 from hitless.homes.folder import build_document, folders_of, load, recorded
 from hitless.pipeline.workshop import remove_build_folder
 from hitless.release.document import ReleaseDocument, environment_changes
@@ -46,17 +47,30 @@ def up(
         str | None,
         typer.Option("--listen", metavar="HOST:PORT", help="Address of this stage; port 0 takes a free one."),
     ] = None,
+    shared: Annotated[
+        str | None,
+        typer.Option(
+            "--shared", metavar="HOST:PORT", help="Start an engine that several services share, at this address."
+        ),
+    ] = None,
+    shared_tls: Annotated[
+        str | None, typer.Option("--shared-tls", metavar="HOST:PORT", help="Its HTTPS address.")
+    ] = None,
+    challenges: Annotated[
+        str | None,
+        typer.Option("--challenges", metavar="HOST:PORT", help="Its ACME client, for /.well-known/acme-challenge/."),
+    ] = None,
     detach: Annotated[
         bool,
         typer.Option("--detach", "-d", help="Return when the URL responds; the engine runs until `down` or a reboot."),
     ] = False,
 ) -> None:
     """Start the engine, or adopt the running one. Ships a first release if the stage has none."""
-    started = bring_up(ctx, listen)
+    started = bring_up(ctx, listen, _shared(shared, shared_tls, challenges))
     status = started.call("GET", "/status")
-    url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
+    url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.engine_stage)
     port = int(listen.rpartition(":")[2]) if listen else 0
-    if port not in (0, int(url.rpartition(":")[2])):
+    if port and port != int(url.rpartition(":")[2]):
         ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; run `hitless down` first to change it")
     if detach:
         ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
@@ -66,10 +80,20 @@ def up(
 
 @command("down", example="hitless down --force")
 def down(
-    ctx: Context, force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False
+    ctx: Context,
+    force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Stop an engine that services share, with all of them.")
+    ] = False,
 ) -> None:
-    """Finish open requests and stop all processes of the engine. The data stays."""
+    """Finish open requests and stop all processes of the engine. The data stays.
+
+    On an engine that several services share, remove only the stages of this service.
+    """
     folders = folders_of(ctx)
+    if folders.is_shared and not engine:
+        _leave(ctx)
+        return
     if not folders.remains():
         raise EngineNotRunningError(
             f"no engine is running on {folders.data}", hint="nothing to stop; `hitless up` starts one"
@@ -83,7 +107,16 @@ def down(
     ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")
 
 
-def bring_up(ctx: Context, listen: str | None) -> EngineClient:
+def _leave(ctx: Context) -> None:
+    client, own = client_of(ctx), replace(ctx, stage="").engine_stage
+    gone = [one["stage"] for one in client.call("GET", "/status")["stages"] if one["stage"].startswith(own)]
+    for stage in gone:
+        client.call("DELETE", f"/stages/{stage}")
+    removed = f"removed {', '.join(gone)}; " if gone else "the engine has no stage of this service; "
+    ctx.show({"stopped": False, "removed": gone}, lambda: removed + "`hitless down --engine` stops the engine")
+
+
+def bring_up(ctx: Context, listen: str | None, shared: SharedAddresses | None = None) -> EngineClient:
     """A running engine whose stage responds. If this fails, everything that it started is stopped."""
     service = load(ctx)
     if service.settings.home is Home.AWS:
@@ -91,8 +124,8 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
             f"{service.file.name}: the home of stage {service.stage} is AWS, not this machine's engine",
             hint=f"`hitless deploy --stage {service.stage}`; or set `home: engine` for the stage",
         )
-    settings = _settings(service, listen)
     folders = folders_of(ctx)
+    settings = _settings(service, listen, folders, shared)
     folders.create()
     if folders.is_open_to_others:
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
@@ -113,7 +146,11 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
                 ctx.say(f"warning: {fault}")
         for address in settings.bound:
             if not address.movable:
-                listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
+                listen_on(address.host, address.port, purpose=address.purpose).close()
+    elif EngineSettings.read(folders).tls != settings.tls:
+        ctx.say("note: `tls` has changed; `hitless down`, then `hitless up` uses it")
+    if not served:
+        settings.write(folders)  # it decides the stage's name at the engine
     row = recorded(ctx)
     first = build_document(ctx, service, message="first release") if row is None else None
     if row is not None and (changed := environment_changes(ReleaseDocument.from_json(row.document), service.functions)):
@@ -121,8 +158,6 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
             f"note: release {row.release} keeps its values of {', '.join(changed)}; `hitless deploy` ships the new ones"
         )
     if not alive:
-        if not served:
-            settings.write(folders)
         start_daemon(folders)
         ctx.on_interrupt[:] = "interrupted: the engine keeps running", "stop it with `hitless down`"
     if first is not None:
@@ -134,8 +169,11 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
             if not served:
                 client.call("POST", "/shutdown", ShutdownRequest(force=True))
                 await_end(folders)
+            elif settings.shared is not None:
+                with suppress(HitlessError):  # it has no such stage if the claim was refused
+                    client.call("DELETE", f"/stages/{ctx.engine_stage}")
             raise
-    _await_answer(client, ctx.stage)
+    _await_answer(client, ctx.engine_stage, shared=settings.shared is not None)
     return client
 
 
@@ -170,22 +208,55 @@ def start_daemon(
     return daemon
 
 
-def _settings(service: Service, listen: str | None) -> EngineSettings:
+def _shared(http: str | None, https: str | None, challenges: str | None) -> SharedAddresses | None:
+    """The addresses of a shared engine, if they are given."""
+    if http is None:
+        if https or challenges:
+            raise UsageError("--shared-tls and --challenges need --shared", hint="it redirects and answers challenges")
+        return None
+    return SharedAddresses(
+        parse_address(http, "--shared"),
+        parse_address(https, "--shared-tls") if https else None,
+        parse_address(challenges, "--challenges") if challenges else None,
+    )
+
+
+def _settings(service: Service, listen: str | None, folders: Folders, shared: SharedAddresses | None) -> EngineSettings:
+    shared = shared or (EngineSettings.read(folders).shared if folders.is_shared else None)
+    if shared is not None:
+        return _of_several(listen, folders, shared)
     settings = EngineSettings.of(service)
     if listen is None:
         return settings
-    try:
-        given = parse_listen(listen)
-    except ValueError as error:
-        hint = "for example --listen 127.0.0.1:8080; port 0 takes a free port"
-        raise UsageError(f"--listen {listen}: not HOST:PORT", hint=hint) from error
+    given = parse_address(listen, "--listen")
     own = next(one for one in settings.addresses if one.stage == service.stage)
     moved = replace(own, host=given[0], port=given[1], movable=False)
     return replace(settings, addresses=tuple(moved if one is own else one for one in settings.addresses))
 
 
-def _await_answer(client: EngineClient, stage: str) -> None:
-    """Return when the stage's URL takes connections and its live release runs."""
+def _of_several(listen: str | None, folders: Folders, shared: SharedAddresses) -> EngineSettings:
+    if listen is not None:
+        raise UsageError("--listen: services share this engine's address", hint="leave it out")
+    if shared.https is not None and not shared.https[1]:
+        raise UsageError("--shared-tls needs a fixed port: clients are redirected to it", hint="such as :443")
+    if folders.listens() and EngineSettings.read(folders).shared != shared:
+        raise ConflictError("the running engine has other addresses", hint="`hitless down --engine` stops it")
+    return EngineSettings.of_several(shared)
+
+
+def parse_address(text: str, option: str) -> tuple[str, int]:
+    """An option's HOST:PORT. UsageError."""
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        hint = f"for example {option} 127.0.0.1:8080; port 0 takes a free port"
+        raise UsageError(f"{option} {text}: not HOST:PORT", hint=hint) from error
+
+
+def _await_answer(client: EngineClient, stage: str, *, shared: bool) -> None:
+    """Return when the stage's URL takes connections and its live release runs. A shared one has its domain, which may
+    have another address here.
+    """
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while True:
         found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
@@ -199,6 +270,8 @@ def _await_answer(client: EngineClient, stage: str) -> None:
                 f"{', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
+        if shared and found["live"] is not None:
+            return
         host, _, port = found["url"].partition("://")[2].rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):

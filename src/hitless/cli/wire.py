@@ -17,6 +17,7 @@ from hitless.engine.folders import Folders
 from hitless.engine.machine import Machine
 from hitless.engine.previews import Previews
 from hitless.engine.retention import Retention
+from hitless.engine.sites import Sites
 from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
@@ -58,8 +59,9 @@ def build_machine(
         haproxy=find_haproxy(os.environ),
         stages=stages,
         pools=settings.pools,
-        shared=settings.previews is not None,
+        shared=settings.previews is not None or settings.shared is not None,
         tls=settings.tls,
+        secure=settings.secure,
         logs=folders.logs,
         bodies=folders.data / "bodies",
     )
@@ -100,6 +102,7 @@ def build_machine(
         leave=leave,
         pace=ScaleInPace.of(os.environ),
         previews=previews,
+        sites=Sites(engine, gateway) if settings.shared is not None else None,
     )
     return engine, machine, previews
 
@@ -137,8 +140,8 @@ def build_pipeline(
 
 def _listen(address: Address) -> socket.socket:
     try:
-        return listen(address.host, address.port, purpose=f"stage {address.stage}")
+        return listen(address.host, address.port, purpose=address.purpose)
     except MachineError:
         if not address.movable:
             raise
-        return listen(address.host, 0, purpose=f"stage {address.stage}")
+        return listen(address.host, 0, purpose=address.purpose)

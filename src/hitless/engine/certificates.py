@@ -82,14 +82,23 @@ class Certificates:
         self._said: dict[str, str] = {}
 
     async def load(self, listeners: Iterable[TlsListener]) -> None:
-        """Give the gateway what it starts with, an expired certificate too. MachineError."""
+        """Give the gateway what it starts with, an expired certificate too. MachineError, except for a shared listener,
+        whose other services start.
+        """
         for listener in listeners:
-            await self._certify(listener.stage, read_certificate(listener).pem)
+            try:
+                await self._certify(listener.name, read_certificate(listener).pem)
+            except MachineError as error:
+                if not listener.shared:
+                    raise
+                self._say(
+                    f"{error.message}; its clients are refused until it can be read; {error.hint}", listener.stage
+                )
 
-    async def watch(self, listeners: Iterable[TlsListener]) -> None:
+    async def watch(self, listeners: Callable[[], Iterable[TlsListener]]) -> None:
         """Replace certificates whose files have changed. Never returns."""
         while True:
-            for listener in listeners:
+            for listener in listeners():
                 await self._look(listener)
             await self._clock.sleep(LOOK_EVERY_S)
 
@@ -99,7 +108,7 @@ class Certificates:
             certificate = read_certificate(listener)
             if fault := certificate.fault(self._clock.now()):
                 said = f"{fault}; no other certificate replaces the one in use"
-            elif await self._certify(listener.stage, certificate.pem):
+            elif await self._certify(listener.name, certificate.pem):
                 said = f"a new certificate is in use; it ends on {certificate.ends:%Y-%m-%d}"
         except UnreachableError:
             return  # HAProxy is restarting: try again

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -58,6 +58,8 @@ class Engine:
         """One for each of `stages` and for each preview."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self.admit: Callable[[str, ReleaseDocument], Awaitable[None]] | None = None
+        """Adds the stage of a deploy to an engine of several services."""
         self.event_happened = asyncio.Condition()
 
     async def deploy(
@@ -73,11 +75,14 @@ class Engine:
         """Register a release, with the present values of the stage's secrets, and start its rollout; an `unchanged`
         result if it equals the live release.
         """
+        if self.admit is not None:
+            await self.admit(stage, document)
         turn = self._open_turn(stage)
-        if document.service != self.service:
+        if self.admit is None and document.service != self.service:
             raise ConflictError(
                 f"this engine runs the service {self.service}, not {document.service}",
-                hint="choose another data folder with --data-dir, or start another engine",
+                hint="choose another data folder with --data-dir; `hitless up --shared HOST:PORT` starts an engine for"
+                " several services",
             )
         document = with_current(document, self.secrets.sealed(stage))
         _check_decrypts(document)
@@ -128,9 +133,21 @@ class Engine:
         """Add a stage unless it exists. The caller adds it at the gateway."""
         self.turns.setdefault(stage, Turn(stage, self.parts))
 
+    async def withdraw(self, stage: str) -> None:
+        """Remove a stage with a host from the gateway, then drain and stop its releases. No rollout starts any more."""
+        turn = self.turn_of(stage)
+        turn.close()
+        async with turn.lock:
+            if self.pools.gateway_stage(stage).host is not None:
+                await self.pools.change_gateway(lambda state: state.without_stage(stage))
+            for number in sorted({pool.release for pool in self.store.pools(stage)}):
+                await self.pools.retire(self.release(stage, number), drain=True)
+                await self.pools.lingering.remove_now(self.release(stage, number).key)
+
     def remove_stage(self, stage: str) -> None:
-        """Remove a preview's stage, after all its releases are gone."""
+        """Remove a stage with a host, after all its releases are gone."""
         del self.turns[stage]
+        self.stages = tuple(one for one in self.stages if one != stage)
 
     async def follow(self, rollout: Rollout | Result) -> AsyncIterator[dict[str, Any]]:
         """Yield each step of the rollout as it is taken, then `{"result": …}`."""

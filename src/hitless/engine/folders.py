@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import pwd
 import stat
@@ -84,6 +85,13 @@ class Folders:
         """Whether other users may read the data folder; hitless did not make such a folder."""
         return self.data.exists() and bool(self.data.stat().st_mode & 0o066)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several services share the engine, by its settings."""
+        with suppress(OSError, ValueError):
+            return bool(json.loads(self.settings_file.read_bytes()).get("shared"))
+        return False
+
     def record_run_folder(self) -> None:
         """Record the runtime folder in the data folder. Only the holder of the engine's lock may call this."""
         new = self.data / f".{RUN_LINK}-new"
@@ -109,6 +117,11 @@ class Folders:
         # not with `rglob`, which fails if a folder disappears in the meantime
         locks = (Path(base, name) for base, _, names in os.walk(self.run) for name in names if name.endswith(".lock"))
         return self.engine_is_alive() or any(map(is_locked, locks)) or haproxy_is_alive(str(self.run / "gw"))
+
+
+def site_name(service: str, stage: str) -> str:
+    """The name of a service's stage at a shared engine. No stage's name in serverless.yml may have an underscore."""
+    return f"{service}_{stage}"
 
 
 def _make_private(folder: Path) -> None:

@@ -25,8 +25,10 @@ from hitless.engine.readers import watch_readers
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.schedules import run_schedules
+from hitless.engine.sites import Sites
 from hitless.engine.status import read_gateway, status
 from hitless.gateway.gateway import Gateway
+from hitless.gateway.state import TlsListener
 from hitless.release.status import EngineStatus, Status
 from hitless.scaling.decide import ScaleInPace
 from hitless.workers.fleet import Fleet
@@ -49,10 +51,11 @@ class Machine:
         leave: Callable[[], None],
         pace: ScaleInPace,
         previews: Previews | None = None,
+        sites: Sites | None = None,
     ) -> None:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
-        self._listen, self._leave, self._previews = listen, leave, previews
+        self._listen, self._leave, self._previews, self.sites = listen, leave, previews, sites
         self._certificates = Certificates(lambda *it: gateway.certify(*it), clock, engine.say)
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
@@ -71,9 +74,11 @@ class Machine:
             self._engine.say("the engine started" + (f" and adopted {found} running pools" if found else ""))
             if self._previews is not None:
                 await self._previews.restore()
+            if self.sites is not None:
+                await self.sites.restore()
             await recover(self._engine)
             if sockets is not None:
-                await self._certificates.load(self._gateway.state.tls)
+                await self._certificates.load(self._tls_listeners())
                 await self._gateway.start(sockets)
         except BaseException:
             watching.cancel()
@@ -87,11 +92,14 @@ class Machine:
             self._scaler.run,
             lambda: finish_leftover_rollouts(self._engine, self._clock),
             lambda: run_schedules(self._engine, self._clock),
-            lambda: self._certificates.watch(self._gateway.state.tls),
+            lambda: self._certificates.watch(self._tls_listeners),
         ]
         if self._previews is not None:
             works.append(self._previews.watch)
         self._background_tasks = [watching, *(asyncio.create_task(self._run_forever(work)) for work in works)]
+
+    def _tls_listeners(self) -> tuple[TlsListener, ...]:
+        return self._gateway.state.tls + (self.sites.listeners if self.sites is not None else ())
 
     async def _run_forever(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a background task again whenever it fails: nothing else does its work."""
@@ -127,7 +135,8 @@ class Machine:
 
     def urls(self) -> dict[str, str]:
         tls = {one.stage for one in self._gateway.state.tls}
-        return {
+        shared = dict(self.sites.urls()) if self.sites is not None else {}
+        return shared | {
             stage: client_url(host, port, "https" if stage in tls else "http")
             for stage, (host, port) in self._gateway.addresses.items()
             if "_" not in stage

@@ -167,12 +167,8 @@ class Previews:
     async def _remove(self, row: PreviewRow) -> None:
         engine, stage = self._engine, row.stage
         try:
-            async with engine.turn_of(stage).lock:
-                await engine.pools.change_gateway(lambda state: _without_stage(state, stage))
-                for number in sorted({pool.release for pool in engine.store.pools(stage)}):
-                    await engine.pools.retire(engine.release(stage, number), drain=True)
-                    await engine.pools.lingering.remove_now(engine.release(stage, number).key)
-                await engine.parts.retention.remove_logs(stage)
+            await engine.withdraw(stage)
+            await engine.parts.retention.remove_logs(stage)
             self._records.forget(stage)  # last, so that a daemon that dies before leaves a record
             engine.remove_stage(stage)
             await engine.parts.retention.prune()
@@ -239,10 +235,6 @@ def _with_only(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayStat
         if row.stage not in present:
             state = state.with_new_stage(row.stage, row.host)
     return state
-
-
-def _without_stage(state: GatewayState, stage: str) -> GatewayState:
-    return state.without_stage(stage) if any(one.stage == stage for one in state.stages) else state
 
 
 LONGEST_LABEL = 63

@@ -22,6 +22,7 @@ from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
+from hitless.gateway.certificate_files import CertificateFiles
 from hitless.gateway.counts import STAGE_PREFIX, Counts, GatewayTally, parse_counts, read_tally
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import GuardianKeeper
@@ -29,10 +30,10 @@ from hitless.gateway.link import GuardianEvent
 from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.render import Layout, tuning_here
-from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
+from hitless.gateway.runtime import RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES
 from hitless.gateway.spooling import SpoolerKeeper
-from hitless.gateway.state import GatewayState, TlsListener, shield_of
+from hitless.gateway.state import GatewayState, SharedTls, TlsListener, shield_of
 from hitless.gateway.view import ServerKey
 
 UP_WITHIN_S = 10.0
@@ -60,6 +61,7 @@ class Gateway:
         pools: int = 64,
         shared: bool = False,
         tls: tuple[TlsListener, ...] = (),
+        secure: SharedTls | None = None,
         drain_s: float = DRAIN_S,
         logs: Path | None = None,
         bodies: Path | None = None,
@@ -72,10 +74,11 @@ class Gateway:
         self._haproxy = haproxy
         self._boot = BootFolder(self._layout, tuning_here())
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
+        self._certificates = CertificateFiles(self._layout, self._executor)
         self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
-        self._state = GatewayState.initial(stages, pools, shared=shared, tls=tls)
+        self._state = GatewayState.initial(stages, pools, shared=shared, tls=tls, secure=secure)
         self._drain_s, self._check_every_s = drain_s, check_every_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
@@ -127,6 +130,7 @@ class Gateway:
             self._keeper.sockets = {name: sockets[name] for name in wanted.listeners}
             try:
                 await asyncio.to_thread(self._boot.write, wanted)
+                self._layout.certificate_list.touch(0o600)
                 await asyncio.to_thread(self._check_configuration)
                 await self._spooling.ensure()
                 await self._keeper.start()
@@ -182,27 +186,18 @@ class Gateway:
                 raise
             self._state = new
 
-    async def certify(self, stage: str, pem: str) -> bool:
-        """Use this certificate chain and key for the stage's new connections. False if they are in use already.
+    async def certify(self, name: str, pem: str | None) -> bool:
+        """Use this certificate chain and key for new connections. False if they are in use already.
 
-        HAProxy gets them before its file does, so that a change that is cut off is made again. Raises EngineError if
-        HAProxy refuses them or does not respond; then it keeps the earlier ones.
+        `name` is a stage with a listener, or a host at the shared one, which may also lose its certificate (None).
+        Raises EngineError if HAProxy refuses them or does not respond; then it keeps the earlier ones.
         """
-        file = self._layout.certificate(stage)
         async with self._lock:
-            if file.exists() and file.read_text() == pem:
-                return False
-            if self._tasks:
-                for command, expected in (
-                    (f"set ssl cert {file} <<\n{pem}", "Transaction"),
-                    (f"commit ssl cert {file}", "Success!"),
-                ):
-                    if expected not in (answer := await self._executor.ask(command)):
-                        raise RejectedError(f"HAProxy refuses the certificate: {' '.join(answer.split())}")
-            else:
+            if not self._tasks:
                 await asyncio.to_thread(self._boot.prepare)
-            replace_file(file, pem, mode=0o600)
-        return True
+            if pem is None:
+                return await self._certificates.remove(name, running=bool(self._tasks))
+            return await self._certificates.put(name, pem, running=bool(self._tasks))
 
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until the pool has no running or queued request, nor a shield that may hand one to it, in two readings

@@ -18,6 +18,7 @@ from hitless.gateway.state import (
     LIVE_SERVER,
     QUEUE_TIMEOUT_S,
     SHARED,
+    SHARED_TLS,
     GatewayState,
     ServerMode,
     ServerState,
@@ -58,6 +59,11 @@ class Layout:
     def certificate(self, stage: str) -> Path:
         """The stage's certificates and key, as HAProxy reads them when it starts."""
         return self.folder / f"{stage}.pem"
+
+    @property
+    def certificate_list(self) -> Path:
+        """The certificates of the shared HTTPS listener: lines of a file and the host that it is for."""
+        return self.folder / "certificates.list"
 
     @property
     def boot(self) -> Path:
@@ -141,7 +147,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             shield=shield_of,
             trial=trial_of,
             live_server=LIVE_SERVER,
-            shared=SHARED,
+            shared=(SHARED, SHARED_TLS),
             every=EVERY,
             tls={one.stage: one for one in state.tls},
             format_listen=format_listen,

@@ -37,10 +37,11 @@ LONGEST_PATH = 2000
 LONGEST_SOCKET_BYTES = 97
 """HAProxy accepts no longer Unix address, for a listener or a server: it keeps room for a temporary name."""
 
-SHARED = "by_host"
-"""The listener of the stages with a host. No name in serverless.yml may have an underscore."""
+SHARED, SHARED_TLS = "by_host", "by_host_tls"
+"""The listeners of the stages with a host: HTTP and HTTPS. No name in serverless.yml may have an underscore."""
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*")
+_BASE = re.compile(r"/[A-Za-z0-9$_.+!*'()-]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
@@ -112,7 +113,8 @@ class StageState:
     """The release that a stage's requests go to; the candidate gets `weight` ten-thousandths of them.
 
     `shield`: the live release answers requests that the candidate fails, `announced` by a header; `sticky`: how
-    clients are identified that stay with one release. A stage with a `host` has no listener of its own.
+    clients are identified that stay with one release. A stage with a `host` has no listener of its own: it gets the
+    requests below `base` (`/orders`, or "" for the host's other paths), by HTTPS alone if `hsts_s` is not None.
     """
 
     stage: str
@@ -124,8 +126,12 @@ class StageState:
     sticky: Sticky | None = None
     host: str | None = None
     access: Access | None = None
+    base: str = ""
+    hsts_s: int | None = None
 
     def __post_init__(self) -> None:
+        if self.base and not _BASE.fullmatch(self.base):
+            raise ValueError(f"stage {self.stage} has the invalid base path {self.base!r}")
         if self.host is not None and not _HOST.fullmatch(self.host):
             raise ValueError(f"stage {self.stage} has the invalid host {self.host!r}")
         if self.host is not None and self.sticky is not None:
@@ -195,12 +201,20 @@ def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool
 
 @dataclass(frozen=True, slots=True)
 class TlsListener:
-    """A stage whose listener speaks TLS. `domain`: the name that its certificate must have, if any."""
+    """A stage whose listener speaks TLS. `domain`: the name that its certificate must have, if any. A `shared` one is
+    at the shared listener, by its domain.
+    """
 
     stage: str
     port: int
     domain: str | None
     settings: TlsSettings
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that `Gateway.certify` has for it."""
+        return self.domain if self.shared and self.domain else self.stage
 
 
 def redirect_of(stage: str) -> str:
@@ -209,9 +223,19 @@ def redirect_of(stage: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedTls:
+    """The HTTPS listener of stages with a host. `port`: where clients reach it; `challenges`: the address of an ACME
+    client, which gets the HTTP requests for `/.well-known/acme-challenge/`.
+    """
+
+    port: int
+    challenges: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayState:
     """The gateway's whole state. Stages are in the order of the listeners; the order of routes has no meaning.
-    `shared`: one more listener, for stages with a host.
+    `shared`: one more listener, for stages with a host; `secure`: another one, for those of them with TLS.
     """
 
     stages: tuple[StageState, ...]
@@ -219,10 +243,17 @@ class GatewayState:
     routes: tuple[RouteState, ...] = ()
     shared: bool = False
     tls: tuple[TlsListener, ...] = ()
+    secure: SharedTls | None = None
 
     @classmethod
     def initial(
-        cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False, tls: tuple[TlsListener, ...] = ()
+        cls,
+        stages: Iterable[str],
+        pools: int = 64,
+        *,
+        shared: bool = False,
+        tls: tuple[TlsListener, ...] = (),
+        secure: SharedTls | None = None,
     ) -> GatewayState:
         """Stages without a release, and that many empty pools `p00`, `p01`, …"""
         width = max(2, len(str(pools - 1)))
@@ -231,14 +262,15 @@ class GatewayState:
             tuple(PoolState(f"p{index:0{width}}") for index in range(pools)),
             shared=shared,
             tls=tls,
+            secure=secure,
         )
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        """The names of the listening sockets, in the sockets' order: stages without a host, redirects, `SHARED`."""
+        """The names of the listening sockets, in the sockets' order: stages without a host, redirects, shared."""
         own = tuple(stage.stage for stage in self.stages if stage.host is None)
         own += tuple(redirect_of(one.stage) for one in self.tls if one.settings.redirect)
-        return (*own, SHARED) if self.shared else own
+        return (*own, *(SHARED,) * self.shared, *(SHARED_TLS,) * (self.secure is not None))
 
     def stage(self, name: str) -> StageState:
         """That stage; KeyError if there is none."""
@@ -277,9 +309,8 @@ class GatewayState:
         sticky: Sticky | None = None,
     ) -> GatewayState:
         """Shift, swap or clear the stage's entry: one atomic command."""
-        now = self.stage(name)
-        changed = StageState(name, live, candidate, weight, shield, announced, sticky, now.host, now.access)
-        return self._with_stage(changed)
+        changed = replace(self.stage(name), live=live, candidate=candidate, weight=weight)
+        return self._with_stage(replace(changed, shield=shield, announced=announced, sticky=sticky))
 
     def with_access(self, name: str, access: Access | None) -> GatewayState:
         """Set the stage's access log. A stage without a listener of its own has none."""
@@ -289,16 +320,20 @@ class GatewayState:
     def _with_stage(self, changed: StageState) -> GatewayState:
         return replace(self, stages=tuple(changed if one.stage == changed.stage else one for one in self.stages))
 
-    def with_new_stage(self, name: str, host: str) -> GatewayState:
-        """Add a stage without a release, at the shared listener for that host."""
+    def with_hsts(self, name: str, hsts_s: int | None) -> GatewayState:
+        """Serve a stage with a host by HTTPS alone, or by HTTP alone if `hsts_s` is None."""
+        return self._with_stage(replace(self.stage(name), hsts_s=hsts_s))
+
+    def with_new_stage(self, name: str, host: str, base: str = "", hsts_s: int | None = None) -> GatewayState:
+        """Add a stage without a release, at the shared listeners for that host and base path."""
         if not self.shared:
             raise ConflictError(
                 "the engine was started without a listener for previews",
                 hint="run `hitless down`, then `hitless up`, with custom.hitless.previews in serverless.yml",
             )
-        if any(name == stage.stage or host == stage.host for stage in self.stages):
-            raise ConflictError(f"stage {name} or host {host} exists already", hint="choose another name")
-        return replace(self, stages=(*self.stages, StageState(name, host=host)))
+        if any(name == stage.stage or (host, base) == (stage.host, stage.base) for stage in self.stages):
+            raise ConflictError(f"stage {name} or host {host}{base} exists already", hint="choose another name")
+        return replace(self, stages=(*self.stages, StageState(name, host=host, base=base, hsts_s=hsts_s)))
 
     def without_stage(self, name: str) -> GatewayState:
         """Remove a stage with a host. The caller retires its releases."""

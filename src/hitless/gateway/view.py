@@ -43,6 +43,8 @@ class MapName(StrEnum):
     """The maps: file names in the boot folder."""
 
     HOSTS = "hosts.map"
+    BASES = "bases.map"
+    HSTS = "hsts.map"
     STAGES = "stages.map"
     TIMEOUTS = "timeouts.map"
     THROTTLES = "throttles.map"
@@ -80,7 +82,16 @@ class ServerView:
     checked: bool = True
 
 
-PLAIN = (MapName.HOSTS, MapName.STAGES, MapName.TIMEOUTS, MapName.THROTTLES, MapName.ACCESS, MapName.LITERALS)
+PLAIN = (
+    MapName.HOSTS,
+    MapName.BASES,
+    MapName.HSTS,
+    MapName.STAGES,
+    MapName.TIMEOUTS,
+    MapName.THROTTLES,
+    MapName.ACCESS,
+    MapName.LITERALS,
+)
 ORDERED = (MapName.PATTERNS, MapName.IDEMPOTENT)
 """Maps whose order matters, because the first match wins."""
 
@@ -106,7 +117,9 @@ class View:
 def view_of(state: GatewayState) -> View:
     return View(
         plain={
-            MapName.HOSTS: {stage.host: stage.stage for stage in state.stages if stage.host is not None},
+            MapName.HOSTS: {f"{s.host}{s.base}/": s.stage for s in state.stages if s.host is not None},
+            MapName.BASES: {s.stage: s.base for s in state.stages if s.base},
+            MapName.HSTS: {s.stage: str(s.hsts_s) for s in state.stages if s.hsts_s is not None},
             MapName.STAGES: {stage.stage: stage_value(stage) for stage in state.stages},
             MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools},
             MapName.THROTTLES: {pool.name: str(pool.throttle) for pool in state.pools},
@@ -159,9 +172,11 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *(c for name in ORDERED for c in _rewrite_ordered(name, old.ordered[name], new.ordered[name], maps)),
         *_set_sticky(old, new, maps),
         *_set(MapName.STAGES, old, new, maps),
+        *_set(MapName.BASES, old, new, maps),
+        *_set(MapName.HSTS, old, new, maps),
         *_unset(MapName.HOSTS, old, new, maps),
         *_set(MapName.HOSTS, old, new, maps),
-        *_unset(MapName.STAGES, old, new, maps),
+        *(c for name in (MapName.BASES, MapName.HSTS, MapName.STAGES) for c in _unset(name, old, new, maps)),
         *_remove_sticky(old, new, maps),
         *_take_servers_out(old, new),
         *_remove_routes(old, new, maps),

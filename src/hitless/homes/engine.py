@@ -66,25 +66,25 @@ class EngineHome:
         """Read from the state file if no engine is running, as `release` and `events` do."""
         with _state_at_rest(self.place) as store:
             if store is not None:
-                return list(to_plain(views.releases(store, self.place.stage)))
-        return list(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases"))
+                return list(to_plain(views.releases(store, self.place.engine_stage)))
+        return list(client_of(self.place).call("GET", f"/stages/{self.place.engine_stage}/releases"))
 
     def release(self, number: int) -> dict[str, Any]:
         with _state_at_rest(self.place) as store:
             if store is not None:
-                return dict(to_plain(views.release(store, self.place.stage, number)))
-        return dict(client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases/{number}"))
+                return dict(to_plain(views.release(store, self.place.engine_stage, number)))
+        return dict(client_of(self.place).call("GET", f"/stages/{self.place.engine_stage}/releases/{number}"))
 
     def events(self, limit: int) -> list[dict[str, Any]]:
         """The newest events, oldest first: number, time, stage and sentence of each."""
         with _state_at_rest(self.place) as store:
             if store is not None:
-                return [asdict(event) for event in store.events(limit=limit, stage=self.place.stage)]
-        return list(client_of(self.place).call("GET", "/events", limit=limit, stage=self.place.stage))
+                return [asdict(event) for event in store.events(limit=limit, stage=self.place.engine_stage)]
+        return list(client_of(self.place).call("GET", "/events", limit=limit, stage=self.place.engine_stage))
 
     def coming_events(self, after: int) -> Iterator[dict[str, Any]]:
         """Each event after the one with that number, as it happens. EngineNotRunningError."""
-        return client_of(self.place).stream("GET", "/events", follow=1, after=after, stage=self.place.stage)
+        return client_of(self.place).stream("GET", "/events", follow=1, after=after, stage=self.place.engine_stage)
 
     def status(self) -> dict[str, Any]:
         return dict(client_of(self.place).call("GET", "/status"))
@@ -98,7 +98,7 @@ class EngineHome:
                 f"there is no release to rehearse against: no engine ever ran on {folders.data}", hint=hint
             )
         if (row := recorded(self.place)) is None:
-            raise NothingLive(f"{self.place.stage} has no live release to rehearse against", hint=hint)
+            raise NothingLive(f"{self.place.engine_stage} has no live release to rehearse against", hint=hint)
         return ReleaseDocument.from_json(row.document)
 
     def _live_artifacts(self) -> dict[str, str]:
@@ -106,11 +106,11 @@ class EngineHome:
             stages = self.status()["stages"]
         except HitlessError:
             return {}
-        found = next((one for one in stages if one["stage"] == self.place.stage), None)
+        found = next((one for one in stages if one["stage"] == self.place.engine_stage), None)
         return dict(found["live"]["artifacts"]) if found and found["live"] else {}
 
     def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
-        lines = client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", body)
+        lines = client_of(self.place).stream("POST", f"/stages/{self.place.engine_stage}/{verb}", body)
         return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
 
 

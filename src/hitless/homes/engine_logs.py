@@ -24,10 +24,10 @@ FOLLOW_EVERY_S = 0.2
 def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     """The lines of the live release, or of the given one; if the query follows, then the stage's new ones."""
     release, function = query.release, query.function
-    folder = folders_of(place).logs / place.stage / f"r{release or _live(place)}"
+    folder = folders_of(place).logs / place.engine_stage / f"r{release or _live(place)}"
     if release and not folder.is_dir() and not query.follow:
         kept = ", ".join(map(str, _releases(folder.parent))) or "none"
-        raise UsageError(f"{place.stage} has no logs of release {release}", hint=f"releases with logs: {kept}")
+        raise UsageError(f"{place.engine_stage} has no logs of release {release}", hint=f"releases with logs: {kept}")
     folders = [folder / function] if function else sorted(folder.glob("*"))
     if function and not folders[0].is_dir() and not query.follow:
         known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
@@ -38,7 +38,7 @@ def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     past = [line for _, _, line in lines[-(query.limit or 0) :]]
     if not query.follow:
         if not past:
-            place.say(f"{place.stage} {folder.name}: no request has come yet")
+            place.say(f"{place.engine_stage} {folder.name}: no request has come yet")
         return iter(past)
     pattern = f"r{release or '*'}/{function or '*'}/*.log"
     return chain(past, followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S)))
@@ -51,14 +51,14 @@ def _releases(folder: Path) -> list[int]:
 def _live(place: Workplace) -> int:
     if row := recorded(place):
         return row.release
-    kept = ", ".join(map(str, _releases(folders_of(place).logs / place.stage)))
+    kept = ", ".join(map(str, _releases(folders_of(place).logs / place.engine_stage)))
     if kept:
         raise UsageError(
-            f"{place.stage} has no live release", hint=f"choose one with --release; releases with logs: {kept}"
+            f"{place.engine_stage} has no live release", hint=f"choose one with --release; releases with logs: {kept}"
         )
     place.load()  # an error about an unknown stage is more helpful
     raise UsageError(
-        f"{place.stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"
+        f"{place.engine_stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"
     )
 
 

@@ -112,5 +112,5 @@ def recorded(place: Workplace, release: int | None = None) -> ReleaseRow | None:
     if not file.exists():
         return None
     with closing(Store(file, read_only=True)) as store:
-        number = release if release is not None else next(iter(store.live(place.stage) or ()), None)
-        return store.release(place.stage, int(number)) if number is not None else None
+        number = release if release is not None else next(iter(store.live(place.engine_stage) or ()), None)
+        return store.release(place.engine_stage, int(number)) if number is not None else None

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hitless.errors import ConflictError, HitlessError
+from hitless.engine.folders import Folders, site_name
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
-from hitless.service.load import load_service
+from hitless.service.load import load_service, peek
 from hitless.service.model import Home, Service
 from hitless.store.secrets import SecretStore
 
@@ -49,8 +50,19 @@ class Workplace:
             environ=os.environ,
             params=self.params,
             on_aws=on_aws,
-            secrets={} if on_aws else SecretStore(self.data_dir).sealed(self.stage),
+            secrets={} if on_aws else SecretStore(self.data_dir).sealed(self.engine_stage),
         )
+
+    @property
+    def engine_stage(self) -> str:
+        """The stage's name at the engine: on one that several services share, the service's name is part of it."""
+        if "_" in self.stage or not Folders.of(self.data_dir, os.environ).is_shared:
+            return self.stage
+        service = peek(self.service_dir, os.environ, "service")
+        if service is None:
+            hint = "go to the service's folder, or name it with --service-dir"
+            raise UsageError(f"{self.data_dir} is an engine of several services, and no service is named", hint=hint)
+        return site_name(service, self.stage)
 
     def load_for_aws(self, region: str | None = None) -> Service:
         """The service as osls, which always gets the stage, reads it."""

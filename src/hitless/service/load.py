@@ -78,13 +78,18 @@ def load_service(
 
 def default_stage(folder: Path, environ: Mapping[str, str]) -> str:
     """The stage without `--stage`: `provider.stage`, else `dev`, also if no file can be read."""
+    return peek(folder, environ, "provider.stage") or DEFAULT_STAGE
+
+
+def peek(folder: Path, environ: Mapping[str, str], path: str) -> str | None:
+    """The text at that path of the folder's file; None if it has none or cannot be read."""
     try:
         raw = read_yaml(_find(folder := folder.absolute()), NAMES[0])
         files = Files(folder, read_yaml)
-        found = Resolver(raw, VariableContext(DEFAULT_STAGE, {}, environ, files), Notices()).resolve("provider.stage")
-        return DEFAULT_STAGE if found.data is None else found.text()
+        found = Resolver(raw, VariableContext(DEFAULT_STAGE, {}, environ, files), Notices()).resolve(path)
+        return None if found.data is None else found.text()
     except (HitlessError, RecursionError):
-        return DEFAULT_STAGE
+        return None
 
 
 def _find(folder: Path) -> Path:

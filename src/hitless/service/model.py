@@ -292,6 +292,8 @@ class StageSettings:
     network: Network = Network()
     throttle: Throttle | None = None
     domain: str | None = None
+    base_path: str = ""
+    """`/orders`: the first segment of the paths that the stage has at its domain."""
     smoke: tuple[SmokeRequest, ...] = ()
     alarms: AlarmSettings = AlarmSettings()
     hooks: Hooks = Hooks()

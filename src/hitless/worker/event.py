@@ -167,9 +167,10 @@ class EventBuilder:
             body, encoded = event_body(request.body)
         else:
             body, encoded = self._binary_body(request, self._binary)
+        path = base_path(request) + raw_path
         return {
             "resource": resource,
-            "path": raw_path,
+            "path": path,
             "httpMethod": request.method,
             "headers": single,
             "multiValueHeaders": multi,
@@ -177,7 +178,7 @@ class EventBuilder:
             "multiValueQueryStringParameters": grouped(pairs) if pairs else None,
             "pathParameters": parameters or None,
             "stageVariables": None,
-            "requestContext": self._context(request, resource, raw_path, request_id, now_s, single),
+            "requestContext": self._context(request, resource, path, request_id, now_s, single),
             "body": body,
             "isBase64Encoded": encoded,
         }
@@ -234,7 +235,7 @@ class EventBuilder:
             "httpMethod": request.method,
             "extendedRequestId": extended_id(request_id),
             "requestTime": self._request_time(now_s),
-            "path": sent.decode("latin-1") if sent else path,
+            "path": base_path(request) + sent.decode("latin-1") if sent else path,
             "accountId": ACCOUNT_ID,
             "protocol": "HTTP/1.1",
             "stage": self._stage,
@@ -270,6 +271,13 @@ class EventBuilder:
                 f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
             )
         return self._second_text
+
+
+def base_path(request: Request) -> str:
+    """The base path of the custom domain, which a REST API's event has in its paths: aws-powertools/powertools-lambda-\
+python#579 shows `"path": "/v1/payment"` for the resource `/payment`, and the same in `requestContext`.
+    """
+    return request.internal.get(b"x-hl-base", b"").decode("latin-1")
 
 
 def split(target: str) -> tuple[str, str]:

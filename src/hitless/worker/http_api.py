@@ -24,6 +24,7 @@ from hitless.worker.event import (
     EventBuilder,
     HeaderNames,
     Render,
+    base_path,
     event_body,
     extended_id,
     grouped,
@@ -110,7 +111,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
         decoded = unquote(path)
         self.flavour = self._flavours[route.payload]
         if route.payload == "1.0":
-            return {**self._event_1(request, decoded, query, headers, request_id, now_s), **common}
+            return {**self._event_1(request, base_path(request) + decoded, query, headers, request_id, now_s), **common}
         cookie = headers.get("cookie")
         event = self._event_2(request, decoded, query, headers, request_id, now_s)
         if route.payload == URL_PAYLOAD:

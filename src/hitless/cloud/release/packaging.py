@@ -53,6 +53,7 @@ class ServicePackage:
             subnets=self.core.private_subnet_ids,
             security_group=self.core.security_group_id,
             domain=self.core.domain,
+            base_path=self.service.settings.base_path,
             permissions_boundary=self.core.permissions_boundary_arn,
             alarm_topic=self.core.alarm_topic_arn,
             hooks=self.service.settings.hooks,

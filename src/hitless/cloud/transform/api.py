@@ -143,10 +143,11 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
     depend_on_stage(resources, old)
     if release.domain:
         # named by the domain: an API that changes it answers on both until the next release
-        resources[f"{MAPPING_ID}{short_hash(release.domain)}"] = {
+        resources[f"{MAPPING_ID}{short_hash(release.domain + release.base_path)}"] = {
             "Type": "AWS::ApiGateway::BasePathMapping",
             "Properties": {
                 "DomainName": release.domain,
+                **({"BasePath": release.base_path[1:]} if release.base_path else {}),
                 "RestApiId": {"Ref": API_ID},
                 "Stage": {"Ref": STAGE_ID},
             },

@@ -86,6 +86,8 @@ class ReleaseInput:
     subnets: tuple[str, ...] = ()
     security_group: str = ""
     domain: str = ""
+    base_path: str = ""
+    """`/orders`, or "" for the root of the domain."""
     permissions_boundary: str = ""
     alarm_topic: str = ""
     log_retention_days: int = 30
