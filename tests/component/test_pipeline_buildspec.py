@@ -14,9 +14,9 @@ import pytest
 
 from hitless.documents import to_plain
 from hitless.pipeline.buildspec.output import LONGEST_LINE_BYTES, Mask
-from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, as_line, run
 from hitless.pipeline.buildspec.spec import Buildspec
+from hitless.worker.memory import family
 from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.component
@@ -204,7 +204,7 @@ def test_background_processes_of_a_build_end_with_it(tmp_path: Path) -> None:
 def test_a_build_ends_with_its_daemon(tmp_path: Path) -> None:
     process, plan = supervise(tmp_path, "(setsid sleep 60 &) ; touch begun; sleep 60")
     eventually((Path(plan.source) / "begun").exists, what="the build has begun")
-    below = descendants(process.pid)
+    below = family(process.pid)[1:]
     assert below
     process.communicate(timeout=30)  # closes its input, as the daemon's death does
     assert process.returncode == 0

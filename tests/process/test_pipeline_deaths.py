@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hitless.pipeline.buildspec.processes import descendants
+from hitless.worker.memory import family
 from tests.process.pipeline_holds import HANDLER, Holds, holds, index
 from tests.process.pipeline_support import LoadOnAll, Team, plain, states
 from tests.support import eventually
@@ -97,7 +97,7 @@ def load(place: Place) -> Iterator[LoadOnAll]:
 def killed(place: Place) -> None:
     """SIGKILL the daemon, and wait until the processes of its run have ended by themselves."""
     pid = place.pid()
-    of_run = {one: _words(one) for one in descendants(pid)}
+    of_run = {one: _words(one) for one in family(pid)[1:]}
     os.kill(pid, signal.SIGKILL)
     of_run = {one: words for one, words in of_run.items() if _is_of_a_run(words)}
     eventually(lambda: not [one for one, words in of_run.items() if _words(one) == words], what=f"{of_run} have ended")
@@ -148,7 +148,7 @@ def test_a_canary_cut_off_by_the_daemons_death_is_withdrawn_and_can_be_retried(p
         eventually(lambda: (place.weights()[0] or {}).get("weight_percent") == 30, deadline_s=60, what="it bakes")
         title = f"plain/dev r{place.weights()[0]['release']} "
         zygotes = team.site.status()["engine"]["root_zygote_pid"]
-        workers = [pid for pid in descendants(zygotes) if title in _words(pid)]
+        workers = [pid for pid in family(zygotes)[1:] if title in _words(pid)]
         killed(place)
         assert workers
         assert all(title in _words(pid) for pid in workers), "nothing that serves ends with the daemon"

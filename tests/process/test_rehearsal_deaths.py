@@ -15,10 +15,10 @@ import pytest
 
 from hitless.engine.folders import Folders, hold
 from hitless.errors import EngineError
-from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.children import close_input
 from hitless.pipeline.rehearsal.leftovers import leftovers, sweep
 from hitless.store.store import Store
+from hitless.worker.memory import family
 from tests.process.conftest import Site
 from tests.support import eventually, gone
 
@@ -127,7 +127,7 @@ def with_both_up(process: subprocess.Popen[bytes]) -> list[int]:
     for line in process.stderr:
         said.append(line)
         if b"the candidate is up" in line:
-            found = descendants(process.pid)
+            found = family(process.pid)[1:]
             assert len(found) > 6, "the warden, the daemon, HAProxy, and each release's workers"
             return found
     raise AssertionError(b"".join(said).decode())

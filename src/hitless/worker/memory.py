@@ -1,8 +1,8 @@
-"""Measures what processes hold in memory, so that a zygote can enforce `memorySize`. Linux only; elsewhere it is 0.
+"""Measures what processes hold in memory. Linux only; elsewhere it is 0.
 
 Counted are pages that the kernel cannot take back: not those of files. A worker's count includes the pages that it
-shares with its zygote, because on Lambda each environment has its own. So the limit does not depend on how many workers
-share them. Pages that a worker shares with the processes of its handler count once.
+shares with its zygote, because on Lambda each environment has its own. So `memorySize` does not depend on how many
+workers share them. Pages that a worker shares with the processes of its handler count once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-_OWN: Final = ("RssAnon:", "RssShmem:", "VmSwap:")
-_SHARE: Final = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 
 
 def children(pid: int) -> list[int]:
@@ -35,20 +31,20 @@ def family(pid: int) -> list[int]:
 
 
 def held_mb(pids: Sequence[int], limit_mb: int) -> int:
-    """The memory of a family in MB. Above the limit it is exact; below it, pages that forks share may count twice.
+    """The memory of processes in MB. Above the limit it is exact; below it, pages that forks share may count twice.
 
     A share takes the kernel a millisecond, and `status` a few microseconds.
     """
-    held = [_kib(pid, "status", _OWN) for pid in pids]
+    held = [kib(f"{pid}/status", "RssAnon:", "RssShmem:", "VmSwap:") for pid in pids]
     if len(pids) > 1 and sum(held) > limit_mb << 10:
-        shares = (_kib(pid, "smaps_rollup", _SHARE) or own for pid, own in zip(pids, held, strict=True))
-        return max(*held, sum(shares)) >> 10
+        shares = [kib(f"{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:", "SwapPss:") for pid in pids]
+        return max(*held, sum(share or own for share, own in zip(shares, held, strict=True))) >> 10
     return sum(held) >> 10
 
 
-def _kib(pid: int, file: str, names: Sequence[str]) -> int:
-    """The sum of these numbers in the process's file; 0 if it is gone or hides the file."""
+def kib(file: str, *names: str) -> int:
+    """The sum of these numbers in a file of /proc; 0 if it cannot be read, or does not have them."""
     with suppress(OSError):
-        rows = [line.split() for line in Path(f"/proc/{pid}/{file}").read_text().splitlines()]
+        rows = map(str.split, Path("/proc", file).read_text().splitlines())
         return sum(int(row[1]) for row in rows if row and row[0] in names)
     return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hitless.worker.memory import family
+from hitless.worker.memory import family, kib
 
 _PROC: Final = Path("/proc")
 _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -17,8 +17,7 @@ def share_mb(pid: int) -> float | None:
     """A process's PSS in MiB: its own pages, and its part of those that forks share. None if the process is gone or the
     system does not report it. Takes the kernel a millisecond.
     """
-    kib = _kib(_PROC / str(pid) / "smaps_rollup", "Pss:")
-    return None if kib is None else kib / 1024
+    return kib(f"{pid}/smaps_rollup", "Pss:") / 1024 or None
 
 
 def mean_share_mb(pids: Iterable[int]) -> float | None:
@@ -35,18 +34,8 @@ def mean_share_mb(pids: Iterable[int]) -> float | None:
 
 def machine_mb() -> int | None:
     """The memory of this machine, or of its cgroup's limit, in MiB."""
-    kib = _kib(_PROC / "meminfo", "MemTotal:")
-    found = [None if kib is None else kib // 1024, *map(_limit_mb, _CGROUP_LIMITS)]
+    found = [kib("meminfo", "MemTotal:") // 1024 or None, *map(_limit_mb, _CGROUP_LIMITS)]
     return min((each for each in found if each is not None), default=None)
-
-
-def _kib(file: Path, name: str) -> int | None:
-    """The number after that name; None if the file or the name is missing."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def _limit_mb(path: str) -> int | None:

@@ -1,4 +1,4 @@
-"""A build's processes, found by their parents in /proc, measured and ended together.
+"""A build's processes, found by their parents in /proc, and ended together.
 
 A process that left its session still has its parent; one whose parent ended becomes a child of the nearest subreaper.
 Linux only. Elsewhere a build is ended by its process group, and its memory is not limited.
@@ -12,13 +12,14 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from hitless.worker.memory import family
+from hitless.worker.process import start_time
+
 _PR_SET_PDEATHSIG = 1
 _PROC = Path("/proc")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,35 +43,13 @@ def reap() -> set[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below `pid`."""
-    children: dict[int, list[int]] = {}
-    for child, parent in _parents():
-        children.setdefault(parent, []).append(child)
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        its_children = children.get(waiting.pop(), [])
-        found += its_children
-        waiting += its_children
-    return found
-
-
-def memory_bytes(pids: list[int]) -> int:
-    """The sum of their resident memory; shared pages are counted once for each process."""
-    total = 0
-    for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            total += int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
-    return total
-
-
 def end_all(group: int, ancestor: int) -> None:
     """SIGKILL the process group and all descendants of `ancestor`, repeatedly until none is left."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
     for _ in range(50):  # each pass finds processes that were forked during the previous pass
-        left = [pid for pid in descendants(ancestor) if not _is_zombie(pid)]
+        # Twice, because the kernel's list of children may be incomplete while one of them ends.
+        left = [pid for _ in range(2) for pid in family(ancestor)[1:] if start_time(pid)]
         if not left:
             return
         for pid in left:
@@ -86,22 +65,3 @@ def end_user(uid: int) -> None:
     subprocess.run(  # without our environment, which the user's processes could read
         args, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                yield int(entry.name), int(_stat(entry)[1])
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return _stat(_PROC / str(pid))[0] in ("Z", "X")
-    except OSError:
-        return True
-
-
-def _stat(entry: Path) -> list[str]:
-    """State, parent, …: the fields after the name, which may contain spaces and parentheses."""
-    return (entry / "stat").read_text().rpartition(")")[2].split()

@@ -23,10 +23,11 @@ import msgspec
 
 from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.output import BuildOutput, Mask
-from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes, reap
+from hitless.pipeline.buildspec.processes import die_with_parent, end_all, end_user, reap
 from hitless.pipeline.buildspec.reports import ReportDocument, read_reports
 from hitless.pipeline.buildspec.script import exported_of, phases_of, program
 from hitless.pipeline.buildspec.spec import Buildspec
+from hitless.worker.memory import family, held_mb
 
 LOOK_S = 0.25
 MAX_FILE_BYTES = 4 << 30
@@ -192,7 +193,7 @@ def _watch(
             return "the build was stopped"
         if now - looked >= LOOK_S:
             looked = now
-            if memory_bytes([shell.pid, *descendants(root)]) > limits.memory_mb << 20:
+            if held_mb([*{shell.pid, *family(root)[1:]}], limits.memory_mb) > limits.memory_mb:
                 return f"the build reached its memory limit of {limits.memory_mb} MiB"
     return None
 

@@ -13,6 +13,7 @@ from hitless.drill.requests import DrillRequest
 from hitless.errors import EngineError
 from hitless.pipeline.rehearsal.compare import SampledResponse
 from hitless.release.document import ReleaseDocument
+from hitless.worker.memory import kib
 
 DEADLINE_S = 15.0
 
@@ -48,13 +49,4 @@ def memory_mb(status: Mapping[str, Any], stage: str) -> float:
     """The private memory of the stage's workers together, in MiB."""
     found = next(one for one in status["stages"] if one["stage"] == stage)
     pids = [worker["pid"] for function in found["functions"] for worker in function["workers"]]
-    return sum(map(_private_kb, pids)) / 1024
-
-
-def _private_kb(pid: int) -> int:
-    """0 for a process that has just ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+    return sum(kib(f"{pid}/smaps_rollup", "Private_Clean:", "Private_Dirty:") for pid in pids) / 1024
