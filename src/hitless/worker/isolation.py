@@ -1,8 +1,9 @@
 """Isolates a process, and all that it will start, from the rest of the machine, before it imports a handler.
 
 A handler shares its process with the worker's code, so the kernel must stop it: with namespaces, a user of its own (if
-the engine is root), no capabilities, Landlock and resource limits. What the process needs is opened or made visible
-first. `isolate` returns the measures that this machine does not allow; nothing is skipped silently. Linux only.
+the engine is root), no capabilities, Landlock, limits, a filter of system calls. What the process needs is opened or
+made visible first. `isolate` returns the measures that this machine does not allow; nothing is skipped silently. Linux
+only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from hitless.worker import landlock
 from hitless.worker.landlock import ALL, LIST, READ, SCOPES, WRITE_FILES, checked, libc
+from hitless.worker.seccomp import deny_calls
 from hitless.worker.spec import PoolSpec
 
 OFF: Final = "off"
@@ -101,6 +103,7 @@ def isolate(settings: Mapping[str, Any], reach: Reach) -> list[str]:
     rights |= {"/": LIST, **dict.fromkeys(_TEMPORARY, ALL)} if private else {"/tmp": ALL}
     if take("Landlock: files, other processes' memory", landlock.restrict, rights) and landlock.version() < SCOPES:
         missing.append("Landlock: signals and abstract sockets (it needs Linux 6.12)")
+    take("a filter of system calls", deny_calls)
     return missing
 
 

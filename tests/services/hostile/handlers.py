@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -74,6 +75,31 @@ def trace(pid: str) -> None:
     seize, detach = 0x4206, 17
     call(LIBC.ptrace(seize, int(pid), None, None))
     LIBC.ptrace(detach, int(pid), None, None)
+
+
+def system_call(name: str) -> None:
+    """A call that the kernel allows to users without privileges, as far as its settings do."""
+    nothing = ctypes.create_string_buffer(256)
+    numbers = {  # x86_64, aarch64, and arguments
+        "keyctl": (250, 219, 0, -3, 0),
+        "io_uring_setup": (425, 425, 1, nothing),
+        "userfaultfd": (323, 282, 1),
+        "perf_event_open": (298, 241, ctypes.create_string_buffer(struct.pack("IIQ", 1, 112, 0), 112), 0, -1, -1, 0),
+        "bpf": (321, 280, 0, ctypes.create_string_buffer(struct.pack("IIII", 2, 4, 4, 1), 72), 72),
+        "kcmp": (312, 272, os.getpid(), os.getpid(), 1, 0, 0),
+        "getpid of another ABI": (0x40000000 | 39, 0x40000000 | 172),
+    }
+    x86, arm, *arguments = numbers[name]
+    call(LIBC.syscall(arm if os.uname().machine == "aarch64" else x86, *arguments))
+
+
+def trace_child(_: str) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        trace(str(child.pid))
+    finally:
+        child.kill()
+        child.wait()
 
 
 def start_threads(most: str) -> None:
@@ -172,6 +198,8 @@ ATTEMPTS: dict[str, Callable[[str], object]] = {
     "signal": lambda pid: os.kill(int(pid), 0),
     "remove": os.unlink,
     "chmod": lambda path: os.chmod(path, 0o777),
+    "system_call": system_call,
+    "trace_child": trace_child,
     "start_threads": start_threads,
     "fill": fill,
     "grow_log": grow_log,
