@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.models import CommandInfo
 
+from hitless.cli.owner import become_owner
 from hitless.errors import HitlessError, InterruptedByUser, MachineError, UsageError
 from hitless.homes.home import Workplace
 from hitless.pipeline.buildspec.output import visible
@@ -146,6 +147,7 @@ def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> C
         def guarded(**options: Any) -> None:
             ctx = _common_options(**{key: options.pop(key) for key in shared})
             try:
+                become_owner(ctx.data_dir)
                 function(ctx, **options, **fixed)
             except UnsuccessfulResult as failure:
                 say_on_stderr(f"error: {failure.message}\nhint: {failure.hint}")

@@ -39,6 +39,7 @@ MODULES = {
     "invoke": ("invoke",),
     "doctor": ("doctor",),
     "schema": ("schema",),
+    "host": ("host install", "host status", "host uninstall"),
     "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),
     "aws_stack": ("aws adopt", "aws repair", "aws drift"),
     "aws_aliases": tuple(
@@ -48,6 +49,10 @@ MODULES = {
 """Module of this package → its verbs, in the order of the help."""
 
 GROUPS = {
+    "host": (
+        "Services of this machine that systemd starts at boot.",
+        "Example: hitless host install clock; hitless host status",
+    ),
     "secrets": (
         "The values of ${ssm:NAME} on the engine, per stage, encrypted.",
         "Example: hitless secrets set /clock/database-url --stage prod < url.txt",

@@ -38,6 +38,7 @@ from hitless.service.model import Home, Service
 
 ANSWER_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 60.0
+UNIT_DEADLINE_S = 60.0
 
 
 @command("up", example="hitless up --detach --listen 127.0.0.1:8080")
@@ -99,7 +100,9 @@ def down(
             f"no engine is running on {folders.data}", hint="nothing to stop; `hitless up` starts one"
         )
     if not folders.engine_is_alive():
-        start_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
+        ensure_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
+    if folders.is_managed:
+        folders.settings_file.unlink(missing_ok=True)  # systemd starts the daemon again, which then waits for `up`
     EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
     if not await_end(folders, STOP_DEADLINE_S):
         raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
@@ -145,7 +148,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
             if fault := read_certificate(listener).fault(SystemClock().now()):
                 ctx.say(f"warning: {fault}")
         for address in settings.bound:
-            if not address.movable:
+            if not address.movable and not folders.is_managed:  # the unit may bind ports that this user may not
                 listen_on(address.host, address.port, purpose=address.purpose).close()
     elif EngineSettings.read(folders).tls != settings.tls:
         ctx.say("note: `tls` has changed; `hitless down`, then `hitless up` uses it")
@@ -158,7 +161,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
             f"note: release {row.release} keeps its values of {', '.join(changed)}; `hitless deploy` ships the new ones"
         )
     if not alive:
-        start_daemon(folders)
+        ensure_daemon(folders)
         ctx.on_interrupt[:] = "interrupted: the engine keeps running", "stop it with `hitless down`"
     if first is not None:
         try:
@@ -206,6 +209,22 @@ def start_daemon(
         lines = folders.daemon_log.read_text(errors="replace").splitlines()[-5:]
         raise EngineError("the engine ended while it started: " + " | ".join(lines), hint=f"see {folders.daemon_log}")
     return daemon
+
+
+def ensure_daemon(folders: Folders) -> None:
+    """Start the daemon, or wait for the unit of systemd that starts it. Raises its error if it fails."""
+    if not folders.is_managed:
+        start_daemon(folders)
+        return
+    folders.start_error.unlink(missing_ok=True)
+    end_s = time.monotonic() + UNIT_DEADLINE_S
+    while not (folders.engine_is_alive() and folders.api_socket.exists()):
+        with suppress(FileNotFoundError):
+            raise RemoteError(json.loads(folders.start_error.read_bytes())["error"])
+        if time.monotonic() > end_s:
+            unit = folders.unit_file.read_text().split()[0]
+            raise EngineError(f"{unit} has not started the engine", hint=f"`journalctl -u {unit}` says why")
+        time.sleep(0.1)
 
 
 def _shared(http: str | None, https: str | None, challenges: str | None) -> SharedAddresses | None:
@@ -308,7 +327,7 @@ def _attend(ctx: Context, greeting: str) -> None:
                 return  # by `hitless down` from another shell
             if not folders.engine_is_alive():
                 ctx.say("the engine's daemon has died; starting it again, while the gateway and workers keep running")
-                start_daemon(folders)
+                ensure_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")
         client.call("POST", "/shutdown", ShutdownRequest())

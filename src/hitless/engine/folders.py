@@ -26,6 +26,8 @@ from hitless.gateway.life import haproxy_is_alive as haproxy_is_alive
 from hitless.worker.process import is_locked
 
 RUN_LINK = "run"
+UNIT = "unit"
+"""The file of a data folder whose daemon systemd starts: the unit's name, and its runtime folder."""
 PROBE_S = 0.3
 """A command that checks for a running engine holds its lock for an instant; that must not look like an engine."""
 
@@ -38,6 +40,12 @@ class Folders:
         self.state_file, self.artifacts, self.logs = data / "state.sqlite", data / "artifacts", data / "logs"
         self.daemon_log, self.settings_file = data / "engine.log", data / "engine.json"
         self.lock_file = data / "engine.lock"
+        self.unit_file, self.start_error = data / UNIT, data / "start-error.json"
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether a unit of systemd starts the daemon (`hitless host install`)."""
+        return self.unit_file.exists()
 
     @classmethod
     def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
@@ -49,6 +57,8 @@ class Folders:
                 return cls(real, recorded)
         except PermissionError as error:
             raise _inaccessible(real) from error
+        if (unit := real / UNIT).exists():
+            environ = {"XDG_RUNTIME_DIR": unit.read_text().split()[1]}
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
         # macOS's $TMPDIR is too long for sockets; /tmp exists on every system that HAProxy supports
         writable = (base for base in ("/run", "/tmp") if os.access(base, os.W_OK))

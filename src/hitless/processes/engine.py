@@ -3,6 +3,9 @@
 It reports once on the ready descriptor whether it came up (`{"ready": true}` or `{"error": …}`) and logs to its
 standard error, which `up` points at the data folder's engine.log. SIGTERM ends the daemon only: the gateway and the
 workers keep serving, and the next `up` adopts them.
+
+Without a ready descriptor it is the main process of a unit (`hitless host install`): it waits for the settings that
+`hitless up` writes, and reports to systemd (sd_notify(3)).
 """
 
 from __future__ import annotations
@@ -12,20 +15,26 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from setproctitle import setproctitle
 
 from hitless.api.app import Api, application
+from hitless.api.client import EngineClient
 from hitless.api.pipeline import PipelineApi
+from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
 from hitless.cli.daemon_log import keep_small
 from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
+from hitless.documents import replace_file, to_text
 from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal.leftovers import PREFIX, leftovers
@@ -35,14 +44,23 @@ from hitless.store.store import Store
 log = structlog.get_logger()
 
 SWEEP_S = 90.0
+LOOK_S = 1.0
+AGAIN_AFTER_S = 5.0
+"""A unit's daemon that cannot start ends only after this time, because systemd starts it again at once."""
 
 
 def main() -> None:
     """Run the daemon until it is told to leave."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--stop", action="store_true", help="stop a unit's engine after its open requests")
     options = parser.parse_args()
+    folders = Folders.of(options.data_dir, os.environ)
+    if options.stop:
+        if folders.engine_is_alive():
+            EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest())
+        return
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         processors=[
@@ -51,16 +69,31 @@ def main() -> None:
             structlog.processors.JSONRenderer(),
         ],
     )
-    os.set_inheritable(options.ready_fd, False)
+    if options.ready_fd is None:
+        _wait_for_settings(folders)
+    else:
+        os.set_inheritable(options.ready_fd, False)
     try:
-        asyncio.run(serve(Folders.of(options.data_dir, os.environ), options.ready_fd))
+        asyncio.run(serve(folders, options.ready_fd))
     except HitlessError as error:
         log.error("daemon ended", error=error.message, hint=error.hint)
-        _report(options.ready_fd, {"error": {**error.to_json(), "exit_code": error.exit_code}})
+        document = {"error": {**error.to_json(), "exit_code": error.exit_code}}
+        if options.ready_fd is not None:
+            _report(options.ready_fd, document)
+        else:
+            replace_file(folders.start_error, to_text(document))
+            time.sleep(AGAIN_AFTER_S)
         sys.exit(1)
 
 
-async def serve(folders: Folders, ready_fd: int) -> None:
+def _wait_for_settings(folders: Folders) -> None:
+    """Return when `hitless up` has written the settings, or the engine ran before."""
+    while not folders.settings_file.exists():
+        _tell_systemd("READY=1", "STATUS=no service yet: waiting for hitless up", "WATCHDOG=1")
+        time.sleep(LOOK_S)
+
+
+async def serve(folders: Folders, ready_fd: int | None) -> None:
     """Start or adopt all, serve the API, until shut down or told by a signal to leave."""
     folders.create()
     lock = lock_engine(folders.lock_file)
@@ -78,13 +111,16 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
-    _report(ready_fd, {"ready": True})
+    if ready_fd is not None:
+        _report(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
+    watched = asyncio.create_task(_feed_watchdog())
     async with served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2):
         await leaving.wait()
     logging.cancel()
+    watched.cancel()
     await sweeping
     await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)
@@ -99,6 +135,24 @@ def _sweep_sandboxes(folders: Folders) -> None:
         words = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
         log.info("sandboxes of killed rehearsals were ended", exit_status=done.returncode)
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd that the engine serves, then in each third of its time that the daemon's loop runs."""
+    third_s = int(os.environ.get("WATCHDOG_USEC") or 60_000_000) / 3e6
+    _tell_systemd("READY=1", "STATUS=the engine serves")
+    while "NOTIFY_SOCKET" in os.environ:
+        _tell_systemd("WATCHDOG=1")
+        await asyncio.sleep(third_s)
+
+
+def _tell_systemd(*lines: str) -> None:
+    """Send lines of sd_notify(3). Does nothing outside a unit."""
+    if (address := os.environ.get("NOTIFY_SOCKET")) is None:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)  # the daemon never waits for systemd
+        sender.sendto("\n".join(lines).encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _report(ready_fd: int, document: object) -> None:

@@ -1,0 +1,92 @@
+"""An engine under a unit of systemd: the unit's own command lines, started as systemd starts them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitless.cli.host import DATA, Host
+from tests.process.conftest import Site
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+
+class Unit:
+    """Runs the ExecStart line of the unit for the site's data folder, and listens to its notifications."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        text = Host(python=sys.executable).unit_text()
+        lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+        data = str(site.folder / ".hitless")
+        self.start_words = shlex.split(lines["ExecStart"].replace(f"{DATA}/%i", data))
+        self.stop_words = [*self.start_words, "--stop"]
+        assert " --stop " in lines["ExecStop"]
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(str(folder / "notify"))
+        self.notify.settimeout(30)
+        self.environ = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "600000"}
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.daemon = subprocess.Popen(self.start_words, env=self.environ, start_new_session=True)
+        while not self.notify.recv(1000).startswith(b"READY=1"):
+            pass
+
+    def kill(self, number: signal.Signals) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+        self.daemon.wait(30)
+
+
+@pytest.fixture
+def unit(site: Site, tmp_path: Path) -> Iterator[Unit]:
+    data = site.folder / ".hitless"
+    data.mkdir(mode=0o700)
+    run = Path(tempfile.mkdtemp(prefix="hitless-"))  # pytest's folders are too long for sockets
+    (data / "unit").write_text(f"hitless@clock.service\n{run}\n")
+    found = Unit(site, tmp_path)
+    yield found
+    (data / "unit").unlink()  # so that the end of the test waits for no unit
+    subprocess.run(found.stop_words, env=found.environ, check=False)
+    if found.daemon is not None:
+        found.daemon.kill()
+        found.daemon.wait()
+    found.notify.close()
+    shutil.rmtree(run)
+
+
+def test_a_unit_starts_adopts_stops_and_boots_the_engine(site: Site, unit: Unit) -> None:
+    unit.start()  # waits for settings
+    site.up()
+    before = site.status()["engine"]
+    while unit.notify.recv(1000) != b"WATCHDOG=1":
+        pass
+    unit.kill(signal.SIGTERM)
+    assert site.get("/fast")[0] == 200
+    unit.start()
+    after = site.status()["engine"]
+    assert after["gateway_pid"] == before["gateway_pid"]
+    assert after["pid"] != before["pid"]
+    # the machine stops, and boots again
+    subprocess.run(unit.stop_words, env=unit.environ, check=True)
+    assert unit.daemon is not None
+    unit.daemon.wait(30)
+    eventually(lambda: not site.folders.remains())
+    unit.start()
+    assert site.stage()["live"]["release"] == 1
+    site.up()
+    assert site.get("/fast")[0] == 200
+    # after `down` the unit's daemon waits for the next `up`
+    site.hitless("down")
+    assert not site.folders.settings_file.exists()
