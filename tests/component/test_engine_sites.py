@@ -97,7 +97,10 @@ def test_services_with_stages_of_one_name_have_releases_of_their_own(tmp_path: P
         ({"base_path": "/x"}, f"{DOMAIN}/x belongs to other_dev already"),
         ({"domain": None}, "users_dev has no domain"),
         ({"sticky": Sticky(StickyBy.ADDRESS)}, "users_dev is sticky"),
-        ({"tls": TlsSettings("/c", "/k"), "base_path": "/y"}, f"users_dev has other tls for {DOMAIN} than shop_dev"),
+        (
+            {"tls": TlsSettings("/c", "/k"), "base_path": "/y"},
+            f"users_dev has another certificate for {DOMAIN} than shop_dev",
+        ),
         ({"tls": TlsSettings("/c", "/k"), "domain": "b.example.org"}, "/c cannot be read"),
         ({"tls": TlsSettings("/c", "/k", (":", 80)), "domain": "b.example.org"}, "has a redirect of its own"),
     ],

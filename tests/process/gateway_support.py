@@ -209,6 +209,8 @@ class Load:
     body: bytes | None = None
     clients: int = 2
     tls: bool = False
+    host: str = ""
+    """The header's and the SNI's host, if it is not the address."""
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     releases: Counter[str] = field(default_factory=Counter)
@@ -230,8 +232,11 @@ class Load:
     def _client(self) -> None:
         connection = http.client.HTTPConnection(*self.address, timeout=15)
         if self.tls:
-            connection = http.client.HTTPSConnection(*self.address, timeout=15, context=UNVERIFIED)
+            name = self.host or self.address[0]
+            connection = http.client.HTTPSConnection(name, self.address[1], timeout=15, context=UNVERIFIED)
+            connection._create_connection = lambda _, *more: socket.create_connection(self.address, *more)  # type: ignore[attr-defined]
         headers = {} if self.keep_alive else {"connection": "close"}
+        headers |= {"host": self.host} if self.host else {}
         while not self._stop.is_set():
             failure = release = ""
             try:
