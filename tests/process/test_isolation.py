@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from hitless.pipeline.buildspec.run import BuildPlan, User
+from hitless.pipeline.buildspec.run import run as run_build
+from hitless.pipeline.workshop import BUILD_UIDS
 from hitless.worker.process import start_time
 from hitless.workers.isolation import HANDLER_UIDS
 from tests.process.conftest import SERVICES, Site
@@ -49,8 +55,10 @@ class Prey:
 
 
 @pytest.fixture(scope="module")
-def prey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prey]:
-    place = tmp_path_factory.mktemp("hostile")
+def prey() -> Iterator[Prey]:
+    """In a folder that every user can look into, so that only what hitless does protects its files."""
+    place = Path(tempfile.mkdtemp(prefix="hitless-prey-", dir="/var/tmp"))
+    place.chmod(0o755)
     home = place / "home"
     for secret in (".ssh/id_ed25519", ".aws/credentials", "other/app.py"):
         (home / secret).parent.mkdir(parents=True)
@@ -61,6 +69,7 @@ def prey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prey]:
     site.up()
     yield Prey(site, home)
     site.end()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 Target = Callable[[Prey], object]
@@ -88,12 +97,15 @@ ATTEMPTS: list[tuple[str, str, Target]] = [
     ("signals_to_the_root_zygote", "signal", lambda prey: prey.pid("root_zygote_pid")),
     ("signals_to_a_neighbour", "signal", lambda prey: prey.worker("neighbour")),
     ("haproxys_admin_socket", "connect", lambda prey: prey.run / "gw" / "adm.sock"),
+    ("the_guardians_socket", "connect", lambda prey: prey.run / "gw" / "guardian.sock"),
+    ("haproxys_configuration", "read", lambda prey: prey.run / "gw" / "boot" / "haproxy.cfg"),
     ("haproxys_inner_socket", "connect", lambda prey: prey.run / "gw" / "hop" / "in.sock"),
     ("the_engines_api", "connect", lambda prey: prey.run / "api.sock"),
     ("the_root_zygotes_socket", "connect", lambda prey: prey.run / "w" / "root.sock"),
     ("a_neighbours_control_socket", "connect", lambda prey: prey.pool("neighbour") / "ctl.sock"),
     ("a_neighbours_worker", "connect", lambda prey: prey.pool("neighbour") / "w0.sock"),
     ("an_abstract_socket", "connect", lambda prey: f"@{ABSTRACT}"),
+    ("the_stages_port", "share_port", lambda prey: prey.site.stage()["url"].rpartition(":")[2]),
     ("a_socket_in_the_runtime_folder", "bind", lambda prey: prey.run / "evil.sock"),
     ("a_file_beside_its_sockets", "write", lambda prey: prey.pool("api") / "evil"),
     ("its_pools_lock", "remove", lambda prey: prey.pool("api") / "alive.lock"),
@@ -137,6 +149,68 @@ def test_a_handler_cannot_reach(prey: Prey, what: str, target: Target) -> None:
         listener.listen()
         assert not prey.attempt(what, target(prey)) or what == "bind"
     assert not (prey.run / "evil.sock").exists()
+
+
+OUTSIDERS = {
+    "read",
+    "write",
+    "connect",
+    "bind",
+    "share_port",
+    "write_memory",
+    "trace",
+    "signal",
+    "remove",
+    "mount",
+    "mknod",
+}
+OPEN_TO_ALL = {"the_service_folder", "another_services_code", "ssh_keys", "aws_credentials", "an_abstract_socket"}
+"""Their owner, who is this test, has given others the right to read them."""
+
+
+def outsiders_attempts(prey: Prey) -> str:
+    """What a build and another user of the machine may want of the engine, its services and the machine."""
+    chosen = [one for one in ATTEMPTS if one[1] in OUTSIDERS and one[0] not in {*OPEN_TO_ALL, "its_own_artifact"}]
+    return json.dumps([(name, what, str(target(prey))) for name, what, target in chosen])
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that other users can use, with the attempts as a program."""
+    place = Path(tempfile.mkdtemp(prefix="hitless-hostile-", dir="/var/tmp"))
+    place.chmod(0o777)
+    for name in ("source", "scratch"):
+        (place / name).mkdir()
+        (place / name).chmod(0o777)
+    shutil.copy(SERVICES / "hostile" / "handlers.py", place / "source")
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as other users")
+@pytest.mark.parametrize("who", ["build", "another user"])
+def test_neither_a_build_nor_another_user_of_the_machine_reaches(prey: Prey, open_place: Path, who: str) -> None:
+    attempts, source = outsiders_attempts(prey), open_place / "source"
+    if who == "build":
+        (source / "attempts").write_text(attempts)
+        plan = BuildPlan(
+            buildspec="version: 0.2\nphases: {build: {commands: [/usr/bin/python3 handlers.py < attempts]}}",
+            source=str(source), scratch=str(open_place / "scratch"), log="", environ={},
+            user=User(BUILD_UIDS[-1], BUILD_UIDS[-1]),
+        )  # fmt: skip
+        written: list[bytes] = []
+        assert run_build(plan, output=written.append).succeeded, written
+        shown = b"".join(written).decode()
+    else:
+        command = ["/usr/bin/python3", "handlers.py"]
+        done = subprocess.run(
+            command, cwd=source, input=attempts, capture_output=True, text=True, check=True,
+            user=65534, group=65534, extra_groups=[], env={},
+        )  # fmt: skip
+        shown = done.stdout
+    tried = [json.loads(line.removeprefix("tried ")) for line in shown.splitlines() if line.startswith("tried ")]
+    assert len(tried) == len(json.loads(attempts)) >= 30
+    assert [one for one in tried if one["out"]] == []
 
 
 def test_a_handler_may_write_to_tmp_and_start_programs_as_a_user_of_its_own(prey: Prey) -> None:

@@ -1,4 +1,7 @@
-"""A handler that tries to leave its sandbox. Each attempt returns if it succeeds, and raises if the kernel refuses."""
+"""A handler that tries to leave its sandbox. Each attempt returns if it succeeds, and raises if the kernel refuses.
+
+As a program, for builds and strangers, it makes the attempts of its standard input.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-ROOT = os.environ["LAMBDA_TASK_ROOT"]
+ROOT = os.environ.get("LAMBDA_TASK_ROOT", "/")
 _KEPT: list[Any] = []
 
 
@@ -39,6 +43,12 @@ def connect(address: str) -> None:
 def bind(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
+
+
+def share_port(port: str) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", int(port)))
 
 
 def read(path: str) -> None:
@@ -193,6 +203,7 @@ ATTEMPTS: dict[str, Callable[[str], object]] = {
     "write": write,
     "connect": connect,
     "bind": bind,
+    "share_port": share_port,
     "write_memory": write_memory,
     "trace": trace,
     "signal": lambda pid: os.kill(int(pid), 0),
@@ -222,11 +233,15 @@ def api(event: dict[str, Any], context: Any) -> dict[str, Any]:
     target = query.get("target", "").replace("ROOT", ROOT)
     if event["path"] == "/plant":
         return {"statusCode": 200, "body": json.dumps(plant(target))}
+    return {"statusCode": 200, "body": json.dumps(attempt(query["attempt"], target))}
+
+
+def attempt(what: str, target: str) -> dict[str, Any]:
     try:
-        ATTEMPTS[query["attempt"]](target)
+        ATTEMPTS[what](target)
     except (OSError, Held, RuntimeError, ValueError) as error:
-        return {"statusCode": 200, "body": json.dumps({"out": False, "why": f"{type(error).__name__}: {error}"})}
-    return {"statusCode": 200, "body": json.dumps({"out": True})}
+        return {"out": False, "why": f"{type(error).__name__}: {error}"}
+    return {"out": True}
 
 
 def use(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -237,3 +252,8 @@ def use(event: dict[str, Any], context: Any) -> dict[str, Any]:
     found = socket.getaddrinfo("localhost", 80)
     body = {"child": done.stdout.decode()[:12], "found": len(found) > 0, "uid": os.getuid(), "pid": os.getpid()}
     return {"statusCode": 200, "body": json.dumps(body)}
+
+
+if __name__ == "__main__":
+    for name, what, target in json.load(sys.stdin):
+        print("tried", json.dumps({"name": name, **attempt(what, target)}))
