@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hitless.documents import convert
+from hitless.engine.status import candidate_of
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.state import GatewayState
 from hitless.release.smoke import first_request
+from hitless.release.status import CandidateStatus
 from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 from tests.component.engine_bench import Bench, run, until
@@ -332,3 +335,21 @@ def test_a_deploy_without_a_free_pool_is_refused_and_rolled_back(tmp_path: Path)
         assert bench.gateway.state.stage("dev").live == 1
 
     run(tmp_path, story, pools=3)
+
+
+def test_a_follower_sees_both_releases_during_a_bake(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        canary = release_document(digest="sha256:2", strategy="Canary10Percent30Seconds")
+        started = await bench.engine.deploy("dev", canary, strategy=None, force=False)
+        seen = []
+        async for line in bench.engine.follow(started, glance=candidate_of, every_s=0):
+            if "progress" in line:
+                seen.append(convert(line["progress"], CandidateStatus, "progress") if line["progress"] else None)
+        baking = [one for one in seen if one is not None and one.state == "baking"]
+        assert {one.weight_percent for one in baking} == {10}
+        assert all(0 < one.left_s <= 30 for one in baking if one.left_s)
+        assert any(one.left_s and one.live for one in baking)
+        assert [line async for line in bench.engine.follow(started)][-1]["result"]["outcome"] == "live"
+
+    run(tmp_path, story)

@@ -22,6 +22,7 @@ from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
+from hitless.engine.status import candidate_of
 from hitless.errors import ConflictError, HitlessError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
@@ -63,17 +64,17 @@ class Api:
             force=body.force,
             who=_who(request, body),
         )
-        return self._answer(started, wait=body.wait)
+        return self._answer(request, started, wait=body.wait)
 
     async def rollback(self, request: Request) -> Response:
         body = await read_body(request, RollbackRequest)
         started = await self.engine.rollback(
             request.path_params["stage"], body.release, who=_who(request, body), why=body.message or None
         )
-        return self._answer(started, wait=body.wait)
+        return self._answer(request, started, wait=body.wait)
 
     async def abort(self, request: Request) -> Response:
-        return self._answer(self.engine.abort(request.path_params["stage"]), wait=True)
+        return self._answer(request, self.engine.abort(request.path_params["stage"]), wait=True)
 
     async def remove(self, request: Request) -> Response:
         if self.machine.sites is None:
@@ -97,12 +98,13 @@ class Api:
         await self.machine.shut_down(force=body.force)
         return JSONResponse({"stopped": True})
 
-    def _answer(self, started: Rollout | Result, *, wait: bool) -> Response:
+    def _answer(self, request: Request, started: Rollout | Result, *, wait: bool) -> Response:
         if not wait and isinstance(started, Rollout):
             return json_lines(
                 one_line({"started": {"stage": started.candidate.stage, "release": started.candidate.number}})
             )
-        return json_lines(self.engine.follow(started))
+        glance = candidate_of if request.query_params.get("progress") else None
+        return json_lines(self.engine.follow(started, glance=glance))
 
     async def _follow_events(self, after: int, limit: int, stage: str | None) -> AsyncIterator[dict[str, Any]]:
         while True:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, UnsuccessfulResult
@@ -17,6 +19,7 @@ from hitless.homes.home import RolloutNews
 from hitless.pipeline.buildspec.output import visible
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.release.result import Outcome, Result, Step
+from hitless.release.status import CandidateStatus
 
 
 def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
@@ -30,6 +33,8 @@ def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
                     f"`hitless abort --stage {ctx.stage}` stops it; `hitless status` shows it",
                 )
                 open_line = _show_step(ctx, one.step)
+            elif one.progress is not None and sys.stderr.isatty():
+                open_line = _rewrite(f"{one.progress.state:<12} {beside(one.progress)}")
             elif one.started is not None:
                 release = one.started["release"]
                 ctx.show(one.started, lambda: f"release {release} has started; `hitless status` shows it")  # noqa: B023
@@ -49,9 +54,34 @@ def _show_step(ctx: Context, step: Step) -> bool:
     if not sys.stderr.isatty():
         ctx.say(f"{step.at}  {text}")
         return False
-    sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
+    return _rewrite(text + "\n" * bool(note)) and not note
+
+
+def _rewrite(text: str) -> bool:
+    """Write over the terminal's last line, cut to its width."""
+    width = shutil.get_terminal_size().columns
+    sys.stderr.write(f"\r\x1b[2K{painted(text[: width - 1], sys.stderr)}")
     sys.stderr.flush()
-    return not note
+    return True
+
+
+def beside(candidate: CandidateStatus) -> str:
+    """A candidate and the live release: `10 %, 22 s left: 812 requests, 0 failed; live 7,190 requests, 0 failed`."""
+    left = f", {candidate.left_s:.0f} s left" if candidate.left_s else ""
+    sides = [f"{candidate.requests or 0:,} requests, {candidate.failed or 0:,} failed"]
+    sides[0] += f", {candidate.shielded:,} shielded" if candidate.shielded else ""
+    sides[0] += f", p99 {candidate.latency_ms.p99:.3g} ms" if candidate.latency_ms else ""
+    if live := candidate.live:
+        p99 = f", p99 {candidate.live_latency_ms.p99:.3g} ms" if candidate.live_latency_ms else ""
+        sides.append(f"live {live.requests:,} requests, {live.failed:,} failed{p99}")
+    return f"{candidate.weight_percent:>3} %{left}: {'; '.join(sides)}"
+
+
+def painted(text: str, stream: TextIO) -> str:
+    """The text with failed requests in red, if a terminal shows it and NO_COLOR is not set."""
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return re.sub(r"\b[1-9][\d,]* failed\b", "\x1b[31m\\g<0>\x1b[0m", text)
 
 
 def conclude(ctx: Context, document: dict[str, Any] | None) -> None:

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from hitless.cli.common import Context, HomeOption, command
+from hitless.cli.following import beside, painted
 from hitless.documents import convert
 from hitless.errors import EngineNotRunningError
 from hitless.homes.home import home_at
+from hitless.pipeline.buildspec.output import visible
 from hitless.release.status import FunctionStatus, GatewayFigures, StageStatus, Status
 from hitless.service.model import Home, Service
 
+WATCH_S = 1.0
+
 
 @command("status", example="hitless status --json")
-def status(ctx: Context, home: HomeOption = None) -> None:
+def status(
+    ctx: Context,
+    home: HomeOption = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again each second, until Ctrl-C.")] = False,
+) -> None:
     """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
-    document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
-    ctx.show(document, lambda: in_words(convert(document, Status, "the status")))
+    while True:
+        document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
+        if ctx.json:
+            ctx.show(document, str)
+        else:
+            text = painted(visible(in_words(convert(document, Status, "the status"))), sys.stdout)
+            sys.stdout.write(("\x1b[H\x1b[J" if watch and sys.stdout.isatty() else "") + text + "\n")
+            sys.stdout.flush()
+        if not watch:
+            return
+        time.sleep(WATCH_S)
 
 
 def _of_every_home(ctx: Context) -> dict[str, Any]:
@@ -80,7 +101,8 @@ def in_words(status: Status) -> str:
     for stage in (*status.stages, *status.previews):
         lines.append(f"\n{_headline(stage)}")
         if candidate := stage.candidate:
-            lines.append(f"  candidate {candidate.release}: {candidate.state}, {candidate.weight_percent} %")
+            lines.append(f"  candidate {candidate.release}: {candidate.state},{beside(candidate)}")
+            lines += [f"  alarms: {candidate.alarms.sentence}"] if candidate.alarms else []
         if guard := stage.guard:
             lines.append(f"  guarded for {guard.left_s:.0f} s more: release {guard.previous} is kept ready")
         lines += [_function(function) for function in stage.functions]

@@ -22,10 +22,11 @@ from hitless.gateway.accesslog import AccessLine, newest
 from hitless.gateway.logfiles import ACCESS_LOG
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.release.document import ReleaseDocument
-from hitless.release.history import ReleaseHistory
-from hitless.release.status import StageStatus, Status
+from hitless.release.history import RolloutDocument
+from hitless.release.status import StageStatus
+from hitless.service.model import AlarmSettings
 from hitless.store.runs import RunRecords
-from hitless.store.store import Store
+from hitless.store.store import RolloutRow, Store
 
 ROWS = 50
 ACCESS_READ = 5000
@@ -48,31 +49,31 @@ class Pages:
         status = await self.feed.read()
         runs = await self._runs(state=RunState.WAITING, limit=20)
         events = await self.history.read(lambda store: store.events(limit=8))
-        stops = views.track(status, self.feed.rates()) if status else []
-        shown = {"waiting": runs, "stops": stops, "events": events[::-1], "problem": self.feed.problem}
+        shown = {"waiting": runs, "rates": self.feed.rates(), "events": events[::-1], "problem": self.feed.problem}
         return {"headline": "Overview", "status": status, **shown}
 
     async def stage(self, request: Request) -> dict[str, Any]:
-        name = request.path_params["stage"]
-        status = await self.feed.read()
-        stage = self._stage(status, name)
+        name, status = request.path_params["stage"], await self.feed.read()
+        every = (*status.stages, *status.previews) if status else ()
+        stage = next((one for one in every if one.stage == name), StageStatus(name))
         rows = await self.history.read(lambda store: store.rollouts(name, limit=10))
-        if stage is None and not rows:
+        if stage not in every and not rows:
             raise UsageError(f"There is no stage {name}", hint="")
-        current = await self._rollout(name, rows[0].release) if rows else None
-        costs = await self._costs([row.rollout for row in rows])
+        rollout, limits = (
+            await self.history.read(lambda store: _newest(store, name, rows[0].release)) if rows else (None, None)
+        )
         return {
             "headline": name,
-            "stage": stage or StageStatus(name),
+            "stage": stage,
             "rows": rows,
-            "costs": costs,
+            "costs": await self._costs(rows),
             "rate": self.feed.rates().get(name),
-            "rollout": current,
-            "limits": (limits := await self._limits(name, rows[0].release) if rows else None),
-            "plot": views.error_plot(current, limits) if current else None,
+            "rollout": rollout,
+            "limits": limits,
+            "plot": views.error_plot(rollout, limits.error_rate_percent if limits else None) if rollout else None,
             "running": status is not None,
-            "others": [one.stage for one in (status.stages if status else ()) if one.live and one.stage != name],
-            "function_rows": [(stage, one) for one in stage.functions] if stage else [],
+            "others": [one.stage for one in every if one.live and one.stage != name],
+            "function_rows": [(stage, one) for one in stage.functions],
         }
 
     async def releases(self, request: Request) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Pages:
         asked: dict[str, Any] = {name: _number(query, name) for name in ("release", "before")}
         stage, outcome = query.get("stage") or None, query.get("outcome") or None
         rows = await self.history.read(lambda store: store.rollouts(stage, outcome=outcome, limit=ROWS + 1, **asked))
-        costs = await self._costs([row.rollout for row in rows[:ROWS]])
+        costs = await self._costs(rows[:ROWS])
         older = _older(query, rows[ROWS - 1].rollout) if len(rows) > ROWS else None
         return {"headline": "Releases", **await self._names(), "rows": rows[:ROWS], "costs": costs, "older": older}
 
@@ -107,7 +108,7 @@ class Pages:
         except EngineNotRunningError:
             run, running = await self.history.read(lambda store: _run_at_rest(store, number)), False
         log = self.folders.data / "pipeline" / "runs" / str(number) / "log"
-        shown = {"log": await asyncio.to_thread(_end_of, log), "actions": views.actions(run) if running else []}
+        shown = {"log": await asyncio.to_thread(_end_of, log), "running": running}
         return {"headline": f"Run {run.run} of {run.where}", "run": run, **shown}
 
     async def events(self, request: Request) -> dict[str, Any]:
@@ -136,27 +137,14 @@ class Pages:
         """The document of `hitless releases N`."""
         return dict(await self.history.read(lambda store: to_plain(releases.release(store, stage, release))))
 
-    def _stage(self, status: Status | None, name: str) -> StageStatus | None:
-        every = (*status.stages, *status.previews) if status else ()
-        return next((one for one in every if one.stage == name), None)
-
     async def _names(self) -> dict[str, Any]:
         """The stages that a page can be filtered by."""
         status = await self.feed.read()
         return {"stages": [one.stage for one in status.stages] if status else []}
 
-    async def _rollout(self, stage: str, release: int) -> Any:
-        document = await self.history.read(lambda store: releases.release(store, stage, release))
-        history: ReleaseHistory = document
-        return history.rollouts[0] if history.rollouts else None
-
-    async def _limits(self, stage: str, release: int) -> Any:
-        row = await self.history.read(lambda store: store.release(stage, release))
-        return ReleaseDocument.from_json(row.document).settings.alarms if row else None
-
-    async def _costs(self, rollouts: Sequence[int]) -> Mapping[int, Any]:
+    async def _costs(self, rows: Sequence[RolloutRow]) -> Mapping[int, Any]:
         """The receipts of these rollouts."""
-        return await self.history.read(lambda store: {one: store.receipt(one) for one in rollouts})
+        return await self.history.read(lambda store: {row.rollout: store.receipt(row.rollout) for row in rows})
 
     async def _runs(self, stage: str | None = None, **asked: Any) -> list[RunDocument]:
         def found(store: Store) -> list[RunDocument]:
@@ -164,6 +152,12 @@ class Pages:
             return [RunDocument.of(records, row) for row in records.runs(stage, **asked)]
 
         return await self.history.read(found)
+
+
+def _newest(store: Store, stage: str, release: int) -> tuple[RolloutDocument | None, AlarmSettings | None]:
+    """The release's newest rollout, and the limits of its alarms if the release is kept."""
+    row, rollouts = store.release(stage, release), releases.release(store, stage, release).rollouts
+    return next(iter(rollouts), None), ReleaseDocument.from_json(row.document).settings.alarms if row else None
 
 
 def _run_at_rest(store: Store, number: int) -> RunDocument:

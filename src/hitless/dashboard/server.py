@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from markupsafe import escape
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -36,6 +37,7 @@ from hitless.receipts import words
 from hitless.receipts.page import render as render_receipt
 from hitless.release.who import Who
 
+Page = Callable[[Request], Awaitable[dict[str, Any]]]
 MAX_FORM_BYTES = 8192
 LIVE_EVERY_S = 1.0
 QUIET_S = 15
@@ -52,6 +54,17 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+PAGES = {
+    "/": "overview",
+    "/stages/{stage}": "stage",
+    "/releases": "releases",
+    "/functions": "functions",
+    "/runs": "runs",
+    "/runs/{run:int}": "run",
+    "/events": "events",
+    "/access": "access",
+}
+"""Path → the method of `Pages` and the template."""
 ASSETS = {
     "pages/style.css": "text/css",
     "dashboard/dashboard.css": "text/css",
@@ -107,28 +120,19 @@ class Dashboard:
         known = {"base": self.door.base, "version": version, "views": views, "words": words, "who": self.who}
         self._environment = environment_of("hitless.dashboard", **known)
         self._environment.filters["ago"] = lambda at: views.ago(at, self.clock.now())
-        self._environment.filters["said"] = views.words
 
     def application(self) -> ASGIApp:
-        shown = [
-            ("/", "overview", self.pages.overview),
-            ("/stages/{stage}", "stage", self.pages.stage),
-            ("/releases", "releases", self.pages.releases),
-            ("/functions", "functions", self.pages.functions),
-            ("/runs", "runs", self.pages.runs),
-            ("/runs/{run:int}", "run", self.pages.run),
-            ("/events", "events", self.pages.events),
-            ("/access", "access", self.pages.access),
-        ]
         routes = [
             Route("/enter/{token}", self.enter),
             Route("/static/{name}", self.asset),
             Route("/stages/{stage}/releases/{release:int}", self.receipt),
-            Route("/stages/{stage}/{verb}", self.act_on_stage, methods=["POST"]),
-            Route("/runs/{run:int}/{verb}", self.act_on_run, methods=["POST"]),
-            *(Route(path, partial(self.show, name, page)) for path, name, page in shown),
+            Route("/{kind}/{name}/{verb}", self.act, methods=["POST"]),
+            *(Route(path, partial(self.show, name, getattr(self.pages, name))) for path, name in PAGES.items()),
         ]
-        return Guard(Starlette(routes=[Mount(self.door.base, routes=routes)], exception_handlers=_HANDLERS), self.door)
+        return Guard(
+            Starlette(routes=[Mount(self.door.base, routes=routes)], exception_handlers={HitlessError: _error_page}),
+            self.door,
+        )
 
     async def enter(self, request: Request) -> Response:
         cookie = self.door.enter(request.path_params["token"])
@@ -149,32 +153,29 @@ class Dashboard:
         page = render_receipt(document, back=f"{self.door.base}/releases")
         return HTMLResponse(page, headers={"content-security-policy": NO_SCRIPT})
 
-    async def show(self, name: str, page: Callable[[Request], Awaitable[dict[str, Any]]], request: Request) -> Response:
-        session: Session = request.scope["session"]
+    async def show(self, name: str, page: Page, request: Request) -> Response:
         if "text/event-stream" in request.headers.get("accept", ""):
-            stream = self._live(name, page, request, session)
-            return StreamingResponse(stream, media_type="text/event-stream")
+            return StreamingResponse(self._live(name, page, request), media_type="text/event-stream")
+        session: Session = request.scope["session"]
         said, session.said = session.said, None
         values = {**await self._values(page, request), "said": said}
         return HTMLResponse(await asyncio.to_thread(self._environment.get_template(f"{name}.html").render, values))
 
-    async def _values(self, page: Callable[[Request], Awaitable[dict[str, Any]]], request: Request) -> dict[str, Any]:
+    async def _values(self, page: Page, request: Request) -> dict[str, Any]:
         session: Session = request.scope["session"]
         path = request.url.path.removeprefix(f"{self.door.base}/")
         common = {"here": path.partition("/")[0], "form_key": session.form_key, "query": request.query_params}
         return {**common, "older": None, **await page(request)}
 
-    async def _live(
-        self, name: str, page: Callable[[Request], Awaitable[dict[str, Any]]], request: Request, session: Session
-    ) -> AsyncIterator[str]:
+    async def _live(self, name: str, page: Page, request: Request) -> AsyncIterator[str]:
         """The page's `live` block whenever it has changed, until the session ends or the browser goes away."""
         template, last, quiet = self._environment.get_template(f"{name}.html"), "", 0
-        while self.door.is_open(session):
+        while self.door.is_open(request.scope["session"]):
             try:
                 context = template.new_context(await self._values(page, request))
                 text = "".join(template.blocks["live"](context))
             except HitlessError as error:
-                text = f'<p class="bad">{views.escaped(error.message)}</p>'
+                text = f'<p class="bad">{escape(error.message)}</p>'
             quiet = 0 if text != last else quiet + 1
             if quiet == 0:
                 last = text
@@ -183,44 +184,27 @@ class Dashboard:
                 yield ":\n\n"
             await self.clock.sleep(LIVE_EVERY_S)
 
-    async def act_on_stage(self, request: Request) -> Response:
-        stage, verb = request.path_params["stage"], request.path_params["verb"]
-        form = await _form(request)
-        path = f"/stages/{quote(stage, safe='')}/{verb}"
-        match verb:
-            case "abort":
-                return await self._act(
-                    request, path, {}, f"stages/{stage}", f"The rollout of {stage} is being stopped."
-                )
-            case "rollback":
-                number = form.get("release", "")
-                order = RollbackRequest(
-                    int(number) if number.isdecimal() else None, form.get("why"), False, self.caller
-                )
-                return await self._act(request, path, order, f"stages/{stage}", f"{stage} is being rolled back.")
-            case "promote":
-                promotion = Promotion(source=form.get("from", ""), actor=self.who)
-                said = f"A run promotes {promotion.source} to {stage}."
-                return await self._act(request, path, promotion, "runs", said)
-        return _plain("There is no such action.", 404)
-
-    async def act_on_run(self, request: Request) -> Response:
-        run, verb = request.path_params["run"], request.path_params["verb"]
-        form = await _form(request)
-        done = {"approve": "approved", "reject": "rejected", "retry": "started again", "stop": "stopped"}.get(verb)
-        if done is None:
+    async def act(self, request: Request) -> Response:
+        """Ask the engine for what a form says, and show the result on the next page."""
+        kind, name, verb = (request.path_params[key] for key in ("kind", "name", "verb"))
+        form, session = await _form(request), request.scope["session"]
+        why, number = form.get("why") or None, form.get("release", "")
+        rollback = RollbackRequest(int(number) if number.isdecimal() else None, why, False, self.caller)
+        bodies: dict[tuple[str, str], Any] = {
+            ("stages", "abort"): {},
+            ("stages", "rollback"): rollback,
+            ("stages", "promote"): Promotion(source=form.get("from", ""), actor=self.who),
+            **{("runs", verb): RunRequest(self.who, why) for verb in ("approve", "reject", "retry", "stop")},
+        }
+        if (kind, verb) not in bodies:
             return _plain("There is no such action.", 404)
-        order = RunRequest(self.who, form.get("why") or None)
-        return await self._act(request, f"/pipeline/runs/{run}/{verb}", order, f"runs/{run}", f"Run {run} was {done}.")
-
-    async def _act(self, request: Request, path: str, body: Any, then: str, said: str) -> Response:
-        """Ask the engine, and show the result on the next page."""
-        session: Session = request.scope["session"]
+        path = f"/{kind}/{name}/{verb}" if kind == "stages" else f"/pipeline/{kind}/{name}/{verb}"
         try:
-            await asyncio.to_thread(self.engine.begin, "POST", path, body)
-            session.said = said, False
+            await asyncio.to_thread(self.engine.begin, "POST", path, bodies[kind, verb])
+            session.said = f"{verb} of {name}: the engine has accepted it.".capitalize(), False
         except HitlessError as error:
             session.said = f"{error.message}. {error.hint}".strip(), True
+        then = "runs" if verb == "promote" else f"{kind}/{name}"
         return RedirectResponse(f"{self.door.base}/{quote(then)}", 303)
 
 
@@ -242,9 +226,5 @@ def _plain(sentence: str, status: int) -> Response:
     return HTMLResponse(text, status, {"content-security-policy": NO_SCRIPT})
 
 
-async def _error_page(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HitlessError)
+async def _error_page(request: Request, error: Any) -> Response:
     return _plain(error.message, 403 if error.message == WRONG_ORIGIN else 404)
-
-
-_HANDLERS: dict[Any, Any] = {HitlessError: _error_page}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -149,16 +150,22 @@ class Engine:
         del self.turns[stage]
         self.stages = tuple(one for one in self.stages if one != stage)
 
-    async def follow(self, rollout: Rollout | Result) -> AsyncIterator[dict[str, Any]]:
-        """Yield each step of the rollout as it is taken, then `{"result": …}`."""
+    async def follow(
+        self, rollout: Rollout | Result, *, glance: Callable[[Rollout], object] | None = None, every_s: float = 1.0
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield each step of the rollout as it is taken, then `{"result": …}`. With `glance`, yield also
+        `{"progress": …}`, its value for the rollout, after each `every_s` without a step.
+        """
         if isinstance(rollout, Result):
             yield {"result": to_plain(rollout)}
             return
         seen = 0
         while True:
             async with rollout.progress:
-                while len(rollout.steps) == seen and rollout.result is None:
-                    await rollout.progress.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(every_s if glance else None):
+                        while len(rollout.steps) == seen and rollout.result is None:
+                            await rollout.progress.wait()
                 steps, result = rollout.steps[seen:], rollout.result
                 seen += len(steps)
             for step in steps:
@@ -166,6 +173,8 @@ class Engine:
             if result is not None:
                 yield {"result": to_plain(result)}
                 return
+            if glance is not None and not steps:
+                yield {"progress": to_plain(glance(rollout)), "release": rollout.candidate.number}
 
     async def end_rollouts(self, *, force: bool = False) -> None:
         """Stop the rollouts that can still be stopped and wait for all to end; no rollout starts after this.

@@ -79,7 +79,7 @@ def status(
         entry = StageStatus(
             stage=stage,
             url=url,
-            candidate=_candidate(turn.current, live[0] if live else None),
+            candidate=candidate_of(turn.current, live[0] if live else None),
             guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
             preview=preview,
         )
@@ -104,7 +104,8 @@ def status(
     )
 
 
-def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
+def candidate_of(rollout: Rollout | None, live: int | None = None) -> CandidateStatus | None:
+    """The rollout's candidate; None if it is live already."""
     if rollout is None or rollout.candidate.number == live or rollout.state is RolloutState.ENDED:
         return None
     counted, beside = (rollout.receipt.counts_of(side).total for side in (Side.CANDIDATE, Side.LIVE))

@@ -110,7 +110,7 @@ class EngineHome:
         return dict(found["live"]["artifacts"]) if found and found["live"] else {}
 
     def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
-        lines = client_of(self.place).stream("POST", f"/stages/{self.place.engine_stage}/{verb}", body)
+        lines = client_of(self.place).stream("POST", f"/stages/{self.place.engine_stage}/{verb}", body, progress=1)
         return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
 
 

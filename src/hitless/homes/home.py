@@ -19,6 +19,7 @@ from hitless.engine.folders import Folders, site_name
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
+from hitless.release.status import CandidateStatus
 from hitless.service.load import load_service, peek
 from hitless.service.model import Home, Service
 from hitless.store.secrets import SecretStore
@@ -109,6 +110,8 @@ class RolloutNews(msgspec.Struct, frozen=True):
     release: int | None = None
     """The release whose rollout has this step."""
     started: dict[str, Any] | None = None
+    progress: CandidateStatus | None = None
+    """Both releases, each second of a bake; only the engine gives it."""
     result: dict[str, Any] | None = None
     """The result as the command line prints it."""
 
