@@ -11,16 +11,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 from typer.models import CommandInfo
 
 from hitless.cli.owner import become_owner
+from hitless.cli.remotes import Remote, read_remotes, remote_of, run_there
 from hitless.errors import HitlessError, InterruptedByUser, MachineError, UsageError
 from hitless.homes.home import Workplace
 from hitless.pipeline.buildspec.output import visible
@@ -33,6 +34,12 @@ HomeOption = Annotated[
     typer.Option("--home", help="Where the stage runs: engine or aws; default: its home in serverless.yml."),
 ]
 
+
+_HERE: Final = ("aws", "host", "doctor", "drill", "init", "schema", "dashboard")
+"""Commands that run on a host only with --remote, not by the stage's name."""
+
+LINE: list[str] = []
+"""The words of this command line."""
 
 VERBS: dict[str, CommandInfo] = {}
 """The commands of the modules that are imported."""
@@ -51,6 +58,7 @@ class Context(Workplace):
     json: bool
     yes: bool
     debug: bool
+    remote: str | None = None
     on_interrupt: list[str] = field(default_factory=list)
     """The message and hint that Ctrl-C shows: what continues, and how to stop it. Empty: only "interrupted"."""
 
@@ -91,6 +99,9 @@ def _common_options(
             "--data-dir", help="The engine's folder; default $HITLESS_DATA_DIR, else .hitless beside serverless.yml."
         ),
     ] = None,
+    remote: Annotated[
+        str | None, typer.Option("--remote", metavar="NAME", help="Run it on the host of `hitless remote add NAME`.")
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="The value of ${param:NAME} in the file; may be repeated."),
@@ -113,6 +124,7 @@ def _common_options(
         params=dict(map(_param, param or ())),
         yes=yes,
         debug=debug,
+        remote=remote,
     )
 
 
@@ -123,6 +135,13 @@ def _param(given: str) -> tuple[str, str]:
     return name, value.rstrip()
 
 
+def _remote_of(ctx: Context, name: str) -> Remote | None:
+    """The host that the command is for: of --remote, else of the stage's name; None for this machine."""
+    if ctx.remote is not None:
+        return remote_of(ctx.data_dir, ctx.remote)
+    return None if name.startswith(_HERE) else read_remotes(ctx.data_dir).get(ctx.stage)
+
+
 class UnsuccessfulResult(Exception):
     """Raised after a result was printed that is a failure. The command then prints this error and hint, and exits."""
 
@@ -131,23 +150,28 @@ class UnsuccessfulResult(Exception):
         self.exit_code, self.message, self.hint = exit_code, message, hint
 
 
-def command(name: str, *, example: str, hidden: bool = False, **fixed: Any) -> Callable[[Command], Command]:
+def command(
+    name: str, *, example: str, hidden: bool = False, local: bool = False, **fixed: Any
+) -> Callable[[Command], Command]:
     """Register a command under its full name, such as `aws plan`. `function(ctx, …)` gets the resolved common options
     first, and its own options by name.
 
-    `fixed` sets parameters of the function that this command does not offer as options. Errors become `error:` and
-    `hint:` lines (with --json one document) and the documented exit codes.
+    A `local` one never runs on a remote. `fixed` sets parameters of the function that this command does not offer as
+    options. Errors become `error:` and `hint:` lines (with --json one document) and the documented exit codes.
     """
 
     def register(function: Command) -> Command:
-        shared = inspect.signature(_common_options, eval_str=True).parameters
+        shared: Mapping[str, inspect.Parameter] = inspect.signature(_common_options, eval_str=True).parameters
         options_of_its_own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        shared = {key: one for key, one in shared.items() if key not in {own.name for own in options_of_its_own}}
 
         @wraps(function)
         def guarded(**options: Any) -> None:
             ctx = _common_options(**{key: options.pop(key) for key in shared})
             try:
                 become_owner(ctx.data_dir)
+                if not local and (there := _remote_of(ctx, name)) is not None:
+                    raise typer.Exit(run_there(there, LINE, name, ctx.service_dir, ctx.stage))
                 function(ctx, **options, **fixed)
             except UnsuccessfulResult as failure:
                 say_on_stderr(f"error: {failure.message}\nhint: {failure.hint}")

@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 import hitless
-from hitless.cli.common import VERBS, fail
+from hitless.cli.common import LINE, VERBS, fail
 from hitless.errors import HitlessError, UsageError
 
 MODULES = {
@@ -39,6 +39,7 @@ MODULES = {
     "invoke": ("invoke",),
     "doctor": ("doctor",),
     "schema": ("schema",),
+    "remote": ("remote add", "remote list", "remote remove", "remote receive"),
     "host": ("host install", "host status", "host uninstall"),
     "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),
     "aws_stack": ("aws adopt", "aws repair", "aws drift"),
@@ -49,6 +50,10 @@ MODULES = {
 """Module of this package → its verbs, in the order of the help."""
 
 GROUPS = {
+    "remote": (
+        "Hosts on which verbs run over ssh.",
+        "Example: hitless remote add prod ssh://root@203.0.113.7; hitless deploy --stage prod",
+    ),
     "host": (
         "Services of this machine that systemd starts at boot.",
         "Example: hitless host install clock; hitless host status",
@@ -99,6 +104,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script; `words` are the command line's (default: this process's)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     given = list(sys.argv[1:] if words is None else words)
+    LINE[:] = given
     app = build(_modules_of([word for word in given if not word.startswith("-")]))
     try:
         try:

@@ -25,7 +25,9 @@ from hitless.service.listen import parse_listen
 
 
 @command(
-    "pipeline receive", example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key"
+    "pipeline receive",
+    example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key",
+    local=True,
 )
 def receive(
     ctx: Context,

@@ -39,7 +39,7 @@ def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dic
         stage.cloud.stack.refuse_plain()
         made = packaged(place, service, stage.core, stage.aws.subprocess_environ())
         result = Deploy(stage.cloud, store_of(place).zip_path).run(
-            made, strategy=strategy, commit=_commit_of(service), message=order.message, force=order.force
+            made, strategy=strategy, commit=commit_of(service.folder), message=order.message, force=order.force
         )
     return dict(to_plain(result))
 
@@ -77,10 +77,6 @@ def packaged(
     return package(service, build_portable(place, service) if artifacts is None else artifacts, core, osls)
 
 
-def _commit_of(service: Service) -> str | None:
-    return os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # CodePipeline's checkout has no .git
-
-
 def _say_notes(place: Workplace, service: Service) -> None:
     """Name the settings of the stage that have no effect on AWS."""
     settings = service.settings
@@ -99,7 +95,8 @@ def _preview(
     if shipped != strategy:
         place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
     number = int(live.output("HitlessRelease") or 0)
-    wanted = made.wanted(number=number + 1, previous=number or None, commit=_commit_of(made.service), strategy=shipped)
+    commit = commit_of(made.service.folder)
+    wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
     transition = plan(live, wanted, recorded=recorded)
     transition.check()
     final = transition.contract({})
