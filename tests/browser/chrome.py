@@ -117,7 +117,7 @@ def chrome(folder: Path) -> Iterator[Chrome]:
     ours_in, theirs_out = os.pipe()
     process = subprocess.Popen(
         [
-            *("sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", browser),
+            *("bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", browser),
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"),

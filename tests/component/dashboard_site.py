@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from hitless.dashboard.door import LOOPBACK, Door
+from hitless.clock import Clock
+from hitless.dashboard.door import Door
 from hitless.dashboard.pages import Pages
 from hitless.dashboard.server import Dashboard
 from hitless.dashboard.sources import Feed, History
@@ -80,17 +81,18 @@ class FakeEngine:
 class DashboardSite:
     """A dashboard for tests. An alarm rolled back the newest release of staging; run 1 waits for a person."""
 
-    def __init__(self, folder: Path, *, releases: int = 1, hosts: frozenset[str] = LOOPBACK) -> None:
+    def __init__(self, folder: Path, *, releases: int = 1, clock: Clock | None = None) -> None:
         folders = Folders.of(folder / ".hitless", {"XDG_RUNTIME_DIR": str(folder)})
         folders.data.mkdir(mode=0o700)
         self.store, self.engine, self.clock = Store(folders.state_file), FakeEngine(), FakeClock()
+        ticking = clock or self.clock
         self.engine.runs = True
         self.folders = folders
         self.history = History(folders.state_file)
         self.fill(releases)
-        self.door = Door(self.clock, hosts=hosts)
-        pages = Pages(Feed(self.engine, self.clock), self.history, folders, self.clock)
-        self.dashboard = Dashboard(self.engine, self.door, pages, self.clock, "ada@here (dashboard)", Who(user="ada"))
+        self.door = Door(ticking)
+        pages = Pages(Feed(self.engine, ticking), self.history, folders, ticking)
+        self.dashboard = Dashboard(self.engine, self.door, pages, ticking, "ada@here (dashboard)", Who(user="ada"))
         self.application = self.dashboard.application()
 
     def fill(self, releases: int) -> None:

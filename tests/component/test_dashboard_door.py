@@ -8,6 +8,7 @@ Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html (origin and token); CSP L
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,9 +176,15 @@ def test_unknown_pages_and_files_are_not_found(site: DashboardSite) -> None:
 
 
 def test_the_name_of_a_stage_is_no_path_to_a_log(site: DashboardSite) -> None:
-    secret = site.folders.data / "access.log"
-    secret.write_text('{"release": "r.1"}')
-    assert "0 shown of 0" in visit(site, "/access?stage=..")[0].text
+    names = ("release", "method", "path", "query", "server", "request", "end")
+    numbers = dict.fromkeys(("at_ms", "status", "duration_ms", "bytes"), 1)
+    line = json.dumps({**dict.fromkeys(names, "elsewhere"), **numbers})
+    for folder in (site.folders.data, site.folders.logs / "dev"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "access.log").write_text(line + "\n")
+    outside, inside = visit(site, "/access?stage=..", "/access?stage=dev")
+    assert "0 shown of 0" in outside.text
+    assert "1 shown of 1" in inside.text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.7", "::", "shop.example.com"])

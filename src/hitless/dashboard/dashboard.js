@@ -28,9 +28,11 @@
       if (!here) now.appendChild(one);
       else if (same(here, one)) change(here, one);
       else {
-        const later = one.id && [...now.children].find((each) => each.id === one.id);
-        if (later) { now.insertBefore(later, here); change(later, one); }
-        else now.insertBefore(one, here);
+        const later = one.id && [...now.childNodes].slice(index).find((each) => each.id === one.id);
+        if (later) {  // it is not moved, because a moved element loses its focus
+          while (now.childNodes[index] !== later) now.childNodes[index].remove();
+          change(later, one);
+        } else now.insertBefore(one, here);
       }
     });
     while (now.childNodes.length > wanted.length) now.lastChild.remove();
