@@ -16,6 +16,8 @@ class FakeHome:
     def __init__(self) -> None:
         self.url: str | None = None
         self.asked = 0
+        self.shipped: list[int] = []
+        """Its releases in the order in which they were live."""
 
     def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
         return {}
@@ -24,7 +26,9 @@ class FakeHome:
         return iter(())
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        return iter(())
+        self.shipped.append(release or self.shipped[-2])
+        result = {"stage": "prod", "release": self.shipped[-1], "outcome": "live", "strategy": "AllAtOnce"}
+        return iter([RolloutNews(result=result)])
 
     def abort(self) -> Iterator[RolloutNews]:
         return iter(())
@@ -33,7 +37,7 @@ class FakeHome:
         return iter(())
 
     def releases(self) -> list[dict[str, Any]]:
-        return []
+        return [{"release": one, "live": one == self.shipped[-1]} for one in sorted({*self.shipped}, reverse=True)]
 
     def release(self, number: int) -> dict[str, Any]:
         return {"release": number, "rollouts": []}

@@ -11,7 +11,8 @@ import pytest
 
 from hitless.cli.main import main
 from hitless.cli.settings import EngineSettings
-from hitless.homes.home import CLASSES
+from hitless.homes.folder import build_document
+from hitless.homes.home import CLASSES, Workplace
 from hitless.service.load import load_service
 from hitless.service.model import Home
 from hitless.store.store import Store
@@ -237,3 +238,35 @@ def test_a_drill_finds_a_stages_url_on_aws_and_rarely_requests_its_status(
     assert code == 0, said
     assert (document["target"], document["requests"], document["failed"]) == (HOME.url, 100, 0)
     assert HOME.asked < 5, "its status costs calls to AWS: it is asked before, and not ten times a second"
+
+
+def test_a_second_rollback_says_that_it_undoes_the_first(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLASSES, Home.AWS, "tests.component.fake_home:home")
+    monkeypatch.setattr(HOME, "shipped", [1, 2])
+    said = [run(folder, capsys, "rollback", *words, "--stage", "prod")[2] for words in ((), (), ("1",))]
+    assert ["its configuration is back too" in one for one in said] == [True, True, True]
+    assert ["this undid the rollback to release 1" in one for one in said] == [False, True, False]
+
+
+def test_a_dry_run_names_changed_settings_by_key_and_no_value_of_the_environment(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "app.py").write_text("def handler(event, context):\n    return {'statusCode': 200}\n")
+    code, first, _ = run(folder, capsys, "deploy", "--dry-run")
+    assert (code, first["functions"], first["configuration"]) == (0, [{"name": "api", "action": "add"}], [])
+    said: list[str] = []
+    place = Workplace(stage="dev", service_dir=folder, data_dir=folder / ".hitless", say=said.append)
+    live = build_document(place, load_service(folder, stage="dev", environ={}))
+    with closing(Store(folder / ".hitless" / "state.sqlite")) as store:
+        number = store.add_release("dev", live, "2026-11-30T06:00:00Z")
+        store.set_live("dev", number, "2026-11-30T06:00:01Z")
+    changed = FILE.replace("handler: app.handler", "handler: app.handler, memorySize: 256, environment: {KEY: s3cret}")
+    (folder / "serverless.yml").write_text(changed)
+    code, document, _ = run(folder, capsys, "deploy", "--dry-run")
+    assert (code, document["functions"]) == (0, [{"name": "api", "action": "keep"}])
+    assert document["configuration"] == [
+        "functions.api.memory_mb: 1024 → 256",
+        "functions.api.environment.KEY: added",
+    ]

@@ -13,7 +13,6 @@ import pytest
 
 from hitless.clock import SystemClock
 from hitless.errors import MachineError
-from hitless.pipeline.approvals import differences
 from hitless.pipeline.builds import BuildOrder, Builds, add_artifacts, limits_of
 from hitless.pipeline.buildspec.parameters import MAX_FILE_BYTES
 from hitless.pipeline.buildspec.run import BuildResult, Limits, User
@@ -22,6 +21,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import StepFailed, StepName
 from hitless.pipeline.workshop import Workshop
+from hitless.release.changes import differences
 from hitless.service.model import BuildSettings
 from tests.component.pipeline_bench import PipelineBench, tell_story
 

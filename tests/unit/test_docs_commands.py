@@ -1,4 +1,6 @@
-"""Every `hitless` command in README and docs is one that the command line accepts: verbs, options and values."""
+"""Every `hitless` command in README and docs is one that the command line accepts: verbs, options and values. And every
+block of commands is run by tests/process/test_docs_pages.py, or listed here with the reason why not.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import typer
 from typer.main import get_command
 
 from hitless.cli.main import build
+from tests.process.test_docs_pages import RUN
 
 pytestmark = pytest.mark.unit
 
@@ -92,3 +95,62 @@ git push "$(hitless pipeline url)" dev
 
 def test_the_pages_have_commands() -> None:
     assert sum(len(list(commands(page.read_text()))) for page in PAGES) > 100
+
+
+AWS = "needs an AWS account; tests/aws runs these commands on emulators"
+LOAD = "takes minutes; tests/process/test_drill_command.py runs smaller drills"
+PIPELINE = "an overview; the tutorial and tests/process/test_pipeline.py run these commands"
+NOT_RUN = {
+    ("README.md", "git clone"): "installs hitless itself, as scripts/setup does before the tests",
+    ("README.md", "hitless deploy"): "an overview; the tutorial runs the same commands with smaller numbers",
+    ("README.md", "git push"): PIPELINE,
+    ("README.md", "hitless aws plan"): AWS,
+    ("docs/aws-emulation.md", "scripts/setup"): "starts every emulator; tests/aws does",
+    ("docs/aws-releases.md", "hitless deploy"): AWS,
+    ("docs/aws-releases.md", "aws events"): AWS,
+    ("docs/aws-releases.md", "hitless aws bootstrap"): AWS,
+    ("docs/aws.md", "hitless aws doctor"): AWS,
+    ("docs/aws.md", "hitless aws bootstrap --stage prod"): AWS,
+    ("docs/aws.md", "hitless aws bootstrap --stage staging"): AWS,
+    ("docs/drill.md", "hitless drill"): LOAD,
+    ("docs/homes.md", "hitless promote"): AWS,
+    ("docs/how-to/from-serverless-framework.md", "hitless aws doctor"): AWS,
+    ("docs/how-to/to-aws.md", "scripts/setup"): AWS,
+    ("docs/how-to/to-aws.md", "hitless aws bootstrap"): AWS,
+    ("docs/pipeline.md", "git remote add"): PIPELINE,
+    ("docs/pipeline.md", "git push engine feature/login"): "tests/process/test_previews.py runs these commands",
+    ("docs/pipeline.md", "hitless pipeline receive"): "needs a repository on GitHub",
+    (
+        "docs/receipts.md",
+        "hitless releases 12",
+    ): "shows the receipt of one rollout; tests/unit/test_receipt.py has its form",
+    ("docs/receipts.md", "* * * * *"): "a line of a crontab",
+    ("docs/serverless-yml.md", "hitless secrets set"): "how-to/secrets.md runs these commands",
+}
+"""Page and beginning of a block of commands → why it is not run."""
+
+
+def blocks() -> Iterator[tuple[str, str, str]]:
+    """Page, language and text of each block with commands of a shell."""
+    for page in PAGES:
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            if language in ("", "sh", "console") and re.search(
+                r"^(\$ |hitless |git |scripts/|.*&& hitless )", block, re.M
+            ):
+                yield str(page.relative_to(ROOT)), language, block.removeprefix("$ ")
+
+
+def test_every_block_of_commands_is_run_or_listed() -> None:
+    found = list(blocks())
+    run = [page for page, language, _ in found if language == "sh"]
+    assert set(run) == {f"docs/{page}" for page in RUN}
+    others = [(page, block) for page, language, block in found if language != "sh"]
+    listed = {(page, begin): [b for p, b in others if p == page and b.startswith(begin)] for page, begin in NOT_RUN}
+    assert [key for key, starts in listed.items() if not starts] == [], "these blocks are gone"
+    known = [(page, block) for (page, _), starts in listed.items() for block in starts]
+    assert [other for other in others if other not in known] == [], "write `sh` and run it, or say why not"
+
+
+@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: f"{block[0]}: {block[1]}")
+def test_a_block_that_is_not_run_has_a_reason(block: tuple[str, str]) -> None:
+    pytest.skip(NOT_RUN[block])

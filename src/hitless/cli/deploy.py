@@ -58,8 +58,17 @@ def rollback(
     message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Ship an earlier release again, all at once."""
-    conclude(ctx, follow(ctx, home_of(ctx, home).rollback(release, message)))
+    """Ship an earlier release again, all at once: its code and its configuration."""
+    chosen = home_of(ctx, home)
+    before = None if release else next((one["release"] for one in chosen.releases() if one["live"]), None)
+    document = follow(ctx, chosen.rollback(release, message))
+    conclude(ctx, document)
+    if document is not None and document["outcome"] == Outcome.LIVE:
+        ctx.say(
+            f"its configuration is back too: memory, environment and stage settings of release {document['release']}"
+        )
+        if before is not None and document["release"] > before:
+            ctx.say(f"this undid the rollback to release {before}; to go further back: hitless rollback NUMBER")
 
 
 @command("abort", example="hitless abort --stage prod")
@@ -72,7 +81,8 @@ def abort(ctx: Context, home: HomeOption = None) -> None:
 def _would_ship(document: dict[str, Any]) -> str:
     """A dry run for a person: functions on the engine, resources and templates on AWS."""
     if "functions" in document:
-        return "\n".join(f"{one['action']:<7} {one['name']}" for one in document["functions"])
+        rows = [f"{one['action']:<7} {one['name']}" for one in document["functions"]]
+        return "\n".join([*rows, *(f"config  {line}" for line in document["configuration"])])
     rows = [
         f"{'REPLACE' if change['replaces'] else change['action']:<8} {change['resource']}"
         for change in document["changes"]

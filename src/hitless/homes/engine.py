@@ -13,10 +13,11 @@ from hitless.api.requests import DeployRequest, RollbackRequest
 from hitless.documents import convert, to_plain
 from hitless.engine import releases as views
 from hitless.engine.folders import Folders
-from hitless.errors import EngineNotRunningError, HitlessError, UsageError
+from hitless.errors import EngineNotRunningError, UsageError
 from hitless.homes.engine_logs import lines_of
 from hitless.homes.folder import build_document, folders_of, recorded, tell_notices
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, Workplace
+from hitless.release.changes import differences
 from hitless.release.document import ReleaseDocument
 from hitless.release.who import Who
 from hitless.service.load import NAMES
@@ -34,7 +35,10 @@ class EngineHome:
         _refuse_aws_options(order)
         tell_notices(self.place, service)
         document = build_document(self.place, service, message=order.message)
-        return _comparison(document, self._live_artifacts())
+        try:
+            return _comparison(document, self.live())
+        except NothingLive:
+            return _comparison(document, None)
 
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
         _refuse_aws_options(order)
@@ -101,14 +105,6 @@ class EngineHome:
             raise NothingLive(f"{self.place.engine_stage} has no live release to rehearse against", hint=hint)
         return ReleaseDocument.from_json(row.document)
 
-    def _live_artifacts(self) -> dict[str, str]:
-        try:
-            stages = self.status()["stages"]
-        except HitlessError:
-            return {}
-        found = next((one for one in stages if one["stage"] == self.place.engine_stage), None)
-        return dict(found["live"]["artifacts"]) if found and found["live"] else {}
-
     def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
         lines = client_of(self.place).stream("POST", f"/stages/{self.place.engine_stage}/{verb}", body, progress=1)
         return (convert(line, RolloutNews, "a line about the rollout") for line in lines)
@@ -152,16 +148,15 @@ def _refuse_aws_options(order: DeployOrder) -> None:
             raise UsageError(f"{option} is for a dry run on AWS", hint="`hitless deploy --home aws --dry-run`")
 
 
-def _comparison(document: ReleaseDocument, live: dict[str, str]) -> dict[str, Any]:
-    """The dry run's document: each function's artifact compared with the live one."""
-    new = {name: artifact.digest for name, artifact in document.artifacts.items()}
+def _comparison(document: ReleaseDocument, live: ReleaseDocument | None) -> dict[str, Any]:
+    """The dry run's document: each function's artifact compared with the live one, and the changed configuration."""
+    old, new = live.digests if live else {}, document.digests
     return {
         "stage": document.settings.name,
         "dry_run": True,
         "artifacts": new,
-        "functions": [
-            {"name": name, "action": _action(live.get(name), new.get(name))} for name in sorted({*live, *new})
-        ],
+        "functions": [{"name": name, "action": _action(old.get(name), new.get(name))} for name in sorted({*old, *new})],
+        "configuration": differences(live.to_json(), document.to_json()) if live else [],
     }
 
 

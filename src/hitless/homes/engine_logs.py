@@ -17,6 +17,7 @@ from hitless.errors import UsageError
 from hitless.gateway.accesslog import lines_since, size_of
 from hitless.homes.folder import folders_of, recorded
 from hitless.homes.home import LogQuery, Workplace
+from hitless.release.source import in_source
 
 FOLLOW_EVERY_S = 0.2
 
@@ -39,9 +40,9 @@ def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     if not query.follow:
         if not past:
             place.say(f"{place.engine_stage} {folder.name}: no request has come yet")
-        return iter(past)
+        return map(in_source, past)
     pattern = f"r{release or '*'}/{function or '*'}/*.log"
-    return chain(past, followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S)))
+    return map(in_source, chain(past, followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S))))
 
 
 def _releases(folder: Path) -> list[int]:

@@ -25,9 +25,9 @@ from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.runs import RunState, StepName
+from hitless.release.changes import differences
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import PROTECTION, StageSettings
-from hitless.service.value import child_path
 from hitless.store.runs import RunRow
 
 EXPIRES_DAYS = 7
@@ -77,28 +77,6 @@ async def question(
     )
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Changed settings, one line each: `functions.api.memory_mb: 512 → 1024`. Values of secrets are not shown. Pure."""
-    if path in ("commit", "message", "artifacts", "promoted_from"):
-        return []
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [line for key in keys for line in differences(old.get(key), new.get(key), child_path(path, str(key)))]
-    if isinstance(old, list) and isinstance(new, list) and all(_named(one) for one in (*old, *new)):
-        return differences({one["name"]: one for one in old}, {one["name"]: one for one in new}, path)
-    if old == new:
-        return []
-    if path.endswith("notify"):
-        return [f"{path}: changed"]
-    if path.endswith(".environment"):
-        before, now = dict(old or ()), dict(new or ())
-        added = [f"{path}.{name}: added" for name in now if name not in before]
-        removed = [f"{path}.{name}: removed" for name in before if name not in now]
-        changed = [f"{path}.{name}: changed" for name in before if now.get(name, before[name]) != before[name]]
-        return [*added, *removed, *changed]
-    return [f"{path}: {_shown(old)} → {_shown(new)}"]
-
-
 def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None:
     """A sentence on what `new` changes in the protection of a stage that has the settings `known`; None if nothing. The
     targets of `notify` are not shown. Pure.
@@ -119,17 +97,6 @@ def check_open(row: RunRow, expires_at: str | None, now: datetime) -> None:
         raise ConflictError(
             f"run {run} waited for approval until {expires_at}", hint=f"`hitless pipeline retry {run}` asks again"
         )
-
-
-def _named(one: object) -> bool:
-    return isinstance(one, Mapping) and "name" in one
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping) and "name" in value:
-        return str(value["name"])
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.errors import CandidateFailedError
+from hitless.release.source import in_source, last_place
 from hitless.worker.crash import death_cause, log_path
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
@@ -126,10 +127,9 @@ async def _failure_reason(
     hint = f"the complete output is in {log}"
     if failure:
         lines = [line.rstrip("\n") for line in failure.get("trace") or failure.get("stackTrace", ())]
-        reason = f"{failure['errorType']}: {failure['errorMessage']}"
-        return CandidateFailedError(
-            f"{spec.title} cannot start: {reason}", hint=hint, details={"lines": [*lines[-_MOST_LINES:], reason]}
-        )
+        reason = f"{failure['errorType']}: {failure['errorMessage']}{last_place(lines)}"
+        shown = [*map(in_source, lines[-_MOST_LINES:]), reason]
+        return CandidateFailedError(f"{spec.title} cannot start: {reason}", hint=hint, details={"lines": shown})
     status = None
     for _ in range(50):  # the root zygote may report it a moment after the connection ended
         status = root.exit_status(zygote.pid)
