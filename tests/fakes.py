@@ -222,6 +222,7 @@ class FakeGateway:
         return {pool: self.load.get(pool, BackendLoad(0, 0)) for pool in pools}
 
     async def counts(self) -> Mapping[str, Counts]:
+        await asyncio.sleep(0)  # as HAProxy's response, it lets other tasks run
         return self.requests
 
 

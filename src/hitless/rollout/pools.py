@@ -94,27 +94,28 @@ class ReleasePools:
         started by then; the caller retires them.
         """
         backends = backends or {}
-        free = self._free_pools(backends)
-        if len(free) < len(functions) - len(backends):
+        if len(self._free_pools(backends)) < len(functions) - len(backends):
             await self.lingering.remove_now()
-            free = self._free_pools(backends)
+        before = self._free_pools(backends)
+        counts = await self._gateway.counts()
+        # No await from here on: rollouts of other stages take pools, too.
+        free = [name for name in self._free_pools(backends) if name in before]
         if len(free) < len(functions) - len(backends):
             raise ConflictError(
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
                 hint="wait until older releases have drained, or start the engine with more pools",
             )
-        counts = await self._gateway.counts()
         starts, beside = [], 0
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = backends.get(function.name) or free.pop(0)
-            before = counts.get(gateway_pool, {})
+            counted = counts.get(gateway_pool, {})
             self._store.add_pool(
                 PoolRow(
                     *(key, release.stage, release.number, function.name, gateway_pool),
-                    requests_before=before.get("requests", 0),
-                    failed_before=before.get("5xx", 0),
-                    counts_before=json.dumps(before),
+                    requests_before=counted.get("requests", 0),
+                    failed_before=counted.get("5xx", 0),
+                    counts_before=json.dumps(counted),
                 )
             )
             size = self._wanted_size(release.stage, function)
