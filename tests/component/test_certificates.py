@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_certificate_that_cannot_serve_is_refused_with_a_hint(
 def test_changed_files_replace_the_certificate_and_bad_ones_do_not(tmp_path: Path) -> None:
     write_certificate(tmp_path, DOMAIN)
     gateway, said = FakeGateway(tls_listener(tmp_path)), list[str]()
-    watched = Certificates(gateway.certify, SystemClock(), lambda sentence, stage: said.append(sentence))
+    watched = Certificates(gateway.certify, SystemClock(), *2 * (lambda sentence, stage: said.append(sentence),))
 
     async def look() -> list[str]:
         await watched._look(gateway.state.tls[0])
@@ -114,10 +115,43 @@ def test_changed_files_replace_the_certificate_and_bad_ones_do_not(tmp_path: Pat
     asyncio.run(story())
 
 
+class Later(SystemClock):
+    """The machine's clock, some days ahead."""
+
+    days = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(self.days)
+
+
+def test_people_are_warned_21_7_and_1_days_before_a_certificate_ends(tmp_path: Path) -> None:
+    write_certificate(tmp_path, DOMAIN, ends_in_days=22)
+    gateway, warned, clock = FakeGateway(tls_listener(tmp_path)), list[str](), Later()
+    watched = Certificates(gateway.certify, clock, lambda *_: None, lambda sentence, stage: warned.append(sentence))
+
+    async def look() -> str:
+        warned.clear()
+        await watched._look(gateway.state.tls[0])
+        return warned[0] if warned else ""
+
+    async def story() -> None:
+        for days, said in ((0, ""), (2, "within 21 days: renew"), (3, ""), (16, "within 7 days"), (17, ""),
+                           (21.5, "within 1 day:"), (23, "expired on")):  # fmt: skip
+            clock.days = days
+            told = await look()
+            assert said in told, told
+            assert bool(said) is bool(told), told
+        assert "expired on" in watched.troubles["dev"]
+        write_certificate(tmp_path, DOMAIN, ends_in_days=90)
+        assert await look() == watched.troubles["dev"] == ""
+
+    asyncio.run(story())
+
+
 def test_an_expired_certificate_still_starts(tmp_path: Path) -> None:
     write_certificate(tmp_path, DOMAIN, ends_in_days=-1)
     gateway = FakeGateway(tls_listener(tmp_path))
-    asyncio.run(Certificates(gateway.certify, SystemClock(), lambda *_: None).load(gateway.state.tls))
+    asyncio.run(Certificates(gateway.certify, SystemClock(), *2 * (lambda *_: None,)).load(gateway.state.tls))
     assert "PRIVATE KEY" in gateway.pem
 
 

@@ -56,7 +56,7 @@ class SitesBench(Bench):
 
 
 def _empty(secure: bool) -> GatewayState:
-    return GatewayState.initial((), 8, shared=True, secure=SharedTls(443) if secure else None)
+    return replace(GatewayState.initial((), 8, shared=True), secure=SharedTls(443) if secure else None)
 
 
 def tell(folder: Path, story: Callable[[SitesBench], Coroutine[Any, Any, None]], **options: Any) -> None:
@@ -86,6 +86,15 @@ def test_services_with_stages_of_one_name_have_releases_of_their_own(tmp_path: P
         assert [row.stage for row in bench.store.pools()] == ["shop_dev"]
         assert await bench.ship("users", base_path="/users") == "live"
         assert bench.store.live("users_dev")[0] == 3  # type: ignore[index]
+
+    tell(tmp_path, story)
+
+
+def test_stages_that_ship_at_once_take_different_pools(tmp_path: Path) -> None:
+    async def story(bench: SitesBench) -> None:
+        outcomes = await asyncio.gather(*(bench.ship(name, f"{name}.example.org") for name in ("one", "two", "three")))
+        assert outcomes == ["live"] * 3
+        assert len({row.gateway_pool for row in bench.store.pools()}) == 3
 
     tell(tmp_path, story)
 

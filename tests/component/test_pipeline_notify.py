@@ -68,13 +68,16 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
         thread.join()
 
 
-def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
+def told(*who: Notify, run: RunDocument = RUN, warning: str = "") -> list[str]:
     """Send the notification, wait until it is delivered, and return the events."""
     said: list[str] = []
 
     async def story() -> None:
         notifier = Notifier(FakeClock(), lambda text, stage: said.append(text), None)
-        notifier.notify(who, run)
+        if warning:
+            notifier.warn(who, "prod", warning)
+        else:
+            notifier.notify(who, run)
         while notifier._tasks:
             await asyncio.wait(notifier._tasks)
 
@@ -88,6 +91,22 @@ def test_slack_gets_a_sentence_and_a_webhook_gets_the_run_as_json(receiver: Rece
     text = "run 7 of prod succeeded: release 4 is live (Count zones, 1a2b3c4d)"
     assert slack == {"text": text}
     assert (webhook["event"], webhook["text"], webhook["run"]) == ("run.succeeded", text, json.loads(to_text(RUN)))
+
+
+def test_a_warning_about_a_stage_reaches_every_receiver(receiver: Receiver, tmp_path: Path) -> None:
+    command = f"sh -c 'cat > {tmp_path}/out; echo \"$HITLESS_STATE $HITLESS_TEXT\" >> {tmp_path}/out'"
+    who = (
+        Notify(NotifyBy.SLACK, receiver.url),
+        Notify(NotifyBy.WEBHOOK, receiver.url),
+        Notify(NotifyBy.COMMAND, command),
+    )
+    assert told(*who, warning="it ends soon") == []
+    body = {"event": "warning", "text": "prod: it ends soon", "stage": "prod"}
+    assert sorted(receiver.bodies, key=len) == [{"text": "prod: it ends soon"}, body]
+    document, _, rest = (tmp_path / "out").read_text().partition("}")
+    assert (json.loads(document + "}"), rest) == (body, "warning prod: it ends soon\n")
+    (said,) = told(Notify(NotifyBy.COMMAND, "false"), warning="it ends soon")
+    assert said == "a warning: a command could not be notified (OSError: exit code 1)"
 
 
 @pytest.mark.parametrize("receiver", [(500, 200)], indirect=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
-from hitless.gateway.state import SHARED, SHARED_TLS, SharedTls, TlsListener, redirect_of
+from hitless.gateway.state import SHARED, SHARED_TLS, TlsListener, redirect_of
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
 from hitless.service.model import CHECKS, Home, PreviewSettings, Service, TlsSettings, with_pools
 
@@ -49,11 +49,6 @@ class EngineSettings:
     functions: int
     previews: PreviewSettings | None = None
     shared: SharedAddresses | None = None
-
-    @classmethod
-    def of_several(cls, shared: SharedAddresses) -> EngineSettings:
-        """The settings of an engine that several services share."""
-        return cls("(shared)", (), 0, shared=shared)
 
     @classmethod
     def of(cls, service: Service) -> EngineSettings:
@@ -98,12 +93,6 @@ class EngineSettings:
     def tls(self) -> tuple[TlsListener, ...]:
         """The stages with TLS."""
         return tuple(TlsListener(one.stage, one.port, one.domain, one.tls) for one in self.addresses if one.tls)
-
-    @property
-    def secure(self) -> SharedTls | None:
-        """The shared HTTPS listener."""
-        shared = self.shared
-        return SharedTls(shared.https[1], shared.challenges) if shared and shared.https else None
 
     @property
     def stage_pools(self) -> int:

@@ -145,8 +145,8 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
     if not served:  # MachineError if HAProxy is missing or a port is taken, before time is spent on a build
         find_haproxy(os.environ)
         for listener in settings.tls:
-            if fault := read_certificate(listener).fault(SystemClock().now()):
-                ctx.say(f"warning: {fault}")
+            if trouble := read_certificate(listener).trouble(SystemClock().now()):
+                ctx.say(f"warning: {trouble}")
         for address in settings.bound:
             if not address.movable and not folders.is_managed:  # the unit may bind ports that this user may not
                 listen_on(address.host, address.port, purpose=address.purpose).close()
@@ -176,7 +176,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
                 with suppress(HitlessError):  # it has no such stage if the claim was refused
                     client.call("DELETE", f"/stages/{ctx.engine_stage}")
             raise
-    _await_answer(client, ctx.engine_stage, shared=settings.shared is not None)
+    _await_answer(client, ctx.engine_stage)
     return client
 
 
@@ -260,7 +260,7 @@ def _of_several(listen: str | None, folders: Folders, shared: SharedAddresses) -
         raise UsageError("--shared-tls needs a fixed port: clients are redirected to it", hint="such as :443")
     if folders.listens() and EngineSettings.read(folders).shared != shared:
         raise ConflictError("the running engine has other addresses", hint="`hitless down --engine` stops it")
-    return EngineSettings.of_several(shared)
+    return EngineSettings("(shared)", (), 0, shared=shared)
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:
@@ -272,10 +272,8 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
         raise UsageError(f"{option} {text}: not HOST:PORT", hint=hint) from error
 
 
-def _await_answer(client: EngineClient, stage: str, *, shared: bool) -> None:
-    """Return when the stage's URL takes connections and its live release runs. A shared one has its domain, which may
-    have another address here.
-    """
+def _await_answer(client: EngineClient, stage: str) -> None:
+    """Return when the stage's URL takes connections and its live release runs."""
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while True:
         found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
@@ -289,8 +287,8 @@ def _await_answer(client: EngineClient, stage: str, *, shared: bool) -> None:
                 f"{', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
-        if shared and found["live"] is not None:
-            return
+        if "_" in stage and found["live"] is not None:
+            return  # its URL has a domain, which may have another address here
         host, _, port = found["url"].partition("://")[2].rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):

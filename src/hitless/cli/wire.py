@@ -22,7 +22,7 @@ from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listeners import listen
-from hitless.gateway.state import SHARED
+from hitless.gateway.state import SHARED, SharedTls
 from hitless.pipeline.builds import Builds, limits_of
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
@@ -51,7 +51,7 @@ def build_machine(
 
     `leave` ends the daemon. Raises MachineError if HAProxy is missing or too old.
     """
-    clock = SystemClock()
+    clock, common = SystemClock(), settings.shared
     stages = tuple(address.stage for address in settings.addresses)
     gateway = Gateway(
         folders.run,
@@ -59,9 +59,9 @@ def build_machine(
         haproxy=find_haproxy(os.environ),
         stages=stages,
         pools=settings.pools,
-        shared=settings.previews is not None or settings.shared is not None,
+        shared=settings.previews is not None or common is not None,
         tls=settings.tls,
-        secure=settings.secure,
+        secure=SharedTls(common.https[1], common.challenges) if common and common.https else None,
         logs=folders.logs,
         bodies=folders.data / "bodies",
     )
@@ -102,7 +102,7 @@ def build_machine(
         leave=leave,
         pace=ScaleInPace.of(os.environ),
         previews=previews,
-        sites=Sites(engine, gateway) if settings.shared is not None else None,
+        sites=Sites(engine, gateway) if common is not None else None,
     )
     return engine, machine, previews
 
@@ -120,6 +120,13 @@ def build_pipeline(
     repository = Repository(workshop.repository)
     builds = Builds(workshop, repository, clock, lambda: limits_of(Definition.read(workshop.definition)))
     notifier = Notifier(clock, engine.say, workshop.user)
+
+    def warn(sentence: str, stage: str) -> None:
+        engine.say(sentence, stage)
+        live = engine.live_release(stage)
+        notifier.warn(live.document.settings.notify if live else (), stage, sentence)
+
+    engine.warn = warn
     parts = Parts(
         engine=engine,
         workshop=workshop,

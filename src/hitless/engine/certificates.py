@@ -10,7 +10,7 @@ import pkgutil
 import stat
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from hitless.clock import Clock
@@ -19,6 +19,9 @@ from hitless.gateway.runtime import UnreachableError
 from hitless.gateway.state import TlsListener
 
 LOOK_EVERY_S = 5.0
+WARN_DAYS = (1, 7, 21)
+
+Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,16 @@ class Certificate:
     pem: str
     ends: datetime
 
-    def fault(self, now: datetime) -> str:
-        """A sentence if it has expired, else "". Pure."""
-        return f"{self.subject} expired on {self.ends:%Y-%m-%d}: renew it" if now >= self.ends else ""
+    def trouble(self, now: datetime) -> str:
+        """A sentence if it has expired, or ends in fewer days than one of WARN_DAYS, else "". Pure."""
+        if now >= self.ends:
+            return f"{self.subject} expired on {self.ends:%Y-%m-%d}: renew it"
+        within = next((days for days in WARN_DAYS if self.ends - now < timedelta(days)), None)
+        return (
+            f"{self.subject} ends on {self.ends:%Y-%m-%d}, within {within} day{'s' * (within > 1)}: renew it"
+            if within
+            else ""
+        )
 
 
 def read_certificate(listener: TlsListener) -> Certificate:
@@ -73,13 +83,14 @@ def read_certificate(listener: TlsListener) -> Certificate:
 
 
 class Certificates:
-    """Keeps the gateway's certificates as the files are, by `Gateway.certify`. `say(sentence, stage)` reports."""
+    """Keeps the gateway's certificates as the files are, by `Gateway.certify`. `say(sentence, stage)` reports, and
+    `warn` also notifies people.
+    """
 
-    def __init__(
-        self, certify: Callable[[str, str], Awaitable[bool]], clock: Clock, say: Callable[[str, str], None]
-    ) -> None:
-        self._certify, self._clock, self._say = certify, clock, say
-        self._said: dict[str, str] = {}
+    def __init__(self, certify: Callable[[str, str], Awaitable[bool]], clock: Clock, say: Say, warn: Say) -> None:
+        self._certify, self._clock, self._say, self._warn = certify, clock, say, warn
+        self.troubles: dict[str, str] = {}
+        """Stage → what is wrong with its certificate, or ""."""
 
     async def load(self, listeners: Iterable[TlsListener]) -> None:
         """Give the gateway what it starts with, an expired certificate too. MachineError, except for a shared listener,
@@ -91,9 +102,7 @@ class Certificates:
             except MachineError as error:
                 if not listener.shared:
                     raise
-                self._say(
-                    f"{error.message}; its clients are refused until it can be read; {error.hint}", listener.stage
-                )
+                self._warn(f"{error.message}; its clients are refused until then; {error.hint}", listener.stage)
 
     async def watch(self, listeners: Callable[[], Iterable[TlsListener]]) -> None:
         """Replace certificates whose files have changed. Never returns."""
@@ -103,17 +112,16 @@ class Certificates:
             await self._clock.sleep(LOOK_EVERY_S)
 
     async def _look(self, listener: TlsListener) -> None:
-        said = ""
+        now = self._clock.now()
         try:
             certificate = read_certificate(listener)
-            if fault := certificate.fault(self._clock.now()):
-                said = f"{fault}; no other certificate replaces the one in use"
-            elif await self._certify(listener.name, certificate.pem):
-                said = f"a new certificate is in use; it ends on {certificate.ends:%Y-%m-%d}"
+            trouble = certificate.trouble(now)
+            if now < certificate.ends and await self._certify(listener.name, certificate.pem):
+                self._say(f"a new certificate is in use; it ends on {certificate.ends:%Y-%m-%d}", listener.stage)
         except UnreachableError:
             return  # HAProxy is restarting: try again
         except HitlessError as error:
-            said = f"{error.message}; the earlier certificate stays in use; {error.hint}"
-        if said and said != self._said.get(listener.stage):
-            self._say(said, listener.stage)
-        self._said[listener.stage] = said
+            trouble = f"{error.message}; the earlier certificate stays in use; {error.hint}"
+        if trouble and trouble != self.troubles.get(listener.stage):
+            self._warn(trouble, listener.stage)
+        self.troubles[listener.stage] = trouble

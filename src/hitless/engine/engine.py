@@ -59,6 +59,8 @@ class Engine:
         """One for each of `stages` and for each preview."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self.warn: Callable[[str, str], None] = self.say
+        """Records an event of a stage, and notifies those in its `notify`."""
         self.admit: Callable[[str, ReleaseDocument], Awaitable[None]] | None = None
         """Adds the stage of a deploy to an engine of several services."""
         self.event_happened = asyncio.Condition()
@@ -130,9 +132,10 @@ class Engine:
         turn = self.turn_of(rollout.candidate.stage)
         self._run_in_background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
 
-    def add_stage(self, stage: str) -> None:
-        """Add a stage unless it exists. The caller adds it at the gateway."""
+    def add_stage(self, stage: str, *, listed: bool = False) -> None:
+        """Add a stage unless it exists; a `listed` one to `stages`. The caller adds it at the gateway."""
         self.turns.setdefault(stage, Turn(stage, self.parts))
+        self.stages = tuple(dict.fromkeys((*self.stages, stage))) if listed else self.stages
 
     async def withdraw(self, stage: str) -> None:
         """Remove a stage with a host from the gateway, then drain and stop its releases. No rollout starts any more."""

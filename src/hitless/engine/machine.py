@@ -56,7 +56,9 @@ class Machine:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
         self._listen, self._leave, self._previews, self.sites = listen, leave, previews, sites
-        self._certificates = Certificates(lambda *it: gateway.certify(*it), clock, engine.say)
+        self._certificates = Certificates(
+            lambda *it: gateway.certify(*it), clock, engine.say, lambda *it: engine.warn(*it)
+        )
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
@@ -128,6 +130,7 @@ class Machine:
             ),
             reason_of=self._scaler.reason_of,
             at_gateway=at_gateway,
+            troubles=self._certificates.troubles,
         )
 
     async def metrics(self) -> bytes:

@@ -47,12 +47,12 @@ class Sites:
             if tls is not None and tls != self._tls.get(stage):
                 listener = TlsListener(stage, 443, host, tls, shared=True)
                 certificate = await asyncio.to_thread(read_certificate, listener)
-                if fault := certificate.fault(self._engine.clock.now()):
-                    raise UsageError(fault, hint="no stage starts with an expired certificate")
+                if (now := self._engine.clock.now()) >= certificate.ends:
+                    raise UsageError(certificate.trouble(now), hint="no stage starts with an expired certificate")
                 await self._gateway.certify(host, certificate.pem)
             if present is None:
                 await change(lambda state: state.with_new_stage(stage, host, base, hsts_s))
-                self._add(stage)
+                self._engine.add_stage(stage, listed=True)
                 self._engine.say(f"added {stage} at {host}{base or '/'}", stage)
             elif present.hsts_s != hsts_s:
                 await change(lambda state: state.with_hsts(stage, hsts_s))
@@ -64,7 +64,7 @@ class Sites:
         async with self._lock:
             host = self._engine.pools.gateway_stage(stage).host or ""
             await self._engine.withdraw(stage)
-            self._engine.store.forget_live(stage)
+            self._engine.store.write("DELETE FROM stages WHERE stage = ?", (stage,))
             self._tls.pop(stage, None)
             await self._forget_certificate(host)
             self._engine.remove_stage(stage)
@@ -73,14 +73,14 @@ class Sites:
     async def restore(self) -> None:
         """Add the stages that the running gateway or the state file has, before recovery."""
         for entry in self._gateway.state.stages:
-            self._add(entry.stage)
-        for stage in self._engine.store.live_stages():
+            self._engine.add_stage(entry.stage, listed=True)
+        for (stage,) in self._engine.store.read("SELECT stage FROM stages WHERE live_release IS NOT NULL"):
             release = self._engine.live_release(stage)
             if release is None or "_" not in stage:  # it is of a time before services shared the engine
                 continue
             host, base, hsts_s = _address(stage, release.document.settings)
             if stage not in self._engine.stages:
-                self._add(stage)
+                self._engine.add_stage(stage, listed=True)
                 await self._gateway.apply(self._gateway.state.with_new_stage(stage, host, base, hsts_s))
             self._tls[stage] = release.document.settings.tls
 
@@ -101,27 +101,19 @@ class Sites:
         if present is not None and (present.host, present.base) != (host, base):
             hint = "`hitless down` removes the service's stages, and `hitless up` adds them with their new addresses"
             raise ConflictError(f"{stage} is at {present.host}{present.base or '/'}, not at {at}", hint=hint)
+        files = {one.stage: one.settings.certificate for one in self.listeners}
         others = [one for one in self._gateway.state.stages if one.stage != stage and one.host == host]
         if holder := next((one.stage for one in others if one.base == base), None):
             hint = "choose another domain or basePath, or remove that service with `hitless down` in its folder"
             raise ConflictError(f"{at} belongs to {holder} already", hint=hint)
-        if other := next((one.stage for one in others if _files(self._tls.get(one.stage)) != _files(tls)), None):
-            hint = "name the same certificate and key for all stages of a domain; a changed file is used within 5 s"
+        if other := next((one.stage for one in others if files.get(one.stage) != (tls and tls.certificate)), None):
+            hint = "name the same certificate for all stages of a domain; a changed file is used within 5 s"
             raise ConflictError(f"{stage} has another certificate for {host} than {other}", hint=hint)
         return present
 
     async def _forget_certificate(self, host: str) -> None:
         if all(one.domain != host for one in self.listeners):
             await self._gateway.certify(host, None)
-
-    def _add(self, stage: str) -> None:
-        self._engine.add_stage(stage)
-        if stage not in self._engine.stages:
-            self._engine.stages += (stage,)
-
-
-def _files(tls: TlsSettings | None) -> tuple[str, str] | None:
-    return (tls.certificate, tls.key) if tls else None
 
 
 def _address(stage: str, settings: StageSettings) -> tuple[str, str, int | None]:

@@ -58,6 +58,8 @@ async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Sa
     return found
 
 
+RENEWAL = "replace its files; they are read every 5 s"
+
 Reason = Callable[[str], str | None]
 """Why the pool with that key has its size; None for a fixed size."""
 
@@ -70,6 +72,7 @@ def status(
     processes: EngineStatus,
     reason_of: Reason,
     at_gateway: Mapping[str, GatewayFigures] = MappingProxyType({}),
+    troubles: Mapping[str, str] = MappingProxyType({}),
 ) -> Status:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
 
@@ -82,6 +85,9 @@ def status(
             candidate=candidate_of(turn.current, live[0] if live else None),
             guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
             preview=preview,
+            troubles=[{"where": "certificate", "what": said, "mends": RENEWAL}]
+            if (said := troubles.get(stage))
+            else UNSET,
         )
         if live is None or release is None:
             return entry

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hitless.clock import Clock
@@ -78,7 +79,7 @@ class Gateway:
         self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
-        self._state = GatewayState.initial(stages, pools, shared=shared, tls=tls, secure=secure)
+        self._state = replace(GatewayState.initial(stages, pools, shared=shared, tls=tls), secure=secure)
         self._drain_s, self._check_every_s = drain_s, check_every_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()

@@ -40,8 +40,7 @@ LONGEST_SOCKET_BYTES = 97
 SHARED, SHARED_TLS = "by_host", "by_host_tls"
 """The listeners of the stages with a host: HTTP and HTTPS. No name in serverless.yml may have an underscore."""
 
-_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*")
-_BASE = re.compile(r"/[A-Za-z0-9$_.+!*'()-]+")
+_HOST = re.compile(r"(?=[^/]{1,253}(?:/|$))[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*(?:/[A-Za-z0-9$_.+!*'()-]+)?")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
@@ -130,10 +129,8 @@ class StageState:
     hsts_s: int | None = None
 
     def __post_init__(self) -> None:
-        if self.base and not _BASE.fullmatch(self.base):
-            raise ValueError(f"stage {self.stage} has the invalid base path {self.base!r}")
-        if self.host is not None and not _HOST.fullmatch(self.host):
-            raise ValueError(f"stage {self.stage} has the invalid host {self.host!r}")
+        if self.host is not None and not _HOST.fullmatch(self.host + self.base):
+            raise ValueError(f"stage {self.stage} has the invalid host {self.host + self.base!r}")
         if self.host is not None and self.sticky is not None:
             raise ValueError(f"stage {self.stage} cannot be sticky: HAProxy's file has no map for it")
         if not _NAME.fullmatch(self.stage):
@@ -201,9 +198,7 @@ def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool
 
 @dataclass(frozen=True, slots=True)
 class TlsListener:
-    """A stage whose listener speaks TLS. `domain`: the name that its certificate must have, if any. A `shared` one is
-    at the shared listener, by its domain.
-    """
+    """A stage with TLS. `domain`: the name that its certificate must have. `shared`: at the shared listener, by it."""
 
     stage: str
     port: int
@@ -247,13 +242,7 @@ class GatewayState:
 
     @classmethod
     def initial(
-        cls,
-        stages: Iterable[str],
-        pools: int = 64,
-        *,
-        shared: bool = False,
-        tls: tuple[TlsListener, ...] = (),
-        secure: SharedTls | None = None,
+        cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False, tls: tuple[TlsListener, ...] = ()
     ) -> GatewayState:
         """Stages without a release, and that many empty pools `p00`, `p01`, …"""
         width = max(2, len(str(pools - 1)))
@@ -262,7 +251,6 @@ class GatewayState:
             tuple(PoolState(f"p{index:0{width}}") for index in range(pools)),
             shared=shared,
             tls=tls,
-            secure=secure,
         )
 
     @property

@@ -62,7 +62,7 @@ class Workplace:
         service = peek(self.service_dir, os.environ, "service")
         if service is None:
             hint = "go to the service's folder, or name it with --service-dir"
-            raise UsageError(f"{self.data_dir} is an engine of several services, and no service is named", hint=hint)
+            raise UsageError(f"several services share the engine of {self.data_dir}, and none is named", hint=hint)
         return site_name(service, self.stage)
 
     def load_for_aws(self, region: str | None = None) -> Service:

@@ -12,7 +12,7 @@ import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hitless.clock import Clock
@@ -31,6 +31,15 @@ NOTIFIED = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INT
 Say = Callable[[str, str | None], None]
 
 
+class Notice(NamedTuple):
+    """A message about a run, or a warning about a stage."""
+
+    event: str
+    text: str
+    stage: str | None
+    run: RunDocument | None = None
+
+
 class Notifier:
     """Sends notifications in the background; `close` gives up those not sent yet."""
 
@@ -40,8 +49,16 @@ class Notifier:
 
     def notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
         """Start to notify all receivers; returns at once."""
-        for one in who if run.state in NOTIFIED else ():
-            task = asyncio.create_task(self._deliver(one, run))
+        if run.state in NOTIFIED:
+            self._send(who, Notice(f"run.{run.state}", sentence(run), run.stage, run))
+
+    def warn(self, who: tuple[Notify, ...], stage: str, text: str) -> None:
+        """Start to warn all receivers; returns at once."""
+        self._send(who, Notice("warning", f"{stage}: {text}", stage))
+
+    def _send(self, who: tuple[Notify, ...], notice: Notice) -> None:
+        for one in who:
+            task = asyncio.create_task(self._deliver(one, notice))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -51,38 +68,39 @@ class Notifier:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _deliver(self, who: Notify, run: RunDocument) -> None:
+    async def _deliver(self, who: Notify, notice: Notice) -> None:
         for pause_s in PAUSES_S:
             try:
-                await self._try(who, run)
+                await self._try(who, notice)
                 return
             except (OSError, ValueError, TimeoutError) as error:
                 if pause_s is None:
                     where = "a command" if who.by is NotifyBy.COMMAND else urlsplit(who.target).hostname
                     why = f"{type(error).__name__}: {getattr(error, 'code', None) or getattr(error, 'reason', error)}"
-                    self._say(f"run {run.run}: {where} could not be notified ({why})", run.stage)
+                    about = f"run {notice.run.run}" if notice.run else "a warning"
+                    self._say(f"{about}: {where} could not be notified ({why})", notice.stage)
                     return
             await self._clock.sleep(pause_s)
 
-    async def _try(self, who: Notify, run: RunDocument) -> None:
+    async def _try(self, who: Notify, notice: Notice) -> None:
+        body = {"event": notice.event, "text": notice.text}
+        about = {"run": notice.run} if notice.run else {"stage": notice.stage}
         match who.by:
             case NotifyBy.SLACK:
-                await asyncio.to_thread(post, who.target, to_text({"text": sentence(run)}).encode())
+                await asyncio.to_thread(post, who.target, to_text({"text": notice.text}).encode())
             case NotifyBy.WEBHOOK:
-                body = {"event": f"run.{run.state}", "text": sentence(run), "run": run}
-                await asyncio.to_thread(post, who.target, to_text(body).encode())
+                await asyncio.to_thread(post, who.target, to_text(body | about).encode())
             case NotifyBy.COMMAND:
-                await self._command(who.target, run)
+                await self._command(who.target, notice, to_text(notice.run or body | about).encode())
 
-    async def _command(self, command: str, run: RunDocument) -> None:
+    async def _command(self, command: str, notice: Notice, line: bytes) -> None:
         environ = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HITLESS_RUN": str(run.run),
-            "HITLESS_STATE": str(run.state),
-            "HITLESS_STAGE": run.stage or "",
-            "HITLESS_TEXT": sentence(run),
+            "HITLESS_RUN": str(notice.run.run) if notice.run else "",
+            "HITLESS_STATE": notice.event.removeprefix("run."),
+            "HITLESS_STAGE": notice.stage or "",
+            "HITLESS_TEXT": notice.text,
         }
-        line = to_text(run).encode()
         code, _, _ = await run_child(
             shlex.split(command), line=line, environ=environ, user=self._user, timeout_s=COMMAND_TIMEOUT_S
         )

@@ -175,7 +175,7 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
     if "basePath" in read:
         if "domain" not in read:
             raise entry.fault("basePath is a path below a domain", "add domain")
-        read["base_path"] = read.pop("basePath")
+        read["base_path"] = f"/{read.pop('basePath')}"
     host, port = read.pop("listen", (DEFAULT_HOST, FIRST_PORT + index))
     defaults = {"branch": name, "nat": _default_nat(name)}
     return StageSettings(name=name, host=host, port=port, idempotent=idempotent, **(defaults | read))
@@ -261,16 +261,7 @@ def _network(value: Value) -> Network:
 
 
 _MEMORY = whole(64, 1 << 24)
-_BASE_PATH = _matching(
-    re.compile(r"/?[A-Za-z0-9$_.+!*'()-]{1,128}"), "a base path: one segment of letters, digits and $-_.+!*'()"
-)
-
-
-@reads(_BASE_PATH.schema)
-def _base_path(value: Value) -> str:
-    return f"/{_BASE_PATH(value).removeprefix('/')}"
-
-
+_BASE_PATH = _matching(re.compile(r"[A-Za-z0-9$_.+!*'()-]{1,128}"), "a base path: letters, digits and $-_.+!*'()")
 _FILE = _matching(re.compile(r"/.+"), "the absolute path of a file; keys do not belong in a repository")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
@@ -311,7 +302,7 @@ STAGE: Readers = {
     "network": _network,
     "throttle": struct(Throttle, {"rate_per_s": number(0, 1_000_000), "burst": whole(0, 1_000_000)}),
     "domain": _DOMAIN_NAME,
-    "basePath": _base_path,
+    "basePath": _BASE_PATH,
     "tls": _tls,
     "smoke": read_smoke,
     "alarms": read_alarms,

@@ -241,14 +241,6 @@ class Store:
     def set_live(self, stage: str, number: int, at: str) -> None:
         self.write("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
 
-    def live_stages(self) -> tuple[str, ...]:
-        """The stages that have a live release."""
-        rows = self.read("SELECT stage FROM stages WHERE live_release IS NOT NULL ORDER BY rowid")
-        return tuple(row["stage"] for row in rows)
-
-    def forget_live(self, stage: str) -> None:
-        self.write("DELETE FROM stages WHERE stage = ?", (stage,))
-
     def begin_rollout(
         self, stage: str, release: int, *, verb: str, strategy: str, state: str, previous: int | None, at: str
     ) -> int:

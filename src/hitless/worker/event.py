@@ -274,9 +274,7 @@ class EventBuilder:
 
 
 def base_path(request: Request) -> str:
-    """The base path of the custom domain, which a REST API's event has in its paths: aws-powertools/powertools-lambda-\
-python#579 shows `"path": "/v1/payment"` for the resource `/payment`, and the same in `requestContext`.
-    """
+    """The base path of the stage's domain, which the paths in a REST API's event have and its routes do not."""
     return request.internal.get(b"x-hl-base", b"").decode("latin-1")
 
 

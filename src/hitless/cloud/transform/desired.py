@@ -73,12 +73,8 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     explain_to_scanner(resources)
     if release.stack_tags:
         template.setdefault("Metadata", {})[STACK_TAGS] = dict(release.stack_tags)
-    template["Outputs"] = outputs_of(
-        template,
-        number=release.number,
-        previous=release.previous,
-        domain=release.domain and release.domain + release.base_path,
-    )
+    at = release.domain and release.domain + release.base_path
+    template["Outputs"] = outputs_of(template, number=release.number, previous=release.previous, domain=at)
     check_resources(resources)
     return template
 
