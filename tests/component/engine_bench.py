@@ -21,16 +21,16 @@ from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeHooks, FakeWo
 class Bench:
     """An engine over fakes; `again()` is a daemon that starts after the first has died, with the same fakes."""
 
-    def __init__(self, folder: Path, *, world: Bench | None = None, pools: int = 6) -> None:
+    def __init__(self, folder: Path, *, world: Bench | None = None, pools: int = 6, store: type[Store] = Store) -> None:
         self.folder = folder
         self.diary: list[str] = world.diary if world else []
-        self.store = Store(folder / "state.sqlite")
+        self.store = store(folder / "state.sqlite")
         self.workers: FakeWorkers = world.workers if world else FakeWorkers(self.diary)
         self.gateway: FakeGateway = (
             world.gateway if world else FakeGateway(self.diary, GatewayState.initial(["dev", "prod"], pools))
         )
         self.artifacts = FakeArtifacts()
-        self.clock = FakeClock()
+        self.clock: FakeClock = world.clock if world else FakeClock()
         self.hooks = FakeHooks(self.diary)
         workers, gateway, artifacts = cast(Any, self.workers), cast(Any, self.gateway), cast(Any, self.artifacts)
         self.engine = Engine(
@@ -46,7 +46,7 @@ class Bench:
 
     def again(self) -> Bench:
         self.store.close()
-        successor = Bench(self.folder, world=self)
+        successor = Bench(self.folder, world=self, store=type(self.store))
         successor.engine.pools.living.update(cast(Any, self.workers.running))
         return successor
 
