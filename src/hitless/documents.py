@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,12 +58,23 @@ def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666, durable
     """
     fresh = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
     fresh.touch(mode=mode)
-    fresh.write_bytes(content.encode() if isinstance(content, str) else content)
-    if durable:
-        os.sync()
+    with fresh.open("wb") as written:
+        written.write(content.encode() if isinstance(content, str) else content)
+        if durable:
+            written.flush()
+            os.fsync(written.fileno())
     fresh.replace(file)
     if durable:
-        os.sync()
+        sync_folder(file.parent)
+
+
+def sync_folder(folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
+    """Make the names in a folder survive a power cut. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        sync(opened)
+    finally:
+        os.close(opened)
 
 
 def _text_of(value: object) -> str:

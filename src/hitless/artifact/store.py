@@ -32,7 +32,7 @@ import msgspec
 from hitless.artifact import archive, dependencies, trees
 from hitless.artifact.dependencies import Dependencies
 from hitless.artifact.sbom import bill_of_artifact
-from hitless.documents import decode, replace_file, to_text
+from hitless.documents import decode, replace_file, sync_folder, to_text
 from hitless.errors import EngineError, MachineError, UsageError
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -107,7 +107,7 @@ class ArtifactStore:
         else:
             zipped.chmod(0o444)
             zipped.replace(target)
-            _flush_folder(self._zips)
+            sync_folder(self._zips)
         return digest
 
     def unpack(self, digest: str) -> Path:
@@ -255,14 +255,6 @@ def _settled(fresh: Path, place: Path, workspace: WorkFolder, complete: Callable
             place.chmod(0o755)
             place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")
     return complete()
-
-
-def _flush_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from hitless.documents import to_plain
+from hitless.documents import sync_folder, to_plain
 from hitless.errors import ConflictError
 from hitless.forge.forge import ForkPullRequest
 from hitless.pipeline.parts import Parts
@@ -117,11 +117,7 @@ def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
     with suppress(FileExistsError):  # the engine and the receiver may ask at once: the first key stays
         os.link(fresh, file)
     fresh.unlink()
-    holder = os.open(folder, os.O_RDONLY)
-    try:
-        sync(holder)
-    finally:
-        os.close(holder)
+    sync_folder(folder, sync)
     return file.read_bytes()
 
 

@@ -38,7 +38,7 @@ class Definition:
 
     def write(self, file: Path) -> None:
         """Write a file that only its owner can read, because `notify` may contain secrets."""
-        replace_file(file, to_text(self), mode=0o600)
+        replace_file(file, to_text(self), mode=0o600, durable=True)
 
     def merged_with(self, from_commit: Definition) -> Definition:
         """A copy with the commit's build limits and its stages. Existing stages become at least as strict as there."""

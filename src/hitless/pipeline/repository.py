@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ _CONFIG = {
     "receive.autogc": "false",
     "transfer.fsckObjects": "true",
     "core.sharedRepository": "0600",
+    "core.fsync": "all",  # without it a power cut takes commits of runs that have succeeded
 }
 
 
@@ -69,13 +71,22 @@ class Repository:
 
     def create(self, hook: Sequence[str], *, head: str) -> None:
         """Make it, or update an existing one. `hook` is the command of the hooks, without a hook's name."""
-        self._run("init", "--bare", "--quiet", f"--initial-branch={head}")
-        self.folder.chmod(0o700)
+        fresh = Repository(self.folder.with_suffix(".new"))  # git syncs neither HEAD nor config
+        shutil.rmtree(fresh.folder, ignore_errors=True)
+        fresh._run("init", "--bare", "--quiet", f"--initial-branch={head}")
+        fresh.folder.chmod(0o700)
         for key, value in {**_CONFIG, "core.hooksPath": str(self.folder / "hooks")}.items():
-            self._run("config", key, value)
+            fresh._run("config", key, value)
+        os.sync()
+        if self.exists():
+            (fresh.folder / "config").replace(self.folder / "config")
+            shutil.rmtree(fresh.folder)
+        else:
+            fresh.folder.rename(self.folder)
         (self.folder / "hooks").mkdir(exist_ok=True)
         for name in HOOKS:
             self._write_hook(name, hook)
+        os.sync()
 
     def renew_hooks(self, hook: Sequence[str]) -> None:
         """Let existing hooks call `hook`, because those of an earlier version may call a module that has moved."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from hitless.documents import decode, replace_file, to_text
+from hitless.documents import decode, replace_file, sync_folder, to_text
 from hitless.errors import MachineError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.service.value import SEALED
@@ -53,9 +53,12 @@ class SecretKey:
     def make(self) -> None:
         """Create the file, mode 0600, unless it exists. Raises OSError."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        replace_file(fresh, _fernet().Fernet.generate_key(), mode=0o600, durable=True)
         with suppress(FileExistsError):
-            self.file.touch(0o600, exist_ok=False)
-            self.file.write_bytes(_fernet().Fernet.generate_key())
+            os.link(fresh, self.file)
+        fresh.unlink()
+        sync_folder(self.file.parent)
 
     def encrypted(self, value: str) -> str:
         return str(self._read().encrypt(value.encode()).decode())

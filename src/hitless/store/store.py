@@ -1,8 +1,8 @@
 """The state file (SQLite): releases, rollouts, pools, live releases and events of an engine.
 
 One process writes: the daemon that holds the data folder's lock. Each method is one transaction, so that the recovery
-rules know every state that a SIGKILL leaves. With WAL the command line reads while the engine writes. What can be
-observed (processes, the gateway) is never stored.
+rules know every state that a SIGKILL leaves. With WAL the command line reads while the engine writes. A
+transaction is on the disk when it ends. What can be observed (processes, the gateway) is never stored.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Store:
             if not read_only:
                 path.chmod(0o600)
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 self._migrate()
         except (sqlite3.Error, OSError) as error:
