@@ -232,3 +232,13 @@ def test_the_rate_of_the_last_column_uses_its_own_width() -> None:
     slot.by_release[1] = 50
     (only,) = columns([slot], S, 0.5)
     assert only.by_release == {1: 100}
+
+
+def test_the_report_in_markdown_has_the_headline_the_releases_and_the_failures() -> None:
+    lines = render(drilled(failures=3, outcome="rolled_back", reason="x"), ".md").splitlines()
+    assert lines[0].startswith("## ❌ 3 of ")
+    releases = lines.index("| release | scenario | outcome | took | requests | failed | shielded |")
+    assert lines[releases + 2].count("|") == 8
+    assert r"rolled\_back" in lines[releases + 2]
+    assert "| failure | count |" in lines
+    assert render(drilled(), ".md").startswith("## ✅ 0 of ")

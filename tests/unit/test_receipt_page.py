@@ -236,3 +236,16 @@ def test_the_person_who_asked_is_shown_as_far_as_known() -> None:
 )
 def test_durations_are_shown_in_readable_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_a_receipt_in_markdown_escapes_text_of_people() -> None:
+    release = shown(rolled_back(reason="a | b\n# <script>alert(1)</script> @all [x](javascript:x)"))
+    page = render(release, suffix=".md")
+    assert page.splitlines()[0].startswith("## ")
+    assert re.search(r"^\| candidate 12 \| [\d,]+ \| [\d,]+ \| [\d,]+ \|$", page, re.MULTILINE)
+    assert r"> a \| b \# \<script\>alert(1)\</script\> \@all \[x\](javascript:x)" in page
+    assert "&lt;" not in page
+
+
+def test_a_receipt_in_markdown_of_a_release_that_never_shipped_says_so() -> None:
+    assert "was never shipped" in render(shown() | {"rollouts": []}, suffix=".md")

@@ -133,3 +133,22 @@ def test_an_incomplete_log_line_is_ignored() -> None:
     assert not refused.cut_off, "the gateway answered by itself"
     for broken in (whole[:-5], "", "null", "[]", whole.replace("200", '"x"'), whole.replace("1764034123456", "1e30")):
         assert parse(broken) is None
+
+
+def test_smoke_requests_are_sent_with_their_headers_even_if_the_log_has_their_route() -> None:
+    smoke = (SmokeRequest("GET", "/items", headers=(("authorization", "Bearer t"),)),)
+    document = replace(shop(), settings=replace(shop().settings, smoke=smoke))
+    sent = plan.planned_load(document, document, weighed([line("/items")] * 5, document))
+    assert (("authorization", "Bearer t"),) in [one.headers for one in sent.compared if one.path == "/items"]
+
+
+def test_the_coverage_names_each_route_that_was_not_compared_and_why() -> None:
+    document = shop()
+    compared = [plan.Cost(DrillRequest("GET", path), "api", 0.1) for path in ("/items", "/items/7")]
+    every = [str(route) for function in document.functions for route in function.routes]
+    said = plan.coverage(document, compared, ["GET /health: live responds with 503"])
+    assert said.startswith(f"2 of {len(every)} routes were compared; left out: ")
+    assert "GET /health (live responds with 503)" in said
+    assert "POST /items (no smoke request for it)" in said
+    everything = [plan.Cost(DrillRequest(*one.replace("ANY", "GET").split()), "api", 0.1) for one in every]
+    assert plan.coverage(document, everything, []) == f"{len(every)} of {len(every)} routes were compared"

@@ -83,7 +83,7 @@ def drill(
     scenarios: ScenariosOption = "",
     faults: FaultsOption = "",
     requests: RequestsOption = None,
-    report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="The page to write: HTML, or Markdown (.md).")] = None,
     target: TargetOption = None,
     strategy: StrategyOption = None,
     new_connections: NewConnectionsOption = 20,

@@ -145,7 +145,7 @@ def _in_words(report: RehearsalReport) -> str:
         source = {"access_log": "the stage's access log", "file": "the file", "generated": "the routes"}[load.source]
         lines.append(f"  load: {load.requests} requests on {load.routes} routes, from {source}")
     lines += [f"  note: {note}" for note in report.notes]
-    lines += [f"  left out: {one}" for one in report.left_out]
+    lines += [f"  coverage: {report.coverage}"] if report.coverage else []
     if rollout := report.rollout:
         outcome = rollout.outcome.replace("_", " ")
         lines.append(f"  by {rollout.strategy}: {outcome}, {rollout.requests} requests, {rollout.failed} failed")

@@ -10,13 +10,16 @@ import typer
 from hitless.cli.common import Context, HomeOption, command
 from hitless.errors import UsageError
 from hitless.homes.home import home_of
-from hitless.pages.page import write_whole
+from hitless.pages.page import MARKDOWN, write_whole
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full, table
 
 ReleaseArgument = Annotated[int | None, typer.Argument(help="Show this release with its receipts.")]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", "--receipt", metavar="FILE", help="Write its receipts as an HTML page.")
+    Path | None,
+    typer.Option(
+        "--html", "--receipt", metavar="FILE", help="Write its receipts as an HTML page, or as Markdown (.md)."
+    ),
 ]
 
 
@@ -46,6 +49,6 @@ def show_one(ctx: Context, one: dict[str, Any], html: Path | None) -> None:
     """Show a release, and write its page if a file is named."""
     if html is not None:
         path = html.expanduser().resolve()
-        write_whole(path, render(one))
+        write_whole(path, render(one, suffix=MARKDOWN if path.suffix == MARKDOWN else ".html"))
         ctx.say(f"receipt: {path}")
     ctx.show(one, lambda: in_full(one))

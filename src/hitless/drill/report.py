@@ -12,22 +12,22 @@ from hitless.drill.plots import Band, columns, failures_plot, kind_class, latenc
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import FailureKind
-from hitless.pages.page import environment_of, write_whole
+from hitless.pages.page import MARKDOWN, environment_of, write_whole
 from hitless.receipts.page import summary
 
 
 def write_report(result: DrillResult, path: Path) -> None:
     """Write the page, completely or not at all. Raises MachineError if that is not possible."""
-    write_whole(path, render(result), option="--report")
+    write_whole(path, render(result, MARKDOWN if path.suffix == MARKDOWN else ".html"), option="--report")
 
 
-def render(result: DrillResult) -> str:
+def render(result: DrillResult, suffix: str = ".html") -> str:
     environment = environment_of("hitless.drill")
     environment.filters["ms"] = _ms
     axis = columns(result.tally.slots, result.tally.slot_us, result.duration_s)
     bands = _bands(result)
     document = result.to_json()
-    return environment.get_template("report.html").render(
+    return environment.get_template(f"report{suffix}").render(
         headline=result.headline_of("{:,}".format),
         ok=result.exit_code == 0,
         surprises=result.surprises,

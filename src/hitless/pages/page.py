@@ -1,10 +1,12 @@
 """Renders and writes HTML pages that stand alone: no script, nothing loaded, light and dark.
 
-Each page extends `base.html` and shares `style.css`. Templates escape all values.
+Each page extends `base.html` and shares `style.css`. Templates escape all values. Those that end in `.md` make Markdown
+for a comment on a forge; there the filter `cell` escapes.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,21 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from hitless.documents import replace_file
 from hitless.errors import MachineError
 
+MARKDOWN = ".md"
+
 
 def environment_of(package: str, **names: Any) -> Environment:
     """Jinja with the package's templates, `base.html`, and `names` as global names. An unknown name is an error."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("hitless.pages", ".")]),
-        autoescape=True,
+        autoescape=lambda name: not (name or "").endswith(MARKDOWN),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals.update(names)
     environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["cell"] = lambda text: re.sub(r"[\\`*_\[\]<>|#@~&]", r"\\\g<0>", " ".join(str(text).split()))
     return environment
 
 

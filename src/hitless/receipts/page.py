@@ -14,14 +14,14 @@ from hitless.receipts import words
 from hitless.receipts.plot import plot
 
 
-def render(release: words.Document, *, back: str = "") -> str:
+def render(release: words.Document, *, back: str = "", suffix: str = ".html") -> str:
     """The page of a release (`hitless releases N --json`); its heading is the newest rollout's headline.
 
-    `back` is the address of the list of releases, if the page has one.
+    `back` is the address of the list of releases, if the page has one. `suffix` is `.md` for Markdown.
     """
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
-    page = environment_of("hitless.receipts", words=words).get_template("page.html")
+    page = environment_of("hitless.receipts", words=words).get_template(f"page{suffix}")
     return page.render(release=release, rollouts=rollouts, headline=headline, back=back)
 
 

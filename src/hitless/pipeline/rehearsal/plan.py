@@ -94,12 +94,13 @@ class PlannedLoad:
 
 
 def planned_load(live: ReleaseDocument, candidate: ReleaseDocument, recorded: Sequence[Weighed]) -> PlannedLoad:
-    """The recorded requests, and a generated one for each route that has none."""
+    """The recorded requests, all smoke requests, and a generated one for each other route that has none."""
     generated = generated_requests(live, candidate)
     if not recorded:
         return PlannedLoad("generated", generated, generated)
     routes, known = Routes(live), {one.route for one in recorded}
-    more = tuple(one for one in generated if routes.route_of(one) not in known)
+    smoke = {f"{one.method} {one.path}" for document in (live, candidate) for one in document.settings.smoke}
+    more = tuple(one for one in generated if one.name in smoke or routes.route_of(one) not in known)
     compared = tuple(one.request for one in to_compare(recorded))
     requests = tuple(one.request for one in recorded)
     return PlannedLoad("access_log", (*requests, *more), (*compared, *more), sum(one.lines for one in recorded))
@@ -126,6 +127,17 @@ def generated_requests(live: ReleaseDocument, candidate: ReleaseDocument) -> tup
     routes = [route for function in live.functions for route in function.routes if route.method in (*SAFE, ANY)]
     found = {one.name: one for one in (*from_routes(routes), *from_smoke(smoke))}
     return tuple(replace(one, check_release=False) for one in found.values())
+
+
+def coverage(live: ReleaseDocument, compared: Sequence[Cost], left_out: Sequence[str]) -> str:
+    """`2 of 3 routes were compared; left out: POST /items (no smoke request for it)`."""
+    routes = Routes(live)
+    every = [str(route) for function in live.functions for route in function.routes]
+    done = {routes.route_of(one.request) for one in compared}
+    why = {one.partition(" (/")[0].partition(": ")[0]: one.rpartition(": ")[2] for one in left_out}
+    missing = [f"{one} ({why.get(one, 'no smoke request for it')})" for one in every if one not in done]
+    said = f"{len(every) - len(missing)} of {len(every)} routes were compared"
+    return f"{said}; left out: {', '.join(missing)}" if missing else said
 
 
 def removed_routes(live: ReleaseDocument, candidate: ReleaseDocument) -> list[str]:

@@ -46,6 +46,7 @@ class Rehearsal:
     doubts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    coverage: str = ""
     changed: list[ChangedRoute] = field(default_factory=list)
     costs: list[plan.Cost] = field(default_factory=list)
     measured: tuple[Measured, Measured] | None = None
@@ -121,6 +122,8 @@ class Rehearsal:
         self.say(f"{len(self.costs)} requests compared, {len(self.changed)} with different responses")
         for one in self.changed:
             self.say(f"  {one.route}: {', '.join(one.differences)}")
+        self.coverage = plan.coverage(self.live, self.costs, self.left_out)
+        self.say(self.coverage)
         self._doubt(judge.unheard(len(self.planned.compared), unanswered))
 
     def _doubt(self, why: str) -> None:
@@ -204,6 +207,7 @@ class Rehearsal:
             sentence=judge.sentence(live, candidate, objections, self.doubts),
             answers=tuple(self.changed),
             left_out=tuple(self.left_out),
+            coverage=self.coverage,
             live=live and live.rounded(),
             candidate=candidate and candidate.rounded(),
             load=load,

@@ -53,6 +53,7 @@ class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
     answers: tuple[ChangedRoute, ...] = ()
     left_out: tuple[str, ...] = ()
+    coverage: str = ""
     live: Measured | None = None
     candidate: Measured | None = None
     load: LoadReport | None = None
