@@ -84,6 +84,7 @@ def test_a_request_whose_worker_died_runs_again_if_it_is_safe_and_is_refused_if_
         for method, request_id in (("GET", "get-1"), ("POST", "post-1"), ("DELETE", "delete-1")):
             waiting = asyncio.create_task(quietly(first, "/sleep", method, request_id))
             pid = await busy_pid(pool, pid)
+            await asyncio.to_thread(eventually, lambda line=f"{request_id} {method}": line in begun(pool))
             kill(pid)
             await waiting
             again = await asyncio.to_thread(ask, second, "/x", method, request_id=request_id)
