@@ -39,6 +39,7 @@ MODULES = {
     "invoke": ("invoke",),
     "doctor": ("doctor",),
     "schema": ("schema",),
+    "backup": ("backup", "restore"),
     "remote": ("remote add", "remote list", "remote remove", "remote receive"),
     "host": ("host install", "host status", "host uninstall"),
     "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),

@@ -132,6 +132,12 @@ class Store:
     def close(self) -> None:
         self._connection.close()
 
+    def copy_to(self, file: Path) -> None:
+        """A consistent copy of the state, by SQLite's backup API, while others write. Raises StoreError."""
+        file.touch(0o600)
+        with self._errors(), closing(sqlite3.connect(file)) as copy:
+            self._connection.backup(copy)
+
     def back_up(self) -> None:
         """Keep a copy beside the file (0600). Any thread may call this. Raises OSError and StoreError."""
         new = self._path.with_suffix(".new")
@@ -154,10 +160,18 @@ class Store:
     def _migrate(self) -> None:
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if have > len(MIGRATIONS):
+            kept = Path(f"{self._path}.schema-{len(MIGRATIONS)}")
+            back = (
+                f"; or go back to the state before that upgrade: `rm -f {self._path}-*; cp {kept} {self._path}`"
+                if kept.exists()
+                else ""
+            )
             raise EngineError(
                 f"{self._path} was written by a newer hitless (schema {have}, this one knows {len(MIGRATIONS)})",
-                hint="run the newer hitless, or name another folder with --data-dir",
+                hint="run the newer hitless, or name another folder with --data-dir" + back,
             )
+        if 0 < have < len(MIGRATIONS):
+            self.copy_to(Path(f"{self._path}.schema-{have}"))
         for number, script in enumerate(MIGRATIONS[have:], have + 1):
             # executescript commits by itself; the version inside the same script makes the step whole or not at all
             self._connection.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
