@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,10 @@ class Unit:
         self.notify.bind(str(folder / "notify"))
         self.notify.settimeout(30)
         self.environ = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "600000"}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.figures = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.environ["HITLESS_METRICS"] = self.figures
         self.daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -70,6 +75,11 @@ def test_a_unit_starts_adopts_stops_and_boots_the_engine(site: Site, unit: Unit)
     unit.start()  # waits for settings
     site.up()
     before = site.status()["engine"]
+    with urllib.request.urlopen(f"http://{unit.figures}/metrics") as response:
+        assert b'hitless_requests_total{function="api",release="1",stage="dev"}' in response.read()
+    for path in ("live", "ready"):
+        with urllib.request.urlopen(f"http://{unit.figures}/-/{path}") as response:
+            assert response.status == 200
     while unit.notify.recv(1000) != b"WATCHDOG=1":
         pass
     unit.kill(signal.SIGTERM)

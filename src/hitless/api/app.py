@@ -137,6 +137,24 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
     )
 
 
+def figures(machine: Machine) -> Starlette:
+    """The application for monitoring, which changes nothing and needs no rights: figures, liveness and readiness."""
+
+    async def metrics(request: Request) -> Response:
+        return Response(await machine.metrics(), media_type=CONTENT_TYPE)
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(request: Request) -> Response:
+        stages = (await machine.status()).stages
+        faults = [f"{one.stage}: {it.name}" for one in stages for it in one.functions if it.zygote_pid is None]
+        return JSONResponse({"ready": not faults, "not_running": faults}, status_code=503 if faults else 200)
+
+    endpoints = {"/metrics": metrics, "/-/live": live, "/-/ready": ready}
+    return Starlette(routes=[Route(path, it, methods=["GET"]) for path, it in endpoints.items()])
+
+
 async def _error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HitlessError)
     return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)

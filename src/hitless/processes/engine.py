@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
 from setproctitle import setproctitle
 
-from hitless.api.app import Api, application
+from hitless.api.app import Api, application, figures
 from hitless.api.client import EngineClient
 from hitless.api.pipeline import PipelineApi
 from hitless.api.requests import ShutdownRequest
@@ -36,13 +36,17 @@ from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.documents import replace_file, to_text
 from hitless.engine.folders import Folders, lock_engine
-from hitless.errors import HitlessError
+from hitless.errors import HitlessError, MachineError
+from hitless.gateway.listeners import listen
 from hitless.pipeline.rehearsal.leftovers import PREFIX, leftovers
 from hitless.rollout.hook_endpoint import served
+from hitless.service.listen import parse_listen
 from hitless.store.store import Store
 
 log = structlog.get_logger()
 
+METRICS_VARIABLE = "HITLESS_METRICS"
+"""HOST:PORT for Prometheus and for checks of liveness and readiness. Unset: none."""
 SWEEP_S = 90.0
 LOOK_S = 1.0
 AGAIN_AFTER_S = 5.0
@@ -100,6 +104,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     folders.record_run_folder()
     settings = EngineSettings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
+    figures_at = _figures_listener()
     store = Store(folders.state_file)
     leaving = asyncio.Event()
     engine, machine, previews = build_machine(folders, settings, store, leave=leaving.set)
@@ -117,7 +122,10 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
     watched = asyncio.create_task(_feed_watchdog())
-    async with served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2):
+    async with AsyncExitStack() as serving:
+        await serving.enter_async_context(served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2))
+        if figures_at is not None:
+            await serving.enter_async_context(served(figures(machine), figures_at, timeout_graceful_shutdown=2))
         await leaving.wait()
     logging.cancel()
     watched.cancel()
@@ -127,6 +135,16 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     folders.remove_run_folder()
     store.close()
     os.close(lock)
+
+
+def _figures_listener() -> socket.socket | None:
+    if not (address := os.environ.get(METRICS_VARIABLE)):
+        return None
+    try:
+        return listen(*parse_listen(address), purpose=METRICS_VARIABLE)
+    except ValueError as error:
+        hint = "for example 127.0.0.1:9464"
+        raise MachineError(f"{METRICS_VARIABLE}={address} is not HOST:PORT", hint=hint) from error
 
 
 def _sweep_sandboxes(folders: Folders) -> None:
