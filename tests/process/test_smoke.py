@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from hitless.worker import compiled
 from hitless.workers.isolation import HANDLER_UIDS
 from tests.process.conftest import Site
 from tests.support import eventually
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.process
 def test_a_service_is_started_released_rolled_back_and_stopped(site: Site) -> None:
     status = site.up()
     assert status["stages"][0]["live"]["release"] == 1
+    assert status["engine"]["compiled"] is bool(compiled.find(os.environ))
     assert site.get("/fast")[2] == {"release": "1", "function_version": "1"}
     assert site.get("/fast")[1]["x-hitless-release"] == "1"
 

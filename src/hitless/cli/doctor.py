@@ -24,6 +24,7 @@ from hitless.homes.engine import has_service_file
 from hitless.homes.folder import folders_of
 from hitless.service.model import Home
 from hitless.workers.isolation import MODE_VARIABLE, OFF, missing_measures
+from hitless.workers.libraries import modules_in_use
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
@@ -51,6 +52,7 @@ def doctor(ctx: Context) -> None:
         _check("uv", uv.find_uv_bin),
         Finding("git", git is not None, git or "is not on PATH; the pipeline needs it", "apt install git"),
         descriptors(),
+        Finding("workers", True, modules_in_use(os.environ)),
         _check("isolation", lambda: _isolation(os.environ)),
         Finding("restart", True, _RESTART),
         *_places(ctx),

@@ -98,6 +98,8 @@ def in_words(status: Status) -> str:
     lines = [f"{status.service}: {runs or 'no engine runs here'}"]
     if engine and engine.isolation_missing:
         lines.append(f"handlers are not isolated by {'; '.join(engine.isolation_missing)}")
+    if engine and engine.compiled is False:
+        lines.append("workers run uncompiled; `hitless doctor` says why")
     for stage in (*status.stages, *status.previews):
         lines.append(f"\n{_headline(stage)}")
         if candidate := stage.candidate:

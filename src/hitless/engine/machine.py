@@ -126,6 +126,7 @@ class Machine:
                 gateway_pid=self._gateway.haproxy_pid,
                 guardian_pid=self._gateway.guardian_pid,
                 root_zygote_pid=self._fleet.root_pid,
+                compiled=self._fleet.compiled,
                 isolation_missing=await self._fleet.isolation_missing(),
             ),
             reason_of=self._scaler.reason_of,

@@ -15,7 +15,9 @@ from hitless.service.model import Home
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """The processes of an engine, by pid. `isolation_missing`: measures that do not isolate its handlers."""
+    """The processes of an engine, by pid. `isolation_missing`: measures that do not isolate its handlers.
+    `compiled`: its workers run compiled modules.
+    """
 
     pid: int
     version: str
@@ -24,6 +26,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     guardian_pid: int | None
     root_zygote_pid: int | None
     isolation_missing: Sequence[str] = ()
+    compiled: bool | UnsetType = UNSET
 
 
 class LiveRelease(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.spec import PoolSpec
@@ -17,12 +17,15 @@ class CognitoIdentity:
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
 
     def __init__(self) -> None:
-        self.cognito_identity_id: str | None = None
-        self.cognito_identity_pool_id: str | None = None
+        self.cognito_identity_id: Any = None
+        self.cognito_identity_pool_id: Any = None
 
 
 class LambdaContext:
-    """The object documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string there, too."""
+    """The object documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string there, too.
+
+    Handlers may assign anything to its attributes. A compiled class would refuse another type than the declared one.
+    """
 
     __slots__ = (
         "_deadline_ns",
@@ -39,17 +42,17 @@ class LambdaContext:
     )
 
     def __init__(self, function: ContextFactory, request_id: str, deadline_ns: int) -> None:
-        self.aws_request_id = request_id
+        self.aws_request_id: Any = request_id
         self._deadline_ns = deadline_ns
-        self.function_name = function.name
-        self.function_version = function.version
-        self.invoked_function_arn = function.arn
-        self.memory_limit_in_mb = function.memory_mb
-        self.log_group_name = function.log_group
-        self.log_stream_name = function.log_stream
-        self.client_context = None
-        self.identity = CognitoIdentity()
-        self.tenant_id = None
+        self.function_name: Any = function.name
+        self.function_version: Any = function.version
+        self.invoked_function_arn: Any = function.arn
+        self.memory_limit_in_mb: Any = function.memory_mb
+        self.log_group_name: Any = function.log_group
+        self.log_stream_name: Any = function.log_stream
+        self.client_context: Any = None
+        self.identity: Any = CognitoIdentity()
+        self.tenant_id: Any = None
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the function's timeout; 0 after it."""

@@ -20,11 +20,12 @@ from importlib.metadata import Distribution, DistributionFinder, MetadataPathFin
 from types import ModuleType
 from typing import Any, Final
 
+from hitless.worker.compiled import LIBRARY
 from hitless.worker.spec import PoolSpec
 
 ACCOUNT_ID = "000000000000"
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
-HIDDEN = ("hitless", "httptools", "setproctitle")
+HIDDEN = ("hitless", "httptools", "setproctitle", LIBRARY)
 
 
 def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -151,7 +151,8 @@ class EventBuilder:
         self._binary = BinaryMediaTypes(spec.binary_media_types) if spec.binary_media_types else None
         self._deployment_id = str(spec.release)
         self._second = -1
-        self._second_text = ""
+        self._second_text = self._second_hex = ""
+        self._host = self._domain = self._domain_prefix = ""
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
         """The event, or None if no route of the function matches. `now_s` is wall time."""
@@ -195,6 +196,7 @@ class EventBuilder:
     def _headers(
         self, request: Request, request_id: str, now_s: float, names: HeaderNames
     ) -> tuple[dict[str, str], dict[str, list[str]]]:
+        self._renew_second(int(now_s))
         single: dict[str, str] = {}
         multi: dict[str, list[str]] = {}
         for raw, raw_value in request.headers:
@@ -209,7 +211,7 @@ class EventBuilder:
             single[name] = value
         self._forwarded(request, single, multi)
         if "X-Amzn-Trace-Id" not in single:
-            trace = trace_id(request_id, now_s)
+            trace = trace_id(request_id, self._second_hex)
             single["X-Amzn-Trace-Id"], multi["X-Amzn-Trace-Id"] = trace, [trace]
         return single, multi
 
@@ -228,18 +230,21 @@ class EventBuilder:
         self, request: Request, resource: str, path: str, request_id: str, now_s: float, headers: dict[str, str]
     ) -> dict[str, Any]:
         host = headers.get("Host", "")
+        if host != self._host:
+            self._host, self._domain = host, host.partition(":")[0]
+            self._domain_prefix = host.partition(".")[0].partition(":")[0]
         sent = request.internal.get(b"x-hl-path")
         return {
             "resourceId": None,
             "resourcePath": resource,
             "httpMethod": request.method,
             "extendedRequestId": extended_id(request_id),
-            "requestTime": self._request_time(now_s),
+            "requestTime": self._second_text,
             "path": base_path(request) + sent.decode("latin-1") if sent else path,
             "accountId": ACCOUNT_ID,
             "protocol": "HTTP/1.1",
             "stage": self._stage,
-            "domainPrefix": host.partition(".")[0].partition(":")[0],
+            "domainPrefix": self._domain_prefix,
             "requestTimeEpoch": int(now_s * 1000),
             "requestId": request_id,
             "identity": {
@@ -256,21 +261,20 @@ class EventBuilder:
                 "userAgent": headers.get("User-Agent"),
                 "user": None,
             },
-            "domainName": host.partition(":")[0],
+            "domainName": self._domain,
             "deploymentId": self._deployment_id,
             "apiId": self._api_id,
         }
 
-    def _request_time(self, now_s: float) -> str:
-        second = int(now_s)
+    def _renew_second(self, second: int) -> None:
+        """Renew the texts that are the same for a second."""
         if second != self._second:
             at = time.gmtime(second)
             month = _MONTHS[at.tm_mon - 1]
-            self._second = second
+            self._second, self._second_hex = second, f"{second:08x}"
             self._second_text = (
                 f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
             )
-        return self._second_text
 
 
 def base_path(request: Request) -> str:
@@ -296,10 +300,10 @@ def extended_id(request_id: str) -> str:
     return b2a_base64(request_id.encode()[:11], newline=False).decode()
 
 
-def trace_id(request_id: str, now_s: float) -> str:
+def trace_id(request_id: str, second_hex: str) -> str:
     """An X-Ray header for a request without one: `Root=1-<time>-<24 hex digits>`."""
     digits = request_id.replace("-", "")[-24:].rjust(24, "0")
-    return f"Root=1-{int(now_s):08x}-{digits}"
+    return f"Root=1-{second_hex}-{digits}"
 
 
 def grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

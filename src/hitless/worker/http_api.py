@@ -148,7 +148,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
             "requestId": extended_id(request_id),
             "routeKey": self.route.key,
             "stage": STAGE,
-            "time": self._request_time(now_s),
+            "time": self._second_text,
             "timeEpoch": int(now_s * 1000),
         }
         return event

@@ -93,6 +93,12 @@ def end_children() -> None:
                 os.waitpid(pid, 0)
 
 
+def notice_signals() -> None:
+    """Run the handlers of signals that arrived while compiled code ran: the interpreter does so when a function that
+    is not compiled begins.
+    """
+
+
 def take_lock(path: Path) -> int:
     """Lock a file while this process, or a child by `fork`, lives. Raises OSError if it is locked."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hitless.worker.handler import MAX_RESULT_BYTES, marshalled
 
@@ -158,8 +158,8 @@ def _text_of(name: str, value: Any) -> str:
 
 
 class _DateCache:
-    second = -1
-    text = ""
+    second: ClassVar[int] = -1
+    text: ClassVar[str] = ""
 
 
 def _date() -> str:

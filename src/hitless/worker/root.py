@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from setproctitle import setproctitle
 
 from hitless.worker import zygote
+from hitless.worker.compiled import LIBRARY
 from hitless.worker.layout import MAGIC
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
@@ -129,7 +130,7 @@ class Root:
     def _handle(self, fd: int, message: dict[str, Any]) -> None:
         match message["op"]:
             case "hello":
-                self._send(fd, {"version": VERSION, "pid": os.getpid()})
+                self._send(fd, {"version": VERSION, "pid": os.getpid(), "compiled": LIBRARY in sys.modules})
             case "spawn":
                 self._spawn(fd, message)
             case "stop":

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hitless.worker.process import PRIVATE
+from hitless.worker.process import PRIVATE, notice_signals
 from hitless.worker.request import Request, RequestReader
 from hitless.worker.response import CLOSE
 
@@ -162,6 +162,7 @@ class Server:
                     self._accept()
                 elif fd == waking:
                     self._drain_wakeups()
+            notice_signals()
         self._drain()
 
     def close(self) -> None:

@@ -26,13 +26,16 @@ class ZygoteMessage(msgspec.Struct, frozen=True):
 
 
 class RootMessage(msgspec.Struct, frozen=True):
-    """Message from the root zygote: a greeting (`version`, `pid`), an answer (`pid`, `error`), a zygote's death."""
+    """Message from the root zygote: a greeting (`version`, `pid`, `compiled`), an answer (`pid`, `error`), or a
+    zygote's death.
+    """
 
     version: str = ""
     pid: int | None = None
     error: str | None = None
     died: int | None = None
     status: int = 0
+    compiled: bool = False
 
 
 class Channel:

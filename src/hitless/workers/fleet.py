@@ -83,6 +83,11 @@ class Fleet:
         """The root zygote's pid, 0 if there is none."""
         return self._root.pid if self._root.alive else 0
 
+    @property
+    def compiled(self) -> bool:
+        """Whether new workers run compiled modules."""
+        return self._root.compiled
+
     async def start_pool(self, spec: PoolSpec, *, size: int | None = None, ready_timeout_s: float) -> Pool:
         """Start a pool with `size` workers (default: its maximum); returns when all are ready.
 

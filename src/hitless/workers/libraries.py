@@ -10,8 +10,10 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from hitless.worker import compiled
 from hitless.worker.environment import HIDDEN, INHERITED
 
 RUNTIME_LIBRARIES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -35,8 +37,16 @@ def inherited_environment() -> dict[str, str]:
 def isolated_command(python: str, module: str, argument: str) -> list[str]:
     """The command that calls `hitless.worker.<module>.main(argument, own paths)` with nothing else to import."""
     boot = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
+    boot += "from hitless.worker.compiled import use; use(sys.argv[3]); "
     boot += f"from hitless.worker.{module} import main; main(sys.argv[1], paths)"
-    return [python, "-I", "-S", "-X", "utf8", "-c", boot, argument, json.dumps(own_paths())]
+    options = ["-I", "-S", "-X", "utf8"]
+    return [python, *options, "-c", boot, argument, json.dumps(own_paths()), compiled.find(os.environ)]
+
+
+def modules_in_use(environ: Mapping[str, str]) -> str:
+    """Whether new workers run compiled, and why not. Uncompiled ones give the same responses, but take longer."""
+    folder = compiled.find(environ)
+    return f"run compiled, from {folder}" if folder else f"run uncompiled: {compiled.why_not(environ)}"
 
 
 def base_python() -> str:

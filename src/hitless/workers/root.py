@@ -31,6 +31,7 @@ class RootZygote:
         self._asking = asyncio.Lock()
         self._deaths: dict[int, int] = {}
         self.pid = 0
+        self.compiled = False
 
     @property
     def alive(self) -> bool:
@@ -100,7 +101,7 @@ class RootZygote:
             await channel.receive(RootMessage)
             await channel.close()
             return False
-        self.pid = hello.pid
+        self.pid, self.compiled = hello.pid, hello.compiled
         self._channel = channel
         self._listening = asyncio.create_task(self._listen(channel))
         return True
