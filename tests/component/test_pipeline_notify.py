@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from hitless.documents import to_text
-from hitless.pipeline.notify import Notifier, post, sentence
+from hitless.pipeline.notify import Notice, Notifier, post, sentence
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.service.model import Notify, NotifyBy
 from tests.fakes import FakeClock
@@ -75,7 +75,7 @@ def told(*who: Notify, run: RunDocument = RUN, warning: str = "") -> list[str]:
     async def story() -> None:
         notifier = Notifier(FakeClock(), lambda text, stage: said.append(text), None)
         if warning:
-            notifier.warn(who, "prod", warning)
+            notifier.send(who, Notice("warning", f"prod: {warning}", "prod"))
         else:
             notifier.notify(who, run)
         while notifier._tasks:

@@ -49,6 +49,10 @@ def test_a_stage_serves_https_and_takes_renewed_files(site: Site, tmp_path: Path
     serial = write_certificate(tmp_path, domain)
     assert site.up()["stages"][0]["url"] == f"https://127.0.0.1:{port}"
     assert (serial_at(port), told(port)) == (serial, f"https{port}")
+    text = file.read_text()
+    file.write_text(text.replace("tls: {", "tls: {hsts_s: 60, "))
+    assert "`tls` has changed; `hitless down`, then `hitless up` uses it" in site.hitless("up", "--detach").stderr
+    file.write_text(text)
     smoke = SmokeRequest("GET", "/fast")
     assert fault_of(f"https://127.0.0.1:{port}", smoke, release=1) is None, "as the pipeline verifies a release"
     assert "certificate" in str(fault_of(f"https://localhost:{port}", smoke)), "a name is verified"

@@ -32,7 +32,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class SharedAddresses:
-    """The addresses of an engine of several services, the ACME client's, and the number of pools for all of them."""
+    """The addresses of an engine of several services and of the ACME client, and the number of pools for all."""
 
     http: tuple[str, int]
     https: tuple[str, int] | None = None

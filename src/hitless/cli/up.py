@@ -152,7 +152,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
                 listen_on(address.host, address.port, purpose=address.purpose).close()
     elif EngineSettings.read(folders).tls != settings.tls:
         ctx.say("note: `tls` has changed; `hitless down`, then `hitless up` uses it")
-    if not served:
+    if not served and settings.shared is not None:
         settings.write(folders)  # it decides the stage's name at the engine
     row = recorded(ctx)
     first = build_document(ctx, service, message="first release") if row is None else None
@@ -161,6 +161,8 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
             f"note: release {row.release} keeps its values of {', '.join(changed)}; `hitless deploy` ships the new ones"
         )
     if not alive:
+        if not served:
+            settings.write(folders)
         ensure_daemon(folders)
         ctx.on_interrupt[:] = "interrupted: the engine keeps running", "stop it with `hitless down`"
     if first is not None:
@@ -229,15 +231,12 @@ def ensure_daemon(folders: Folders) -> None:
 
 def _shared(http: str | None, https: str | None, challenges: str | None) -> SharedAddresses | None:
     """The addresses of a shared engine, if they are given."""
-    if http is None:
-        if https or challenges:
-            raise UsageError("--shared-tls and --challenges need --shared", hint="it redirects and answers challenges")
-        return None
-    return SharedAddresses(
-        parse_address(http, "--shared"),
-        parse_address(https, "--shared-tls") if https else None,
-        parse_address(challenges, "--challenges") if challenges else None,
-    )
+    given = {"--shared": http, "--shared-tls": https, "--challenges": challenges}
+    found = {option: parse_address(text, option) for option, text in given.items() if text}
+    if found and "--shared" not in found:
+        raise UsageError("--shared-tls and --challenges need --shared", hint="it redirects and answers challenges")
+    others = found.get("--shared-tls"), found.get("--challenges")
+    return SharedAddresses(found["--shared"], *others) if found else None
 
 
 def _settings(service: Service, listen: str | None, folders: Folders, shared: SharedAddresses | None) -> EngineSettings:

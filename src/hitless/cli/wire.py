@@ -26,7 +26,7 @@ from hitless.gateway.state import SHARED, SharedTls
 from hitless.pipeline.builds import Builds, limits_of
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
-from hitless.pipeline.notify import Notifier
+from hitless.pipeline.notify import Notice, Notifier
 from hitless.pipeline.packaging import package_in_process
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -121,10 +121,11 @@ def build_pipeline(
     builds = Builds(workshop, repository, clock, lambda: limits_of(Definition.read(workshop.definition)))
     notifier = Notifier(clock, engine.say, workshop.user)
 
-    def warn(sentence: str, stage: str) -> None:
+    def warn(sentence: str, stage: str | None) -> None:
         engine.say(sentence, stage)
-        live = engine.live_release(stage)
-        notifier.warn(live.document.settings.notify if live else (), stage, sentence)
+        live = engine.live_release(stage or "")
+        notice = Notice("warning", f"{stage}: {sentence}", stage)
+        notifier.send(live.document.settings.notify if live else (), notice)
 
     engine.warn = warn
     parts = Parts(

@@ -20,7 +20,6 @@ from hitless.gateway.state import TlsListener
 
 LOOK_EVERY_S = 5.0
 WARN_DAYS = (1, 7, 21)
-
 Say = Callable[[str, str], None]
 
 
@@ -83,9 +82,7 @@ def read_certificate(listener: TlsListener) -> Certificate:
 
 
 class Certificates:
-    """Keeps the gateway's certificates as the files are, by `Gateway.certify`. `say(sentence, stage)` reports, and
-    `warn` also notifies people.
-    """
+    """Keeps the gateway's certificates as the files are, by `Gateway.certify`. `say` reports, `warn` also notifies."""
 
     def __init__(self, certify: Callable[[str, str], Awaitable[bool]], clock: Clock, say: Say, warn: Say) -> None:
         self._certify, self._clock, self._say, self._warn = certify, clock, say, warn

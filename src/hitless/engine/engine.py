@@ -59,7 +59,7 @@ class Engine:
         """One for each of `stages` and for each preview."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
-        self.warn: Callable[[str, str], None] = self.say
+        self.warn: Callable[[str, str | None], None] = self.say
         """Records an event of a stage, and notifies those in its `notify`."""
         self.admit: Callable[[str, ReleaseDocument], Awaitable[None]] | None = None
         """Adds the stage of a deploy to an engine of several services."""

@@ -58,8 +58,6 @@ async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Sa
     return found
 
 
-RENEWAL = "replace its files; they are read every 5 s"
-
 Reason = Callable[[str], str | None]
 """Why the pool with that key has its size; None for a fixed size."""
 
@@ -85,7 +83,7 @@ def status(
             candidate=candidate_of(turn.current, live[0] if live else None),
             guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
             preview=preview,
-            troubles=[{"where": "certificate", "what": said, "mends": RENEWAL}]
+            troubles=[{"where": "certificate", "what": said, "mends": "replace its files"}]
             if (said := troubles.get(stage))
             else UNSET,
         )

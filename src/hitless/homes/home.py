@@ -61,8 +61,7 @@ class Workplace:
             return self.stage
         service = peek(self.service_dir, os.environ, "service")
         if service is None:
-            hint = "go to the service's folder, or name it with --service-dir"
-            raise UsageError(f"several services share the engine of {self.data_dir}, and none is named", hint=hint)
+            raise UsageError("several services share this engine", hint="name a service's folder with --service-dir")
         return site_name(service, self.stage)
 
     def load_for_aws(self, region: str | None = None) -> Service:

@@ -50,13 +50,10 @@ class Notifier:
     def notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
         """Start to notify all receivers; returns at once."""
         if run.state in NOTIFIED:
-            self._send(who, Notice(f"run.{run.state}", sentence(run), run.stage, run))
+            self.send(who, Notice(f"run.{run.state}", sentence(run), run.stage, run))
 
-    def warn(self, who: tuple[Notify, ...], stage: str, text: str) -> None:
-        """Start to warn all receivers; returns at once."""
-        self._send(who, Notice("warning", f"{stage}: {text}", stage))
-
-    def _send(self, who: tuple[Notify, ...], notice: Notice) -> None:
+    def send(self, who: tuple[Notify, ...], notice: Notice) -> None:
+        """Start to send it to all receivers; returns at once."""
         for one in who:
             task = asyncio.create_task(self._deliver(one, notice))
             self._tasks.add(task)
