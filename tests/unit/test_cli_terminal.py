@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from hitless.cli.common import Context, fail, say_on_stderr
+from hitless.cli.common import Context, fail, line_at_fault, say_on_stderr
 from hitless.cli.following import follow_run
 from hitless.errors import UsageError
 from hitless.pipeline.buildspec.output import visible
@@ -50,3 +50,14 @@ def test_no_output_has_control_characters(capsys: pytest.CaptureFixture[str]) ->
     assert err.count("title") == 4
     assert not [one for one in out + err if one not in "\n\t" and not one.isprintable()]
     assert json.loads(out.splitlines()[1])["said"].startswith("a\tb\x1b[2J"), "JSON escapes them itself"
+
+
+def test_a_terminal_gets_the_line_of_the_file_at_fault_with_a_mark_below_its_column(tmp_path: Path) -> None:
+    (tmp_path / "serverless.yml").write_text("service: s\nfunctions: {api: {handlr: a.b}}\n")
+    place = {"file": "serverless.yml", "line": 2, "column": 19, "path": "functions.api.handlr"}
+    assert line_at_fault(UsageError("x", details=place), tmp_path).splitlines() == [
+        "     2 | functions: {api: {handlr: a.b}}",
+        "       |                   ^",
+    ]
+    for details in ({}, place | {"line": 9}, place | {"file": "gone.yml"}):
+        assert line_at_fault(UsageError("x", details=details), tmp_path) == ""

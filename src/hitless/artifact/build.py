@@ -125,11 +125,11 @@ class _Build:
                 for warning in check_node(function, {*self._code(source), *(used.names if used else ())}, different):
                     self._warn(warning)
             elif different and function.artifact:
-                self._warn(f"{declared} is declared, but {'; '.join(different)}: {function.artifact} is run as it is")
+                self._warn(f"this machine differs, {'; '.join(different)}: {function.artifact} is run as it is")
             elif different:
                 self._warn(
-                    f"{declared} is declared, but {'; '.join(different)}: what runs here is built for this machine from"
-                    " the same requirements, and is never promoted or sent to AWS"
+                    f"{'; '.join(different)}. What runs here is built for this machine from the same requirements."
+                    " It cannot be promoted or sent to AWS"
                 )
                 if (made := self._portable(source, declared)) is not None:
                     self.portable[function.name] = made

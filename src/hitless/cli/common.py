@@ -177,7 +177,7 @@ def command(
                 say_on_stderr(f"error: {failure.message}\nhint: {failure.hint}")
                 raise typer.Exit(failure.exit_code) from None
             except HitlessError as error:
-                fail(error, as_json=ctx.json, debug=ctx.debug)
+                fail(error, as_json=ctx.json, debug=ctx.debug, folder=ctx.service_dir)
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
                 message, hint = ctx.on_interrupt or ("interrupted", "")
@@ -203,14 +203,25 @@ def command(
     return register
 
 
-def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn:
-    """Show an error and exit with its code."""
+def fail(error: HitlessError, *, as_json: bool, debug: bool = False, folder: Path = Path()) -> NoReturn:
+    """Show an error and exit with its code; a terminal also gets the line of the file in `folder` at fault."""
     if debug:
         traceback.print_exception(error)
     if as_json:
         sys.stdout.write(json.dumps({"error": error.to_json()}, ensure_ascii=False) + "\n")
-    say_on_stderr(f"error: {error.message}\nhint: {error.hint}")
+    shown = line_at_fault(error, folder) if sys.stderr.isatty() else ""
+    say_on_stderr(f"error: {error.message}\n{shown}hint: {error.hint}")
     raise typer.Exit(error.exit_code)
+
+
+def line_at_fault(error: HitlessError, folder: Path) -> str:
+    """The line that the error names, with a mark below its column; empty if it names none."""
+    try:
+        number, before = error.details["line"], " " * (error.details["column"] - 1)
+        text = (folder / error.details["file"]).read_text().splitlines()[number - 1]
+    except (KeyError, IndexError, OSError, ValueError):
+        return ""
+    return f"{number:>6} | {text}\n       | {before}^\n"
 
 
 def positive(value: float, option: str) -> float:

@@ -64,11 +64,7 @@ MAX_PREVIEW_HOURS = 24 * 365
 
 LONGEST_BUILD_MINUTES = 2160
 """CodeBuild's limit."""
-WORKERS: Readers = {
-    "min": whole(0, MAX_WORKERS),
-    "max": whole(1, MAX_WORKERS),
-    "target_percent": whole(10, 100),
-}
+WORKERS: Readers = {"min": whole(0, MAX_WORKERS), "max": whole(1, MAX_WORKERS), "target_percent": whole(10, 100)}
 PROVISIONED: Readers = {"max": whole(1, 100_000), "target_percent": whole(10, 90)}
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
