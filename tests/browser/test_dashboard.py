@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
@@ -14,6 +13,7 @@ import uvicorn
 from hitless.clock import SystemClock
 from hitless.dashboard.door import SESSION_S
 from hitless.gateway.listeners import listen
+from hitless.store.runs import RunRecords
 from tests.browser.chrome import Chrome, chrome
 from tests.component.dashboard_site import CANDIDATE, DashboardSite, stage
 from tests.support import eventually
@@ -168,16 +168,16 @@ def test_an_action_works_by_the_keyboard(visitor: Visitor, page: str, form: str,
 def test_a_run_offers_what_its_state_allows(visitor: Visitor, state: str, form: str) -> None:
     browser, engine = visitor.chrome, visitor.site.engine
     engine.begun.clear()
-    asked: dict[str, Any] = engine.run
+    records = RunRecords(visitor.site.store)
     try:
-        engine.run = {**asked, "state": state}
+        records.set_state(1, state, None, None)
         visitor.open("/runs/1")
         assert browser.run("[...document.querySelectorAll('.ask')].map((one) => one.id).join()") == form
         browser.run(f"document.querySelector('#{form} form').requestSubmit()")
         browser.wait("!!document.querySelector('.said')")
         assert [path for path, _ in engine.begun] == [f"/pipeline/runs/1/{form}"]
     finally:
-        engine.run = asked
+        records.set_state(1, "waiting_for_approval", None, None)
 
 
 def test_escape_closes_a_form_and_returns_to_its_button(visitor: Visitor) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 
 from hitless.clock import Clock
 from hitless.dashboard.door import Door
@@ -19,7 +19,6 @@ from hitless.dashboard.sources import Feed, History
 from hitless.documents import convert, to_plain
 from hitless.engine.folders import Folders
 from hitless.errors import ConflictError, EngineNotRunningError
-from hitless.pipeline.runs import RunDocument
 from hitless.release.receipt import ReceiptDocument
 from hitless.release.who import Who
 from hitless.store.runs import NewRun, RunRecords
@@ -62,13 +61,10 @@ class FakeEngine:
         self.runs = False
         """Whether it responds."""
         self.refuses = ""
-        self.run: dict[str, Any] = {}
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         if not self.runs:
             raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`")
-        if path.startswith("/pipeline/runs/"):
-            return self.run
         engine = {"pid": 1, "version": "0.1.0", "started_at": AT, "gateway_pid": 2, "guardian_pid": 3}
         return {"service": "shop", "engine": {**engine, "root_zygote_pid": 4}, "stages": self.stages}
 
@@ -120,9 +116,11 @@ class DashboardSite:
         )
         row = records.add(new, state="waiting_for_approval", at=AT)
         records.set_step(row.run, "approve", "waiting", started_at=AT)
-        document = RunDocument.of(records, row, full=True)
         question = {"configuration": [NASTY], "commits": [{"commit": "c0ffee00", "subject": "Count <zones>"}]}
-        self.engine.run = to_plain(msgspec.structs.replace(document, question=question))
+        folder = self.folders.data / "pipeline" / "runs" / str(row.run)
+        folder.mkdir(parents=True)
+        (folder / "question.json").write_text(json.dumps(question))
+        (folder / "log").write_text(f"== test\n{NASTY}\n")
 
     def close(self) -> None:
         self.history.close()

@@ -78,5 +78,7 @@
   document.addEventListener("submit", (event) => {
     if (event.target.method === "post") for (const one of event.target.querySelectorAll("button")) one.disabled = true;
   });
+  const here = document.querySelector("nav [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - 100;
   follow();
 })();

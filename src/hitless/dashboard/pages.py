@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,9 @@ from starlette.requests import Request
 from hitless.clock import Clock
 from hitless.dashboard import views
 from hitless.dashboard.sources import Feed, History
-from hitless.documents import convert, to_plain
 from hitless.engine import releases
 from hitless.engine.folders import Folders
-from hitless.errors import EngineNotRunningError, UsageError
+from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, newest
 from hitless.gateway.logfiles import ACCESS_LOG
 from hitless.pipeline.runs import RunDocument, RunState
@@ -46,11 +46,11 @@ class Pages:
     clock: Clock
 
     async def overview(self, request: Request) -> dict[str, Any]:
-        status = await self.feed.read()
+        await self.feed.read()
         runs = await self._runs(state=RunState.WAITING, limit=20)
         events = await self.history.read(lambda store: store.events(limit=8))
         shown = {"waiting": runs, "rates": self.feed.rates(), "events": events[::-1], "problem": self.feed.problem}
-        return {"headline": "Overview", "status": status, **shown}
+        return {"headline": "Overview", **shown}
 
     async def stage(self, request: Request) -> dict[str, Any]:
         name, status = request.path_params["stage"], await self.feed.read()
@@ -71,7 +71,6 @@ class Pages:
             "rollout": rollout,
             "limits": limits,
             "plot": views.error_plot(rollout, limits.error_rate_percent if limits else None) if rollout else None,
-            "running": status is not None,
             "others": [one.stage for one in every if one.live and one.stage != name],
             "function_rows": [(stage, one) for one in stage.functions],
         }
@@ -83,14 +82,14 @@ class Pages:
         rows = await self.history.read(lambda store: store.rollouts(stage, outcome=outcome, limit=ROWS + 1, **asked))
         costs = await self._costs(rows[:ROWS])
         older = _older(query, rows[ROWS - 1].rollout) if len(rows) > ROWS else None
-        return {"headline": "Releases", **await self._names(), "rows": rows[:ROWS], "costs": costs, "older": older}
+        return {"headline": "Releases", "rows": rows[:ROWS], "costs": costs, "older": older}
 
     async def functions(self, request: Request) -> dict[str, Any]:
         found = list(views.functions_of(await self.feed.read(), request.query_params.get("stage")))
         page = _number(request.query_params, "page") or 0
         older = _older(request.query_params, page + 1, "page") if len(found) > (page + 1) * ROWS else None
         shown = found[page * ROWS : (page + 1) * ROWS]
-        return {"headline": "Functions", **await self._names(), "rows": shown, "older": older}
+        return {"headline": "Functions", "rows": shown, "older": older}
 
     async def runs(self, request: Request) -> dict[str, Any]:
         query = request.query_params
@@ -98,49 +97,38 @@ class Pages:
         rows = await self._runs(stage, state=state, before=_number(query, "before"), limit=ROWS + 1)
         older = _older(query, rows[ROWS - 1].run) if len(rows) > ROWS else None
         shown = {"rows": rows[:ROWS], "older": older, "states": list(RunState)}
-        return {"headline": "Pipeline", **await self._names(), **shown}
+        return {"headline": "Pipeline", **shown}
 
     async def run(self, request: Request) -> dict[str, Any]:
         number = request.path_params["run"]
-        try:
-            document = await asyncio.to_thread(self.feed.engine.call, "GET", f"/pipeline/runs/{number}")
-            run, running = convert(document, RunDocument, "the run"), True
-        except EngineNotRunningError:
-            run, running = await self.history.read(lambda store: _run_at_rest(store, number)), False
-        log = self.folders.data / "pipeline" / "runs" / str(number) / "log"
-        shown = {"log": await asyncio.to_thread(_end_of, log), "running": running}
-        return {"headline": f"Run {run.run} of {run.where}", "run": run, **shown}
+        run = await self.history.read(lambda store: _run(store, number))
+        folder = self.folders.data / "pipeline" / "runs" / str(number)
+        log, asked = await asyncio.to_thread(_end_of, folder / "log"), folder / "question.json"
+        question = json.loads(asked.read_text()) if asked.exists() else {}
+        return {"headline": f"Run {run.run} of {run.where}", "run": run, "log": log, "asked": question}
 
     async def events(self, request: Request) -> dict[str, Any]:
         query = request.query_params
         stage, before = query.get("stage") or None, _number(query, "before")
         rows = await self.history.read(lambda store: store.events(before=before, limit=ROWS + 1, stage=stage))
         older = _older(query, rows[1].event) if len(rows) > ROWS else None
-        return {"headline": "Events", **await self._names(), "rows": rows[-ROWS:][::-1], "older": older}
+        return {"headline": "Events", "rows": rows[-ROWS:][::-1], "older": older}
 
     async def access(self, request: Request) -> dict[str, Any]:
-        query, names = request.query_params, await self._names()
-        stage = query.get("stage") or next(iter(names["stages"]), "")
+        query, status = request.query_params, await self.feed.read()
+        stages = [one.stage for one in status.stages] if status else []
+        stage = query.get("stage") or next(iter(stages), "")
         lines: list[AccessLine] = []
-        if stage in names["stages"]:  # the name becomes a path
+        if stage in stages:  # the name becomes a path
             lines = await asyncio.to_thread(newest, self.folders.logs / stage / ACCESS_LOG, ACCESS_READ)
-        release, status, text = _number(query, "release"), query.get("status") or "", query.get("path") or ""
+        release, code, text = _number(query, "release"), query.get("status") or "", query.get("path") or ""
         rows = [
             line
             for line in reversed(lines)
-            if str(line.status).startswith(status) and release in (None, line.release) and text in line.path
+            if str(line.status).startswith(code) and release in (None, line.release) and text in line.path
         ]
         looked = {"stage": stage, "found": len(rows), "looked": len(lines)}
-        return {"headline": "Access log", **names, **looked, "rows": rows[:ACCESS_SHOWN]}
-
-    async def receipt(self, stage: str, release: int) -> dict[str, Any]:
-        """The document of `hitless releases N`."""
-        return dict(await self.history.read(lambda store: to_plain(releases.release(store, stage, release))))
-
-    async def _names(self) -> dict[str, Any]:
-        """The stages that a page can be filtered by."""
-        status = await self.feed.read()
-        return {"stages": [one.stage for one in status.stages] if status else []}
+        return {"headline": "Access log", **looked, "rows": rows[:ACCESS_SHOWN]}
 
     async def _costs(self, rows: Sequence[RolloutRow]) -> Mapping[int, Any]:
         """The receipts of these rollouts."""
@@ -160,7 +148,7 @@ def _newest(store: Store, stage: str, release: int) -> tuple[RolloutDocument | N
     return next(iter(rollouts), None), ReleaseDocument.from_json(row.document).settings.alarms if row else None
 
 
-def _run_at_rest(store: Store, number: int) -> RunDocument:
+def _run(store: Store, number: int) -> RunDocument:
     records = RunRecords(store)
     if (row := records.run(number)) is None:
         raise UsageError(f"There is no run {number}", hint="")

@@ -30,6 +30,8 @@ from hitless.clock import Clock
 from hitless.dashboard.door import NO_SESSION, USED_LINK, WRONG_ORIGIN, Door, Session, has_form_key
 from hitless.dashboard.pages import Pages
 from hitless.dashboard.sources import EngineApi
+from hitless.documents import to_plain
+from hitless.engine import releases
 from hitless.errors import HitlessError, UsageError
 from hitless.pages.page import environment_of
 from hitless.pipeline.orders import Promotion
@@ -149,7 +151,8 @@ class Dashboard:
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=86400, immutable"})
 
     async def receipt(self, request: Request) -> Response:
-        document = await self.pages.receipt(request.path_params["stage"], request.path_params["release"])
+        stage, number = request.path_params["stage"], request.path_params["release"]
+        document = await self.pages.history.read(lambda store: to_plain(releases.release(store, stage, number)))
         page = render_receipt(document, back=f"{self.door.base}/releases")
         return HTMLResponse(page, headers={"content-security-policy": NO_SCRIPT})
 
@@ -165,7 +168,9 @@ class Dashboard:
         session: Session = request.scope["session"]
         path = request.url.path.removeprefix(f"{self.door.base}/")
         common = {"here": path.partition("/")[0], "form_key": session.form_key, "query": request.query_params}
-        return {**common, "older": None, **await page(request)}
+        status = await self.pages.feed.read()
+        stages = [one.stage for one in status.stages] if status else []
+        return {**common, "older": None, "status": status, "stages": stages, **await page(request)}
 
     async def _live(self, name: str, page: Page, request: Request) -> AsyncIterator[str]:
         """The page's `live` block whenever it has changed, until the session ends or the browser goes away."""
