@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO, cast
 
 import pytest
+import structlog
 
-from hitless.cli.daemon_log import put_aside_if_large, renew_if_large
+from hitless.cli.daemon_log import DaemonLog, put_aside_if_large, renew_if_large
 
 pytestmark = pytest.mark.component
 
@@ -50,3 +53,11 @@ def test_a_starting_daemon_renames_a_large_log(tmp_path: Path) -> None:
     log.write_bytes(b"x" * 100)
     assert put_aside_if_large(log, largest_bytes=99)
     assert not log.exists()
+
+
+def test_a_line_that_a_full_disk_refuses_raises_nothing() -> None:
+    with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:
+        logger = structlog.PrintLogger(cast("TextIO", DaemonLog(full)))
+        logger.error("cannot record an event")
+        with suppress(OSError):
+            full.close()

@@ -10,10 +10,28 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 LARGEST_BYTES = 4 << 20
 LOOK_S = 5.0
 STANDARD = (1, 2)
+
+
+class DaemonLog:
+    """The daemon's standard error for structlog. A line that cannot be written (a full disk) is lost, and its cause
+    goes on: an error here once left a rollout without an end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> bool:

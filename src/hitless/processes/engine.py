@@ -22,6 +22,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 from setproctitle import setproctitle
@@ -31,7 +32,7 @@ from hitless.api.client import EngineClient
 from hitless.api.pipeline import PipelineApi
 from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
-from hitless.cli.daemon_log import keep_small
+from hitless.cli.daemon_log import DaemonLog, keep_small
 from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.documents import replace_file, to_text
@@ -66,7 +67,7 @@ def main() -> None:
             EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest())
         return
     structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", DaemonLog(sys.stderr))),
         processors=[
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
