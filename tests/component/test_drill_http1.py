@@ -39,7 +39,7 @@ class Records:
         self.notes: list[Note] = []
 
     def record(self, record: bytes) -> None:
-        code = RECORD.unpack(record)[6]
+        code = RECORD.unpack(record)[7]
         self.failures.append(FAILURES[code - 1] if code else None)
 
     def note(self, note: Note) -> None:

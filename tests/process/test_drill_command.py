@@ -111,6 +111,21 @@ def test_killed_workers_zygotes_and_daemons_fail_no_get(running: Site) -> None:
     assert running.status()["engine"]["pid"] != daemon
 
 
+def test_random_faults_during_rollouts_fail_no_request(running: Site) -> None:
+    faults = "kill-gateway,kill-worker+kill-spooler,full-disk,half-closed-clients,ship-closes-descriptors"
+    ran = running.hitless(
+        *("drill", "--rate", "60", "--duration", "12", "--releases", "2", "--faults", faults, "--seed", "5"),
+        *("--idempotency-key", "--requests", requests_file(running.folder, REQUESTS)),
+        timeout_s=150,
+    )
+    document = ran.document
+    assert document["failed"] == document["excused"], document["failures"]
+    assert sorted(one["fault"] for one in document["faults"]) == sorted(faults.split(","))
+    assert all(one["restored"] for one in document["faults"]), document["faults"]
+    assert {one["fault"] for one in document["faults"] if one["excused"]} <= {"kill-gateway"}
+    assert running.stage()["live"]["release"] == 1
+
+
 def test_a_lost_request_exits_with_6_and_prints_the_document(site: Site) -> None:
     requests: list[dict[str, Any]] = [{"path": "/ok", "weight": 3}, {"path": "/every/10/500"}]
     with FaultyServer() as server:

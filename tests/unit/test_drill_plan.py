@@ -41,6 +41,8 @@ def test_each_scenario_has_an_expected_outcome() -> None:
         "exits": Outcome.ROLLED_BACK,
         "hangs": Outcome.ROLLED_BACK,
         "too-large": Outcome.ROLLED_BACK,
+        "closes-descriptors": Outcome.ROLLED_BACK,
+        "forks": Outcome.LIVE,
     }
 
 

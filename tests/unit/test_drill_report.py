@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.drill.document import FaultRow, LeftOut
+from hitless.drill.document import LeftOut
 from hitless.drill.plan import DrillPlan
 from hitless.drill.plots import MAX_COLUMNS, columns
 from hitless.drill.report import render
@@ -37,8 +37,8 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         RolloutPhase(int(2.2 * S), "shifting", 100),
         RolloutPhase(int(2.4 * S), "draining", 100),
     ]
-    broken = timeline.open("kill-worker", 3 * S)
-    broken.end_us = int(3.04 * S)
+    broken = timeline.open("kill-worker", 3 * S, fault=True)
+    broken.end_us, broken.recovered_ms = int(3.04 * S), 40.0
     back = timeline.open("return", 4 * S)
     back.end_us = int(4.5 * S)
     records = b""
@@ -46,7 +46,9 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         failed = n < failures
         release = 2 if 220 <= n < 420 else 1
         code = FAILURE_CODE[FailureKind.STATUS_5XX] if failed else 0
-        records += RECORD.pack(n * 10_000, 1_000 + n, 100, release, n % 2, 500 if failed else 200, code, Flag.COMPLETE)
+        records += RECORD.pack(
+            *(n * 10_000, 1_000 + n, 100, 0, release, n % 2, 500 if failed else 200, code, Flag.COMPLETE)
+        )
     tally.add(records)
     tally.finish()
     return DrillResult(
@@ -66,7 +68,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
             ShippedRelease("good", "live", outcome, 2, reason, {"requests": 200, "failed": 0, "shielded": 0}, first),
         ),
         restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
-        faults=(FaultRow("kill-worker", 3.0, 40.0),),
+        faults=(broken,),
         left_out=(LeftOut("GET /gone", "status 404"),),
         samples=(FailureSample(FailureKind.STATUS_5XX, 0, 0.1, False, EVIL),),
         connections={"opened": 50},
@@ -94,14 +96,16 @@ def test_the_drills_document_has_the_documented_keys_and_consistent_sums() -> No
     assert document["target"] == "http://127.0.0.1:8080"
     assert document["requests"] == document["answered"] + document["failed"] == 600
     assert sum(failure["count"] for failure in document["failures"]) == document["failed"] == 10
-    assert {"kind", "count", "first_at", "during"} == set(document["failures"][0])
+    assert {"kind", "count", "excused", "first_at", "during"} == set(document["failures"][0])
     assert document["rate_asked_per_s"] == 100
     assert document["rate_sent_per_s"] == pytest.approx(100, rel=0.01)
     assert document["duration_s"] == 6.0
     assert set(document["latency_ms"]) == {"p50", "p90", "p99", "p999", "max"}
     assert document["latency_steady_ms"]["p99"] is not None
     assert document["latency_releasing_ms"]["p99"] is not None
-    assert document["faults"] == [{"fault": "kill-worker", "at_s": 3.0, "recovered_ms": 40.0}]
+    assert document["faults"] == [
+        {"fault": "kill-worker", "at_s": 3.0, "failed": 0, "excused": 0, "recovered_ms": 40.0, "restored": True}
+    ]
     assert document["shielded"] == 0
     assert document["report"] == "/somewhere/drill.html"
     assert document["unexpected_statuses"] == 295  # POST wants 201 and got 200, but for five times 500
@@ -123,8 +127,8 @@ def test_failures_are_grouped_by_kind_and_by_the_state_when_they_were_sent() -> 
         (int(2.1 * S), FailureKind.STATUS_5XX),
         (int(2.3 * S), FailureKind.TIMEOUT),
     ):
-        result.tally.add(RECORD.pack(due_us, 500, 0, 0, 0, 500, FAILURE_CODE[kind], 0) * 2)
-    result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 500, FAILURE_CODE[FailureKind.TRUNCATED], 0))
+        result.tally.add(RECORD.pack(due_us, 500, 0, 0, 0, 0, 500, FAILURE_CODE[kind], 0) * 2)
+    result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 0, 500, FAILURE_CODE[FailureKind.TRUNCATED], 0))
     moments = {(one.during, one.state, one.kind): one.count for one in result.failures_by_moment()}
     assert moments == {
         (None, None, "status_5xx"): 2,
@@ -137,8 +141,8 @@ def test_failures_are_grouped_by_kind_and_by_the_state_when_they_were_sent() -> 
 def test_shielded_responses_are_counted_for_the_rollout_during_which_they_came() -> None:
     result = drilled()
     shielded = Flag.COMPLETE | Flag.SHIELDED
-    result.tally.add(RECORD.pack(int(2.1 * S), 500, 0, 1, 0, 200, 0, shielded) * 3)
-    result.tally.add(RECORD.pack(5 * S, 500, 0, 1, 0, 200, 0, shielded))
+    result.tally.add(RECORD.pack(int(2.1 * S), 500, 0, 0, 1, 0, 200, 0, shielded) * 3)
+    result.tally.add(RECORD.pack(5 * S, 500, 0, 0, 1, 0, 200, 0, shielded))
     document = result.to_json()
     assert document["shielded"] == 4
     assert document["releases"][0]["shielded"] == 3
@@ -161,8 +165,44 @@ def test_a_failed_request_outranks_an_unexpected_rollout(failures: int, outcome:
 def test_each_unexpected_outcome_is_described_by_a_sentence() -> None:
     result = drilled(outcome="rolled_back", reason="smoke request failed")
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
-    unrecovered = replace(drilled(), faults=(FaultRow("kill-worker", 3.0, None),))
+    unrecovered = drilled()
+    unrecovered.faults[0].recovered_ms = None
+    assert unrecovered.surprises == ("kill-worker at 3.0 s: no recovery",)
     assert unrecovered.exit_code == 1
+
+
+def test_a_rollout_that_a_fault_interrupted_may_end_in_any_way() -> None:
+    result = drilled(outcome="error")
+    assert result.exit_code == 1
+    struck = replace(result, releases=(replace(result.releases[0], interrupted=True),))
+    assert (struck.surprises, struck.exit_code) == ((), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialled_s", "sent_s", "done_s", "excused"),
+    [
+        (FailureKind.CONNECTION_RESET, 1.0, 2.9, 3.01, True),
+        (FailureKind.CLOSED_EARLY, 3.01, 3.01, 3.03, True),  # while the gateway was dying
+        (FailureKind.CLOSED_EARLY, 1.0, 2.8, 2.99, False),  # over before
+        (FailureKind.TRUNCATED, 1.0, 3.05, 3.06, False),  # sent when the gateway was gone
+        (FailureKind.CONNECTION_RESET, 3.05, 3.05, 3.06, False),  # on a connection of the next gateway
+        (FailureKind.STATUS_5XX, 1.0, 2.9, 3.01, False),  # a response is no lost connection
+        (FailureKind.TIMEOUT, 1.0, 2.9, 12.9, False),
+    ],
+)
+def test_only_requests_in_flight_on_a_gateway_that_the_drill_killed_are_excused(
+    kind: FailureKind, dialled_s: float, sent_s: float, done_s: float, excused: bool
+) -> None:
+    result = drilled()
+    result.faults[0].gateway_ends.append((3 * S, int(3.04 * S)))
+    due_us, age_us = int(sent_s * S), int((sent_s - dialled_s) * S)
+    latency_us = int((done_s - sent_s) * S)
+    result.tally.add(RECORD.pack(due_us, latency_us, 0, age_us, 0, 0, 0, FAILURE_CODE[kind], 0))
+    document = result.to_json()
+    assert (document["failed"], document["excused"], result.exit_code) == (1, int(excused), 0 if excused else 6)
+    assert {one["kind"]: one["excused"] for one in document["failures"]}[kind] == int(excused)
+    assert document["faults"][0]["excused"] == int(excused)
+    assert ("1 of 601 requests failed, 1 of them excused" in render(result)) == excused
 
 
 def test_a_stopped_drill_is_unexpected_only_if_a_release_or_fault_is_missing() -> None:

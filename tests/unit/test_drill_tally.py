@@ -17,6 +17,7 @@ def record(
     *,
     latency_ms: float = 1.0,
     lag_us: int = 0,
+    age_us: int = 0,
     release: int = 1,
     index: int = 0,
     status: int = 200,
@@ -24,7 +25,7 @@ def record(
     flags: int = Flag.COMPLETE,
 ) -> bytes:
     code = FAILURE_CODE[failure] if failure else 0
-    return RECORD.pack(int(due_s * S), int(latency_ms * 1000), lag_us, release, index, status, code, flags)
+    return RECORD.pack(int(due_s * S), int(latency_ms * 1000), lag_us, age_us, release, index, status, code, flags)
 
 
 def fresh(timeline: Timeline | None = None) -> Tally:
@@ -66,6 +67,17 @@ def test_a_request_that_overlaps_a_rollout_counts_as_sent_during_it() -> None:
     tally.finish()
     assert tally.steady.get_total_count() == 2
     assert tally.releasing.get_total_count() == 3
+
+
+def test_a_fault_within_a_rollout_does_not_end_the_rollouts_window() -> None:
+    timeline = Timeline()
+    rollout = timeline.open("release 2", 0)
+    fault = timeline.open("kill-worker", S, fault=True)
+    fault.end_us = 2 * S
+    assert timeline.find(int(1.5 * S), int(1.6 * S)) is fault
+    assert timeline.find(3 * S, 4 * S) is rollout
+    rollout.end_us = 5 * S
+    assert timeline.find(6 * S, 7 * S) is None
 
 
 def test_a_kind_of_failure_has_its_first_instant_and_its_rollout() -> None:

@@ -31,7 +31,7 @@ def test_a_plan_is_equal_after_encoding_and_decoding() -> None:
 
 
 def test_records_that_correct_an_earlier_one_are_counted() -> None:
-    plain = RECORD.pack(1, 2, 3, 16, 16, 200, 0, Flag.COMPLETE | Flag.NEW_CONNECTION)
-    amending = RECORD.pack(1, 2, 3, 4, 5, 200, 7, Flag.COMPLETE | Flag.AMENDED)
+    plain = RECORD.pack(1, 2, 3, 4, 16, 16, 200, 0, Flag.COMPLETE | Flag.NEW_CONNECTION)
+    amending = RECORD.pack(1, 2, 3, 4, 5, 6, 200, 7, Flag.COMPLETE | Flag.AMENDED)
     assert amendments(plain * 3) == 0
     assert amendments(plain + amending + plain + amending) == 2

@@ -53,7 +53,10 @@ ScenariosOption = Annotated[
     str, typer.Option("--scenarios", help=f"Kinds of releases, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
 ]
 FaultsOption = Annotated[
-    str, typer.Option("--faults", help=f"Faults to cause during the load: {', '.join(drill_faults.FAULTS)}.")
+    str, typer.Option("--faults", help=f"Faults to cause during the load: all, {', '.join(drill_faults.FAULTS)}.")
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Faults strike at random during rollouts; the same seed, the same times.")
 ]
 RequestsOption = Annotated[
     Path | None,
@@ -82,6 +85,7 @@ def drill(
     releases: ReleasesOption = None,
     scenarios: ScenariosOption = "",
     faults: FaultsOption = "",
+    seed: SeedOption = None,
     requests: RequestsOption = None,
     report: Annotated[Path | None, typer.Option("--report", help="The page to write: HTML, or Markdown (.md).")] = None,
     target: TargetOption = None,
@@ -107,10 +111,12 @@ def drill(
         requests=with_keys(wanted) if idempotency_key else wanted,
         profile=profile,
         pieces=_pieces(profile, rate, duration),
-        seed=secrets.randbits(31) if arrivals == "poisson" else None,
+        seed=(secrets.randbits(31) if seed is None else seed) if arrivals == "poisson" else None,
         http2=protocol == "h2",
         scenarios=drill_scenarios.choose(names, count),
-        faults=drill_faults.choose(broken),
+        faults=drill_faults.choose(broken, seed),
+        fault_seed=seed,
+        faults_left_out=drill_faults.LEFT_OUT if broken == ["all"] else {},
         report=_report(ctx, report, service),
         command=shlex.join(["hitless", *sys.argv[1:]]),
         new_connections_percent=new_connections,

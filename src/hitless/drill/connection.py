@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import ssl
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class SenderConnection:
     watches_write: bool = field(default=False, init=False)
     state: ConnectionState = field(default=ConnectionState.CONNECTING, init=False)
     unsent: bytes | memoryview = field(default=b"", init=False)
+    dialled_ns: int = field(default_factory=time.monotonic_ns, init=False)
 
 
 def tls_context(host: str) -> ssl.SSLContext:

@@ -14,10 +14,11 @@ Percentiles = Mapping[str, float | None]
 
 
 class FailureRow(msgspec.Struct, frozen=True):
-    """A kind of failure; every kind has a row."""
+    """A kind of failure; every kind has a row. `excused`: lost on a gateway that the drill itself killed."""
 
     kind: FailureKind
     count: int
+    excused: int
     first_at: str | None
     during: str | None
 
@@ -58,11 +59,17 @@ class DrilledRelease(msgspec.Struct, frozen=True):
 
 
 class FaultRow(msgspec.Struct, frozen=True):
-    """A fault; `recovered_ms` is None if the service had not recovered by the deadline."""
+    """A fault, and the failures of requests that were under way until the service had recovered.
+
+    `restored`: all processes run again. `recovered_ms` is the time until then; None if the deadline came first.
+    """
 
     fault: str
     at_s: float
+    failed: int
+    excused: int
     recovered_ms: float | None
+    restored: bool
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -87,6 +94,7 @@ class DrillDocument(msgspec.Struct, frozen=True):
     requests: int
     answered: int
     failed: int
+    excused: int
     failures: Sequence[FailureRow]
     failures_by_moment: Sequence[MomentRow]
     rate_asked_per_s: int | float
@@ -101,6 +109,8 @@ class DrillDocument(msgspec.Struct, frozen=True):
     releases: Sequence[DrilledRelease]
     restored: DrilledRelease | None
     faults: Sequence[FaultRow]
+    faults_left_out: Mapping[str, str]
+    """Faults that no drill injects, and why; empty unless all were asked for."""
     shielded: int
     report: str
     started_at: str

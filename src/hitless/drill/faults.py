@@ -1,145 +1,246 @@
 """The faults that a drill injects while the load runs. Each one says when the service has recovered.
 
-Signals go only to processes that the engine's status has just named.
+Signals go only to processes that the engine's status has just named. A fault that lasts `HELD_S` undoes its change,
+however it ends. To add one, add an entry to `FAULTS`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import random
+import resource
+import select
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from hitless.clock import Clock
+from hitless.drill.scenarios import SCENARIOS, Scenario
 from hitless.drill.shipper import Shipper, stage_of
+from hitless.drill.timeline import Window
 from hitless.errors import ConflictError, UsageError
+from hitless.store.store import Store
 
-HANG_S = 2.0
+HELD_S = 2.0
+GONE_WITHIN_S = 5.0
+PAIRS = 8
+CLIENTS = 200
 Status = Mapping[str, Any]
 Recovered = Callable[[Status], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
-    """The stage of a fault, and the means to inject it."""
+    """The stage of a fault, and the means to inject it. `wait_for_end` blocks and says whether the process ended."""
 
     shipper: Shipper
     stage: str
     send: Callable[[int, signal.Signals], None]
     clock: Clock
+    window: Window
+    elapsed_us: Callable[[], int]
+    wait_for_end: Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`inject` injects the fault and returns a check: whether a later status shows that the service has recovered."""
+    """`inject` injects the fault and returns a check: whether a later status shows that the service has recovered.
+
+    A fault with a `scenario` ships that release instead. `interrupts`: a rollout that it strikes may end in any way.
+    """
 
     name: str
-    inject: Callable[[FaultContext], Awaitable[Recovered]]
+    inject: Callable[[FaultContext], Awaitable[Recovered]] | None = None
+    interrupts: bool = False
+    scenario: Scenario | None = None
 
 
 def send(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may have just ended by itself."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
-async def _kill_worker(context: FaultContext) -> Recovered:
-    before = await _workers_now(context)
-    victim = before[0]
-    context.send(victim, signal.SIGKILL)
-
-    def recovered(status: Status) -> bool:
-        now = _workers(status, context.stage)
-        return victim not in now and len(now) >= len(before)
-
-    return recovered
-
-
-async def _hang(context: FaultContext) -> Recovered:
-    """Stop a worker as if it were swapping: its request waits, and nothing reports a failure."""
-    before = await _workers_now(context)
-    victim = before[0]
-    context.send(victim, signal.SIGSTOP)
+def wait_for_end(pid: int) -> bool:
+    """Block until the process has closed all its connections; False if that cannot be known."""
     try:
-        await context.clock.sleep(HANG_S)
+        process = os.pidfd_open(pid)
+    except (AttributeError, OSError) as error:  # AttributeError: not Linux
+        return isinstance(error, ProcessLookupError)
+    try:
+        return bool(select.select([process], [], [], GONE_WITHIN_S)[0])
     finally:
-        context.send(victim, signal.SIGCONT)
-    return lambda status: len(_workers(status, context.stage)) >= len(before)
+        os.close(process)
 
 
-async def _kill_zygote(context: FaultContext) -> Recovered:
-    status = await context.shipper.status()
-    before = _workers(status, context.stage)
-    function = next((one for one in _functions(status, context.stage) if one.get("zygote_pid")), None)
-    if function is None:
-        raise ConflictError("no zygote is running", hint="see `hitless status`")
-    name, victim = function["name"], function["zygote_pid"]
-    context.send(victim, signal.SIGKILL)
+ENGINE = {
+    "daemon": "pid",
+    "guardian": "guardian_pid",
+    "gateway": "gateway_pid",
+    "root-zygote": "root_zygote_pid",
+    "spooler": "spooler_pid",
+}
+VICTIMS = ("worker", "zygote", *ENGINE)
+
+
+def _pids(status: Status, stage: str) -> dict[str, list[int]]:
+    """The processes that a status names, by kind."""
+    functions: Sequence[Mapping[str, Any]] = stage_of(status, stage).get("functions") or ()
+    return {
+        "worker": [worker["pid"] for function in functions for worker in function["workers"] if worker["pid"]],
+        "zygote": [function["zygote_pid"] for function in functions if function.get("zygote_pid")],
+        **{kind: [status["engine"][key]] for kind, key in ENGINE.items() if status["engine"].get(key)},
+    }
+
+
+def _whole_again(status: Status, stage: str, killed: Sequence[int] = ()) -> Recovered:
+    """The check that as many processes of each kind run as before, none of them a killed one."""
+    before = _pids(status, stage)
 
     def recovered(status: Status) -> bool:
-        pids = {one["name"]: one.get("zygote_pid") for one in _functions(status, context.stage)}
-        return pids.get(name) not in (None, victim) and len(_workers(status, context.stage)) >= len(before)
+        now = _pids(status, stage)
+        whole = all(len(now.get(kind, ())) >= len(pids) for kind, pids in before.items())
+        named = {pid for pids in now.values() for pid in pids}
+        return whole and not named.intersection(killed) and bool(stage_of(status, stage).get("live"))
 
     return recovered
 
 
-async def _kill_daemon(context: FaultContext) -> Recovered:
-    victim = (await context.shipper.status())["engine"]["pid"]
-    context.send(victim, signal.SIGKILL)
-    await context.shipper.up()
-    return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, context.stage).get("live"))
-
-
-def _kill_of_engine(key: str) -> Callable[[FaultContext], Awaitable[Recovered]]:
-    """The fault that kills the process which the status names `key`."""
+def _signals(name: str, *blows: tuple[signal.Signals, str]) -> Fault:
+    """Kill or stop the named processes, all at once. Stopped ones continue after `HELD_S`."""
 
     async def inject(context: FaultContext) -> Recovered:
-        victim = (await context.shipper.status())["engine"].get(key)
-        if not victim:
-            raise ConflictError(f"the engine's status has no {key}", hint="see `hitless status --json`")
-        context.send(victim, signal.SIGKILL)
-        return lambda status: status["engine"].get(key) not in (None, victim)
+        before = await context.shipper.status()
+        pids = _pids(before, context.stage)
+        for _, victim in blows:
+            if not pids.get(victim):
+                raise ConflictError(f"stage {context.stage} has no running {victim}", hint="see `hitless status`")
+        stopped = [pids[victim][0] for number, victim in blows if number == signal.SIGSTOP]
+        try:
+            for number, victim in blows:
+                since_us = context.elapsed_us()
+                context.send(pids[victim][0], number)
+                if (number, victim) == (signal.SIGKILL, "gateway") and await asyncio.to_thread(
+                    context.wait_for_end, pids[victim][0]
+                ):
+                    context.window.gateway_ends.append((since_us, context.elapsed_us()))
+            if stopped:
+                await context.clock.sleep(HELD_S)
+        finally:
+            for pid in stopped:
+                context.send(pid, signal.SIGCONT)
+        if (signal.SIGKILL, "daemon") in blows:
+            await context.shipper.up()
+        killed = [pids[victim][0] for number, victim in blows if number == signal.SIGKILL]
+        return _whole_again(before, context.stage, killed)
 
-    return inject
+    return Fault(name, inject, interrupts="kill-daemon" in name)
 
 
-async def _workers_now(context: FaultContext) -> list[int]:
-    workers = _workers(await context.shipper.status(), context.stage)
-    if not workers:
-        raise ConflictError(
-            f"stage {context.stage} has no running worker to inject a fault into", hint="see `hitless status`"
-        )
-    return workers
+Hold = Callable[[FaultContext, Status], contextlib.AbstractContextManager[None]]
 
 
-def _functions(status: Status, stage: str) -> Sequence[Mapping[str, Any]]:
-    return stage_of(status, stage).get("functions") or ()
+def _held(name: str, hold: Hold, *, interrupts: bool = False) -> Fault:
+    """Keep a condition for `HELD_S`."""
+
+    async def inject(context: FaultContext) -> Recovered:
+        before = await context.shipper.status()
+        with hold(context, before):
+            await context.clock.sleep(HELD_S)
+        return _whole_again(before, context.stage)
+
+    return Fault(name, inject, interrupts)
 
 
-def _workers(status: Status, stage: str) -> list[int]:
-    return [worker["pid"] for function in _functions(status, stage) for worker in function["workers"] if worker["pid"]]
+@contextlib.contextmanager
+def _no_space(context: FaultContext, status: Status) -> Iterator[None]:
+    """The daemon can write to no file, as on a full disk. Its limit is its own, so other programs are not affected."""
+    pid, limit = status["engine"]["pid"], resource.RLIMIT_FSIZE
+    earlier = resource.prlimit(pid, limit, (0, resource.getrlimit(limit)[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, limit, earlier)
 
 
+@contextlib.contextmanager
+def _locked(context: FaultContext, _: Status) -> Iterator[None]:
+    """Another program holds the state file."""
+    with contextlib.closing(Store(context.shipper.data_dir / "state.sqlite")) as other, other.transaction():
+        yield
+
+
+def _clients(sent: bytes, *, ends: bool = False) -> Hold:
+    """Many connections that send this, and then nothing."""
+
+    @contextlib.contextmanager
+    def hold(context: FaultContext, status: Status) -> Iterator[None]:
+        url = urlsplit(stage_of(status, context.stage)["url"])
+        with contextlib.ExitStack() as clients:
+            for _ in range(CLIENTS):
+                client = clients.enter_context(socket.create_connection((url.hostname, url.port), HELD_S))
+                client.sendall(sent)
+                if ends:
+                    client.shutdown(socket.SHUT_WR)
+            yield
+
+    return hold
+
+
+_GET = b"GET / HTTP/1.1\r\nHost: drill\r\n\r\n"
+_VERBS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+SIGNALS = {f"{verb}-{victim}": (number, victim) for verb, number in _VERBS.items() for victim in VICTIMS}
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("kill-worker", _kill_worker),
-        Fault("kill-zygote", _kill_zygote),
-        Fault("kill-daemon", _kill_daemon),
-        Fault("kill-guardian", _kill_of_engine("guardian_pid")),
-        Fault("kill-gateway", _kill_of_engine("gateway_pid")),
-        Fault("hang", _hang),
+        *(_signals(name, blow) for name, blow in SIGNALS.items()),
+        _signals("hang", SIGNALS["stop-worker"]),
+        _held("full-disk", _no_space, interrupts=True),
+        _held("locked-state", _locked),
+        _held("slow-clients", _clients(_GET[:20])),
+        _held("half-closed-clients", _clients(_GET, ends=True)),
+        _held("flooding-clients", _clients(_GET * 50)),
+        *(Fault(f"ship-{name}", scenario=one) for name, one in SCENARIOS.items() if one.wrapper or one.code),
     )
 }
 """docs/drill.md says what each one does."""
 
+LEFT_OUT = {
+    "clock jump": "the clock belongs to the whole machine",
+    "damaged state file": "the state file is the user's; a test damages a copy",
+    "read-only data": "a drill that is killed would leave the folder read-only",
+    "full runtime folder": "other programs use its file system; full-disk stops the daemon's own writes there too",
+    "receiver of webhooks": "it is a program of its own and serves no stage",
+    "log processes": "there are none: the guardian and the workers write the logs",
+}
+"""What a drill does not do on a user's machine, and why."""
 
-def choose(names: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults of these names. Raises UsageError for an unknown one."""
+
+def choose(names: Sequence[str], seed: int | None = None) -> tuple[Fault, ...]:
+    """The faults of these names; `A+B` signals two processes at once, `all` is each fault once.
+
+    With a seed, `all` is in random order and has some random pairs. Raises UsageError for an unknown name.
+    """
+    if names == ["all"]:
+        names = [name for name in FAULTS if name != "hang"]
+        if seed is not None:
+            dice = random.Random(seed)
+            pairs = [dice.sample(VICTIMS, 2) for _ in range(PAIRS)]
+            names += ["+".join(f"{dice.choice([*_VERBS])}-{victim}" for victim in pair) for pair in pairs]
+            dice.shuffle(names)
+    found = []
     for name in names:
-        if name not in FAULTS:
-            raise UsageError(f"--faults: {name!r} is unknown", hint=f"known: {', '.join(FAULTS)}")
-    return tuple(FAULTS[name] for name in names)
+        parts = name.split("+")
+        if unknown := [part for part in parts if part not in FAULTS]:
+            raise UsageError(f"--faults: {unknown[0]!r} is unknown", hint=f"known: all, {', '.join(FAULTS)}")
+        blows = {SIGNALS[part][1]: SIGNALS[part] for part in parts if part in SIGNALS}
+        if len(parts) > 1 and len(blows) < len(parts):
+            raise UsageError(f"--faults: {name!r} is no pair", hint="join a kill- or stop- of two processes")
+        found.append(FAULTS.get(name) or _signals(name, *blows.values()))
+    return tuple(found)

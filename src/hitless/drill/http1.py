@@ -196,7 +196,7 @@ class Http1Client(Client[Http1Connection]):
     def _record(self, connection: Http1Connection, failure: FailureKind | None, *, amended: bool = False) -> None:
         response, reused = connection.response, connection.requests > 1
         self._recorder.record(
-            connection.sent, response, failure,
+            connection.sent, response, failure, dialled_ns=connection.dialled_ns,
             own=connection.closing, reused=reused, complete=response.complete, amended=amended,
         )  # fmt: skip
 

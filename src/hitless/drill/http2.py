@@ -256,6 +256,9 @@ class Http2Client(Client[Http2Connection]):
         link.streams.pop(stream.number, None)
         if not link.streams:
             link.idle_since_ns = stream.sent.done_ns
-        self._recorder.record(stream.sent, stream, failure, own=link.own, reused=stream.reused, complete=complete)
+        self._recorder.record(
+            stream.sent, stream, failure, dialled_ns=link.dialled_ns, own=link.own, reused=stream.reused,
+            complete=complete,
+        )  # fmt: skip
         if (link.own or link.retired) and not link.streams and link.state is ConnectionState.ACTIVE:
             self._close(link)

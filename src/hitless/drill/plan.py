@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hitless.drill.faults import Fault
@@ -14,6 +16,8 @@ from hitless.errors import UsageError
 
 MAX_RELEASES = 10_000
 DEADLINE_S = 10.0
+LATEST_S = 3.0
+"""With a seed, a fault strikes within this time after a release began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class DrillPlan:
     requests: tuple[DrillRequest, ...]
     scenarios: tuple[Scenario, ...] = ()
     faults: tuple[Fault, ...] = ()
+    fault_seed: int | None = None  # faults strike during rollouts, at random; None: evenly spread, between rollouts
+    faults_left_out: Mapping[str, str] = field(default_factory=dict)
     profile: str | None = None  # as written; `pieces` is its meaning
     pieces: Pieces = ()  # empty: `rate_per_s` all the time
     seed: int | None = None  # of Poisson arrivals; None: evenly spaced
@@ -76,9 +82,15 @@ class DrillPlan:
         """When each release is due, and last the return to the first one: evenly spread, quiet at both ends."""
         return _spread(len(self.scenarios) + 1, self.duration_s)
 
-    def fault_instants_s(self) -> tuple[float, ...]:
-        """When each fault is due."""
-        return _spread(len(self.faults), self.duration_s)
+    def fault_instants_s(self) -> tuple[tuple[int, float], ...]:
+        """When each fault is due: the number of releases that must have begun by then, and a time in seconds, after the
+        start of the last of them or of the drill.
+        """
+        if self.fault_seed is None:
+            return tuple((0, at_s) for at_s in _spread(len(self.faults), self.duration_s))
+        dice, count = random.Random(self.fault_seed), len(self.scenarios)
+        longest_s = min(LATEST_S, self.duration_s / (count + 1)) if count else self.duration_s
+        return tuple(sorted((dice.randint(min(1, count), count), dice.uniform(0, longest_s)) for _ in self.faults))
 
 
 def check_duration(duration_s: float) -> None:

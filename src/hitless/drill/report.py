@@ -49,8 +49,10 @@ def _bands(result: DrillResult) -> Sequence[Band]:
     shipped = [*result.releases, *((result.restored,) if result.restored else ())]
     bands = [_band(one) for one in shipped]
     for fault in result.faults:
-        until_s = fault.at_s + (fault.recovered_ms or 0) / 1000
-        bands.append(Band(fault.at_s, until_s, "⚡", f"{fault.fault} at {fault.at_s:.1f} s", "fault"))
+        at_s = fault.start_us / MICROSECONDS
+        bands.append(
+            Band(at_s, at_s + (fault.recovered_ms or 0) / 1000, "⚡", f"{fault.label} at {at_s:.1f} s", "fault")
+        )
     return sorted(bands, key=lambda band: band.start_s)
 
 

@@ -46,12 +46,13 @@ class ShippedRelease:
     reason: str | None
     candidate: Mapping[str, Any] | None
     window: Window
+    interrupted: bool = False
     new: bool = True  # made by this drill, so all responses with its number are its own
 
     @property
     def as_expected(self) -> bool:
-        """Whether the rollout ended as its scenario says."""
-        return self.outcome == self.expected
+        """Whether the rollout ended as its scenario says, or a fault struck it after which it may end in any way."""
+        return self.interrupted or self.outcome == self.expected
 
     @property
     def duration_s(self) -> float:
@@ -69,7 +70,7 @@ class DrillResult:
     tally: Tally
     releases: tuple[ShippedRelease, ...]
     restored: ShippedRelease | None
-    faults: tuple[FaultRow, ...]
+    faults: tuple[Window, ...]
     left_out: tuple[LeftOut, ...]
     samples: tuple[FailureSample, ...]
     connections: Mapping[str, int]
@@ -92,7 +93,9 @@ class DrillResult:
             for one in self._all_releases()
             if not one.as_expected
         ]
-        found += [f"{one.fault} at {one.at_s:.1f} s: no recovery" for one in self.faults if one.recovered_ms is None]
+        found += [
+            f"{one.label} at {one.start_us / 1e6:.1f} s: no recovery" for one in self.faults if one.recovered_ms is None
+        ]
         done, planned = len(self.releases) + len(self.faults), len(self.plan.scenarios) + len(self.plan.faults)
         if self.interrupted and done < planned:
             found.append(f"interrupted after {done} of {planned} releases and faults")
@@ -100,8 +103,8 @@ class DrillResult:
 
     @property
     def exit_code(self) -> int:
-        """6 if a request failed, else 1 if an outcome was unexpected, else 0."""
-        if self.tally.failed:
+        """6 if a request failed that is not excused, else 1 if an outcome was unexpected, else 0."""
+        if self.tally.failed > self.excused().total():
             return 6
         return 1 if self.surprises else 0
 
@@ -120,7 +123,20 @@ class DrillResult:
         """The headline with each number formatted by `number`."""
         noun = "release" if self.shipped == 1 else "releases"
         while_ = f" while {number(self.shipped)} {noun} shipped" if self.plan.scenarios else ""
-        return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{while_}"
+        excused = self.excused().total()
+        but = f", {number(excused)} of them excused" if excused else ""
+        return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{but}{while_}"
+
+    def excused(self, *faults: Window) -> Counter[FailureKind]:
+        """Requests in flight on a gateway when one of these faults (all by default) killed it, and whose connection is
+        older than the gateway's end.
+        """
+        ends = [end for fault in faults or self.faults for end in fault.gateway_ends]
+        return Counter(
+            failure
+            for failure, dialled_us, sent_us, done_us in self.tally.severed
+            if any(dialled_us <= sent_us <= gone_us and done_us >= since_us for since_us, gone_us in ends)
+        )
 
     @property
     def duration_s(self) -> float:
@@ -168,6 +184,7 @@ class DrillResult:
             requests=tally.requests,
             answered=tally.answered,
             failed=tally.failed,
+            excused=self.excused().total(),
             failures=self._failures(),
             failures_by_moment=self.failures_by_moment(),
             rate_asked_per_s=whole(self.plan.asked_per_s),
@@ -181,7 +198,8 @@ class DrillResult:
             latency_releasing_ms=percentiles_ms(tally.releasing, SHORT_POINTS),
             releases=[self._release(one) for one in self.releases],
             restored=self._release(self.restored) if self.restored else None,
-            faults=self.faults,
+            faults=[self._fault(one) for one in self.faults],
+            faults_left_out=self.plan.faults_left_out,
             shielded=tally.shielded,
             report=str(self.plan.report),
             started_at=timestamp(self.started_at),
@@ -208,10 +226,13 @@ class DrillResult:
         )
 
     def _failures(self) -> list[FailureRow]:
-        rows = {kind: FailureRow(kind, 0, None, None) for kind in FailureKind}
+        rows = {kind: FailureRow(kind, 0, 0, None, None) for kind in FailureKind}
+        excused = self.excused()
         for kind, seen in self.tally.failures.items():
             first_at = timestamp(self.started_at + timedelta(microseconds=seen.first_us))
-            rows[kind] = FailureRow(kind, seen.count, first_at, seen.during.label if seen.during else None)
+            rows[kind] = FailureRow(
+                kind, seen.count, excused[kind], first_at, seen.during.label if seen.during else None
+            )
         return [*rows.values()]
 
     def failures_by_moment(self) -> list[MomentRow]:
@@ -246,6 +267,10 @@ class DrillResult:
                 for step in one.window.phases
             ],
         )
+
+    def _fault(self, one: Window) -> FaultRow:
+        at_s, recovered = round(one.start_us / 1e6, 3), one.recovered_ms is not None
+        return FaultRow(one.label, at_s, one.failed, self.excused(one).total(), one.recovered_ms, recovered)
 
     def _by_request(self) -> list[RequestRow]:
         statuses: list[dict[str, int]] = [{} for _ in self.plan.requests]

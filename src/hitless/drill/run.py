@@ -117,10 +117,11 @@ async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[st
 
 @contextlib.asynccontextmanager
 async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> AsyncIterator[Workspace | None]:
-    if source is None or all(scenario.rolls_back for scenario in plan.scenarios):
+    scenarios = (*plan.scenarios, *(one.scenario for one in plan.faults if one.scenario))
+    if source is None or all(scenario.rolls_back for scenario in scenarios):
         yield None
         return
-    if source.has_scripts and (wrapping := [one.name for one in plan.scenarios if one.wrapper]):
+    if source.has_scripts and (wrapping := [one.name for one in scenarios if one.wrapper]):
         raise UsageError(
             f"--scenarios: {wrapping[0]} wraps Python handlers, and this service has JavaScript",
             hint="Node.js handlers have good, canary, linear, rollback, import-crash and never-ready",

@@ -42,6 +42,8 @@ def {WRAPPER}(handler):
 _RAISE = _ON_ROUTE.replace("ACT", 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")')
 _LARGE = _ON_ROUTE.replace("ACT", 'return {"statusCode": 200, "body": "x" * (7 << 20)}  # too-large')
 _EXIT = _ON_ROUTE.replace("ACT", "os._exit(1)  # broken on purpose by a drill: scenario exits")
+_FORK = _ON_ROUTE.replace("ACT", 'broken.left = getattr(broken, "left", 8) - 1; broken.left < 0 or os.fork()  # forks')
+_CLOSE = _ON_ROUTE.replace("ACT", "os.closerange(3, 4096)  # broken on purpose by a drill: scenario closes-descriptors")
 _CRASH = 'raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n'
 _STUCK = _ON_ROUTE.replace("ACT", '__import__("time").sleep(3600)  # broken on purpose by a drill: scenario hangs')
 _HANG = "import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n"
@@ -158,6 +160,8 @@ SCENARIOS = {
         _failing("exits", _EXIT),
         _failing("hangs", _STUCK),
         _failing("too-large", _LARGE),
+        _failing("closes-descriptors", _CLOSE),
+        Scenario("forks", strategy=CANARY, wrapper=_FORK),
     )
 }
 """docs/drill.md says what each one does."""

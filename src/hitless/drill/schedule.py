@@ -1,7 +1,7 @@
 """Ships the releases and injects the faults of a drill on schedule, then makes the first release live again.
 
-Rollouts and faults never overlap, so that each failed request has one cause. An error of the service or the engine
-becomes an outcome, never an exception, because an exception would end the drill without a report on its load.
+Without a seed for the faults, rollouts and faults never overlap, so that each failed request has one cause. An error of
+the service or the engine becomes an outcome, because an exception would end the drill without a report on its load.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.drill import faults
-from hitless.drill.document import FaultRow
 from hitless.drill.plan import DrillPlan
 from hitless.drill.progress import TerminalProgress
 from hitless.drill.result import ShippedRelease
 from hitless.drill.scenarios import Scenario
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
-from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline
+from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline, Window
 from hitless.drill.workspace import Workspace
-from hitless.errors import HitlessError
+from hitless.errors import ConflictError, HitlessError
 from hitless.release.document import DRILL_MESSAGE
 from hitless.release.result import Outcome
 
@@ -46,9 +45,11 @@ class DrillSchedule:
     stop: asyncio.Event
     shipped: list[ShippedRelease] = field(default_factory=list)
     restored: ShippedRelease | None = None
-    injected: list[FaultRow] = field(default_factory=list)
+    injected: list[Window] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _rollout: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _fault: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _begun_at_us: list[int] = field(default_factory=lambda: [0])
 
     async def run(self) -> None:
         """Ship all releases and inject all faults. Returns half a second before the planned end, or when the last of
@@ -58,6 +59,9 @@ class DrillSchedule:
         try:
             await self._ship_all()
             await injecting
+            if self.shipped:
+                async with self._rollout:
+                    await self._restore()
             await self._wait_until(self.plan.duration_s - 0.5)
         finally:
             injecting.cancel()
@@ -75,12 +79,13 @@ class DrillSchedule:
             await self._wait_until(at_s)
             if self.stop.is_set():
                 break
-            async with self._one_at_a_time:
+            async with self._fault:
+                pass  # a release begins only when the service has recovered
+            async with self._rollout:
+                self._begun_at_us.append(self.elapsed_us())
                 await self._ship(number, scenario)
         if self.shipped:
             await self._wait_until(last)
-            async with self._one_at_a_time:
-                await self._restore()
 
     async def _ship(self, number: int, scenario: Scenario) -> None:
         count = len(self.plan.scenarios)
@@ -120,6 +125,7 @@ class DrillSchedule:
         return ShippedRelease(
             *(scenario.name, scenario.expected, shipped.outcome, shipped.release, shipped.reason, shipped.candidate),
             window,
+            any(one.interrupts and (one.end_us or window.start_us) >= window.start_us for one in self.timeline.windows),
             new,
         )
 
@@ -158,31 +164,41 @@ class DrillSchedule:
         return await self.shipper.deploy(self.workspace.folder, message=f"{DRILL_MESSAGE}release {first} again")
 
     async def _inject_all(self) -> None:
-        for at_s, fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):
-            await self._wait_until(at_s)
+        for (begun, after_s), fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):
+            while len(self._begun_at_us) <= begun and not self.stop.is_set():
+                await self.clock.sleep(RECOVERY_POLL_S)
+            await self._wait_until(self._begun_at_us[min(begun, len(self._begun_at_us) - 1)] / MICROSECONDS + after_s)
             if self.stop.is_set():
                 return
-            async with self._one_at_a_time:
+            alone = self.plan.fault_seed is None or fault.scenario
+            async with self._fault, self._rollout if alone else contextlib.nullcontext():
                 await self._inject(fault)
 
     async def _inject(self, fault: faults.Fault) -> None:
-        window = self.timeline.open(fault.name, self.elapsed_us())
-        recovered_ms: float | None = None
+        window = self.timeline.open(fault.name, self.elapsed_us(), fault=True, interrupts=fault.interrupts)
         try:
-            recovered_ms = await self._inject_and_time(fault, window.start_us)
+            window.recovered_ms = await self._inject_and_time(fault, window)
         except (HitlessError, OSError) as error:
             self.notices.append(f"{fault.name}: {error}")
         window.end_us = self.elapsed_us()
-        self.injected.append(FaultRow(fault.name, round(window.start_us / MICROSECONDS, 3), recovered_ms))
-        seen = "no recovery seen" if recovered_ms is None else f"recovered within {recovered_ms:g} ms"
+        self.injected.append(window)
+        ms = window.recovered_ms
+        seen = "no recovery seen" if ms is None else f"recovered within {ms:g} ms"
         self.progress.say(f"{fault.name}: {seen}")
 
-    async def _inject_and_time(self, fault: faults.Fault, since_us: int) -> float | None:
+    async def _inject_and_time(self, fault: faults.Fault, window: Window) -> float | None:
         assert self.shipper is not None
-        recovered = await fault.inject(faults.FaultContext(self.shipper, self.plan.stage, faults.send, self.clock))
-        while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
+        if fault.scenario is not None:
+            shipped = await self._deploy_or_roll_back(0, fault.scenario)
+            if shipped.outcome != fault.scenario.expected:
+                raise ConflictError(f"the release ended {shipped.outcome}: {shipped.reason}")
+            return round((self.elapsed_us() - window.start_us) / 1000, 1)
+        assert fault.inject is not None
+        parts = (self.shipper, self.plan.stage, faults.send, self.clock, window, self.elapsed_us, faults.wait_for_end)
+        recovered = await fault.inject(faults.FaultContext(*parts))
+        while self.elapsed_us() < window.start_us + RECOVERY_DEADLINE_S * MICROSECONDS:
             with contextlib.suppress(HitlessError, OSError):  # an engine that is restarting does not respond yet
                 if recovered(await self.shipper.status()):
-                    return round((self.elapsed_us() - since_us) / 1000, 1)
+                    return round((self.elapsed_us() - window.start_us) / 1000, 1)
             await self.clock.sleep(RECOVERY_POLL_S)
         return None

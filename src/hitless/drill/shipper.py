@@ -47,7 +47,7 @@ class Shipper:
     ) -> None:
         """`read_status` reads the status without a new process, so that recovery is measured precisely."""
         self._read_status = read_status
-        self._service_dir = service_dir
+        self._service_dir, self.data_dir = service_dir, data_dir
         self._options = ["--data-dir", str(data_dir), "--stage", stage, "--json", "--yes"]
         self._strategy = ["--strategy", strategy] if strategy else []
         self._home = ["--home", home] if home else []

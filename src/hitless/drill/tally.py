@@ -16,7 +16,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from hitless.drill.timeline import MICROSECONDS, Timeline, Window
-from hitless.drill.wire import FAILURES, RECORD, FailureKind, Flag
+from hitless.drill.wire import FAILURES, RECORD, SEVERED, FailureKind, Flag
 
 FAILED = -1  # in place of a release's number: failed, and no release named
 MOMENT_US = 20_000
@@ -72,6 +72,8 @@ class Tally:
         self.failures: dict[FailureKind, FailureCount] = {}
         # failures by (kind, window's number, moment of sending in steps of MOMENT_US); (kind, 0, 0) without a window
         self.moments: Counter[tuple[FailureKind, int, int]] = Counter()
+        # requests whose connection ended early: the kind; the times of the dial, the request and the failure, in µs
+        self.severed: list[tuple[FailureKind, int, int, int]] = []
         self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of responses that named a release
         self.failed_answers: Counter[tuple[int, int]] = Counter()
         self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
@@ -86,7 +88,7 @@ class Tally:
     def add(self, records: bytes) -> None:
         """Count one or more complete records."""
         newest = 0
-        for due, latency, lag, release, index, status, failure, flags in RECORD.iter_unpack(records):
+        for due, latency, lag, age, release, index, status, failure, flags in RECORD.iter_unpack(records):
             if flags & _AMENDED:
                 self._fail(FAILURES[failure - 1], due, latency, release, index)
                 continue
@@ -114,6 +116,8 @@ class Tally:
             self.last_sent_us = max(self.last_sent_us, sent)
             newest = max(newest, sent)
             if failure:
+                if FAILURES[failure - 1] in SEVERED and len(self.severed) < MAX_MOMENTS:
+                    self.severed.append((FAILURES[failure - 1], sent - age, sent, due + latency))
                 self._fail(FAILURES[failure - 1], due, latency, release, index)
         self._close_before(newest - self._grace_us)
 

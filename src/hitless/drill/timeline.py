@@ -38,6 +38,11 @@ class Window:
     failed: int = 0
     failed_without_release: int = 0  # of `failed`, those whose response (if any) named no release
     shielded: int = 0
+    fault: bool = False
+    interrupts: bool = False  # a rollout that this fault strikes may end in any way
+    recovered_ms: float | None = None  # of a fault; None: not by the deadline
+    gateway_ends: list[tuple[int, int]] = field(default_factory=list)
+    """When the drill killed the gateway: the times of the signal, and when the process was seen to be gone, in µs."""
     phases: list[RolloutPhase] = field(default_factory=list)
 
     def state_at(self, at_us: int) -> str | None:
@@ -48,13 +53,15 @@ class Window:
 
 
 class Timeline:
-    """The windows of a drill, one after another; they never overlap."""
+    """The windows of a drill in the order of their start. Rollouts never overlap, nor do faults; a fault may overlap a
+    rollout, but it ends before the next one starts.
+    """
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
 
-    def open(self, label: str, now_us: int) -> Window:
-        self.windows.append(Window(label, len(self.windows) + 1, now_us))
+    def open(self, label: str, now_us: int, *, fault: bool = False, interrupts: bool = False) -> Window:
+        self.windows.append(Window(label, len(self.windows) + 1, now_us, fault=fault, interrupts=interrupts))
         return self.windows[-1]
 
     def epoch(self, at_us: int) -> int:
@@ -66,7 +73,7 @@ class Timeline:
         for window in reversed(self.windows):
             if window.start_us <= until_us and (window.end_us is None or from_us < window.end_us):
                 return window
-            if window.end_us is not None and window.end_us <= from_us:
+            if window.end_us is not None and window.end_us <= from_us and not window.fault:
                 return None
         return None
 

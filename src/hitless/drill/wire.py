@@ -17,8 +17,9 @@ import msgspec
 
 from hitless.drill.pace import Pace, Pieces
 
-# due (µs after the start), latency from then (µs), lag of sending (µs), release, request, status, failure, flags
-RECORD = struct.Struct("<QIIIHHBB")
+# due (µs after the start); latency from then, lag of sending, age of the connection when sent (µs); release, request,
+# status, failure, flags
+RECORD = struct.Struct("<QIIIIHHBB")
 FRAME = struct.Struct("<cI")
 RECORDS, NOTE = b"R", b"N"
 MAX_U32 = 0xFFFF_FFFF
@@ -43,6 +44,8 @@ class FailureKind(StrEnum):
 
 
 FAILURES = tuple(FailureKind)
+SEVERED = frozenset({FailureKind.CONNECTION_RESET, FailureKind.CLOSED_EARLY, FailureKind.TRUNCATED})
+"""What a client sees of a connection whose server dies."""
 FAILURE_CODE = {failure: code for code, failure in enumerate(FAILURES, start=1)}  # 0: not failed
 
 

@@ -127,6 +127,7 @@ class Machine:
                 guardian_pid=self._gateway.guardian_pid,
                 root_zygote_pid=self._fleet.root_pid,
                 compiled=self._fleet.compiled,
+                spooler_pid=self._gateway.spooler_pid,
                 isolation_missing=await self._fleet.isolation_missing(),
             ),
             reason_of=self._scaler.reason_of,

@@ -115,6 +115,11 @@ class Gateway:
         """The guardian's pid; None when it is known to be dead."""
         return self._keeper.guardian_pid
 
+    @property
+    def spooler_pid(self) -> int | None:
+        """The spooler's pid; None when it is dead."""
+        return self._spooling.pid
+
     async def start(self, sockets: Mapping[str, socket.socket], state: GatewayState | None = None) -> None:
         """Start guardian and HAProxy on these listening sockets, with that state from the first request on.
 

@@ -43,6 +43,14 @@ class SpoolerKeeper:
             "budget_bytes": budget_bytes,
         }
 
+    @property
+    def pid(self) -> int | None:
+        """The spooler's pid; None if it is dead."""
+        lock = self._folder / spooler.LOCK
+        with suppress(OSError, ValueError):
+            return int(lock.read_text()) if is_locked(lock) else None
+        return None
+
     async def ensure(self) -> bool:
         """Start a spooler unless one is alive and responds; returns whether it did. Raises EngineError."""
         if is_locked(self._folder / spooler.LOCK):

@@ -25,6 +25,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     gateway_pid: int | None
     guardian_pid: int | None
     root_zygote_pid: int | None
+    spooler_pid: int | None = None
     isolation_missing: Sequence[str] = ()
     compiled: bool | UnsetType = UNSET
 

@@ -60,7 +60,7 @@ class Driven(Load):
         return round(self.latencies_us[index] / 1000, 2)
 
     def _add(self, records: bytes) -> None:
-        for _, latency_us, _, _, index, _, failure, flags in RECORD.iter_unpack(records):
+        for _, latency_us, _, _, _, index, _, failure, flags in RECORD.iter_unpack(records):
             if flags & Flag.AMENDED:
                 self.failed[index] += 1
                 continue
