@@ -52,6 +52,14 @@ def test_systemd_accepts_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
         assert not done.stderr
 
 
+def test_the_unit_allows_the_calls_by_which_handlers_isolate_themselves() -> None:
+    """systemd 252's @system-service has none of these, and a forbidden call only shows as a missing measure."""
+    lines = Host(python=sys.executable).unit_text().splitlines()
+    allowed = next(line for line in lines if line.startswith("SystemCallFilter=@")).split("=", 1)[1].split()
+    landlock = {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")}
+    assert {"@mount", "seccomp", *landlock} <= {*allowed}
+
+
 def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) -> None:
     system = FakeSystem()
     host = host_in(tmp_path, system)

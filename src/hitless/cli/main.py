@@ -40,7 +40,7 @@ MODULES = {
     "doctor": ("doctor",),
     "schema": ("schema",),
     "backup": ("backup", "restore"),
-    "remote": ("remote add", "remote list", "remote remove", "remote receive"),
+    "remote": ("remote add", "remote receive"),
     "host": ("host install", "host status", "host uninstall"),
     "aws_setup": ("aws doctor", "aws plan", "aws bootstrap", "aws destroy"),
     "aws_stack": ("aws adopt", "aws repair", "aws drift"),

@@ -61,24 +61,6 @@ def add(
     )
 
 
-@command("remote list", example="hitless remote list", local=True)
-def list_all(ctx: Context) -> None:
-    """List the hosts that have a name."""
-    found = read_remotes(ctx.data_dir)
-    rows = [{"remote": name, **msgspec.to_builtins(remote)} for name, remote in found.items()]
-    ctx.show_each(rows, lambda row: f"{row['remote']}  {row['target']}  {row['data']}", follow=False)
-
-
-@command("remote remove", example="hitless remote remove prod", local=True)
-def remove(ctx: Context, name: Annotated[str, typer.Argument(help="The name.")]) -> None:
-    """Forget the name of a host. The host does not change."""
-    found = dict(read_remotes(ctx.data_dir))
-    if found.pop(name, None) is None:
-        raise UsageError(f"there is no remote {name}", hint="`hitless remote list` lists them")
-    write_remotes(ctx.data_dir, found)
-    ctx.show({"removed": name}, lambda: f"{name} is forgotten")
-
-
 @command("remote receive", example="tar -cz . | hitless remote receive", hidden=True, local=True)
 def receive(ctx: Context) -> None:
     """Replace the service's folder by the archive on standard input."""
