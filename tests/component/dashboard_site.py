@@ -7,10 +7,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
+from hitless.api.client import EngineClient
 from hitless.clock import Clock
 from hitless.dashboard.door import Door
 from hitless.dashboard.pages import Pages
@@ -87,8 +88,9 @@ class DashboardSite:
         self.history = History(folders.state_file)
         self.fill(releases)
         self.door = Door(ticking)
-        pages = Pages(Feed(self.engine, ticking), self.history, folders, ticking)
-        self.dashboard = Dashboard(self.engine, self.door, pages, ticking, "ada@here (dashboard)", Who(user="ada"))
+        client = cast(EngineClient, self.engine)
+        pages = Pages(Feed(client, ticking), self.history, folders, ticking)
+        self.dashboard = Dashboard(client, self.door, pages, ticking, "ada@here (dashboard)", Who(user="ada"))
         self.application = self.dashboard.application()
 
     def fill(self, releases: int) -> None:

@@ -6,7 +6,6 @@ path that cannot be guessed, and the cookie is limited to that path (RFC 6265, 8
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,8 +89,3 @@ class Door:
         if method not in ("GET", "HEAD") and headers.get("origin") != own:
             return WRONG_ORIGIN
         return None
-
-
-def has_form_key(session: Session, given: str) -> bool:
-    """Whether a form has the key of the session's pages."""
-    return hmac.compare_digest(given.encode(), session.form_key.encode())

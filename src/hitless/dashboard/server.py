@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,11 +26,11 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import hitless.dashboard.views as views
+from hitless.api.client import EngineClient
 from hitless.api.requests import RollbackRequest, RunRequest
 from hitless.clock import Clock
-from hitless.dashboard.door import NO_SESSION, USED_LINK, WRONG_ORIGIN, Door, Session, has_form_key
+from hitless.dashboard.door import NO_SESSION, USED_LINK, WRONG_ORIGIN, Door, Session
 from hitless.dashboard.pages import Pages
-from hitless.dashboard.sources import EngineApi
 from hitless.documents import to_plain
 from hitless.engine import releases
 from hitless.errors import HitlessError, UsageError
@@ -106,7 +107,7 @@ async def _send_with_headers(send: Send, message: Message) -> None:
 class Dashboard:
     """One engine's dashboard. `who` is the person who started it; the engine records the name with each action."""
 
-    engine: EngineApi
+    engine: EngineClient
     door: Door
     pages: Pages
     clock: Clock
@@ -221,7 +222,7 @@ async def _form(request: Request) -> Mapping[str, str]:
         if len(body) > MAX_FORM_BYTES:
             raise UsageError(f"the form is larger than {MAX_FORM_BYTES} bytes", hint="shorten the reason")
     fields = {key: values[0].strip() for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
-    if not has_form_key(request.scope["session"], fields.pop("form_key", "")):
+    if not hmac.compare_digest(fields.pop("form_key", "").encode(), request.scope["session"].form_key.encode()):
         raise UsageError(WRONG_ORIGIN, hint="reload the page")
     return fields
 

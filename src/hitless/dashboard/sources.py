@@ -12,8 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
+from hitless.api.client import EngineClient
 from hitless.clock import Clock
 from hitless.dashboard.views import requests_of
 from hitless.documents import convert
@@ -26,14 +27,6 @@ FRESH_S = 0.9
 """How old a status may be. Many open pages ask the daemon once in that time."""
 RATE_S = 10.0
 """The time over which requests a second are measured."""
-
-
-class EngineApi(Protocol):
-    """The part of `hitless.api.client.EngineClient` that is used here."""
-
-    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any: ...
-
-    def begin(self, method: str, path: str, body: Any = None) -> None: ...
 
 
 class History:
@@ -61,7 +54,7 @@ class History:
 class Feed:
     """The newest status of the engine."""
 
-    engine: EngineApi
+    engine: EngineClient
     clock: Clock
     status: Status | None = None
     problem: str | None = None
