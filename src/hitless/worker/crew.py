@@ -206,7 +206,7 @@ class Crew:
 
     def enforce_memory(self) -> bool:
         """End workers and left-behind processes that hold more than `memorySize`. Returns whether a worker does."""
-        now, found, active = time.monotonic_ns(), False, False
+        now, found, active, measured = time.monotonic_ns(), False, False, not self.size
         for member in self.members:
             busy, ended = member.fields[SlotField.BUSY_SINCE], member.fields[SlotField.REQUESTS]
             if not member.pid or member.fault:
@@ -215,11 +215,11 @@ class Crew:
                 member.ended, member.active_ns = ended, now
             active |= now - member.active_ns < LOOK_NS
             if now - member.active_ns < LOOK_NS or now - member.measured_ns >= MEASURE_IDLE_NS:
-                member.measured_ns = now
+                member.measured_ns, measured = now, True
                 if trouble := self._excess(family(member.pid)[self._spec.is_program :]):
                     found = True
                     self._end_too_large(member, busy, trouble)
-        for pid in {*children(os.getpid())} - {member.pid for member in self.members}:
+        for pid in {*children(os.getpid())} - {one.pid for one in self.members} if measured else ():
             if trouble := self._excess(left := family(pid)):
                 self._tell("orphan", 0, pid, f"a process that a handler left behind {trouble} and was killed")
                 for each in left:
