@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 
 from benchmarks.processes import measure
 from benchmarks.site import Site, plain_service
@@ -44,9 +45,15 @@ def deploy(site: Site) -> None:
     site.hitless("deploy")
 
 
+@cache
+def address(site: Site) -> str:
+    """Host and port; asked for once, because a command takes as long as hundreds of requests."""
+    return site.url().removeprefix("http://")
+
+
 def send_requests(site: Site) -> None:
     """Send requests one after another on one connection."""
-    connection = http.client.HTTPConnection(site.url().removeprefix("http://"))
+    connection = http.client.HTTPConnection(address(site))
     for _ in range(REQUESTS):
         connection.request("GET", "/hello")
         connection.getresponse().read()
@@ -60,6 +67,7 @@ def main(pairs: int) -> None:
         for mode in (REQUIRED, OFF):
             os.environ[MODE_VARIABLE] = mode
             sites[mode] = stack.enter_context(plain_service())
+            address(sites[mode])
         for work in (deploy, send_requests):
             sums = dict.fromkeys(sites, 0.0)
             for number in range(pairs):
