@@ -320,6 +320,8 @@ async def starts_and_keeps(folder: Path, promises: list[dict[str, Any]]) -> None
             assert bench.store.release(stage, number), promise
             if "digest" in promise:
                 assert artifacts.verify(promise["digest"]), promise
+                bill = artifacts.zip_path(promise["digest"]).with_suffix(".cdx.json")
+                assert "pkg:pypi/dep@1.0" in bill.read_text()
                 assert (artifacts.unpack(promise["digest"]) / "dep/__init__.py").read_text() == "VALUE = 1\n"
             if "commit" in promise:
                 assert await bench.repository.has(promise["commit"]), promise

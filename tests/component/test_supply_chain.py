@@ -163,11 +163,11 @@ def test_an_artifact_has_a_bill_of_its_packages_beside_it(tmp_path: Path) -> Non
         with store.working() as workspace:
             write(workspace.folder / "a.zip", [ZipMember(name, content) for name, content in files.items()])
             digest = store.add(workspace.folder / "a.zip", None, 0)
-        bills.add(store.bill_path(digest).read_text("utf-8"))
+        bills.add(store.zip_path(digest).with_suffix(".cdx.json").read_text("utf-8"))
     (text,) = bills
     assert valid(text) == ["pkg:npm/%40a/b@2.0.0", "pkg:pypi/some-dep@1.0%2Blocal"]
     assert json.loads(text)["metadata"]["component"]["version"] == digest
     assert store.prune({digest}, min_age_s=0) == []
-    assert store.bill_path(digest).exists()
+    assert store.zip_path(digest).with_suffix(".cdx.json").exists()
     store.prune(set(), min_age_s=0)
-    assert not store.bill_path(digest).exists()
+    assert not store.zip_path(digest).with_suffix(".cdx.json").exists()

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterable
 from email.parser import BytesHeaderParser
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -22,7 +21,9 @@ from hitless.documents import to_text
 _DESCRIBES = re.compile(r"(?:.*/)?(?:[^/]+\.dist-info/METADATA|node_modules/(?:@[^/]+/)?[^/@]+/package\.json)")
 
 
-class _Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An application, or a package with its URL (ECMA-427)."""
+
     kind: str = msgspec.field(name="type")
     name: str
     version: str
@@ -30,16 +31,16 @@ class _Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     purl: str = ""
 
 
-def library(registry: Literal["pypi", "npm"], name: str, version: str) -> _Component:
-    """One package, named by its package URL (ECMA-427)."""
+def library(registry: str, name: str, version: str) -> Component:
+    """One package of `pypi` or `npm`."""
     name = canonicalize_name(name) if registry == "pypi" else name
     purl = f"pkg:{registry}/{quote(name)}@{quote(version, safe='')}"
-    return _Component(kind="library", name=name, version=version, ref=purl, purl=purl)
+    return Component(kind="library", name=name, version=version, ref=purl, purl=purl)
 
 
-def bill(name: str, version: str, libraries: Iterable[_Component]) -> str:
+def bill(name: str, version: str, libraries: Iterable[Component]) -> str:
     """The document of an application that contains these libraries."""
-    application = _Component(kind="application", name=name, version=version, ref=name)
+    application = Component(kind="application", name=name, version=version, ref=name)
     components = sorted({one.ref: one for one in libraries}.values(), key=lambda one: one.ref)
     head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": {"component": application}}
     return to_text(head | {"components": components})
@@ -47,17 +48,14 @@ def bill(name: str, version: str, libraries: Iterable[_Component]) -> str:
 
 def bill_of_artifact(zipped: Path, digest: str) -> str:
     """The bill of a zip: its installed Python distributions and Node.js packages. Others leave no trace in it."""
-    found: list[_Component] = []
+    found: list[Component] = []
     with zipfile.ZipFile(zipped) as packed:
         for member in filter(_DESCRIBES.fullmatch, packed.namelist()):
-            python = member.endswith("METADATA")
-            text = packed.read(member)
+            python, text = member.endswith("METADATA"), packed.read(member)
             try:
                 told = BytesHeaderParser().parsebytes(text) if python else dict(json.loads(text))
             except (ValueError, TypeError):  # a file of the service that only looks like a package's
                 continue
-            if (name := told.get("Name" if python else "name")) and (
-                version := told.get("Version" if python else "version")
-            ):
-                found.append(library("pypi" if python else "npm", str(name), str(version)))
+            if told.get("name") and told.get("version"):  # headers are found in any case
+                found.append(library("pypi" if python else "npm", str(told["name"]), str(told["version"])))
     return bill("artifact", digest, found)

@@ -1,6 +1,7 @@
 """The folder of artifacts: zips by digest, their unpacked trees, and the cache of installed dependencies.
 
     ROOT/zips/<hex>.zip, <hex>.json    an artifact, and which entry of the cache its first files come from
+    ROOT/zips/<hex>.cdx.json           its bill of materials, see `sbom`
     ROOT/trees/<hex>/                  it unpacked, read-only
     ROOT/dependencies/<key>/           see `dependencies`
     ROOT/tmp/                          everything that is not yet complete
@@ -68,10 +69,6 @@ class ArtifactStore:
         """Where the zip of that digest is, or would be. Raises UsageError if it is not a digest."""
         return self._zips / f"{_hex(digest)}.zip"
 
-    def bill_path(self, digest: str) -> Path:
-        """Where the zip's bill of materials is, which was written by its build (`artifact/sbom.py`)."""
-        return self.zip_path(digest).with_suffix(".cdx.json")
-
     def verify(self, digest: str) -> bool:
         """Whether the zip is here and its bytes have that digest."""
         path = self.zip_path(digest)
@@ -101,7 +98,7 @@ class ArtifactStore:
         note = zipped.with_suffix(".json")
         note.write_text(to_text(_Note(used.folder.name if used else None, linked)), "utf-8")
         note.replace(target.with_suffix(".json"))
-        replace_file(self.bill_path(digest), bill_of_artifact(zipped, digest))
+        replace_file(target.with_suffix(".cdx.json"), bill_of_artifact(zipped, digest), durable=True)
         if target.exists() and target.stat().st_size == zipped.stat().st_size:
             os.utime(target)
         else:
