@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,8 +51,7 @@ class World(Shipper):
             *(lambda: 7, lambda pid: True),
         )
         (fault,) = choose([name])
-        assert fault.inject is not None
-        return asyncio.run(_run(fault.inject(context)))
+        return asyncio.run(fault.inject(context))
 
 
 class _Clock:
@@ -67,10 +66,6 @@ class _Clock:
 
     async def sleep(self, seconds: float) -> None:
         await self._world.sleep(seconds)
-
-
-async def _run(injecting: Awaitable[Recovered]) -> Recovered:
-    return await injecting
 
 
 KILL, STOP, CONTINUE = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT

@@ -6,7 +6,6 @@ however it ends. To add one, add an entry to `FAULTS`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
@@ -14,7 +13,7 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,17 +46,31 @@ class FaultContext:
     wait_for_end: Callable[[int], bool]
 
 
+Hold = Callable[[FaultContext, Status], contextlib.AbstractContextManager[Sequence[int]]]
+"""Causes a condition until its end, from the status before; gives the pids of the processes that it killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`inject` injects the fault and returns a check: whether a later status shows that the service has recovered.
-
-    A fault with a `scenario` ships that release instead. `interrupts`: a rollout that it strikes may end in any way.
+    """A condition that lasts `held_s`, or a `scenario`: a release to ship. `interrupts`: a rollout that the fault
+    strikes may end in any way.
     """
 
     name: str
-    inject: Callable[[FaultContext], Awaitable[Recovered]] | None = None
+    hold: Hold = lambda context, before: contextlib.nullcontext(())
+    held_s: float = HELD_S
     interrupts: bool = False
     scenario: Scenario | None = None
+
+    async def inject(self, context: FaultContext) -> Recovered:
+        """Inject the fault. Returns a check: whether a later status shows that the service has recovered."""
+        before = await context.shipper.status()
+        with self.hold(context, before) as killed:
+            if self.held_s:
+                await context.clock.sleep(self.held_s)
+        if "kill-daemon" in self.name:
+            await context.shipper.up()
+        return _whole_again(before, context.stage, killed)
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -78,13 +91,8 @@ def wait_for_end(pid: int) -> bool:
         os.close(process)
 
 
-ENGINE = {
-    "daemon": "pid",
-    "guardian": "guardian_pid",
-    "gateway": "gateway_pid",
-    "root-zygote": "root_zygote_pid",
-    "spooler": "spooler_pid",
-}
+ENGINE = {kind: f"{kind.replace('-', '_')}_pid" for kind in ("guardian", "gateway", "root-zygote", "spooler")}
+ENGINE["daemon"] = "pid"
 VICTIMS = ("worker", "zygote", *ENGINE)
 
 
@@ -114,73 +122,50 @@ def _whole_again(status: Status, stage: str, killed: Sequence[int] = ()) -> Reco
 def _signals(name: str, *blows: tuple[signal.Signals, str]) -> Fault:
     """Kill or stop the named processes, all at once. Stopped ones continue after `HELD_S`."""
 
-    async def inject(context: FaultContext) -> Recovered:
-        before = await context.shipper.status()
+    @contextlib.contextmanager
+    def hold(context: FaultContext, before: Status) -> Iterator[Sequence[int]]:
         pids = _pids(before, context.stage)
-        for _, victim in blows:
-            if not pids.get(victim):
-                raise ConflictError(f"stage {context.stage} has no running {victim}", hint="see `hitless status`")
-        stopped = [pids[victim][0] for number, victim in blows if number == signal.SIGSTOP]
+        if missing := [victim for _, victim in blows if not pids.get(victim)]:
+            raise ConflictError(f"stage {context.stage} has no running {missing[0]}", hint="see `hitless status`")
         try:
             for number, victim in blows:
                 since_us = context.elapsed_us()
                 context.send(pids[victim][0], number)
-                if (number, victim) == (signal.SIGKILL, "gateway") and await asyncio.to_thread(
-                    context.wait_for_end, pids[victim][0]
-                ):
+                if (number, victim) == SIGNALS["kill-gateway"] and context.wait_for_end(pids[victim][0]):
                     context.window.gateway_ends.append((since_us, context.elapsed_us()))
-            if stopped:
-                await context.clock.sleep(HELD_S)
+            yield [pids[victim][0] for number, victim in blows if number == signal.SIGKILL]
         finally:
-            for pid in stopped:
-                context.send(pid, signal.SIGCONT)
-        if (signal.SIGKILL, "daemon") in blows:
-            await context.shipper.up()
-        killed = [pids[victim][0] for number, victim in blows if number == signal.SIGKILL]
-        return _whole_again(before, context.stage, killed)
+            for victim in stopped:
+                context.send(pids[victim][0], signal.SIGCONT)
 
-    return Fault(name, inject, interrupts="kill-daemon" in name)
-
-
-Hold = Callable[[FaultContext, Status], contextlib.AbstractContextManager[None]]
-
-
-def _held(name: str, hold: Hold, *, interrupts: bool = False) -> Fault:
-    """Keep a condition for `HELD_S`."""
-
-    async def inject(context: FaultContext) -> Recovered:
-        before = await context.shipper.status()
-        with hold(context, before):
-            await context.clock.sleep(HELD_S)
-        return _whole_again(before, context.stage)
-
-    return Fault(name, inject, interrupts)
+    stopped = [victim for number, victim in blows if number == signal.SIGSTOP]
+    return Fault(name, hold, HELD_S if stopped else 0, interrupts="kill-daemon" in name)
 
 
 @contextlib.contextmanager
-def _no_space(context: FaultContext, status: Status) -> Iterator[None]:
+def _no_space(context: FaultContext, status: Status) -> Iterator[Sequence[int]]:
     """The daemon can write to no file, as on a full disk. Its limit is its own, so other programs are not affected."""
     pid, limit = status["engine"]["pid"], resource.RLIMIT_FSIZE
     earlier = resource.prlimit(pid, limit, (0, resource.getrlimit(limit)[1]))
     try:
-        yield
+        yield ()
     finally:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, limit, earlier)
 
 
 @contextlib.contextmanager
-def _locked(context: FaultContext, _: Status) -> Iterator[None]:
+def _locked(context: FaultContext, _: Status) -> Iterator[Sequence[int]]:
     """Another program holds the state file."""
     with contextlib.closing(Store(context.shipper.data_dir / "state.sqlite")) as other, other.transaction():
-        yield
+        yield ()
 
 
 def _clients(sent: bytes, *, ends: bool = False) -> Hold:
     """Many connections that send this, and then nothing."""
 
     @contextlib.contextmanager
-    def hold(context: FaultContext, status: Status) -> Iterator[None]:
+    def hold(context: FaultContext, status: Status) -> Iterator[Sequence[int]]:
         url = urlsplit(stage_of(status, context.stage)["url"])
         with contextlib.ExitStack() as clients:
             for _ in range(CLIENTS):
@@ -188,7 +173,7 @@ def _clients(sent: bytes, *, ends: bool = False) -> Hold:
                 client.sendall(sent)
                 if ends:
                     client.shutdown(socket.SHUT_WR)
-            yield
+            yield ()
 
     return hold
 
@@ -201,11 +186,11 @@ FAULTS = {
     for fault in (
         *(_signals(name, blow) for name, blow in SIGNALS.items()),
         _signals("hang", SIGNALS["stop-worker"]),
-        _held("full-disk", _no_space, interrupts=True),
-        _held("locked-state", _locked),
-        _held("slow-clients", _clients(_GET[:20])),
-        _held("half-closed-clients", _clients(_GET, ends=True)),
-        _held("flooding-clients", _clients(_GET * 50)),
+        Fault("full-disk", _no_space, interrupts=True),
+        Fault("locked-state", _locked),
+        Fault("slow-clients", _clients(_GET[:20])),
+        Fault("half-closed-clients", _clients(_GET, ends=True)),
+        Fault("flooding-clients", _clients(_GET * 50)),
         *(Fault(f"ship-{name}", scenario=one) for name, one in SCENARIOS.items() if one.wrapper or one.code),
     )
 }
@@ -236,11 +221,9 @@ def choose(names: Sequence[str], seed: int | None = None) -> tuple[Fault, ...]:
             dice.shuffle(names)
     found = []
     for name in names:
-        parts = name.split("+")
-        if unknown := [part for part in parts if part not in FAULTS]:
-            raise UsageError(f"--faults: {unknown[0]!r} is unknown", hint=f"known: all, {', '.join(FAULTS)}")
-        blows = {SIGNALS[part][1]: SIGNALS[part] for part in parts if part in SIGNALS}
-        if len(parts) > 1 and len(blows) < len(parts):
-            raise UsageError(f"--faults: {name!r} is no pair", hint="join a kill- or stop- of two processes")
+        blows = {SIGNALS[part][1]: SIGNALS[part] for part in name.split("+") if part in SIGNALS}
+        if name not in FAULTS and len(blows) <= name.count("+"):
+            hint = f"known: all, {', '.join(FAULTS)}; `+` joins kill- or stop- of two processes"
+            raise UsageError(f"--faults: {name!r} is unknown", hint=hint)
         found.append(FAULTS.get(name) or _signals(name, *blows.values()))
     return tuple(found)

@@ -60,7 +60,7 @@ class Http1Client(Client[Http1Connection]):
             connection = Http1Connection()
             self._kept += not closing
         index = self._plan.order[n % len(self._plan.order)]
-        connection.sent = SentRequest(n, index, due_ns, now)
+        connection.sent = SentRequest(n, index, due_ns, now, connection.dialled_ns)
         connection.closing, connection.failure_recorded = closing, False
         connection.requests += 1
         connection.response = Http1Response(bodiless=self._plan.requests[index].bodiless_response)
@@ -196,7 +196,7 @@ class Http1Client(Client[Http1Connection]):
     def _record(self, connection: Http1Connection, failure: FailureKind | None, *, amended: bool = False) -> None:
         response, reused = connection.response, connection.requests > 1
         self._recorder.record(
-            connection.sent, response, failure, dialled_ns=connection.dialled_ns,
+            connection.sent, response, failure,
             own=connection.closing, reused=reused, complete=response.complete, amended=amended,
         )  # fmt: skip
 

@@ -97,8 +97,8 @@ class Http2Client(Client[Http2Connection]):
         own = opens_connection(n, self._plan.new_connections_percent)
         now = time.monotonic_ns()
         index = self._plan.order[n % len(self._plan.order)]
-        stream = Stream(SentRequest(n, index, due_ns, now), self._plan.requests[index].body)
         link = Http2Connection(own=True) if own else self._link(now)
+        stream = Stream(SentRequest(n, index, due_ns, now, link.dialled_ns), self._plan.requests[index].body)
         self.under_way += 1
         self._deadlines.append((now + self._deadline_ns, link, stream))
         if link.state is ConnectionState.ACTIVE:
@@ -256,9 +256,6 @@ class Http2Client(Client[Http2Connection]):
         link.streams.pop(stream.number, None)
         if not link.streams:
             link.idle_since_ns = stream.sent.done_ns
-        self._recorder.record(
-            stream.sent, stream, failure, dialled_ns=link.dialled_ns, own=link.own, reused=stream.reused,
-            complete=complete,
-        )  # fmt: skip
+        self._recorder.record(stream.sent, stream, failure, own=link.own, reused=stream.reused, complete=complete)
         if (link.own or link.retired) and not link.streams and link.state is ConnectionState.ACTIVE:
             self._close(link)

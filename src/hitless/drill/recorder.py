@@ -30,6 +30,7 @@ class SentRequest:
     index: int = 0
     due_ns: int = 0
     sent_ns: int = 0
+    dialled_ns: int = 0  # its connection
     done_ns: int = 0
 
 
@@ -42,12 +43,10 @@ class Recorder:
         self._samples: Counter[str] = Counter()
 
     def record(
-        self, sent: SentRequest, response: Response, failure: FailureKind | None, *, dialled_ns: int, own: bool,
-        reused: bool, complete: bool, amended: bool = False,
+        self, sent: SentRequest, response: Response, failure: FailureKind | None, *, own: bool, reused: bool,
+        complete: bool, amended: bool = False,
     ) -> None:  # fmt: skip
-        """Write the record of a request, or one that revokes it (`amended`). `own`: it had its own connection, which
-        was dialled at `dialled_ns`.
-        """
+        """Write the record of a request, or one that revokes it (`amended`). `own`: it had its own connection."""
         release = response.release
         flags = (
             own * Flag.NEW_CONNECTION.value
@@ -61,7 +60,7 @@ class Recorder:
                 (sent.due_ns - self._start_ns) // 1000,
                 min(MAX_U32, (sent.done_ns - sent.due_ns) // 1000),
                 min(MAX_U32, (sent.sent_ns - sent.due_ns) // 1000),
-                min(MAX_U32, max(0, sent.sent_ns - dialled_ns) // 1000),
+                min(MAX_U32, max(0, sent.sent_ns - sent.dialled_ns) // 1000),
                 int(release) if release.isdigit() and len(release) < 10 else 0,
                 sent.index,
                 response.status,

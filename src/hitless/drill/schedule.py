@@ -193,7 +193,6 @@ class DrillSchedule:
             if shipped.outcome != fault.scenario.expected:
                 raise ConflictError(f"the release ended {shipped.outcome}: {shipped.reason}")
             return round((self.elapsed_us() - window.start_us) / 1000, 1)
-        assert fault.inject is not None
         parts = (self.shipper, self.plan.stage, faults.send, self.clock, window, self.elapsed_us, faults.wait_for_end)
         recovered = await fault.inject(faults.FaultContext(*parts))
         while self.elapsed_us() < window.start_us + RECOVERY_DEADLINE_S * MICROSECONDS:
