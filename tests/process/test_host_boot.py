@@ -1,0 +1,130 @@
+"""A machine that systemd boots: install, serve, restart under load, reboot, back up, uninstall, restore.
+
+systemd runs in namespaces of its own (`systemd-nspawn`), with this machine's /usr and an /etc of the test.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="systemd-container is not installed"),
+    pytest.mark.skipif(os.getuid() != 0, reason="systemd-nspawn needs root"),
+]
+
+REPOSITORY = Path(__file__).parents[2]
+BOOT_S = 240
+DATA = "/var/lib/hitless/clock"
+UNIT = """\
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -eux /out/script
+StandardOutput=append:/out/log
+StandardError=append:/out/log
+ExecStopPost=/bin/systemctl poweroff --force --no-block
+[Install]
+WantedBy=multi-user.target
+"""
+LOAD = """\
+import json, sys, threading, time, urllib.request
+stages = json.load(open("/out/status.json"))["stages"]
+end, answers = time.monotonic() + float(sys.argv[1]), []
+def send():
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(stages[0]["url"] + "/fast", timeout=10) as response:
+                answers.append(response.status)
+        except OSError as error:
+            answers.append(repr(error))
+threads = [threading.Thread(target=send) for _ in range(4)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+failed = [one for one in answers if one != 200]
+sys.exit(f"{len(failed)} of {len(answers)} failed: {failed[:3]}" if failed or len(answers) < 20 else 0)
+"""
+LOADING = "python3 /out/load.py"
+AWAIT = f"until hitless status --json --data-dir {DATA} >/out/status.json 2>/dev/null; do sleep 0.2; done"
+FIRST_BOOT = f"""
+hitless host install clock
+install -d -o hitless-clock -g hitless-clock {DATA}/source
+cp -r {REPOSITORY}/tests/services/plain/. {DATA}/source/
+chown -R hitless-clock: {DATA}/source
+cd {DATA}/source
+hitless up --detach --data-dir {DATA}
+{AWAIT}
+grep -q '"isolation_missing": \\[\\]' /out/status.json
+{LOADING} 10 & load=$!
+sleep 1
+systemctl restart hitless@clock
+wait $load
+pkill -KILL -u hitless-clock -f 'hitless: engine|hitless: guardian|haproxy -db'
+{AWAIT}
+{LOADING} 1
+hitless backup - --data-dir {DATA} >/out/backup
+echo done >/out/first
+"""
+SECOND_BOOT = f"""
+{AWAIT}
+{LOADING} 1
+hitless host uninstall --yes
+for left in /etc/hitless /var/lib/hitless /run/hitless-clock /etc/systemd/system/hitless@.service
+do if [ -e $left ]; then exit 1; fi; done
+if grep hitless /etc/passwd || pgrep -f 'hitless[.:]'; then exit 1; fi
+hitless host install clock
+hitless restore - --data-dir {DATA} </out/backup
+{AWAIT}
+{LOADING} 1
+echo done >/out/second
+"""
+
+
+def make_root(root: Path) -> None:
+    """The files of a machine whose system is this one's /usr."""
+    for folder in ("usr", "out", "root", "var/lib", "etc/systemd/system/multi-user.target.wants"):
+        (root / folder).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / name).symlink_to(f"usr/{name}")
+    for name in ("os-release", "passwd", "group", "shadow", "nsswitch.conf", "login.defs", "ld.so.cache", "hosts"):
+        if Path("/etc", name).exists():
+            shutil.copy(f"/etc/{name}", root / "etc" / name)
+    for name in ("ssl", "alternatives", "pam.d", "default", "security"):
+        shutil.copytree(f"/etc/{name}", root / "etc" / name, symlinks=True)
+    (root / "etc/machine-id").write_text(secrets.token_hex(16) + "\n")  # without it, the presets enable all units
+    units = root / "etc/systemd/system"
+    (units / "script.service").write_text(UNIT)
+    (units / "multi-user.target.wants/script.service").symlink_to("../script.service")
+    for name in ("systemd-networkd-wait-online", "systemd-logind", "systemd-firstboot", "console-getty"):
+        (units / f"{name}.service").symlink_to("/dev/null")
+    (root / "out/load.py").write_text(LOAD)
+
+
+def boot(root: Path, script: str) -> str:
+    """Boot, run the script, power off. Returns the script's log."""
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin"
+    (root / "out/script").write_text(f"export HOME=/root PATH={path}\n{script}")
+    log = root / "out/log"
+    log.unlink(missing_ok=True)
+    calls = "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+    words = ["systemd-nspawn", "-D", str(root), "--bind-ro=/usr", f"--bind-ro={REPOSITORY}", "--private-network"]
+    words += ["--register=no", "--keep-unit", f"--system-call-filter={calls}", "-b", "systemd.unit=multi-user.target"]
+    subprocess.run(["timeout", str(BOOT_S), *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return log.read_text() if log.exists() else "systemd did not start"
+
+
+def test_a_service_survives_restarts_kills_and_a_reboot_and_leaves_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "root"  # pytest's own folder is closed to other users
+    make_root(root)
+    log = boot(root, FIRST_BOOT)
+    assert (root / "out/first").exists(), log[-3000:]
+    log = boot(root, SECOND_BOOT)
+    assert (root / "out/second").exists(), log[-3000:]
