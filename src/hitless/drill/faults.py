@@ -145,6 +145,8 @@ def _signals(name: str, *blows: tuple[signal.Signals, str]) -> Fault:
 @contextlib.contextmanager
 def _no_space(context: FaultContext, status: Status) -> Iterator[Sequence[int]]:
     """The daemon can write to no file, as on a full disk. Its limit is its own, so other programs are not affected."""
+    if not hasattr(resource, "prlimit"):
+        raise ConflictError("the limits of another process can be changed on Linux only", hint="omit full-disk")
     pid, limit = status["engine"]["pid"], resource.RLIMIT_FSIZE
     earlier = resource.prlimit(pid, limit, (0, resource.getrlimit(limit)[1]))
     try:
