@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hitless.clock import SystemClock, timestamp
+from hitless.drill import faults
 from hitless.drill.faults import Fault, FaultContext
 from hitless.drill.plan import DrillPlan
 from hitless.drill.report import write_report
@@ -291,6 +292,17 @@ def test_a_faults_duration_is_measured_until_the_service_has_recovered(stage: St
     assert fault.recovered_ms is not None
     assert fault.recovered_ms >= 40
     assert result.exit_code == 0
+
+
+def test_a_fault_that_ships_a_broken_release_expects_the_scenarios_outcome(stage: Stage) -> None:
+    plan = replace(
+        PLAN, scenarios=choose([], 1), faults=faults.choose(["ship-import-crash", "ship-hangs"]), fault_seed=1
+    )
+    result = asyncio.run(stage.drill(plan))
+    assert [one.label for one in result.faults] == ["ship-import-crash", "ship-hangs"]
+    assert result.faults[0].recovered_ms is not None
+    assert result.faults[1].recovered_ms is None, "the fake engine makes this release live"
+    assert result.surprises[0].startswith("ship-hangs at ")
 
 
 def test_progress_is_reported_while_the_drill_runs(stage: Stage) -> None:

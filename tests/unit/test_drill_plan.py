@@ -155,3 +155,14 @@ def test_a_target_url_is_parsed(url: str, host: str, port: int, base: str, heade
 def test_a_target_must_be_a_plain_url(url: str) -> None:
     with pytest.raises(UsageError, match="--target"):
         parse_target(url)
+
+
+def test_faults_with_a_seed_strike_soon_after_a_release_began_and_at_the_same_times_again() -> None:
+    chosen = faults.choose(["all"], 1)
+    seeded = replace(PLAN, duration_s=60, scenarios=choose([], 4), faults=chosen, fault_seed=1)
+    instants = seeded.fault_instants_s()
+    assert instants == seeded.fault_instants_s() != replace(seeded, fault_seed=2).fault_instants_s()
+    assert len(instants) == len(chosen)
+    assert {begun for begun, _ in instants} == {1, 2, 3, 4}
+    assert all(0 <= after_s <= 3 for _, after_s in instants)
+    assert all(begun == 0 for begun, _ in replace(seeded, scenarios=()).fault_instants_s())
