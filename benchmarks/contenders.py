@@ -69,5 +69,13 @@ OFFLINE: Final = Contender(
     "https://github.com/dherault/serverless-offline#readme",
     offline.serverless_offline,
 )
+_GRANIAN_WAY: Final = "SIGHUP to granian, the gateway stays"
+NGINX_GRANIAN: Final = Contender("nginx_granian", "nginx → granian", _GRANIAN_WAY, GRANIAN.page, servers.nginx_granian)
+HAPROXY_GRANIAN: Final = Contender(
+    "haproxy_granian", "HAProxy → granian", _GRANIAN_WAY, GRANIAN.page, servers.haproxy_granian
+)
+CADDY_GRANIAN: Final = Contender("caddy_granian", "Caddy → granian", _GRANIAN_WAY, GRANIAN.page, servers.caddy_granian)
+GATEWAYS: Final = (NGINX_GRANIAN, HAPROXY_GRANIAN, CADDY_GRANIAN)
+"""A server behind a gateway, as hitless is. They are compared by throughput with kept connections alone."""
 PEERS: Final = (GRANIAN, UVICORN, NGINX, OFFLINE)
 ALL: Final = (HITLESS, *PEERS)

@@ -54,9 +54,17 @@ def described(cores: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "haproxy": _first_line([tool("haproxy"), "-v"]),
         "load_average_1min": round(os.getloadavg()[0], 2),
-        "nginx": _first_line([tool("nginx"), "-v"]).partition("/")[2],
+        "nginx": _first_line([*_found("nginx"), "-v"]).partition("/")[2],
+        "caddy": _first_line([*_found("caddy"), "version"]),
         "peers": _versions(),
     }
+
+
+def _found(name: str) -> list[str]:
+    try:
+        return [tool(name)]
+    except BenchmarkError:
+        return [name]
 
 
 def _versions() -> dict[str, str]:
@@ -74,5 +82,8 @@ def _versions() -> dict[str, str]:
 
 
 def _first_line(command: list[str]) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except FileNotFoundError:
+        return "not installed"
     return (done.stdout.splitlines() or [""])[0]

@@ -49,6 +49,35 @@ def gunicorn_behind_nginx() -> Iterator[Running]:
             yield Running(running.url, lambda: (*running.roots(), proxy.pid), running.release)
 
 
+def nginx_granian() -> AbstractContextManager[Running]:
+    """granian behind nginx."""
+    return _granian_behind("nginx.conf", lambda file: [tool("nginx"), "-c", file, "-e", "stderr"])
+
+
+def haproxy_granian() -> AbstractContextManager[Running]:
+    """granian behind HAProxy."""
+    return _granian_behind("haproxy.cfg", lambda file: [tool("haproxy"), "-db", "-q", "-f", file])
+
+
+def caddy_granian() -> AbstractContextManager[Running]:
+    """granian behind Caddy."""
+    return _granian_behind("Caddyfile", lambda file: [tool("caddy"), "run", "--config", file, "--adapter", "caddyfile"])
+
+
+@contextmanager
+def _granian_behind(name: str, command: Callable[[str], list[str]]) -> Iterator[Running]:
+    port = free_port()
+    with granian() as server, _copy() as folder:
+        config = folder / "gateways" / name
+        text = config.read_text().replace("@FOLDER@", str(folder)).replace("@PORT@", str(port))
+        config.write_text(text.replace("@SERVER@", server.url.rpartition(":")[2]))
+        environ = {**os.environ, "HOME": str(folder)}  # where Caddy writes
+        with started(command(str(config)), folder=folder, environ=environ) as proxy:
+            url = f"http://127.0.0.1:{port}"
+            wait_for_answer(url, name)
+            yield Running(url, lambda: (*server.roots(), proxy.pid), server.release)
+
+
 @contextmanager
 def _serving(program: str, words: list[str], folder: Path, port: int) -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
