@@ -17,9 +17,7 @@ OUT_OF_MEMORY: Final = "Runtime.OutOfMemory"
 
 
 def own_fault(status: int, *, timed_out: bool, fault: str = "") -> bool:
-    """Whether the handler caused the death. SIGKILL and a clean end after SIGTERM come from outside, unless the zygote
-    ended the worker for its `fault`.
-    """
+    """Whether the handler caused the death. SIGKILL and a clean end after SIGTERM do not count without a `fault`."""
     if timed_out or fault:
         return not timed_out
     if os.WIFSIGNALED(status):
@@ -52,9 +50,7 @@ def death_cause(status: int, fault: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A worker's death during a request. `start_logged`: the log has its START line. `too_large`: it held more memory
-    than `memorySize`.
-    """
+    """A worker's death during a request. `start_logged`: the log has its START line. `too_large`: for its memory."""
 
     status: int
     request_id: str

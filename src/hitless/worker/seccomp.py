@@ -13,8 +13,7 @@ from typing import Final
 
 from hitless.worker.landlock import checked, libc
 
-_EVERYWHERE: Final = (*range(425, 434), 438, 442, 443)
-"""io_uring, open_tree to fspick, pidfd_getfd, mount_setattr, quotactl_fd."""
+_EVERYWHERE: Final = (*range(425, 434), 438, 442, 443)  # io_uring, open_tree to fspick, pidfd_getfd, mount_setattr, …
 _CALLS: Final = {
     # architecture, seccomp; ptrace, mount, umount2, pivot_root, swapon, swapoff, reboot, init_module, finit_module,
     # delete_module, kexec_load, kexec_file_load, process_vm_readv, process_vm_writev, bpf, perf_event_open, keyctl,
@@ -24,10 +23,8 @@ _CALLS: Final = {
     "aarch64": (0xC00000B7, 277, 117, 40, 39, 41, 224, 225, 142, 105, 273, 106, 104, 294, 270, 271, 280, 241, 219,
                 217, 218, 282, 97, 268, 265, 89, 60, 272),
 }  # fmt: skip
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_PASS, _EPERM = 0x7FFF0000, 0x00050001
-_FOREIGN: Final = 0x40000000
-"""The first number of the x32 calls, which would pass by the filter under another number."""
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN, _PASS, _EPERM = 0x20, 0x15, 0x35, 0x06, 0x7FFF0000, 0x00050001
+_X32: Final = 0x40000000
 
 
 def deny_calls() -> None:
@@ -37,7 +34,7 @@ def deny_calls() -> None:
         raise OSError(0, f"it does not know {machine}")
     architecture, seccomp, *denied = _CALLS[machine]
     rules = [(_LOAD, 0, 0, 4), (_IF_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _EPERM), (_LOAD, 0, 0, 0)]
-    rules += [(_IF_AT_LEAST, 0, 1, _FOREIGN), (_RETURN, 0, 0, _EPERM)]
+    rules += [(_IF_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _EPERM)]
     for number in (*denied, *_EVERYWHERE):
         rules += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
     rules.append((_RETURN, 0, 0, _PASS))
