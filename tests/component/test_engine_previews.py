@@ -371,13 +371,14 @@ def test_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
             addresses={},
             haproxy_pid=1,
             guardian_pid=2,
+            spooler_pid=4,
             counts=bench.gateway.counts,
             loads=loads,
             state=bench.gateway.state,
         )
         machine = Machine(
             bench.engine,
-            cast(Any, SimpleNamespace(root_pid=3, isolation_missing=isolation_missing)),
+            cast(Any, SimpleNamespace(root_pid=3, compiled=False, isolation_missing=isolation_missing)),
             cast(Any, gateway),
             clock=bench.clock,
             listen=dict,

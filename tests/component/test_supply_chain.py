@@ -127,7 +127,7 @@ def test_npm_refuses_an_altered_package_though_the_lock_names_no_host(tmp_path: 
             "--no-audit",
             "--fetch-retries=0",
         ]
-        for served_bytes, fine in ((content + b"stolen", False), (content, True)):
+        for served_bytes, fine in ((tarball("tiny-but-altered"), False), (content, True)):
             (served / "tiny.tgz").write_bytes(served_bytes)
             done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
             assert ((done.returncode == 0), (project / "node_modules/tiny").exists()) == (fine, fine), done.stderr

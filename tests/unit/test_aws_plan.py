@@ -14,7 +14,7 @@ from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
 from hitless.cli.aws_setup import in_account, refuse_if_missing
 from hitless.cli.common import UnsuccessfulResult
-from hitless.cli.doctor import show_findings
+from hitless.cli.findings import show_findings
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.domain import check_domain
 from hitless.cloud.setup.options import BootstrapOptions, IdentityOptions, PipelineOptions

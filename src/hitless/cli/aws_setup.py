@@ -13,7 +13,7 @@ from hitless.artifact.requirements import read_requirements
 from hitless.aws.stacks import StackSpec
 from hitless.aws.template import parse_template
 from hitless.cli.common import Context, UnsuccessfulResult, command
-from hitless.cli.doctor import Finding, in_words, show_findings
+from hitless.cli.findings import Finding, in_words, show_findings
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
 from hitless.cloud.setup.destroy import Destroy, DestroyPlan

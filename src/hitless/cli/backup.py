@@ -49,7 +49,10 @@ def backup(
     file: FileArgument,
     with_key: Annotated[bool, typer.Option("--with-key", help="Add the key of the secrets.")] = False,
 ) -> None:
-    """Copy the state, artifacts, secrets and repository into one archive. The engine may run meanwhile."""
+    """Copy state, artifacts, secrets and repository into one archive.
+
+    The engine may run meanwhile.
+    """
     folders = folders_of(ctx)
     if not folders.state_file.exists():
         raise EngineNotRunningError(f"{folders.data} has no state", hint="`hitless up` makes one")

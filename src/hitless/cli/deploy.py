@@ -58,7 +58,7 @@ def rollback(
     message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Ship an earlier release again, all at once: its code and its configuration."""
+    """Ship an earlier release, code and configuration, at once."""
     chosen = home_of(ctx, home)
     before = None if release else next((one["release"] for one in chosen.releases() if one["live"]), None)
     document = follow(ctx, chosen.rollback(release, message))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sized
 
-import msgspec
 import uv
 
 from hitless.artifact.node import find_node
 from hitless.aws.osls import find_osls
-from hitless.cli.common import Context, UnsuccessfulResult, command
-from hitless.documents import to_plain
+from hitless.cli.common import Context, command
+from hitless.cli.findings import Finding, descriptors, show_findings
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError, MachineError
 from hitless.gateway.binary import find_haproxy, version_text
@@ -26,19 +24,8 @@ from hitless.service.model import Home
 from hitless.workers.isolation import MODE_VARIABLE, OFF, missing_measures
 from hitless.workers.libraries import modules_in_use
 
-ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
-_MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
 _RESTART = "set it up yourself: after a reboot nothing listens until `hitless up` runs again"
-
-
-class Finding(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
-    """The result of a check, and the command that fixes the problem. `well` is None if the check could not be made."""
-
-    check: str
-    well: bool | None
-    found: str
-    fix: str = ""
 
 
 @command("doctor", example="hitless doctor --json")
@@ -58,15 +45,6 @@ def doctor(ctx: Context) -> None:
         *_places(ctx),
     ]
     show_findings(ctx, findings)
-
-
-def show_findings(ctx: Context, findings: Sequence[Finding]) -> None:
-    """Show the checks; UnsuccessfulResult with 1 if one found a problem. A check that was not made is no problem."""
-    bad = [finding for finding in findings if finding.well is False]
-    document = {"well": not bad and (all(finding.well for finding in findings) or None), "checks": to_plain(findings)}
-    ctx.show(document, lambda: in_words(findings))
-    if bad:
-        raise UnsuccessfulResult(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].fix)
 
 
 def _check(name: str, probe: Callable[[], str]) -> Finding:
@@ -98,14 +76,6 @@ def _places(ctx: Context) -> list[Finding]:
         return [Finding("data folder", False, error.message, error.hint)]
     folder = _check("data folder", lambda: _folder(folders))
     return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders)]
-
-
-def descriptors() -> Finding:
-    """Whether the limit is enough for a busy engine."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    well = hard == resource.RLIM_INFINITY or hard >= ENOUGH_DESCRIPTORS
-    fix = f"raise the hard limit to {ENOUGH_DESCRIPTORS}: `ulimit -n` as root, LimitNOFILE= in a systemd unit"
-    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", fix)
 
 
 def _socket_paths(folders: Folders) -> Finding:
@@ -171,13 +141,3 @@ def _count(things: Sized, word: str) -> str:
 def _port(host: str, port: int) -> str:
     listen(host, port).close()
     return f"{host}:{port} is free"
-
-
-def in_words(findings: Sequence[Finding]) -> str:
-    """One line a check, and the fix below it if there is a problem or no result."""
-    lines: list[str] = []
-    for finding in findings:
-        lines.append(f"{_MARKS[finding.well]}  {finding.check:<18} {finding.found}")
-        if not finding.well and finding.fix:
-            lines.append(f"      fix: {finding.fix}")
-    return "\n".join(lines)

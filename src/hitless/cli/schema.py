@@ -28,6 +28,6 @@ DocumentArgument = Annotated[Document, typer.Argument(help="Which file the schem
 
 @command("schema", example="hitless schema > serverless.schema.json")
 def schema(ctx: Context, document: DocumentArgument = Document.SERVERLESS) -> None:
-    """Print the JSON Schema of serverless.yml, of a buildspec, or of a line of the drill's requests."""
+    """Print the JSON Schema of serverless.yml or of another document."""
     text = (FOLDER / f"{document}.json").read_text()
     ctx.show(json.loads(text), lambda: text)

@@ -20,7 +20,7 @@ from hitless.api.client import EngineClient, RemoteError
 from hitless.api.requests import ShutdownRequest
 from hitless.cli.common import Context, UnsuccessfulResult, command
 from hitless.cli.daemon_log import put_aside_if_large
-from hitless.cli.doctor import descriptors
+from hitless.cli.findings import descriptors
 from hitless.cli.following import conclude, follow
 from hitless.cli.settings import EngineSettings, SharedAddresses
 from hitless.clock import SystemClock
