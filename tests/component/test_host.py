@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.cli.host import CONFIG, DATA, TEMPLATE, UNITS, Host
+from hitless.cli.host import CONFIG, DATA, TEMPLATE, UNITS, HostUnits
 from hitless.cli.owner import read_environment
 from hitless.engine.folders import Folders
 from hitless.errors import MachineError, UsageError
@@ -34,8 +34,8 @@ class FakeSystem:
         return "ActiveState=active\nUnitFileState=enabled\nNRestarts=2\nMemoryCurrent=[not set]\n"
 
 
-def host_in(root: Path, system: FakeSystem) -> Host:
-    return Host(root, system, python="/opt/hitless/bin/python")
+def host_in(root: Path, system: FakeSystem) -> HostUnits:
+    return HostUnits(root, system, python="/opt/hitless/bin/python")
 
 
 def files_in(root: Path) -> set[str]:
@@ -45,7 +45,7 @@ def files_in(root: Path) -> set[str]:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_accepts_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
     unit = tmp_path / "hitless@clock.service"
-    unit.write_text(Host(tmp_path, python=sys.executable).unit_text())
+    unit.write_text(HostUnits(tmp_path, python=sys.executable).unit_text())
     for words in (["verify"], ["security", "--offline=true", "--threshold=30"]):
         done = subprocess.run(["systemd-analyze", *words, unit], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-300:] + done.stderr
@@ -54,7 +54,7 @@ def test_systemd_accepts_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
 
 def test_the_unit_allows_the_calls_by_which_handlers_isolate_themselves() -> None:
     """systemd 252's @system-service has none of these, and a forbidden call only shows as a missing measure."""
-    lines = Host(python=sys.executable).unit_text().splitlines()
+    lines = HostUnits(python=sys.executable).unit_text().splitlines()
     allowed = next(line for line in lines if line.startswith("SystemCallFilter=@")).split("=", 1)[1].split()
     landlock = {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")}
     assert {"@mount", "seccomp", *landlock} <= {*allowed}
@@ -99,7 +99,7 @@ def test_bad_names_and_a_private_python_are_refused_before_anything_changes(tmp_
         with pytest.raises(UsageError, match="not a valid name"):
             host_in(tmp_path, system).install(name)
     with pytest.raises(MachineError, match="other users do not see"):
-        Host(tmp_path, system, python="/root/.local/bin/python").install("clock")
+        HostUnits(tmp_path, system, python="/root/.local/bin/python").install("clock")
     assert not system.ran
     assert not files_in(tmp_path)
 
@@ -120,7 +120,7 @@ def test_root_acts_as_the_owner_of_a_service(tmp_path: Path) -> None:
 
 
 def test_the_template_names_the_folders_of_the_host() -> None:
-    text = Host(python="/opt/hitless/bin/python").unit_text()
+    text = HostUnits(python="/opt/hitless/bin/python").unit_text()
     assert "{" not in text.replace("${", "")
     assert f"--data-dir {DATA}/%i" in text
     assert (UNITS / TEMPLATE).name == "hitless@.service"

@@ -56,7 +56,7 @@ def run_command(words: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostUnits:
     """The machine below `root`, and its commands."""
 
     root: Path = Path("/")
@@ -171,12 +171,12 @@ def _exists(user: str) -> bool:
     return False
 
 
-def _of_this_machine() -> Host:
+def _of_this_machine() -> HostUnits:
     if os.geteuid() != 0:
         raise MachineError("hitless host changes the system, which needs root", hint="use sudo")
     if not Path("/run/systemd/system").is_dir():
         raise MachineError("this machine was not started by systemd", hint="use `hitless up --detach` instead")
-    return Host()
+    return HostUnits()
 
 
 @command("host install", example="hitless host install clock")

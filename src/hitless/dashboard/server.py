@@ -76,7 +76,7 @@ ASSETS = {
 
 
 @dataclass(slots=True)
-class Guard:
+class Doorkeeper:
     """Checks each request before the application gets it, and adds the security headers to each response."""
 
     app: ASGIApp
@@ -132,7 +132,7 @@ class Dashboard:
             Route("/{kind}/{name}/{verb}", self.act, methods=["POST"]),
             *(Route(path, partial(self.show, name, getattr(self.pages, name))) for path, name in PAGES.items()),
         ]
-        return Guard(
+        return Doorkeeper(
             Starlette(routes=[Mount(self.door.base, routes=routes)], exception_handlers={HitlessError: _error_page}),
             self.door,
         )
