@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.cli.host import DATA, Host
+from hitless.cli.host import DATA, HostUnits
 from tests.process.conftest import Site
 from tests.support import eventually
 
@@ -27,7 +27,7 @@ class Unit:
     """Runs the ExecStart line of the unit for the site's data folder, and listens to its notifications."""
 
     def __init__(self, site: Site, folder: Path) -> None:
-        text = Host(python=sys.executable).unit_text()
+        text = HostUnits(python=sys.executable).unit_text()
         lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
         data = str(site.folder / ".hitless")
         self.start_words = shlex.split(lines["ExecStart"].replace(f"{DATA}/%i", data))
