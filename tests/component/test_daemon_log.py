@@ -57,6 +57,8 @@ def test_a_starting_daemon_renames_a_large_log(tmp_path: Path) -> None:
 
 def test_a_line_that_a_full_disk_refuses_raises_nothing() -> None:
     with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:
+        with pytest.raises(OSError, match="No space left"):
+            full.write("a line\n")
         logger = structlog.PrintLogger(cast("TextIO", DaemonLog(full)))
         logger.error("cannot record an event")
         with suppress(OSError):
