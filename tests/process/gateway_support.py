@@ -174,11 +174,12 @@ def ask(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     tls: bool = False,
+    timeout_s: float = 15,
 ) -> Answer:
     """Send one request on its own connection."""
-    connection = http.client.HTTPConnection(*address, timeout=15)
+    connection = http.client.HTTPConnection(*address, timeout=timeout_s)
     if tls:
-        connection = http.client.HTTPSConnection(*address, timeout=15, context=UNVERIFIED)
+        connection = http.client.HTTPSConnection(*address, timeout=timeout_s, context=UNVERIFIED)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()

@@ -45,7 +45,7 @@ LIVE, CANDIDATE = (200, "1", "1"), (200, "2", None)
 def routes_of(release: int, pool: str, stage: str = "dev") -> list[RouteState]:
     """Both have /zones and /broken; only the candidate has /new, and says which of its routes may run twice."""
     key, path = release_key(stage, release), "/broken/{release}/{status}"
-    routes = [RouteState(key, "ANY", "/zones", pool), RouteState(key, "ANY", path, pool)]
+    routes = [RouteState(key, "ANY", one, pool) for one in ("/zones", "/slow/{ms}", path)]
     if release == 1:
         return routes
     return [
@@ -142,6 +142,26 @@ def test_a_candidate_that_never_responds_is_shielded() -> None:
                         assert await asyncio.to_thread(on, connection, method, alone) == (502, None)
                 connection.close()
                 listener.shutdown(socket.SHUT_RDWR)
+
+    asyncio.run(scenario())
+
+
+def test_a_hanging_candidate_costs_a_request_its_limit_once_also_if_it_waits_for_a_worker() -> None:
+    async def scenario() -> None:
+        async with rolling() as gateway:
+            path = str(gateway._layout.folder / "mute.sock")
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(64)  # takes each connection, and reads none
+                hanging = gateway.state.with_servers("p01", [ServerState("w0", path, 1)], timeout_ms=4000)
+                hanging = hanging.with_limits("p01", throttle=0, attempt_ms=500)
+                await gateway.apply(hanging.with_limits("p00", throttle=0, attempt_ms=500))
+                together = (asyncio.to_thread(ask, gateway.addresses["dev"], "/zones", timeout_s=3.5) for _ in range(4))
+                answers = await asyncio.gather(*together)
+                assert [(one.status, one.headers["x-release"]) for one in answers] == [(200, "1")] * 4
+                await gateway.apply(hanging)
+                late = await asyncio.to_thread(ask, gateway.addresses["dev"], "/slow/1200")
+                assert (late.status, late.headers.get("x-release")) == (200, "1"), late
 
     asyncio.run(scenario())
 

@@ -128,7 +128,9 @@ def states(draw: st.DrawFn) -> GatewayState:
                 servers.append(ServerState("z0", f"/run/{key}-{generation}/w0.sock", depth, checked=False))
             paths = ["/zones", "/zones/{area}", "/{proxy+}"][:number]
             state = state.with_servers(pool, servers, timeout_ms=draw(st.sampled_from([7000, 29_000])))
-            state = state.with_throttle(pool, draw(st.sampled_from([0, 7])))
+            state = state.with_limits(
+                pool, throttle=draw(st.sampled_from([0, 7])), attempt_ms=draw(st.sampled_from([6000, 29_000]))
+            )
             routes = [RouteState(key, "GET", path, pool) for path in paths]
             routes += [RouteState(key, "PUT", path, pool, path == "/{proxy+}") for path in paths]
             state = state.with_routes(key, routes)

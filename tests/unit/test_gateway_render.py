@@ -59,14 +59,14 @@ def test_map_files_contain_the_entries_of_the_state() -> None:
     )
     texts = files(state)
     assert texts[MapName.STAGES] == "dev dev.3\nprod -\n"
-    assert texts[MapName.TIMEOUTS] == "p00 7000\n"
+    assert texts[MapName.TIMEOUTS] == "p00 7000\nshield_p00 29000\n"
     assert texts[MapName.LITERALS] == "dev.3|GET|/x p00\ndev.3|GET|/x/ p00\n"
     assert texts[MapName.PATTERNS] == "^dev[.]3[|][A-Z]+[|]/.+/?$ p00\n"
 
 
 def test_the_configuration_has_all_pools_and_timeouts_from_the_start() -> None:
     texts = files(GatewayState.initial(["dev"], pools=64))
-    assert texts[MapName.TIMEOUTS].count(" 29000\n") == 64
+    assert texts[MapName.TIMEOUTS].count(" 29000\n") == 128
     assert texts[CONFIGURATION].count("\nbackend p") == 64
 
 

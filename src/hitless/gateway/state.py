@@ -87,12 +87,16 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """A backend: the workers of one function of one release. Above `throttle` requests (0: no limit) it sends 429."""
+    """A backend: the workers of one function of one release. Above `throttle` requests (0: no limit) it sends 429.
+
+    A shield waits `attempt_ms` for its response, which includes the time that a request waits for a worker.
+    """
 
     name: str
     servers: tuple[ServerState, ...] = ()
     timeout_ms: int = API_GATEWAY_LIMIT_MS
     throttle: int = 0
+    attempt_ms: int = API_GATEWAY_LIMIT_MS
 
 
 EVERY = 1_000_000
@@ -364,9 +368,9 @@ class GatewayState:
         present = self.pool(pool)
         return self._with_pool(replace(present, servers=given, timeout_ms=timeout_ms or present.timeout_ms))
 
-    def with_throttle(self, pool: str, throttle: int) -> GatewayState:
-        """Limit the pool's requests in progress (0: no limit), until it has no servers any more."""
-        return self._with_pool(replace(self.pool(pool), throttle=throttle))
+    def with_limits(self, pool: str, *, throttle: int, attempt_ms: int) -> GatewayState:
+        """Limit the pool's requests in progress (0: no limit) and a shield's wait, until it has no servers any more."""
+        return self._with_pool(replace(self.pool(pool), throttle=throttle, attempt_ms=attempt_ms))
 
     def with_maxconn(self, pool: str, maxconn: int, *, timeout_ms: int | None = None) -> GatewayState:
         """Set the depth of all servers of the pool."""

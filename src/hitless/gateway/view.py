@@ -20,7 +20,14 @@ from hitless.gateway.routes import (
     sticky_entries,
     sticky_map,
 )
-from hitless.gateway.state import Access, GatewayState, ServerMode, StageState, release_key
+from hitless.gateway.state import (
+    Access,
+    GatewayState,
+    ServerMode,
+    StageState,
+    release_key,
+    shield_of,
+)
 
 NO_RELEASE = "-"
 """In a stage's entry: no release."""
@@ -121,7 +128,8 @@ def view_of(state: GatewayState) -> View:
             MapName.BASES: {s.stage: s.base for s in state.stages if s.base},
             MapName.HSTS: {s.stage: str(s.hsts_s) for s in state.stages if s.hsts_s is not None},
             MapName.STAGES: {stage.stage: stage_value(stage) for stage in state.stages},
-            MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools},
+            MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools}
+            | {shield_of(pool.name): str(pool.attempt_ms) for pool in state.pools},
             MapName.THROTTLES: {pool.name: str(pool.throttle) for pool in state.pools},
             MapName.ACCESS: {s.stage: access_value(s.access) for s in state.stages if s.access is not None},
             MapName.LITERALS: literal_entries(state.routes),

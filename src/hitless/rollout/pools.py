@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -171,11 +172,11 @@ class ReleasePools:
         def edit(state: GatewayState) -> GatewayState:
             for row in rows:
                 function, depth = release.function(row.function), depths[row.function]
-                state = state.with_throttle(row.gateway_pool, throttle_of(function))
-                response_s = self.living[row.key].spec.response_s
-                timeout_ms = server_timeout_ms(response_s, depth, http_api=function.only_http_api)
+                pool, response_s = row.gateway_pool, self.living[row.key].spec.response_s
+                limit_ms = partial(server_timeout_ms, response_s, http_api=function.only_http_api)
+                state = state.with_limits(pool, throttle=throttle_of(function), attempt_ms=limit_ms(1))
                 deep = tuple(replace(one, maxconn=depth) for one in servers.servers_of(self.living[row.key]))
-                state = state.with_servers(row.gateway_pool, deep, timeout_ms=timeout_ms)
+                state = state.with_servers(pool, deep, timeout_ms=limit_ms(depth))
             return state.with_routes(release.key, routes)
 
         await self.change_gateway(edit)
