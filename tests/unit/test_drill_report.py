@@ -184,13 +184,15 @@ def test_a_rollout_that_a_fault_interrupted_may_end_in_any_way() -> None:
         (FailureKind.CONNECTION_RESET, 1.0, 2.9, 3.01, True),
         (FailureKind.CLOSED_EARLY, 3.01, 3.01, 3.03, True),  # while the gateway was dying
         (FailureKind.CLOSED_EARLY, 1.0, 2.8, 2.99, False),  # over before
-        (FailureKind.TRUNCATED, 1.0, 3.05, 3.06, False),  # sent when the gateway was gone
+        (FailureKind.TRUNCATED, 1.0, 3.05, 3.06, True),  # before its sender saw that the gateway was gone
+        (FailureKind.TRUNCATED, 1.0, 4.1, 4.11, False),  # the sender must have seen it by then
+        (FailureKind.TRUNCATED, 3.01, 3.05, 3.06, False),  # sent when the gateway was gone, perhaps to the next one
         (FailureKind.CONNECTION_RESET, 3.05, 3.05, 3.06, False),  # on a connection of the next gateway
         (FailureKind.STATUS_5XX, 1.0, 2.9, 3.01, False),  # a response is no lost connection
         (FailureKind.TIMEOUT, 1.0, 2.9, 12.9, False),
     ],
 )
-def test_only_requests_in_flight_on_a_gateway_that_the_drill_killed_are_excused(
+def test_only_requests_on_connections_of_a_gateway_that_the_drill_killed_are_excused(
     kind: FailureKind, dialled_s: float, sent_s: float, done_s: float, excused: bool
 ) -> None:
     result = drilled()

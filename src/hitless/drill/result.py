@@ -33,6 +33,8 @@ from hitless.release.result import whole
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
 SHORT_POINTS = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
 LATE_MS = 10.0
+SEEN_LATE_US = 1_000_000
+"""How long a busy sender may still use a connection whose other end has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +130,19 @@ class DrillResult:
         return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{but}{while_}"
 
     def excused(self, *faults: Window) -> Counter[FailureKind]:
-        """Requests in flight on a gateway when one of these faults (all by default) killed it, and whose connection is
-        older than the gateway's end.
+        """Requests whose connection was open on a gateway when one of these faults (all by default) killed it.
+
+        A connection dialled before the kill is the killed process's, even if its sender sees the end a little later. One
+        dialled while the gateway ended may be the next one's, so its request must have been sent by then.
         """
         ends = [end for fault in faults or self.faults for end in fault.gateway_ends]
         return Counter(
             failure
             for failure, dialled_us, sent_us, done_us in self.tally.severed
-            if any(dialled_us <= sent_us <= gone_us and done_us >= since_us for since_us, gone_us in ends)
+            if any(
+                done_us >= since_us and sent_us <= gone_us + (SEEN_LATE_US if dialled_us <= since_us else 0)
+                for since_us, gone_us in ends
+            )
         )
 
     @property
