@@ -132,8 +132,8 @@ class DrillResult:
     def excused(self, *faults: Window) -> Counter[FailureKind]:
         """Requests whose connection was open on a gateway when one of these faults (all by default) killed it.
 
-        A connection dialled before the kill is the killed process's, even if its sender sees the end a little later. One
-        dialled while the gateway ended may be the next one's, so its request must have been sent by then.
+        A connection dialled before the kill is the killed process's, even if its sender sees the end later. One dialled
+        while the gateway ended may be the next one's, so its request must have been sent by then.
         """
         ends = [end for fault in faults or self.faults for end in fault.gateway_ends]
         return Counter(
