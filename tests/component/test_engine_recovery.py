@@ -75,6 +75,20 @@ def test_a_rollout_interrupted_at_any_instant_is_finished_or_rolled_back(
     assert known[0] == live
 
 
+def test_a_clock_that_was_set_back_before_the_restart_gives_no_negative_duration(tmp_path: Path) -> None:
+    bench = shipped_until(tmp_path, "dev → 2:None:0").again()
+    bench.clock.elapsed_s -= 3600
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        await bench.engine.end_rollouts()
+
+    asyncio.run(restart())
+    result = bench.store.rollouts("dev")[0].result
+    assert result is not None
+    assert result.duration_s >= 0
+
+
 def test_after_a_reboot_the_live_release_is_started_again(tmp_path: Path) -> None:
     first = run(tmp_path, lambda bench: _two_releases(bench))
     first.store.close()

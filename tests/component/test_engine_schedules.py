@@ -92,6 +92,33 @@ def test_neither_a_rollout_nor_a_new_daemon_repeats_an_event(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "jump_s", "invoked"),
+    [
+        # Debian's cron(8): after a jump back of less than three hours jobs "are not repeated"; "changes of more than 3
+        # hours are considered to be corrections to the clock or timezone, and the new time is used immediately".
+        ("cron(* * * * ? *)", -3600, 0),
+        ("cron(* * * * ? *)", -4 * 3600, 2),
+        ("cron(* * * * ? *)", 3600, 2),
+        ("rate(5 minutes)", -180, 0),
+        ("rate(5 minutes)", -3600, 1),
+        ("rate(5 minutes)", 3600, 1),
+        ("rate(5 minutes)", 10 * 365 * 86400, 1),
+        ("rate(5 minutes)", -10 * 365 * 86400, 1),
+    ],
+)
+def test_a_jump_of_the_clock_neither_stops_nor_repeats_a_schedule(
+    tmp_path: Path, schedule: str, jump_s: int, invoked: int
+) -> None:
+    async def story(bench: Bench) -> None:
+        await live(bench, document(Schedule(schedule, '"tick"')))
+        assert len(await minutes(bench, 6)) in (1, 6)
+        bench.clock.elapsed_s += jump_s
+        assert len(await minutes(bench, 2)) == invoked
+
+    run(tmp_path, story)
+
+
 def test_a_candidate_and_an_unreachable_function_do_no_harm(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         minutely = Schedule("cron(* * * * ? *)", "1")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -163,7 +164,10 @@ def has_taken_up(bench: PipelineBench) -> bool:
     return bool(bench.records.runs()) and not bench.pipeline.parts.pushes.all()
 
 
-def test_a_push_accepted_when_the_daemon_died_is_run_once_by_the_next_daemon(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock_set_back_s", [0, 7200])
+def test_a_push_accepted_when_the_daemon_died_is_run_once_by_the_next_daemon(
+    tmp_path: Path, clock_set_back_s: int
+) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -180,6 +184,7 @@ def test_a_push_accepted_when_the_daemon_died_is_run_once_by_the_next_daemon(tmp
     async def afterwards() -> None:
         for _ in range(2):
             later = bench.again()
+            later.clock.ahead = timedelta(seconds=-clock_set_back_s)
             await later.start()
             async with asyncio.timeout(30):
                 await until(partial(has_taken_up, later))

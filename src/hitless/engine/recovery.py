@@ -167,6 +167,6 @@ def _rollout(
     rollout = engine.parts.rollout(row.rollout, row.verb, release, previous, parse(row.strategy), receipt)
     rollout.state, rollout.weight_percent = RolloutState.SHIFTING, 100
     rollout.committed, rollout.guarded = True, guarded
-    rollout.started_at_s = engine.clock.monotonic() - lasted_s
+    rollout.started_at_s = engine.clock.monotonic() - max(0.0, lasted_s)  # below 0: the clock was set back
     rollout.cause = receipt.facts.why or None if row.verb == RolloutVerb.GUARD else None
     return rollout

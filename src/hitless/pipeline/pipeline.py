@@ -124,10 +124,11 @@ class Pipeline:
 
     async def start_missed_pushes(self, *, older_than_s: float) -> None:
         """Start the runs of pushes whose post-receive hook never ran: the branch has moved, but no run was recorded."""
-        until = timestamp(self.parts.clock.now() - timedelta(seconds=older_than_s))
+        now = self.parts.clock.now()
+        young, wrong = timestamp(now - timedelta(seconds=older_than_s)), timestamp(now + timedelta(hours=1))
         for push in self.parts.pushes.all():
             update = RefUpdate(push.old, push.new, push.ref)
-            if push.at > until or update.branch is None:
+            if young < push.at < wrong or update.branch is None:  # even later: before the clock was set back
                 continue
             has_moved = await self.parts.repository.head_of(update.branch) == push.new
             if has_moved and not self.parts.records.started(update.branch, push.new, since=push.at):

@@ -25,6 +25,7 @@ from hitless.store.migrations import MIGRATIONS
 
 EVENTS_KEPT = 20_000
 BACKUP = ".backup"
+CLOCK_SET_BACK_MINUTES = 180
 PAGES_KEPT = "PRAGMA cache_size = -256"
 """KiB of memory for pages: the kernel caches the file too, and by default SQLite keeps up to 2 MB of it."""
 
@@ -346,10 +347,15 @@ class Store:
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
 
     def claim_minute(self, name: str, minute: int, period: int, *, first: bool) -> bool:
-        """Record a minute if the last one is `period` minutes ago; whether it did, or `first` if there was none."""
+        """Record a minute if the last one is `period` minutes ago; whether it did, or `first` if there was none.
+
+        A last one in the future was recorded before the clock was set back. It counts again if the clock went back by
+        less than the period, or by less than three hours if the minute is a cron() event's, as in Debian's cron(8).
+        """
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
-            if last is not None and minute - last["value"] < period:
+            back = CLOCK_SET_BACK_MINUTES if first else period
+            if last is not None and -back < minute - last["value"] < period:
                 return False
             db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, minute))
         return first or last is not None
