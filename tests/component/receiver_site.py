@@ -17,7 +17,7 @@ from hitless.api.receiver import Receiver
 from hitless.documents import to_plain
 from hitless.errors import EngineError
 from hitless.forge.github import GitHubForge
-from hitless.forge.statuses import UndeliveredStatuses
+from hitless.forge.statuses import PostedComments, UndeliveredStatuses
 from hitless.pipeline import approvals
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
@@ -37,6 +37,7 @@ class FakeEngine:
         self.refusals: list[str] = []
         self.run: dict[str, Any] = {
             "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
+            "release": None, "fork": None, "preview": None, "steps": [],
             "approval": {"asked_at": ASKED, "decision": None},
             "question": {"commits": [{"commit": "1a2b3c4d5e", "subject": "Count <zones>"}], "configuration": []},
         }  # fmt: skip
@@ -79,6 +80,7 @@ class Site:
             forge=GitHubForge(SECRET),
             remote=str(self.remote.clone),
             undelivered=UndeliveredStatuses(folder),
+            comments=PostedComments(folder),
             say=self.said.append,
         )
         self.receiver = Receiver(self.deliveries.client, folder, self.deliveries.forge, self.deliveries)

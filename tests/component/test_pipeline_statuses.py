@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from hitless.api.comments import comment_of
 from hitless.documents import to_plain
 from hitless.errors import EngineNotRunningError
 from hitless.forge.forge import BranchUpdate
 from hitless.forge.github import GitHubForge
 from hitless.forge.statuses import CommitStatus
+from hitless.pipeline.rehearsal.report import RehearsalReport
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, theirs
 
 pytestmark = pytest.mark.component
@@ -32,16 +34,26 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 class Forge(BaseHTTPRequestHandler):
-    """Takes commit statuses, and calls `answered` for each."""
+    """Takes commit statuses, and calls `answered` for each. Takes comments too, which get the ids 1, 2, …"""
 
     server: ForgeServer
 
     def do_POST(self) -> None:
         status = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "/comments" in self.path:
+            self.server.comments.append(
+                (f"{self.command} {self.path.removeprefix('/repos/team/shop')}", status["body"])
+            )
+            self.send_response(self.server.comment_refusals.pop(0) if self.server.comment_refusals else 201)
+            self.end_headers()
+            self.wfile.write(b'{"id": %d, "body": ""}' % len(self.server.comments))
+            return
         self.server.statuses.append((self.path, self.headers["authorization"], status["state"], status["description"]))
         self.server.answered()
         self.send_response(self.server.refusals.pop(0) if self.server.refusals else 201)
         self.end_headers()
+
+    do_PATCH = do_POST  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -53,6 +65,9 @@ class ForgeServer(HTTPServer):
         self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
         self.refusals: list[int] = []
         """HTTP statuses of the next responses."""
+        self.comments: list[tuple[str, str]] = []
+        """Verb and path, and the text."""
+        self.comment_refusals: list[int] = []
 
 
 @contextmanager
@@ -196,3 +211,73 @@ def test_a_commit_status_describes_the_run() -> None:
     )
     assert shown.target_url == "http://fix.preview.localhost:8090/"
     assert shown.description == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"
+
+
+def report(site: Site, times: int = 1, **run: Any) -> None:
+    """Let runs of a release end, one after another."""
+    site.engine.run = {**site.engine.run, **run}
+    for _ in range(times):
+        assert site.deliveries._report("team/shop", site.engine.run)
+
+
+def test_a_later_run_updates_the_report_on_the_commit(site: Site) -> None:
+    step = {"name": "verify", "state": "failed", "duration_s": 1.25, "detail": {"reason": "no"}}
+    with forge_of(site) as forge:
+        report(site, state="failed", reason="verify: <b> @team | no", steps=[step])
+        report(site, state="succeeded", reason=None, steps=[])
+        report(site, state="succeeded", reason=None, stage="staging")
+        report(site, state="waiting_for_approval")
+        report(site, state="succeeded", fork={"number": 5})
+    (first, text), (second, later), (other, _) = forge.comments
+    assert (first, second, other) == ("POST /commits/c/comments", "PATCH /comments/1", "POST /commits/c/comments")
+    assert "❌ run 7 of prod: failed" in text
+    assert "verify: \\<b\\> \\@team \\| no" in text, "the text of a service is no markup, and calls nobody"
+    assert "| verify | failed | 1.2 s |" in text
+    assert later.startswith("### ✅ run 7 of prod: succeeded")
+
+
+def test_a_pull_request_gets_the_report_and_a_deleted_one_is_written_again(site: Site) -> None:
+    with forge_of(site) as forge:
+        shown = "http://fix.preview.localhost:8090"
+        report(site, state="succeeded", stage=None, branch="pull/5", preview=shown)
+        forge.comment_refusals.append(404)
+        report(site)
+        report(site, branch="feature")
+    assert [where for where, _ in forge.comments] == [
+        "POST /issues/5/comments",
+        "PATCH /issues/comments/1",
+        "POST /issues/5/comments",
+    ]
+    assert f"Preview: {shown}/" in forge.comments[0][1]
+
+
+def test_a_token_without_the_right_to_comment_gives_one_warning(site: Site) -> None:
+    """docs.github.com/rest/using-the-rest-api/troubleshooting-the-rest-api: "If you are using a fine-grained personal
+    access token and the error message is "Resource not accessible by personal access token", then your token does not
+    have sufficient permissions", with the status 403.
+    """
+    with forge_of(site) as forge:
+        forge.comment_refusals += [403, 403]
+        report(site, times=3, state="succeeded")
+    assert len(forge.comments) == 1
+    assert [status[2] for status in forge.statuses] == ["success"] * 3
+    assert len(site.said) == 2
+    assert "no more comments" in site.said[1]
+
+
+def test_a_report_that_the_forge_could_not_take_is_tried_again(site: Site) -> None:
+    with forge_of(site) as forge:
+        forge.comment_refusals.append(502)
+        site.engine.run = {**site.engine.run, "state": "succeeded"}
+        assert not site.deliveries._report("team/shop", site.engine.run)
+        report(site)
+    assert [where for where, _ in forge.comments] == ["POST /commits/c/comments"] * 2
+
+
+def test_a_report_has_the_rehearsal_and_the_receipt(site: Site) -> None:
+    found = RehearsalReport(stage="prod", may_ship=False, undecided=("too few",), sentence="undecided: too few")
+    step = {"name": "rehearse", "state": "failed", "duration_s": 3.0, "detail": {**to_plain(found), "reason": "x"}}
+    release = {"release": 4, "stage": "prod", "rollouts": []}
+    text = comment_of({**site.engine.run, "state": "failed", "steps": [step]}, release)
+    assert "## ❓ prod: undecided: too few" in text
+    assert "## release 4 was never shipped" in text

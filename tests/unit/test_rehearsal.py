@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +15,12 @@ from hitless.pipeline.rehearsal import judge, plan
 from hitless.pipeline.rehearsal.compare import SampledResponse, differences
 from hitless.pipeline.rehearsal.judge import Crowd, Measured, Percentiles
 from hitless.pipeline.rehearsal.recorded import Routes
+from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
+from hitless.pipeline.rehearsal.report import ChangedRoute, RehearsalReport, RolloutReport, render
+from hitless.release.document import ReleaseDocument
 from hitless.release.result import SideCounts
 from hitless.service.event_sources import Route
-from hitless.service.model import AlarmSettings, Function, SmokeRequest
+from hitless.service.model import AlarmSettings, Function, RehearsalSettings, SmokeRequest
 from hitless.service.strategy import parse, weights
 from tests.fakes import release_document
 
@@ -282,3 +287,53 @@ def test_a_request_is_named_by_its_route_in_serverless_yml() -> None:
     fewer = replace(document, functions=(Function("api", "h.api", routes=(Route("GET", "/a"),)),))
     assert plan.removed_routes(document, fewer) == ["ANY /d is gone", "GET /c/{id} is gone", "POST /b is gone"]
     assert plan.removed_routes(fewer, document) == []
+
+
+def test_the_report_is_a_page_or_markdown_with_escaped_text() -> None:
+    side = measured(requests=400, failed=0)
+    report = RehearsalReport(
+        stage="dev",
+        may_ship=False,
+        objections=("GET /a: <b> | 500",),
+        sentence="it may not ship: GET /a: <b> | 500",
+        answers=(ChangedRoute("GET /a", ("status 200 → 500",)),),
+        coverage="1 of 1 routes was compared",
+        live=side,
+        candidate=side,
+        rollout=RolloutReport("AllAtOnce", "rolled_back", None, 20, 3, None, None),
+    )
+    markdown, page = render(report, ".md"), render(report)
+    assert markdown.startswith("## ❌ dev: it may not ship: GET /a: \\<b\\> \\| 500\n")
+    assert re.search(r"^\| candidate \| .* s \| 400 \| 0 \|", markdown, re.MULTILINE)
+    assert "GET /a: &lt;b&gt; | 500" in page
+    assert "<b> |" not in page
+    assert "status 200 → 500" in page
+    assert "may_ship" not in page
+
+
+def test_the_report_of_a_rehearsal_that_was_not_due_is_its_sentence() -> None:
+    report = RehearsalReport(stage="dev", may_ship=True, sentence="not rehearsed: nothing has changed")
+    assert render(report, ".md").strip() == "## ✅ dev: not rehearsed: nothing has changed"
+
+
+class StartedEngine:
+    """A sandbox in which each release comes up."""
+
+    def deploy(self, stage: str, document: ReleaseDocument, strategy: str) -> dict[str, Any]:
+        return {"outcome": "live", "duration_s": 0.1}
+
+    def status(self) -> dict[str, Any]:
+        return {"stages": [{"stage": stage, "url": "http://127.0.0.1:1"} for stage in ("dev", CANDIDATE_STAGE)]}
+
+
+@pytest.mark.parametrize(("routes", "may_ship"), [((Route("POST", "/a"),), False), ((), True)])
+def test_a_rehearsal_without_load_is_undecided_unless_the_release_has_no_route(
+    routes: tuple[Route, ...], may_ship: bool
+) -> None:
+    live = replace(release_document(), functions=(Function("api", "handlers.api", routes=routes),))
+    planned = plan.PlannedLoad("generated", (), ())
+    engine: Any = StartedEngine()
+    held = Rehearsal(engine, live, live, RehearsalSettings(), lambda _: None, planned)
+    report = asyncio.run(held.run())
+    assert report.may_ship is may_ship
+    assert ((report.undecided, report.notes)[may_ship]) == (judge.NO_LOAD,)

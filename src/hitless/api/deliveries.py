@@ -1,4 +1,4 @@
-"""Handles webhooks: fetches the branch, pushes it to the engine, and delivers its runs' commit statuses.
+"""Handles webhooks: fetches the branch, pushes it to the engine, delivers its runs' commit statuses and reports.
 
 The next start of the receiver delivers the statuses that could not be delivered.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.api.client import EngineClient
+from hitless.api.comments import comment_of, subject_of
 from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
-from hitless.forge.statuses import CommitStatus, UndeliveredStatuses
+from hitless.forge.statuses import CommitStatus, PostedComments, UndeliveredStatuses
 from hitless.pipeline.orders import NOTHING, RefUpdate
 from hitless.pipeline.repository import Repository
 
@@ -38,12 +39,15 @@ class Deliveries:
     forge: Forge
     remote: str
     undelivered: UndeliveredStatuses
+    comments: PostedComments
     say: Callable[[str], None]
     look_s: float = 5.0
     """Time between looks at a run that waits for a person."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     watchers: set[asyncio.Task[None]] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    may_comment: bool = True
+    """False after the forge refused a comment: the token has no right to write any."""
 
     def begin(self, update: BranchUpdate) -> None:
         """Follow a webhook to the end of its run, in the background."""
@@ -138,7 +142,7 @@ class Deliveries:
         try:
             for run in await following:
                 self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
-                told = await asyncio.to_thread(self._set_status, update.repository, run)
+                told = await asyncio.to_thread(self._report, update.repository, run)
                 if told and run["state"] not in UNENDED:
                     left.discard(run["run"])
                     self.undelivered.done(run["run"])
@@ -161,19 +165,39 @@ class Deliveries:
                 continue  # the engine is away for a while
             if run["state"] not in UNENDED:
                 self.say(f"run {number} of {run['branch']}: {run['state']}")
-                if await asyncio.to_thread(self._set_status, repository, run):
+                if await asyncio.to_thread(self._report, repository, run):
                     break
                 await asyncio.sleep(self.look_s * LOOKS_BETWEEN_TRIES)
         self.undelivered.done(number)
 
-    def _set_status(self, repository: str, run: dict[str, Any]) -> bool:
-        """False if another try is worthwhile."""
+    def _report(self, repository: str, run: dict[str, Any]) -> bool:
+        """Set the commit's status and, when the run has ended, write its report. False if another try is worthwhile."""
+        what = "the commit status could not be set"
         try:
             self.forge.set_status(repository, run["commit"], CommitStatus.of(run))
+            what = "the report could not be written as a comment"
+            if self.may_comment and (subject := subject_of(run)):
+                self._comment(repository, subject, run["run"])
         except StatusRefused as error:
-            self.say(f"run {run['run']}: the commit status could not be set: {error}")
+            self.say(f"run {run['run']}: {what}: {error}")
+            if error.final and what.startswith("the report"):
+                self.may_comment = False
+                self.say("no more comments until the receiver starts again: docs/pipeline.md names the token's rights")
             return error.final
+        except HitlessError as error:
+            self.say(f"run {run['run']}: {what}: {error.message}")
         return True
+
+    def _comment(self, repository: str, subject: str, number: int) -> None:
+        """A later run of the same stage updates the comment of the pull request or the commit."""
+        run, release = self.client.call("GET", f"/pipeline/runs/{number}"), None
+        if run["stage"] and run["release"]:
+            with suppress(HitlessError):  # the release is on AWS
+                release = self.client.call("GET", f"/stages/{run['stage']}/releases/{run['release']}")
+        key = f"{repository} {subject} {run['stage'] or 'tests'}"
+        posted = self.forge.set_comment(repository, subject, comment_of(run, release), self.comments.id_of(key))
+        if posted is not None:
+            self.comments.add(key, posted)
 
 
 def _begin(work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:

@@ -14,7 +14,7 @@ from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.errors import UsageError
 from hitless.forge.github import GitHubForge
-from hitless.forge.statuses import UndeliveredStatuses
+from hitless.forge.statuses import PostedComments, UndeliveredStatuses
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.engine import client_of
 from hitless.homes.folder import folders_of
@@ -35,7 +35,8 @@ def receive(
     secret_file: Annotated[Path, typer.Option("--secret-file", help="Holds the webhook's secret.")],
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT")] = "127.0.0.1:9090",
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="Holds a token that may set commits' statuses.")
+        Path | None,
+        typer.Option("--token-file", help="Holds a token for commit statuses and comments."),
     ] = None,
     public_url: Annotated[
         str | None, typer.Option("--public-url", help="Its address from outside: messages carry approval links.")
@@ -51,7 +52,8 @@ def receive(
         publish_receiver(workshop.data, public_url)
     forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
     repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.data)
-    deliveries = Deliveries(client, repository, forge, remote, undelivered, ctx.say)
+    comments = PostedComments(workshop.data)
+    deliveries = Deliveries(client, repository, forge, remote, undelivered, comments, ctx.say)
     receiver = Receiver(client, workshop.data, forge, deliveries)
     with port_of(host, port, purpose="the receiver") as listener:
         ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")

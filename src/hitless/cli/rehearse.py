@@ -24,7 +24,7 @@ from hitless.homes.folder import build_document, folders_of, load
 from hitless.homes.home import NothingLive, home_at
 from hitless.pipeline.rehearsal.plan import PlannedLoad, planned_load
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
-from hitless.pipeline.rehearsal.report import RehearsalReport
+from hitless.pipeline.rehearsal.report import RehearsalReport, write_report
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, RehearsalSettings, Service
 
@@ -61,6 +61,9 @@ def rehearse(
             help="For a pipeline's step: end with 0 if the stage asks for no rehearsal, or has no live release.",
         ),
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the findings as HTML, or as Markdown (.md).")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
 ) -> None:
     """Roll the code out over a copy of the live release. In an engine of its own, under load.
@@ -75,6 +78,8 @@ def rehearse(
     if isinstance(both, str):
         sentence = f"not rehearsed: {both}"
         skipped = {"stage": ctx.stage, "may_ship": True, "skipped": both, "sentence": sentence}
+        if page:
+            write_report(RehearsalReport(stage=ctx.stage, may_ship=True, sentence=sentence), page)
         ctx.show(skipped, lambda: sentence)
         return
     live, candidate = both
@@ -82,6 +87,8 @@ def rehearse(
     sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
     with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
         report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
+    if page:
+        write_report(report, page)
     ctx.show(to_plain(report), lambda: _in_words(report))
     if report.objections:
         raise UnsuccessfulResult(

@@ -57,7 +57,7 @@ class BranchUpdate:
 
 
 class StatusRefused(Exception):
-    """The forge rejected a commit status. `final` is true if a retry cannot succeed."""
+    """The forge rejected a commit status or a comment. `final` is true if a retry cannot succeed."""
 
     def __init__(self, why: str, *, final: bool) -> None:
         super().__init__(why)
@@ -80,3 +80,9 @@ class Forge(Protocol):
 
     def set_status(self, repository: str, commit: str, status: CommitStatus) -> None:
         """Set the status on the commit; does nothing without a token. Blocking. Raises StatusRefused."""
+
+    def set_comment(self, repository: str, subject: str, text: str, known: int | None) -> int | None:
+        """Write Markdown beside a pull request (`pull/N`) or a commit, over the comment `known` if it still exists.
+
+        The comment's id; None without a token. Blocking. Raises StatusRefused.
+        """

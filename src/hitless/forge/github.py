@@ -1,4 +1,4 @@
-"""GitHub as a forge, by docs.github.com/webhooks and docs.github.com/rest/commits/statuses."""
+"""GitHub as a forge, by docs.github.com: webhooks, rest/commits/statuses and /comments, rest/issues/comments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ T = TypeVar("T")
 _PULL_ACTIONS = ("opened", "synchronize", "reopened", "closed")
 _HEADS = "refs/heads/"
 _LONGEST_DESCRIPTION = 140
+_LONGEST_COMMENT = 65_000
+"""GitHub takes 65,536 characters."""
 _TIMEOUT_S = 10
+_MAX_RESPONSE = 1 << 20
 
 
 class _Repository(msgspec.Struct):
@@ -48,6 +51,10 @@ class _Ends(msgspec.Struct):
     base: _End = msgspec.field(default_factory=_End)
 
 
+class _Comment(msgspec.Struct):
+    id: int
+
+
 class _Pull(msgspec.Struct):
     action: str
     number: PullNumber
@@ -57,7 +64,7 @@ class _Pull(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class GitHubForge:
-    """`token` may set commit statuses; without one none are set."""
+    """`token` may set commit statuses and comments; without one none are set."""
 
     secret: bytes
     token: str | None = None
@@ -84,14 +91,35 @@ class GitHubForge:
     def set_status(self, repository: str, commit: str, status: CommitStatus) -> None:
         if self.token is None:
             return
-        url = f"{self.api}/repos/{repository}/statuses/{commit}"
-        headers = {"authorization": f"Bearer {self.token}", "accept": "application/vnd.github+json"}
         shown = msgspec.structs.replace(status, description=status.description[:_LONGEST_DESCRIPTION])
+        self._send("POST", f"{repository}/statuses/{commit}", shown)
+
+    def set_comment(self, repository: str, subject: str, text: str, known: int | None) -> int | None:
+        if self.token is None:
+            return None
+        pull, number = subject.startswith("pull/"), subject.removeprefix("pull/")
+        body = {"body": text[:_LONGEST_COMMENT]}
+        if known is not None:
+            try:
+                self._send("PATCH", f"{repository}/{'issues/' if pull else ''}comments/{known}", body)
+                return known
+            except StatusRefused as refused:
+                if not refused.final:
+                    raise  # otherwise somebody deleted it, or the next call is refused too
+        there = f"issues/{number}" if pull else f"commits/{subject}"
+        sent = self._send("POST", f"{repository}/{there}/comments", body)
         try:
-            with urllib.request.urlopen(
-                urllib.request.Request(url, to_text(shown).encode(), headers), timeout=_TIMEOUT_S
-            ) as response:
-                response.read(1024)
+            return msgspec.json.decode(sent, type=_Comment).id
+        except msgspec.DecodeError as error:
+            raise StatusRefused(f"GitHub's response is not a comment: {error}", final=True) from error
+
+    def _send(self, verb: str, path: str, document: object) -> bytes:
+        headers = {"authorization": f"Bearer {self.token}", "accept": "application/vnd.github+json"}
+        asked = urllib.request.Request(f"{self.api}/repos/{path}", to_text(document).encode(), headers, method=verb)
+        try:
+            with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
+                sent: bytes = response.read(_MAX_RESPONSE)
+                return sent
         except (OSError, http.client.HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
             raise StatusRefused(str(error), final=refused) from error

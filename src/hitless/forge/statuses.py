@@ -1,9 +1,10 @@
-"""Commit statuses: what a forge shows beside a commit, and which of them are not delivered yet."""
+"""Commit statuses and comments: what a forge shows beside a commit, and which statuses are not delivered yet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError
 
 FILE = "owed-statuses.json"
+COMMENTS_FILE = "comments.json"
+COMMENTS_KEPT = 1000
 _STATES = {"succeeded": "success", "queued": "pending", "running": "pending", "waiting_for_approval": "pending"}
 
 
@@ -52,3 +55,28 @@ class UndeliveredStatuses:
     def done(self, run: int) -> None:
         left = {number: repository for number, repository in self.all().items() if number != run}
         replace_file(self._file, to_text(left))
+
+
+class PostedComments:
+    """The newest comments by subject, such as `team/shop pull/5 staging`, in a file, so that reports update them.
+
+    The ids are kept here and not searched at the forge, where anyone could write a comment that looks like ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file, self._lock = folder / COMMENTS_FILE, Lock()
+
+    def id_of(self, subject: str) -> int | None:
+        return self._all().get(subject)
+
+    def add(self, subject: str, comment: int) -> None:
+        with self._lock:
+            kept = {**self._all(), subject: comment}
+            replace_file(self._file, to_text(dict(list(kept.items())[-COMMENTS_KEPT:])))
+
+    def _all(self) -> dict[str, int]:
+        """Empty if the file is missing or damaged: then the next report is a new comment."""
+        try:
+            return decode(self._file.read_bytes(), dict[str, int], self._file.name)
+        except (OSError, EngineError):
+            return {}

@@ -29,6 +29,8 @@ CROWDED, CROWDED_MS = 1.35, 3.0
 """A crowd takes longer than expected by this factor and by these milliseconds."""
 ENOUGH = 20
 """Requests that a release needs before its load is judged."""
+NO_LOAD = "no request was sent as load, because no safe or idempotent one gets a 2xx: add `smoke` or `idempotent`"
+"""Nothing is known of a candidate that has routes; a release without any is only started."""
 LOST = 0.1
 """Beyond this share of failed requests the figures of the load say nothing."""
 

@@ -47,6 +47,11 @@ class Routes:
         self._routes = _compiled(self._functions)
         self._idempotent = _compiled(document.settings.idempotent)
 
+    @property
+    def any(self) -> bool:
+        """Whether requests can reach the release at all."""
+        return bool(self._functions)
+
     def of(self, method: str, path: str) -> tuple[str | None, str | None]:
         """Function and route (`GET /zones/{zone+}`) of a request; None twice if the release has none for it."""
         route = _match(self._routes, method, path)

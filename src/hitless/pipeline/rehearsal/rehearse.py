@@ -73,7 +73,7 @@ class Rehearsal:
         if self.doubts:
             return self._report()
         if not self.costs:
-            self.notes.append("there is no load: no safe or idempotent request gets a 2xx")
+            (self.doubts if self.routes.any else self.notes).append(judge.NO_LOAD)
             return self._report()
         as_load = tuple(one.request for one in self.costs)
         await self._beside((live_start, candidate_start))
