@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -41,10 +42,12 @@ class Unit:
             probe.bind(("127.0.0.1", 0))
             self.figures = f"127.0.0.1:{probe.getsockname()[1]}"
         self.environ["HITLESS_METRICS"] = self.figures
+        self.journal = folder / "journal"
         self.daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.daemon = subprocess.Popen(self.start_words, env=self.environ, start_new_session=True)
+        with self.journal.open("ab") as journal:
+            self.daemon = subprocess.Popen(self.start_words, env=self.environ, start_new_session=True, stderr=journal)
         while not self.notify.recv(1000).startswith(b"READY=1"):
             pass
 
@@ -100,3 +103,6 @@ def test_a_unit_starts_adopts_stops_and_boots_the_engine(site: Site, unit: Unit)
     # after `down` the unit's daemon waits for the next `up`
     site.hitless("down")
     assert not site.folders.settings_file.exists()
+    logged = [json.loads(line) for line in unit.journal.read_text().splitlines()]
+    sentences = [line["sentence"] for line in logged if line["event"] == "engine event"]
+    assert {"the engine started", "the engine stopped"} <= {*sentences}

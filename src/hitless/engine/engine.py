@@ -223,12 +223,13 @@ class Engine:
     def say(self, sentence: str, stage: str | None = None) -> None:
         """Record an event: one sentence that says what the engine did and why. Followers of the events get it at once.
 
-        If the state file cannot be written (a full disk), the sentence goes to the daemon's log instead.
+        It is also a line of the daemon's log, and only there if the state file cannot be written (a full disk).
         """
+        log.info("engine event", sentence=sentence, stage=stage)
         try:
             self.store.add_event(sentence, stage, timestamp(self.clock.now()))
         except StoreError as error:
-            log.error("cannot record an event", event_sentence=sentence, stage=stage, error=str(error))
+            log.error("cannot record an event", sentence=sentence, stage=stage, error=str(error))
             return
         self._run_in_background(self._notify_followers())
 
