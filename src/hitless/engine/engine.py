@@ -54,7 +54,7 @@ class Engine:
     ) -> None:
         self.service, self.stages = service, stages
         self.store, self.pools, self.clock, self.secrets = store, pools, clock, secrets
-        self.parts = EngineParts(store, pools, retention, hooks, clock, self.say)
+        self.parts = EngineParts(store, pools, retention, hooks, clock, self.say, lambda *it: self.warn(*it))
         self.turns = {stage: Turn(stage, self.parts) for stage in stages}
         """One for each of `stages` and for each preview."""
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -44,6 +44,8 @@ class EngineParts:
     hooks: LifecycleHooks
     clock: Clock
     say: Say
+    warn: Say
+    """As `say`, and also tells the stage's `notify`."""
 
     def begin(
         self, release: Release, verb: str, strategy: Strategy, *, who: Who = NOBODY, why: str | None = None
@@ -251,7 +253,7 @@ class Turn:
     async def _return_to_previous(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
         """Make the previous release live again and record the guarded one as rolled back."""
         number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
-        self.parts.say(f"rolling back release {number}: {why}", self.stage)
+        self.parts.warn(f"rolling back release {number}: {why}", self.stage)
         back = self.parts.begin(previous, RolloutVerb.GUARD, AllAtOnce(), why=why)
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
         await rollout.count()
