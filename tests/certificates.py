@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -13,6 +14,11 @@ from hitless.gateway.state import TlsListener
 from hitless.service.model import TlsSettings
 
 DOMAIN = "api.example.org"
+
+
+async def no_authority(order: dict[str, Any]) -> dict[str, Any]:
+    """Answers an order of ACME."""
+    return {"error": {"message": "there is no authority", "hint": "add one"}}
 
 
 def certificate(*names: str, ends_in_days: int = 30, before: int = 60) -> tuple[bytes, bytes, int]:

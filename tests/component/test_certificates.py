@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from hitless.clock import SystemClock
+from hitless.engine.acme import Acme
 from hitless.engine.certificates import Certificates, read_certificate
 from hitless.errors import HitlessError, MachineError
 from hitless.gateway.runtime import RejectedError, UnreachableError
 from hitless.gateway.state import GatewayState, TlsListener
-from tests.certificates import DOMAIN, certificate, tls_listener, write_certificate
+from tests.certificates import DOMAIN, certificate, no_authority, tls_listener, write_certificate
 
 pytestmark = pytest.mark.component
+NO_ACME = Acme(Path("/nowhere"), SystemClock(), no_authority)
 
 
 class FakeGateway:
@@ -83,10 +85,12 @@ def test_a_certificate_that_cannot_serve_is_refused_with_a_hint(
 def test_changed_files_replace_the_certificate_and_bad_ones_do_not(tmp_path: Path) -> None:
     write_certificate(tmp_path, DOMAIN)
     gateway, said = FakeGateway(tls_listener(tmp_path)), list[str]()
-    watched = Certificates(gateway.certify, SystemClock(), *2 * (lambda sentence, stage: said.append(sentence),))
+    watched = Certificates(
+        gateway.certify, SystemClock(), *2 * (lambda sentence, stage: said.append(sentence),), NO_ACME
+    )
 
     async def look() -> list[str]:
-        await watched._look(gateway.state.tls[0])
+        await watched.look(gateway.state.tls[0])
         told, said[:] = said[:], []
         return told
 
@@ -127,11 +131,13 @@ class Later(SystemClock):
 def test_people_are_warned_21_7_and_1_days_before_a_certificate_ends(tmp_path: Path) -> None:
     write_certificate(tmp_path, DOMAIN, ends_in_days=22)
     gateway, warned, clock = FakeGateway(tls_listener(tmp_path)), list[str](), Later()
-    watched = Certificates(gateway.certify, clock, lambda *_: None, lambda sentence, stage: warned.append(sentence))
+    watched = Certificates(
+        gateway.certify, clock, lambda *_: None, lambda sentence, stage: warned.append(sentence), NO_ACME
+    )
 
     async def look() -> str:
         warned.clear()
-        await watched._look(gateway.state.tls[0])
+        await watched.look(gateway.state.tls[0])
         return warned[0] if warned else ""
 
     async def story() -> None:
@@ -141,9 +147,9 @@ def test_people_are_warned_21_7_and_1_days_before_a_certificate_ends(tmp_path: P
             told = await look()
             assert said in told, told
             assert bool(said) is bool(told), told
-        assert "expired on" in watched.troubles["dev"]
+        assert "expired on" in watched.troubles["dev"][0]
         write_certificate(tmp_path, DOMAIN, ends_in_days=90)
-        assert await look() == watched.troubles["dev"] == ""
+        assert await look() == watched.troubles["dev"][0] == ""
 
     asyncio.run(story())
 
@@ -151,7 +157,7 @@ def test_people_are_warned_21_7_and_1_days_before_a_certificate_ends(tmp_path: P
 def test_an_expired_certificate_still_starts(tmp_path: Path) -> None:
     write_certificate(tmp_path, DOMAIN, ends_in_days=-1)
     gateway = FakeGateway(tls_listener(tmp_path))
-    asyncio.run(Certificates(gateway.certify, SystemClock(), *2 * (lambda *_: None,)).load(gateway.state.tls))
+    asyncio.run(Certificates(gateway.certify, SystemClock(), *2 * (lambda *_: None,), NO_ACME).load(gateway.state.tls))
     assert "PRIVATE KEY" in gateway.pem
 
 

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
+from hitless.engine.acme import Acme
 from hitless.engine.machine import Machine
 from hitless.errors import EngineError
 from hitless.gateway.observe import ServerLoad
 from hitless.gateway.state import GatewayState
 from hitless.gateway.view import ServerKey
 from hitless.scaling.decide import ScaleInPace
+from tests.certificates import no_authority
 from tests.component.engine_bench import Bench, run
 from tests.fakes import FakeGateway
 
@@ -92,6 +94,7 @@ def machine_over(bench: Bench, found: dict[str, Any], gateway: object) -> Machin
         clock=bench.clock,
         listen=dict,
         leave=lambda: None,
+        acme=Acme(Path("/nowhere"), bench.clock, no_authority),
         pace=ScaleInPace(),
     )
 
@@ -127,6 +130,7 @@ def machine_of(bench: Bench, *, survives: bool = False) -> Machine:
         clock=bench.clock,
         listen=dict,
         leave=lambda: bench.diary.append("the daemon leaves"),
+        acme=Acme(Path("/nowhere"), bench.clock, no_authority),
         pace=ScaleInPace(),
     )
 

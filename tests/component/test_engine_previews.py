@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from hitless.engine.acme import Acme
 from hitless.engine.machine import Machine
 from hitless.engine.previews import Previews, preview_document
 from hitless.engine.recovery import recover
@@ -33,6 +34,7 @@ from hitless.service.model import (
     StickyBy,
 )
 from hitless.store.previews import PreviewRecords
+from tests.certificates import no_authority
 from tests.component.engine_bench import Bench, until
 from tests.fakes import release_document
 
@@ -383,6 +385,7 @@ def test_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
             clock=bench.clock,
             listen=dict,
             leave=lambda: None,
+            acme=Acme(Path("/nowhere"), bench.clock, no_authority),
             pace=ScaleInPace(),
             previews=bench.previews,
         )

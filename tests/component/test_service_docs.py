@@ -40,7 +40,7 @@ def key_rows(table: list[Row]) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("here", "index"), [(Here.USED, 6), (Here.NOTICED, 7), (Here.AWS, 8), (Here.REFUSED, 9)])
+@pytest.mark.parametrize(("here", "index"), [(Here.USED, 7), (Here.NOTICED, 8), (Here.AWS, 9), (Here.REFUSED, 10)])
 def test_the_documentation_shows_the_table_of_keys(here: Here, index: int) -> None:
     assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
 
@@ -53,7 +53,8 @@ def test_the_documentation_shows_the_table_of_keys(here: Here, index: int) -> No
         (2, tuple(settings.PREVIEWS)),
         (3, tuple(rollouts.SMOKE)),
         (4, tuple(settings.TLS)),
-        (5, tuple(rollouts.ALARMS)),
+        (5, tuple(settings.ACME)),
+        (6, tuple(rollouts.ALARMS)),
     ],
 )
 def test_the_documentation_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hitless.documents import decode, replace_file, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.gateway.state import SHARED, SHARED_TLS, TlsListener, redirect_of
-from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
+from hitless.service.listen import ALL_INTERFACES, DEFAULT_HOST, FIRST_PORT
 from hitless.service.model import CHECKS, Home, PreviewSettings, Service, TlsSettings, with_pools
 
 SPARE_POOLS, SHARED_POOLS = 64, 256
@@ -28,6 +28,11 @@ class Address:
     @property
     def purpose(self) -> str:
         return "the shared address" if self.stage in (SHARED, SHARED_TLS) else f"stage {self.stage}"
+
+
+def _with_redirect(tls: TlsSettings | None) -> TlsSettings | None:
+    """ACME validates a domain at port 80, where by default a stage with ACME redirects."""
+    return replace(tls, redirect=tls.redirect or (ALL_INTERFACES, 80)) if tls and tls.acme else tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class EngineSettings:
                 stage.host,
                 stage.port,
                 movable=stage.name != service.stage and (stage.host, stage.port) == (DEFAULT_HOST, FIRST_PORT + index),
-                tls=stage.tls,
+                tls=_with_redirect(stage.tls),
                 domain=stage.domain,
             )
             for index, stage in enumerate(service.stages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -145,7 +147,7 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
     if not served:  # MachineError if HAProxy is missing or a port is taken, before time is spent on a build
         find_haproxy(os.environ)
         for listener in settings.tls:
-            if trouble := read_certificate(listener).trouble(SystemClock().now()):
+            if listener.settings.acme is None and (trouble := read_certificate(listener).trouble(SystemClock().now())):
                 ctx.say(f"warning: {trouble}")
         for address in settings.bound:
             if not address.movable and not folders.is_managed:  # the unit may bind ports that this user may not
@@ -286,11 +288,11 @@ def _await_answer(client: EngineClient, stage: str) -> None:
                 f"{', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
-        if "_" in stage and found["live"] is not None:
+        at = urlsplit(found["url"])
+        if not re.fullmatch(r"[0-9.]+|.*:.*", str(at.hostname)) and found["live"] is not None:
             return  # its URL has a domain, which may have another address here
-        host, _, port = found["url"].partition("://")[2].rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            with socket.create_connection((at.hostname, at.port), timeout=1.0):
                 if found["live"] is not None:
                     return
         except OSError:

@@ -12,6 +12,7 @@ from functools import partial
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, EngineSettings
 from hitless.clock import SystemClock
+from hitless.engine.acme import Acme
 from hitless.engine.engine import Engine
 from hitless.engine.folders import Folders
 from hitless.engine.machine import Machine
@@ -24,6 +25,7 @@ from hitless.gateway.gateway import Gateway
 from hitless.gateway.listeners import listen
 from hitless.gateway.state import SHARED, SharedTls
 from hitless.pipeline.builds import Builds, limits_of
+from hitless.pipeline.children import call_process
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.notify import Notice, Notifier
@@ -52,6 +54,9 @@ def build_machine(
     `leave` ends the daemon. Raises MachineError if HAProxy is missing or too old.
     """
     clock, common = SystemClock(), settings.shared
+    call = partial(call_process, "hitless.processes.acme", log=folders.daemon_log)
+    acme = Acme(folders.data / "acme", clock, lambda plan: call(plan=plan))
+    answers = any(one.settings.acme for one in settings.tls) or (common and common.https and not common.challenges)
     stages = tuple(address.stage for address in settings.addresses)
     gateway = Gateway(
         folders.run,
@@ -62,6 +67,7 @@ def build_machine(
         shared=settings.previews is not None or common is not None,
         tls=settings.tls,
         secure=SharedTls(common.https[1], common.challenges) if common and common.https else None,
+        thumbprint=acme.thumbprint() if answers else "",
         logs=folders.logs,
         bodies=folders.data / "bodies",
     )
@@ -100,6 +106,7 @@ def build_machine(
         clock=clock,
         listen=bind,
         leave=leave,
+        acme=acme,
         pace=ScaleInPace.of(os.environ),
         previews=previews,
         sites=Sites(engine, gateway) if common is not None else None,

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from hitless.clock import Clock
+from hitless.engine.acme import Acme
 from hitless.errors import HitlessError, MachineError
 from hitless.gateway.runtime import UnreachableError
 from hitless.gateway.state import TlsListener
@@ -84,10 +85,12 @@ def read_certificate(listener: TlsListener) -> Certificate:
 class Certificates:
     """Keeps the gateway's certificates as the files are, by `Gateway.certify`. `say` reports, `warn` also notifies."""
 
-    def __init__(self, certify: Callable[[str, str], Awaitable[bool]], clock: Clock, say: Say, warn: Say) -> None:
-        self._certify, self._clock, self._say, self._warn = certify, clock, say, warn
-        self.troubles: dict[str, str] = {}
-        """Stage → what is wrong with its certificate, or ""."""
+    def __init__(
+        self, certify: Callable[[str, str], Awaitable[bool]], clock: Clock, say: Say, warn: Say, acme: Acme
+    ) -> None:
+        self._certify, self._clock, self._say, self._warn, self._acme = certify, clock, say, warn, acme
+        self.troubles: dict[str, tuple[str, str]] = {}
+        """Stage → what is wrong with its certificate, or "", and how to fix it."""
 
     async def load(self, listeners: Iterable[TlsListener]) -> None:
         """Give the gateway what it starts with, an expired certificate too. MachineError, except for a shared listener,
@@ -95,9 +98,10 @@ class Certificates:
         """
         for listener in listeners:
             try:
-                await self._certify(listener.name, read_certificate(listener).pem)
+                if not _is_awaited(listener):
+                    await self._certify(listener.name, read_certificate(listener).pem)
             except MachineError as error:
-                if not listener.shared:
+                if not listener.shared and listener.settings.acme is None:
                     raise
                 self._warn(f"{error.message}; its clients are refused until then; {error.hint}", listener.stage)
 
@@ -105,20 +109,33 @@ class Certificates:
         """Replace certificates whose files have changed. Never returns."""
         while True:
             for listener in listeners():
-                await self._look(listener)
+                await self.look(listener)
             await self._clock.sleep(LOOK_EVERY_S)
 
-    async def _look(self, listener: TlsListener) -> None:
-        now = self._clock.now()
+    async def look(self, listener: TlsListener) -> None:
+        """Serve the certificate if it has changed, and say what is wrong with it."""
+        now, (trouble, fix) = self._clock.now(), self._acme.trouble(listener)
         try:
+            if _is_awaited(listener):
+                self._report(listener, trouble, fix)
+                return
             certificate = read_certificate(listener)
-            trouble = certificate.trouble(now)
+            if listener.settings.acme is None or now >= certificate.ends:
+                trouble = trouble or certificate.trouble(now)
             if now < certificate.ends and await self._certify(listener.name, certificate.pem):
                 self._say(f"a new certificate is in use; it ends on {certificate.ends:%Y-%m-%d}", listener.stage)
         except UnreachableError:
             return  # HAProxy is restarting: try again
         except HitlessError as error:
             trouble = f"{error.message}; the earlier certificate stays in use; {error.hint}"
-        if trouble and trouble != self.troubles.get(listener.stage):
+        self._report(listener, trouble, fix)
+
+    def _report(self, listener: TlsListener, trouble: str, fix: str) -> None:
+        if trouble and trouble != self.troubles.get(listener.stage, ("", ""))[0]:
             self._warn(trouble, listener.stage)
-        self.troubles[listener.stage] = trouble
+        self.troubles[listener.stage] = trouble, fix
+
+
+def _is_awaited(listener: TlsListener) -> bool:
+    """Whether ACME has not issued the first certificate yet."""
+    return listener.settings.acme is not None and not Path(listener.settings.certificate).exists()

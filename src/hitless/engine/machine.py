@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 
 import hitless
 from hitless.clock import Clock, timestamp
+from hitless.engine.acme import Acme
 from hitless.engine.certificates import Certificates
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
@@ -49,6 +50,7 @@ class Machine:
         clock: Clock,
         listen: Callable[[], Mapping[str, socket.socket]],
         leave: Callable[[], None],
+        acme: Acme,
         pace: ScaleInPace,
         previews: Previews | None = None,
         sites: Sites | None = None,
@@ -56,8 +58,9 @@ class Machine:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
         self._listen, self._leave, self._previews, self.sites = listen, leave, previews, sites
+        self._acme = acme
         self._certificates = Certificates(
-            lambda *it: gateway.certify(*it), clock, engine.say, lambda *it: engine.warn(*it)
+            lambda *it: gateway.certify(*it), clock, engine.say, lambda *it: engine.warn(*it), acme
         )
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
@@ -95,13 +98,15 @@ class Machine:
             lambda: finish_leftover_rollouts(self._engine, self._clock),
             lambda: run_schedules(self._engine, self._clock),
             lambda: self._certificates.watch(self._tls_listeners),
+            lambda: self._acme.watch(self._tls_listeners, self._certificates.look),
         ]
         if self._previews is not None:
             works.append(self._previews.watch)
         self._background_tasks = [watching, *(asyncio.create_task(self._run_forever(work)) for work in works)]
 
     def _tls_listeners(self) -> tuple[TlsListener, ...]:
-        return self._gateway.state.tls + (self.sites.listeners if self.sites is not None else ())
+        all_ = self._gateway.state.tls + (self.sites.listeners if self.sites is not None else ())
+        return tuple(map(self._acme.located, all_))
 
     async def _run_forever(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a background task again whenever it fails: nothing else does its work."""
@@ -139,10 +144,10 @@ class Machine:
         return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
-        tls = {one.stage for one in self._gateway.state.tls}
+        tls = {one.stage: one for one in self._gateway.state.tls}
         shared = dict(self.sites.urls()) if self.sites is not None else {}
         return shared | {
-            stage: client_url(host, port, "https" if stage in tls else "http")
+            stage: _stage_url(tls.get(stage), host, port)
             for stage, (host, port) in self._gateway.addresses.items()
             if "_" not in stage
         }
@@ -166,6 +171,13 @@ class Machine:
         for row in self._engine.store.pools():
             self._engine.store.remove_pool(row.key)
         self._engine.say("the engine stopped")
+
+
+def _stage_url(tls: TlsListener | None, host: str, port: int) -> str:
+    """With ACME its domain: there is no handshake without a name that has a certificate."""
+    if tls is not None and tls.settings.acme is not None:
+        return f"https://{tls.domain}{'' if port == 443 else f':{port}'}"
+    return client_url(host, port, "https" if tls else "http")
 
 
 def client_url(host: str, port: int, scheme: str = "http") -> str:

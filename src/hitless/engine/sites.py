@@ -44,7 +44,7 @@ class Sites:
         tls, change = document.settings.tls, self._engine.pools.change_gateway
         async with self._lock:
             present = self._present(stage, host, base, tls)
-            if tls is not None and tls != self._tls.get(stage):
+            if tls is not None and tls.acme is None and tls != self._tls.get(stage):
                 listener = TlsListener(stage, 443, host, tls, shared=True)
                 certificate = await asyncio.to_thread(read_certificate, listener)
                 if (now := self._engine.clock.now()) >= certificate.ends:
@@ -97,17 +97,22 @@ class Sites:
         if tls is not None and self._gateway.state.secure is None:
             hint = "start the engine with one: `hitless down --engine`, then `hitless up --shared-tls HOST:PORT`"
             raise ConflictError(f"{stage} has tls, and the engine has no HTTPS address", hint=hint)
+        if tls is not None and tls.acme is not None and not self._gateway.state.thumbprint:
+            hint = "`hitless down --engine`, then `hitless up` without --challenges, starts one that does"
+            raise ConflictError(f"{stage} has acme, and the running gateway does not answer its challenges", hint=hint)
         present = next((one for one in self._gateway.state.stages if one.stage == stage), None)
         if present is not None and (present.host, present.base) != (host, base):
             hint = "`hitless down` removes the service's stages, and `hitless up` adds them with their new addresses"
             raise ConflictError(f"{stage} is at {present.host}{present.base or '/'}, not at {at}", hint=hint)
-        files = {one.stage: one.settings.certificate for one in self.listeners}
+        files = {one.stage: (one.settings.certificate, one.settings.acme) for one in self.listeners}
         others = [one for one in self._gateway.state.stages if one.stage != stage and one.host == host]
         if holder := next((one.stage for one in others if one.base == base), None):
             hint = "choose another domain or basePath, or remove that service with `hitless down` in its folder"
             raise ConflictError(f"{at} belongs to {holder} already", hint=hint)
-        if other := next((one.stage for one in others if files.get(one.stage) != (tls and tls.certificate)), None):
-            hint = "name the same certificate for all stages of a domain; a changed file is used within 5 s"
+        if other := next(
+            (one.stage for one in others if files.get(one.stage) != (tls and (tls.certificate, tls.acme))), None
+        ):
+            hint = "name the same certificate or acme for all stages of a domain; a changed file is used within 5 s"
             raise ConflictError(f"{stage} has another certificate for {host} than {other}", hint=hint)
         return present
 

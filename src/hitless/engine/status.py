@@ -70,7 +70,7 @@ def status(
     processes: EngineStatus,
     reason_of: Reason,
     at_gateway: Mapping[str, GatewayFigures] = MappingProxyType({}),
-    troubles: Mapping[str, str] = MappingProxyType({}),
+    troubles: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Status:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
 
@@ -83,8 +83,8 @@ def status(
             candidate=candidate_of(turn.current, live[0] if live else None),
             guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
             preview=preview,
-            troubles=[{"where": "certificate", "what": said, "mends": "replace its files"}]
-            if (said := troubles.get(stage))
+            troubles=[{"where": "certificate", "what": said[0], "mends": said[1]}]
+            if (said := troubles.get(stage)) and said[0]
             else UNSET,
         )
         if live is None or release is None:

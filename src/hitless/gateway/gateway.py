@@ -63,6 +63,7 @@ class Gateway:
         shared: bool = False,
         tls: tuple[TlsListener, ...] = (),
         secure: SharedTls | None = None,
+        thumbprint: str = "",
         drain_s: float = DRAIN_S,
         logs: Path | None = None,
         bodies: Path | None = None,
@@ -79,7 +80,9 @@ class Gateway:
         self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
-        self._state = replace(GatewayState.initial(stages, pools, shared=shared, tls=tls), secure=secure)
+        self._state = replace(
+            GatewayState.initial(stages, pools, shared=shared, tls=tls), secure=secure, thumbprint=thumbprint
+        )
         self._drain_s, self._check_every_s = drain_s, check_every_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()

@@ -213,7 +213,7 @@ class TlsListener:
     @property
     def name(self) -> str:
         """The name that `Gateway.certify` has for it."""
-        return self.domain if self.shared and self.domain else self.stage
+        return self.domain if (self.shared or self.settings.acme) and self.domain else self.stage
 
 
 def redirect_of(stage: str) -> str:
@@ -235,6 +235,7 @@ class SharedTls:
 class GatewayState:
     """The gateway's whole state. Stages are in the order of the listeners; the order of routes has no meaning.
     `shared`: one more listener, for stages with a host; `secure`: another one, for those of them with TLS.
+    `thumbprint`: of the ACME account's key, with which HTTP listeners answer challenges (RFC 8555, section 8.3); or "".
     """
 
     stages: tuple[StageState, ...]
@@ -243,6 +244,7 @@ class GatewayState:
     shared: bool = False
     tls: tuple[TlsListener, ...] = ()
     secure: SharedTls | None = None
+    thumbprint: str = ""
 
     @classmethod
     def initial(

@@ -75,6 +75,8 @@ class ReleaseDocument:
         for name, default in _LATER_SETTINGS.items():
             if getattr(self.settings, name) == default:
                 del plain["settings"][name]
+        if self.settings.tls and self.settings.tls.acme is None:
+            del plain["settings"]["tls"]["acme"]
         return {key: value for key, value in plain.items() if value is not None or key in ("commit", "message")}
 
     @classmethod

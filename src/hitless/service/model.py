@@ -44,6 +44,10 @@ DEFAULT_GUARD_S = 30
 
 DEFAULT_PREVIEW_PORT = 8090
 
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+"""Its certificates are not trusted; its rate limits are high (letsencrypt.org/docs/staging-environment)."""
+
 PROTECTION = ("branch", "home", "approval", "rehearsal", "test", "verify", "required_checks", "notify")
 """The settings of a stage that protect it from the pipeline, and who is notified."""
 
@@ -259,16 +263,26 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class AcmeSettings:
+    """A certificate authority that issues by ACME, and the e-mail address that it may write to, or ""."""
+
+    directory: str = LETS_ENCRYPT
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """Files of a certificate's chain and its key, in PEM. `redirect`: the address that sends HTTP clients to HTTPS;
-    `challenges`: the address of an ACME client, which gets their requests for `/.well-known/acme-challenge/`.
+    """Files of a certificate's chain and its key, in PEM, or `acme`, by which hitless gets them. `redirect`: the
+    address that sends HTTP clients to HTTPS; `challenges`: the address of another ACME client, which gets their
+    requests for `/.well-known/acme-challenge/`.
     """
 
-    certificate: str
-    key: str
+    certificate: str = ""
+    key: str = ""
     redirect: tuple[str, int] | None = None
     challenges: tuple[str, int] | None = None
     hsts_s: int = 63_072_000
+    acme: AcmeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from hitless.service.model import (
     DEFAULT_PREVIEW_PORT,
     DEFAULT_TARGET_PERCENT,
     DEFAULT_WORKERS,
+    LETS_ENCRYPT_STAGING,
     AccessLog,
+    AcmeSettings,
     Approval,
     BuildSettings,
     Home,
@@ -172,6 +174,8 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         if "domain" not in read:
             raise entry.fault("basePath is a path below a domain", "add domain")
         read["base_path"] = f"/{read.pop('basePath')}"
+    if (tls := read.get("tls")) and tls.acme and "domain" not in read:
+        raise entry.fault("tls has acme, and a certificate is for a domain", "add domain")
     host, port = read.pop("listen", (DEFAULT_HOST, FIRST_PORT + index))
     defaults = {"branch": name, "nat": _default_nat(name)}
     return StageSettings(name=name, host=host, port=port, idempotent=idempotent, **(defaults | read))
@@ -261,7 +265,25 @@ _BASE_PATH = _matching(re.compile(r"[A-Za-z0-9$_.+!*'()-]{1,128}"), "a base path
 _FILE = _matching(re.compile(r"/.+"), "the absolute path of a file; keys do not belong in a repository")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
 
+ACME: Readers = {
+    "email": _matching(re.compile(r"[^@\s,?]+@[^@\s,?]+"), "one e-mail address"),
+    "directory": _matching(re.compile(r"https://[^\s/]+/\S*"), "the https:// URL of an ACME directory"),
+    "staging": FLAG,
+}
+
+
+@reads(map_of(ACME))
+def _acme(value: Value) -> AcmeSettings:
+    read = value.fields(ACME)
+    if read.pop("staging", False):
+        if "directory" in read:
+            raise value.fault("has two directories: staging names Let's Encrypt's", "remove one of them")
+        read["directory"] = LETS_ENCRYPT_STAGING
+    return AcmeSettings(**read)
+
+
 TLS: Readers = {
+    "acme": _acme,
     "certificate": _FILE,
     "key": _FILE,
     "redirect": _LISTEN,
@@ -270,9 +292,13 @@ TLS: Readers = {
 }
 
 
-@reads(map_of(TLS, "certificate", "key"))
+@reads(map_of(TLS) | {"anyOf": [{"required": ["certificate", "key"]}, {"required": ["acme"]}]})
 def _tls(value: Value) -> TlsSettings:
     read = value.fields(TLS)
+    if "acme" in read:
+        if {"certificate", "key", "challenges"} & read.keys():
+            raise value.fault("has acme and files or challenges of another ACME client", "remove one or the other")
+        return TlsSettings(**read)
     if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
         raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")
     return TlsSettings(**read)
