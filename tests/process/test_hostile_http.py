@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -174,9 +175,9 @@ async def replay(address: tuple[str, int], cases: Mapping[str, str]) -> dict[str
     return clients
 
 
-async def ordinary(address: tuple[str, int], name: str) -> None:
+async def ordinary(address: tuple[str, int], name: str, tls: ssl.SSLContext | None = None) -> None:
     """Three requests on one connection: each gets its own response."""
-    reader, writer = await asyncio.open_connection(*address, local_addr=(ORDINARY, 0))
+    reader, writer = await asyncio.open_connection(*address, local_addr=(ORDINARY, 0), ssl=tls)
     for number in range(3):
         path = f"/{name}-{number}"
         writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok".encode())
@@ -185,7 +186,8 @@ async def ordinary(address: tuple[str, int], name: str) -> None:
         assert head.startswith(b"http/1.1 200 "), (path, head)
         assert length
         assert (await reader.readexactly(int(length[1]))).decode() == path
-    writer.close()
+    writer.transport.abort()
+    await writer.wait_closed()
 
 
 def test_hostile_requests_never_reach_a_worker_as_another_request(site: Site, tmp_path: Path) -> None:
