@@ -16,6 +16,7 @@ from benchmarks import (
     deploys,
     direct,
     footprint,
+    growth,
     pushes,
     releasing,
     report,
@@ -26,11 +27,14 @@ from benchmarks import (
 )
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
+from benchmarks.sized import AXES
 
 RESULTS = Path(__file__).with_name("results")
 COMPARISON = ("throughput", "shipping")
 GOALS = ("canary", "crash", "crowd", "drill")
-PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint", "runtimes")
+PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint", "growth", "runtimes")
+
+GROWING = tuple(axis.key for axis in AXES)
 
 Measure = Callable[[], tuple[Section, ...]]
 
@@ -78,6 +82,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "deploy": lambda: (deploys.run(options.deploys, _say),),
         "push": lambda: (pushes.run(options.pushes, _say),),
         "runtimes": lambda: runtimes.run(rounds, seconds, _say),
+        "growth": lambda: growth.run(options.axes, options.scale, options.rest / 2, seconds, _say),
         "footprint": lambda: footprint.run(rounds, options.rest, _say),
     }
 
@@ -93,6 +98,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pushes", type=int, default=5)
     parser.add_argument("--rest", type=float, default=20, help="seconds at rest")
     parser.add_argument("--drill-seconds", type=float, help="default: 30, quick: 15")
+    parser.add_argument("--axes", nargs="+", default=GROWING, choices=GROWING, help="of growth; default: all")
+    parser.add_argument("--scale", type=float, default=1, help="of growth's greatest sizes; default: 1")
     options = parser.parse_args()
     quick = "quick" in options.parts
     chosen = [part for part in options.parts if part != "quick"]

@@ -95,6 +95,8 @@ class Figure:
     chart: str = ""
     """The plot that shows it as a bar, if one does; its bar is named by `label`."""
     label: str = ""
+    at: float | None = None
+    """Its place on the horizontal axis, if the plot is a curve."""
 
     @property
     def verdict(self) -> str:

@@ -45,9 +45,12 @@ _WORDS: Final[Mapping[Client, tuple[str, ...]]] = {
 }
 
 
-def wrk(url: str, *, seconds: float, connections: int = CONNECTIONS, client: Client = Client.KEEP_ALIVE) -> Load:
-    """Load from two threads. Raises BenchmarkError."""
+def wrk(
+    url: str, *, seconds: float, connections: int = CONNECTIONS, client: Client = Client.KEEP_ALIVE, host: str = ""
+) -> Load:
+    """Load from two threads, for the URL's host or for another one. Raises BenchmarkError."""
     command = [tool("wrk"), "-t2", f"-c{connections}", "--latency", *_WORDS[client]]
+    command += ["-H", f"Host: {host}"] if host else []
     return parse_wrk(_run([*command, f"-d{max(1, round(seconds))}s", url]))
 
 

@@ -29,6 +29,11 @@ def measure(roots: Iterable[int]) -> list[Process]:
     return [process for process in read if process is not None]
 
 
+def cpu_s(roots: Iterable[int]) -> float:
+    """Processor time of these processes, their descendants, and the descendants that have ended."""
+    return sum(process.cpu_s for process in measure(roots))
+
+
 def descendants(roots: Iterable[int], parents: Mapping[int, int]) -> Iterator[int]:
     """The roots and whatever descends from them. `parents`: pid → pid of its parent."""
     children: dict[int, list[int]] = {}

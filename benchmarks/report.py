@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from benchmarks.contenders import ALL, HITLESS
 from benchmarks.figures import Figure, Section
-from benchmarks.plots import STYLE, bars, stacked
+from benchmarks.plots import STYLE, bars, curves, stacked
 from hitless.pages.page import environment_of
 
 _PICTURED = (
@@ -53,19 +53,28 @@ def plots(sections: Sequence[Section]) -> list[str]:
     """Each chart as an `svg` element, the failed requests first."""
     charts = _charted(sections)
     order = sorted(charts, key=lambda title: not title.startswith("Failed"))
-    return [bars(title, charts[title]) for title in order]
+    return [bars(title, charts[title]) for title in order] + _curves(sections)
 
 
 def picture(sections: Sequence[Section]) -> str:
-    """What the documentation shows, as one SVG file: the failed requests, and the keep-alive client."""
+    """What the documentation shows, as one SVG file: the failed requests, the keep-alive client, and growth."""
     charts = _charted(sections)
-    return stacked([bars(title, charts[title]) for title in _PICTURED if title in charts])
+    return stacked([bars(title, charts[title]) for title in _PICTURED if title in charts] + _curves(sections))
 
 
-def _charted(sections: Sequence[Section]) -> dict[str, list[Figure]]:
+def _curves(sections: Sequence[Section]) -> list[str]:
+    found = []
+    for section in sections:
+        if panels := _charted([section], bars=False):
+            found.append(curves(section.title, panels))
+    return found
+
+
+def _charted(sections: Sequence[Section], *, bars: bool = True) -> dict[str, list[Figure]]:
+    """Title → figures of the plots that are bars, or of those that are curves."""
     charts: dict[str, list[Figure]] = {}
     for section in sections:
         for figure in section.figures:
-            if figure.chart:
+            if figure.chart and (figure.at is None) == bars:
                 charts.setdefault(figure.chart, []).append(figure)
     return charts

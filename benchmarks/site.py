@@ -35,6 +35,8 @@ class Site:
     """A service's folder whose engine listens on a free port."""
 
     folder: Path
+    data: Path | None = None
+    """The engine's folder where the service does not have its own."""
 
     @property
     def handler(self) -> Path:
@@ -46,6 +48,7 @@ class Site:
         """Run a verb with --json. Raises BenchmarkError where it ends otherwise."""
         began_at = time.time()
         command = [str(HITLESS), *words, "--json", "--service-dir", str(self.folder)]
+        command += ["--data-dir", str(self.data)] if self.data else []
         # A file for the document: a pipe that nobody reads while messages are read would stop a command that says much.
         with tempfile.TemporaryFile("w+") as document:
             with subprocess.Popen(command, stdout=document, stderr=subprocess.PIPE, text=True) as process:

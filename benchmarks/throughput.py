@@ -6,7 +6,7 @@ machine changes that figure least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from benchmarks.contenders import ALL, GATEWAYS, GRANIAN, HITLESS, NGINX, OFFLIN
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread
 from benchmarks.load import CONNECTIONS, Client, Load, wrk
 from benchmarks.machine import BenchmarkError
-from benchmarks.processes import measure
+from benchmarks.processes import cpu_s
 from benchmarks.running import Running
 
 WARM_UP_S = 1.0
@@ -79,13 +79,9 @@ def _there(runs: Runs, client: Client) -> list[Contender]:
 def _measure(server: Running, client: Client, seconds: float) -> Measured:
     wrk(server.url + PATH, seconds=WARM_UP_S, client=client)
     roots = server.roots()
-    before = _cpu_s(roots)
+    before = cpu_s(roots)
     load = wrk(server.url + PATH, seconds=seconds, client=client)
-    return Measured(load, (_cpu_s(roots) - before) / load.requests * 1e6)
-
-
-def _cpu_s(roots: Sequence[int]) -> float:
-    return sum(process.cpu_s for process in measure(roots))
+    return Measured(load, (cpu_s(roots) - before) / load.requests * 1e6)
 
 
 def _ratios(runs: Runs) -> list[Figure]:

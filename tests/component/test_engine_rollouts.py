@@ -14,6 +14,7 @@ from hitless.errors import ConflictError, UsageError
 from hitless.gateway.state import GatewayState
 from hitless.release.smoke import first_request
 from hitless.release.status import CandidateStatus
+from hitless.rollout.pools import STARTS_AT_ONCE
 from hitless.service.event_sources import Route
 from hitless.service.model import Function, SmokeRequest
 from tests.component.engine_bench import Bench, run, until
@@ -189,6 +190,29 @@ def test_a_failed_first_release_leaves_the_stage_without_a_release(tmp_path: Pat
         assert not bench.workers.running
 
     run(tmp_path, story)
+
+
+def test_a_release_of_many_functions_starts_a_few_at_a_time(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        unpacked: list[str] = []
+        unpack = bench.artifacts.unpack
+
+        def noted(digest: str) -> Path:
+            unpacked.append(digest)
+            return unpack(digest)
+
+        bench.artifacts.unpack = noted  # type: ignore[method-assign]
+        bench.workers.hold = asyncio.Event()
+        names = [f"f{number}" for number in range(3 * STARTS_AT_ONCE)]
+        started = await bench.engine.deploy("dev", release_document(*names), strategy=None, force=False)
+        await until(lambda: len(unpacked) == len(names))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert sum(line.startswith("start ") for line in bench.diary) == STARTS_AT_ONCE
+        bench.workers.hold.set()
+        assert (await bench.end(started))["outcome"] == "live"
+
+    run(tmp_path, story, pools=30)
 
 
 def test_the_newest_deploy_supersedes_the_current_one(tmp_path: Path) -> None:

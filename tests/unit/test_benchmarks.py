@@ -8,6 +8,7 @@ import pytest
 from benchmarks.deploys import instant, timing_of
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread, missed
 from benchmarks.footprint import FEW, MANY, cpu_percent, further_mib
+from benchmarks.growth import bend, section, sizes
 from benchmarks.load import parse_h2load, parse_wrk
 from benchmarks.machine import BenchmarkError
 from benchmarks.processes import Process, cpu_ticks, descendants, pss_mib
@@ -186,3 +187,25 @@ def test_a_further_workers_memory_is_the_average_growth_per_worker() -> None:
 def test_idle_cpu_is_the_processor_time_between_two_readings() -> None:
     before, after = [Process(1, "a", 1, 5.0)], [Process(1, "a", 1, 5.1), Process(2, "b", 1, 0.2)]
     assert cpu_percent(before, after, 10.0) == pytest.approx({1: 1.0, 2: 2.0})
+
+
+@pytest.mark.parametrize(("last", "above"), [(110.0, 1.0), (220.0, 2.0), (55.0, 0.5)])
+def test_growth_is_compared_with_the_line_through_the_smaller_sizes(last: float, above: float) -> None:
+    assert bend([0, 50, 100], [10.0, 60.0, last]) == pytest.approx(above)
+
+
+def test_a_cost_that_does_not_grow_is_not_compared_with_less_than_it_was() -> None:
+    assert bend([1, 50, 100], [2.0, 1.0, 2.1]) == pytest.approx(1.05)
+
+
+def test_growth_names_the_cost_of_a_hundred_more_and_misses_its_goal_if_it_is_worse_than_linear() -> None:
+    found = section("routes", {1: {"deploy_s": 1.0}, 101: {"deploy_s": 2.0}, 201: {"deploy_s": 9.0}})
+    slope = next(figure for figure in found.figures if figure.key == "deploy_s_slope")
+    assert slope.spread.median == pytest.approx(4.0)
+    assert [figure.key for figure in missed([found])] == ["deploy_s_bend"]
+
+
+@pytest.mark.parametrize("most", [1, 4, 60, 10_000])
+def test_growth_has_at_least_three_sizes(most: int) -> None:
+    assert len(sizes(most)) == 4
+    assert sizes(most)[-1] >= most

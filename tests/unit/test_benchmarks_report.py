@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from benchmarks.contenders import ALL, HITLESS, PEERS
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread
+from benchmarks.growth import section as grown
 from benchmarks.load import Client
 from benchmarks.plots import bars, stacked
 from benchmarks.report import headline, render
@@ -14,6 +15,10 @@ from benchmarks.shipping import Shipped
 
 pytestmark = pytest.mark.unit
 
+MACHINE = {
+    "cores_used": 2, "cores": 2, "load_average_1min": 0, "system": "x", "python": "3", "haproxy": "h", "nginx": "n",
+    "peers": {"granian": "9.9"},
+}  # fmt: skip
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -84,11 +89,7 @@ def test_without_a_comparison_the_headline_counts_the_goals_met() -> None:
 
 
 def test_the_page_describes_every_contender_and_loads_nothing() -> None:
-    machine = {
-        "cores_used": 2, "cores": 2, "load_average_1min": 0, "system": "x", "python": "3", "haproxy": "h", "nginx": "n",
-        "peers": {"granian": "9.9"},
-    }  # fmt: skip
-    page = render("now", machine, [charted({one.key: 1 for one in ALL})])
+    page = render("now", MACHINE, [charted({one.key: 1 for one in ALL})])
     for one in ALL:
         assert one.title in page
         assert one.page in page
@@ -111,3 +112,11 @@ def test_failures_of_all_clients_are_added_up_by_kind() -> None:
         },
     )
     assert shipped.failures() == {"connection_reset": 3, "connection_refused": 5}
+
+
+def test_the_page_shows_a_curve_for_each_cost_of_growth() -> None:
+    measured = {size: {"deploy_s": 0.5 + size / 1000, "memory_mib": 90.0} for size in (50, 350, 1000)}
+    page = render("2026-11-30", MACHINE, [grown("routes", measured)])
+    assert page.count("<polyline") == 2
+    assert "a deploy, s of CPU" in page
+    assert "each further 100 routes" in page

@@ -53,6 +53,11 @@ LOGGED_PER_S = {AccessLog.OFF: 0, AccessLog.SAMPLED: SAMPLED_PER_S, AccessLog.AL
 FIRST_DEPTH = 4
 """The greatest depth of a new pool. It gives four fifths of the throughput of depth 16 (measured)."""
 
+STARTS_AT_ONCE = 8
+"""Functions of a release that start together. Each has `ready_timeout_s` from its own start: a hundred at once would
+share the processors and all be late.
+"""
+
 
 class ReleasePools:
     """The pools of an engine's releases. Rollouts of several stages may use it at once."""
@@ -106,7 +111,7 @@ class ReleasePools:
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
                 hint="wait until older releases have drained, or start the engine with more pools",
             )
-        starts, beside = [], 0
+        starts, beside, turns = [], 0, asyncio.Semaphore(STARTS_AT_ONCE)
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = backends.get(function.name) or free.pop(0)
@@ -122,7 +127,7 @@ class ReleasePools:
             size = self._wanted_size(release.stage, function)
             size = self.allowed(release.stage, function.name, size, beside)
             beside += size
-            starts.append(self._start_one(release, function, key, size, ready_timeout_s))
+            starts.append(self._start_one(release, function, key, size, ready_timeout_s, turns))
         await _run_all(starts)
 
     def _free_pools(self, backends: Mapping[str, str]) -> list[str]:
@@ -130,7 +135,13 @@ class ReleasePools:
         return [name for name in self._gateway.state.free_pools() if name not in taken]
 
     async def _start_one(
-        self, release: Release, function: Function, key: str, size: int, ready_timeout_s: float
+        self,
+        release: Release,
+        function: Function,
+        key: str,
+        size: int,
+        ready_timeout_s: float,
+        turns: asyncio.Semaphore,
     ) -> None:
         task_root = Path(checks.__file__).parent
         if function is not CHECKS:
@@ -138,7 +149,8 @@ class ReleasePools:
             task_root = await asyncio.to_thread(self._artifacts.unpack, digest)
         log_dir = self._logs / release.stage / f"r{release.number}" / function.name
         spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
-        self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
+        async with turns:
+            self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
 
     def live_row(self, stage: str, function: str) -> PoolRow | None:
         """The living pool of the stage's live release for the function."""
