@@ -71,6 +71,7 @@ def pebble(folder: Path, *, http_port: int, lifetime_s: int = 90 * 86_400) -> It
         "ocspResponderURL": "",
         "externalAccountBindingRequired": False,
         "certificateValidityPeriod": lifetime_s,
+        "domainBlocklist": ["blocked.example.org"],
     }
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
     off = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "", "-defaultIPv4", ""]

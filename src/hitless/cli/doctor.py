@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sized
 
 import uv
 
+from hitless.api.client import EngineClient
 from hitless.artifact.node import find_node
 from hitless.aws.osls import find_osls
 from hitless.cli.common import Context, command
@@ -75,7 +76,16 @@ def _places(ctx: Context) -> list[Finding]:
     except HitlessError as error:
         return [Finding("data folder", False, error.message, error.hint)]
     folder = _check("data folder", lambda: _folder(folders))
-    return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders)]
+    return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders), *_certificates(folders)]
+
+
+def _certificates(folders: Folders) -> list[Finding]:
+    """What the running engine finds wrong with certificates."""
+    if not folders.engine_is_alive():
+        return []
+    stages = EngineClient(folders.api_socket).call("GET", "/status")["stages"]
+    found = [one for stage in stages for one in stage.get("troubles", ()) if one["where"] == "certificate"]
+    return [Finding("certificate", False, one["what"], one["mends"]) for one in found]
 
 
 def _socket_paths(folders: Folders) -> Finding:
