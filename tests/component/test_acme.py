@@ -146,7 +146,8 @@ def test_every_refusal_is_a_sentence_with_a_hint() -> None:
         assert found.details == {"again_at": 5.0}
     expected = ["dns", "connection", "unauthorized", "caa", "rejectedIdentifier", "rateLimited"]
     assert set(expected) <= set(process.REFUSALS) <= {*messages.ERROR_CODES, "userActionRequired"}
-    compound = messages.Error(typ="urn:ietf:params:acme:error:compound", subproblems=(messages.Error.with_code("caa"),))
+    parts = [{"type": "urn:ietf:params:acme:error:caa", "detail": "CAA record prevents issuance"}]
+    compound = messages.Error.from_json({"type": "urn:ietf:params:acme:error:compound", "subproblems": parts})
     assert "CAA" in process._refusal(order, errors.IssuanceError(compound), 0.0).hint
     assert "(no result within 90 s)" in process._refusal(order, errors.TimeoutError(), 0.0).message
 
