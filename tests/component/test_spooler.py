@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hitless.clock import SystemClock
-from hitless.gateway.spooler import LOCK, Budget, Spooler, TransferPace
+from hitless.gateway.spooler import LOCK, UPLOADS, Budget, Spooler, TransferPace
 from hitless.gateway.spooling import SpoolerKeeper
 from tests.support import gone
 
@@ -328,6 +328,31 @@ def test_a_spooler_that_is_stopped_is_replaced() -> None:
                 assert gone(pid)
                 await until(lambda: (folder / LOCK).read_text() not in ("", str(pid)))
                 assert not await spooling.ensure()
+            finally:
+                await spooling.stop()
+
+    asyncio.run(story())
+
+
+def test_a_spooler_that_is_replaced_finishes_its_transfers() -> None:
+    async def story() -> None:
+        with tempfile.TemporaryDirectory(prefix="hls-", dir="/tmp") as name:
+            folder = Path(name)
+            spooling = SpoolerKeeper(folder, folder / "bodies", folder / "in", MIB, SystemClock())
+            assert await spooling.ensure()
+            try:
+                old = int((folder / LOCK).read_text())
+                reader, writer = await asyncio.open_unix_connection(str(folder / UPLOADS))
+                writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nha")
+                await spooling.replace()
+                await until(lambda: (folder / LOCK).read_text() not in ("", str(old)))
+                assert not await spooling.ensure(), "the new one lives and responds"
+                assert not gone(old), "it has a transfer"
+                writer.write(b"lf")
+                assert (await reader.read()).startswith(b"HTTP/1.1 503 "), "nothing listens on the inner socket"
+                writer.close()
+                await until(lambda: gone(old))
+                assert spooling.pid not in (None, old)
             finally:
                 await spooling.stop()
 

@@ -191,3 +191,56 @@ def test_the_fifo_shows_exactly_whether_haproxy_is_alive() -> None:
                 assert not haproxy_is_alive(str(folder / "gw"))
 
     asyncio.run(scenario())
+
+
+def test_guardian_spooler_and_haproxy_are_replaced_and_no_request_fails() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                state = await with_release(gateway, workers)
+                guardian, spooler, haproxy = gateway.guardian_pid, gateway.spooler_pid, gateway.haproxy_pid
+                addresses = dict(gateway.addresses)
+                slow = asyncio.create_task(asyncio.to_thread(ask, addresses["dev"], "/slow/700"))
+                await busy(gateway, "p00")
+                loads = list(clients(gateway))
+                with ExitStack() as stack:
+                    for load in loads:
+                        stack.enter_context(load)
+                    await gateway.replacement.guardian()
+                    await gateway.replacement.spooler()
+                    await gateway.replace_haproxy()
+                    seen = [load.sent for load in loads]
+                    await until(lambda: all(load.sent > s + 50 for load, s in zip(loads, seen, strict=True)), "traffic")
+                assert [load.failures for load in loads] == [{}, {}]
+                assert (await slow).status == 200
+                assert haproxy != gateway.haproxy_pid, "the new one"
+                for pid in (guardian, spooler, haproxy):
+                    await asyncio.to_thread(eventually, lambda pid=pid: gone(pid), what=f"end of {pid}")
+                await event_of(gateway, f"HAProxy {haproxy} has finished its requests")
+                assert (gateway.state, dict(gateway.addresses)) == (state, addresses)
+                await asyncio.to_thread(kill, gateway.haproxy_pid)
+                await event_of(gateway, "HAProxy was restarted")
+                assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_the_old_haproxy_serves_on_when_the_new_one_does_not_start() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                await with_release(gateway, workers)
+                haproxy, configuration = gateway.haproxy_pid, gateway._layout.configuration
+                text = configuration.read_text()
+                configuration.write_text("not a configuration")
+                await gateway._keeper.replace_haproxy()
+                await event_of(gateway, "the old one serves on")
+                assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+                assert gateway._keeper.finishing == 0
+                configuration.write_text(text)
+                assert haproxy_is_alive(str(gateway._layout.folder))
+                await gateway.replace_haproxy()
+                await asyncio.to_thread(eventually, lambda: gone(haproxy), what="end of the first HAProxy")
+                assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+
+    asyncio.run(scenario())

@@ -92,6 +92,9 @@ class Api:
             [asdict(event) for event in self.engine.store.events(after=after, limit=limit, stage=stage)]
         )
 
+    async def upgrade(self, request: Request) -> Response:
+        return json_lines(self.machine.upgrade.run())
+
     async def shut_down(self, request: Request) -> Response:
         body = await read_body(request, ShutdownRequest)
         await self.before_stop()
@@ -124,6 +127,7 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             Route("/status", api.status, methods=["GET"]),
             Route("/metrics", api.metrics, methods=["GET"]),
             Route("/events", api.events, methods=["GET"]),
+            Route("/upgrade", api.upgrade, methods=["POST"]),
             Route("/shutdown", api.shut_down, methods=["POST"]),
             Route("/stages/{stage}/releases", api.releases, methods=["GET"]),
             Route("/stages/{stage}/releases/{release:int}", api.release, methods=["GET"]),

@@ -39,6 +39,7 @@ MODULES = {
     "invoke": ("invoke",),
     "doctor": ("doctor",),
     "schema": ("schema",),
+    "upgrade": ("upgrade",),
     "backup": ("backup", "restore"),
     "remote": ("remote add", "remote receive"),
     "host": ("host install", "host status", "host uninstall"),

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import urlsplit
 
 import typer
@@ -136,8 +136,13 @@ def bring_up(ctx: Context, listen: str | None, shared: SharedAddresses | None = 
         ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.fix}")
-    with os.fdopen(hold(folders.data / "up.lock"), "rb"):  # a second `up` waits, then finds the first one's engine
+    with hold_start(folders):  # a second `up` waits, then finds the first one's engine
         return _bring_up(ctx, service, settings, folders)
+
+
+def hold_start(folders: Folders) -> BinaryIO:
+    """Hold the lock of the commands that start or replace the daemon, until the returned file is closed."""
+    return os.fdopen(hold(folders.data / "up.lock"), "rb")
 
 
 def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders: Folders) -> EngineClient:
@@ -185,21 +190,28 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
 
 
 def start_daemon(
-    folders: Folders, *, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
+    folders: Folders,
+    *,
+    under: Sequence[str] = (),
+    stdin: int = subprocess.DEVNULL,
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the daemon in a session of its own and wait until it is ready. Raises its error if it fails.
 
-    `under` is a command that starts it and ends with it; `stdin` is that command's input.
+    `under` is a command that starts it and ends with it; `stdin` is that command's input. `env` is the daemon's
+    environment; default: this process's.
     """
     ready, told = os.pipe()
-    words = [sys.executable, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
+    words = [python, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
     put_aside_if_large(folders.daemon_log)
     try:
         with folders.daemon_log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
             daemon = subprocess.Popen(
-                [*under, *words], stdin=stdin, stdout=log, stderr=log, cwd="/", start_new_session=True, pass_fds=(told,)
-            )
+                [*under, *words], stdin=stdin, stdout=log, stderr=log, cwd="/", env=env, start_new_session=True,
+                pass_fds=(told,),
+            )  # fmt: skip
     finally:
         os.close(told)
     with os.fdopen(ready, "rb") as pipe:
@@ -215,10 +227,10 @@ def start_daemon(
     return daemon
 
 
-def ensure_daemon(folders: Folders) -> None:
+def ensure_daemon(folders: Folders, env: Mapping[str, str] | None = None) -> None:
     """Start the daemon, or wait for the unit of systemd that starts it. Raises its error if it fails."""
     if not folders.is_managed:
-        start_daemon(folders)
+        start_daemon(folders, env=env)
         return
     folders.start_error.unlink(missing_ok=True)
     end_s = time.monotonic() + UNIT_DEADLINE_S
@@ -324,9 +336,12 @@ def _attend(ctx: Context, greeting: str) -> None:
                 pass
             if not folders.remains():
                 return  # by `hitless down` from another shell
-            if not folders.engine_is_alive():
-                ctx.say("the engine's daemon has died; starting it again, while the gateway and workers keep running")
-                ensure_daemon(folders)
+            with hold_start(folders):  # `hitless upgrade` starts the daemon itself
+                if not folders.engine_is_alive() and folders.remains():
+                    ctx.say(
+                        "the engine's daemon has died; starting it again, while the gateway and workers keep running"
+                    )
+                    ensure_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")
         client.call("POST", "/shutdown", ShutdownRequest())

@@ -28,11 +28,14 @@ async def heal_workers(engine: Engine, fleet: Fleet) -> None:
             row = _row(engine, event.key)
             engine.say(event.sentence, row.stage if row else None)
             if event.zygote_died and row is not None:
-                replacements.create_task(_replace_zygote(engine, fleet, event.key))
+                replacements.create_task(replace_zygote(engine, fleet, event.key))
 
 
-async def _replace_zygote(engine: Engine, fleet: Fleet, key: str) -> None:
-    """Retry until the pool has a new zygote or is no longer wanted."""
+async def replace_zygote(engine: Engine, fleet: Fleet, key: str, *, once: bool = False) -> None:
+    """Retry until the pool has a new zygote and workers, or is no longer wanted.
+
+    With `once` it raises the error of the first start, which leaves the pool as it was.
+    """
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None
     replaced = reconciled = False
@@ -50,7 +53,9 @@ async def _replace_zygote(engine: Engine, fleet: Fleet, key: str) -> None:
                     engine.say(f"pool {key} has a new zygote and new workers", row.stage)
             await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
             return
-        except Exception as error:  # noqa: BLE001 - it would end the replacements of other pools too
+        except Exception as error:
+            if once and not replaced:
+                raise
             why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
             engine.say(f"pool {key}: cannot replace its zygote: {why}", row.stage)
             await engine.clock.sleep(pause_s)

@@ -28,6 +28,7 @@ from hitless.engine.scaling import Scaler
 from hitless.engine.schedules import run_schedules
 from hitless.engine.sites import Sites
 from hitless.engine.status import read_gateway, status
+from hitless.engine.upgrade import Upgrade
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import TlsListener
 from hitless.release.status import EngineStatus, Status
@@ -62,13 +63,14 @@ class Machine:
         self._certificates = Certificates(
             lambda *it: gateway.certify(*it), clock, engine.say, lambda *it: engine.warn(*it), acme
         )
+        self.upgrade = Upgrade(engine, fleet, gateway)
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start or adopt every part. Raises MachineError or EngineError, after stopping the parts that it started."""
-        await self._fleet.start()
+        found_root = await self._fleet.start()
         self._engine.pools.living.update(await self._fleet.adopt())
         found = len(self._engine.pools.living)
         # First, because recovery may remove a release, and that must not wait for clients that read slowly.
@@ -76,6 +78,7 @@ class Machine:
         watching = asyncio.create_task(reading)
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
+            self.upgrade.remember_adopted(root=found_root)
             self._engine.say("the engine started" + (f" and adopted {found} running pools" if found else ""))
             if self._previews is not None:
                 await self._previews.restore()

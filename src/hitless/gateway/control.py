@@ -1,7 +1,7 @@
 """The server side of the guardian's control socket. Standard library only.
 
 A daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line for each event.
-It may send `{"do": "stop", "grace_s": 1.0}`.
+It may send `{"do": "stop", "grace_s": 1.0}`, or `{"do": "replace"}` for another HAProxy in place of the running one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ LONGEST_REQUEST_BYTES = 65536
 
 
 class GuardianClients:
-    """The connected daemons. `greet` returns the hello and its descriptors; `stop` gets the grace time."""
+    """The connected daemons. `greet` returns the hello and its descriptors; `stop` gets the grace time;
+    `replace` starts another HAProxy.
+    """
 
     def __init__(
         self,
@@ -26,8 +28,10 @@ class GuardianClients:
         selector: selectors.BaseSelector,
         greet: Callable[[], tuple[Mapping[str, object], Sequence[int]]],
         stop: Callable[[float], None],
+        replace: Callable[[], None],
     ) -> None:
-        self._control, self._selector, self._greet, self._stop = control, selector, greet, stop
+        self._control, self._selector = control, selector
+        self._greet, self._stop, self._replace = greet, stop, replace
         self._unread: dict[socket.socket, bytes] = {}
         selector.register(control, selectors.EVENT_READ, self._accept)
 
@@ -72,6 +76,8 @@ class GuardianClients:
                 request = json.loads(line)
                 if request["do"] == "stop":
                     self._stop(float(request.get("grace_s", 1.0)))
+                elif request["do"] == "replace":
+                    self._replace()
 
     def _drop(self, client: socket.socket) -> None:
         del self._unread[client]

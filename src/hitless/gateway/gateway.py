@@ -31,6 +31,7 @@ from hitless.gateway.link import GuardianEvent
 from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.render import Layout, tuning_here
+from hitless.gateway.replacement import Replacement
 from hitless.gateway.runtime import RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES
 from hitless.gateway.spooling import SpoolerKeeper
@@ -80,6 +81,7 @@ class Gateway:
         self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
         self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
+        self.replacement = Replacement(self._keeper, self._spooling, self._executor, clock)
         self._state = replace(
             GatewayState.initial(stages, pools, shared=shared, tls=tls), secure=secure, thumbprint=thumbprint
         )
@@ -208,6 +210,14 @@ class Gateway:
                 return await self._certificates.remove(name, running=bool(self._tasks))
             return await self._certificates.put(name, pem, running=bool(self._tasks))
 
+    async def replace_haproxy(self) -> None:
+        """Start another HAProxy; the old one finishes its requests. Raises EngineError; then the old one serves on."""
+        async with self._lock:
+            await asyncio.to_thread(self._boot.write, self._state)  # by this version's template
+            await asyncio.to_thread(self._check_configuration)
+            await self.replacement.haproxy()
+            await self._converge(self._state, self._drain_s)
+
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until the pool has no running or queued request, nor a shield that may hand one to it, in two readings
         50 ms apart; False at the deadline.
@@ -219,6 +229,8 @@ class Gateway:
             # Responses of a shield's requests are among those of its pool.
             return 0 if readers else self._reading.get(backend.removeprefix(shield_of("")), 0)
 
+        if self._tasks:
+            await self.replacement.earlier_haproxy_ended()
         shields = self._state.shields_before(pool)
         return not self._tasks or await self._executor.drained(pool, deadline_s, shields, reading)
 
@@ -330,23 +342,12 @@ class Gateway:
             self._on_guardian_event(event)
 
     def _on_guardian_event(self, event: GuardianEvent) -> None:
-        match event.event:
-            case "started":
-                self._pid = event.pid
-                self._uncertain.set()
-                self.events.put_nowait(f"HAProxy was restarted (pid {self._pid})")
-            case "died":
-                self.events.put_nowait(f"HAProxy {self._pid} died: {event.reason}")
-            case "backing_off":
-                again = f"next start in {event.seconds:g} s; its log: {self._log_tail()}"
-                self.events.put_nowait(f"HAProxy died {event.deaths} times in a row; {again}")
-            case "guardian_died":
-                self.events.put_nowait(f"guardian {event.pid} died")
-            case "guardian_replaced":
-                self._uncertain.set()
-                self.events.put_nowait(f"guardian {event.pid} took over")
-            case "guardian_failed":
-                self.events.put_nowait(f"cannot start a guardian: {event.reason}")
+        if sentence := event.sentence(self._pid, self._log_tail):
+            self.events.put_nowait(sentence)
+        if event.event == "started":
+            self._pid = event.pid
+        if event.event in ("started", "guardian_replaced"):
+            self._uncertain.set()
 
     async def _repair(self) -> None:
         """Compare HAProxy with the state and correct differences: at once after a restart, a new guardian or a failed

@@ -23,7 +23,7 @@ import sys
 import time
 
 from hitless.gateway.control import CONTROL_SOCKET, GuardianClients
-from hitless.gateway.life import LIFE, daemonize, haproxy_is_alive, haproxy_pid
+from hitless.gateway.life import LIFE, LIFE_BEFORE, daemonize, haproxy_is_alive, haproxy_pid
 from hitless.gateway.logfiles import PipedLog, open_log
 
 LOCK = "guardian.lock"
@@ -51,6 +51,13 @@ def restart_delay_s(quick_deaths: int) -> float:
     return 0.0 if quick_deaths <= 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (quick_deaths - 2))
 
 
+class _Haproxy:
+    """A running HAProxy; `pid` is None until it is needed if another guardian started it."""
+
+    def __init__(self, pid: int | None, started_at: float, *, own_child: bool) -> None:
+        self.pid, self.started_at, self.own_child = pid, started_at, own_child
+
+
 class Guardian:
     """One loop over HAProxy's life, the control socket and its clients, and two deadlines (restart, kill)."""
 
@@ -70,11 +77,9 @@ class Guardian:
         shielded = self._path(SHIELDED_LOG)
         self._shielded = PipedLog(f"{shielded}.fifo", shielded, _LARGEST_SHIELDED_BYTES, kept=1)
         self._selector = selectors.DefaultSelector()
-        self._clients = GuardianClients(control, self._selector, self._greeting, self._stop)
-        self._life: int | None = None
-        self._pid: int | None = None
-        self._own_child = False
-        self._started_at = 0.0
+        self._clients = GuardianClients(control, self._selector, self._greeting, self._stop, self._replace)
+        self._running: dict[int, _Haproxy] = {}
+        """By the reading end of their FIFO, oldest first. All but the last one finish their requests."""
         self._quick_deaths = 0
         self._restart_at: float | None = None
         self._stopping = False
@@ -89,7 +94,7 @@ class Guardian:
             self._take_over()
         else:
             self._start()
-        while not (self._stopping and self._life is None):
+        while not self._stopping or self._running:
             for key, _ in self._selector.select(self._timeout_s()):
                 key.data(key.fileobj)
             now = time.monotonic()
@@ -104,26 +109,35 @@ class Guardian:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_over(self) -> None:
-        self._watch(os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK))
-        self._own_child = False
-        self._started_at = time.monotonic() - STEADY_S
+        reader = os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK)
+        self._watch(reader, _Haproxy(None, time.monotonic() - STEADY_S, own_child=False))
 
     def _start(self) -> None:
         self._restart_at = None
-        self._started_at = time.monotonic()
+        started_at = time.monotonic()
         try:
-            reader, self._pid = self._spawn_with_fifo()
+            reader, pid = self._spawn_with_fifo()
         except OSError as error:
-            self._died(f"{self._haproxy} cannot be started: {error.strerror}")
+            reason = f"{self._haproxy} cannot be started: {error.strerror}"
+            if not self._one_before_serves(reason):
+                self._died(reason, started_at)
             return
-        self._own_child = True
-        self._watch(reader)
-        self._tell({"event": "started", "pid": self._pid})
+        self._watch(reader, _Haproxy(pid, started_at, own_child=True))
+        self._tell({"event": "started", "pid": pid, "finishing": self._finishing})
+
+    def _replace(self) -> None:
+        """Start another HAProxy beside the running one, which then finishes its requests and ends."""
+        if self._running and not self._stopping and self._restart_at is None:
+            self._start()
+
+    @property
+    def _finishing(self) -> int:
+        return max(0, len(self._running) - 1)
 
     def _spawn_with_fifo(self) -> tuple[int, int]:
         """Start a HAProxy with a new FIFO; returns the FIFO's reading end and the pid."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(LIFE))
+            os.replace(self._path(LIFE), self._path(LIFE_BEFORE))
         os.mkfifo(self._path(LIFE), 0o600)
         reader = os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK)
         writer = None
@@ -146,10 +160,15 @@ class Guardian:
         log, shielded = open_log(self._path(HAPROXY_LOG)), self._shielded.writer()
         access = {index: log.writer() for index, log in enumerate(self._access_logs) if log}
         environment |= {f"HITLESS_ACCESS_{index}": str(descriptor) for index, descriptor in access.items()}
+        # Whichever HAProxy responds finishes its requests as soon as the new one accepts connections, and not before.
+        before = haproxy_pid(self._path("adm.sock"))
+        for haproxy in list(self._running.values())[-1:]:
+            haproxy.pid = haproxy.pid or before
+        finish = ["-sf", str(before)] if before is not None else []
         try:
             pid = os.posix_spawn(
                 self._haproxy,
-                [self._haproxy, "-db", "-f", self._path("boot/haproxy.cfg")],
+                [self._haproxy, "-db", "-f", self._path("boot/haproxy.cfg"), *finish],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -174,38 +193,50 @@ class Guardian:
                 json.dump({"pid": pid, "listeners": listeners}, file)
             os.rename(temporary, self._path(RECORD))
 
-    def _watch(self, reader: int) -> None:
-        self._life = reader
+    def _watch(self, reader: int, haproxy: _Haproxy) -> None:
+        self._running[reader] = haproxy
         self._selector.register(reader, selectors.EVENT_READ, self._haproxy_ended)
 
-    def _haproxy_ended(self, _: object) -> None:
-        assert self._life is not None
+    def _haproxy_ended(self, reader: object) -> None:
+        assert isinstance(reader, int)
         try:
-            if os.read(self._life, 1):
+            if os.read(reader, 1):
                 return
         except BlockingIOError:
             return
-        self._selector.unregister(self._life)
-        os.close(self._life)
-        self._life = None
-        self._died(self._exit_reason())
+        newest = reader == next(reversed(self._running))
+        self._selector.unregister(reader)
+        os.close(reader)
+        ended = self._running.pop(reader)
+        reason = self._exit_reason(ended)
+        if not newest:
+            self._tell({"event": "finished", "pid": ended.pid, "finishing": self._finishing})
+        elif not self._one_before_serves(reason):
+            self._died(reason, ended.started_at)
 
-    def _exit_reason(self) -> str:
-        if not (self._own_child and self._pid):
+    def _one_before_serves(self, reason: str) -> bool:
+        """Whether a new HAProxy failed before it told the one that it was to replace, which therefore serves on."""
+        if self._stopping or not self._running or haproxy_pid(self._path("adm.sock")) is None:
+            return False
+        os.replace(self._path(LIFE_BEFORE), self._path(LIFE))
+        self._tell({"event": "not_replaced", "reason": reason, "finishing": self._finishing})
+        return True
+
+    def _exit_reason(self, ended: _Haproxy) -> str:
+        if not (ended.own_child and ended.pid):
             return "it ended"
         with contextlib.suppress(ChildProcessError):
-            code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            code = os.waitstatus_to_exitcode(os.waitpid(ended.pid, 0)[1])
             return f"signal {-code}" if code < 0 else f"exit status {code}"
         return "it ended"
 
-    def _died(self, reason: str) -> None:
+    def _died(self, reason: str, started_at: float) -> None:
         now = time.monotonic()
-        self._pid = None
-        self._kill_at = None
+        self._kill_at = None if not self._running else self._kill_at
         self._tell({"event": "died", "reason": reason})
         if self._stopping:
             return
-        self._quick_deaths = 1 if now - self._started_at >= STEADY_S else self._quick_deaths + 1
+        self._quick_deaths = 1 if now - started_at >= STEADY_S else self._quick_deaths + 1
         delay_s = restart_delay_s(self._quick_deaths)
         self._restart_at = now + delay_s
         if delay_s:
@@ -226,20 +257,20 @@ class Guardian:
         self._kill_at = time.monotonic() + _KILL_AFTER_S
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._life is None:
-            return
-        if self._pid is None:
-            self._pid = haproxy_pid(self._path("adm.sock"))
-        if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, number)
+        for haproxy in self._running.values():
+            if haproxy.pid is None:
+                haproxy.pid = haproxy_pid(self._path("adm.sock"))
+            if haproxy.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(haproxy.pid, number)
 
     def _greeting(self) -> tuple[dict[str, object], list[int]]:
         hello = {
             "event": "hello",
             "guardian": os.getpid(),
-            "pid": self._pid,
+            "pid": next((one.pid for one in reversed(self._running.values())), None),
             "stages": list(self._listeners),
+            "finishing": self._finishing,
             "backing_off": self._restart_at is not None,
         }
         return hello, [listener.fileno() for listener in self._listeners.values()]

@@ -42,6 +42,22 @@ class GuardianKeeper:
     def guardian_pid(self) -> int | None:
         return self._link.pid if self._link else None
 
+    @property
+    def finishing(self) -> int:
+        """How many earlier HAProxies still finish their requests."""
+        return self._link.finishing if self._link else 0
+
+    async def replace_haproxy(self) -> None:
+        """Ask the guardian for another HAProxy."""
+        if self._link:
+            await self._link.replace_haproxy()
+
+    def end_guardian(self) -> None:
+        """End the guardian, and leave HAProxy. `events` then starts another one on the same sockets."""
+        if self._link:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._link.pid, signal.SIGTERM)
+
     async def ensure_not_running(self) -> None:
         """Raise ConflictError if a guardian or HAProxy is alive in the folder."""
         link = await GuardianLink.open(self._folder)

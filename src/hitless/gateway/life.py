@@ -12,7 +12,8 @@ import socket
 
 from hitless.gateway.logfiles import open_log
 
-LIFE = "life"
+LIFE, LIFE_BEFORE = "life", "life.before"
+"""The FIFOs of the newest HAProxy and of the one before it, which may still finish its requests."""
 
 
 def daemonize(log_path: str) -> None:

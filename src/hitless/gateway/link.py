@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +38,30 @@ class GuardianEvent(msgspec.Struct, frozen=True):
     reason: str = ""
     seconds: float = 0.0
     deaths: int = 0
+    finishing: int | None = None
+    """How many earlier HAProxies still finish their requests; None if the event does not change it."""
+
+    def sentence(self, haproxy: int | None, log_tail: Callable[[], str]) -> str:
+        """The event for the operator; `haproxy` is the pid of the HAProxy before it. Empty for a hello and an end."""
+        match self.event:
+            case "started":
+                return f"HAProxy {self.pid} takes over" if self.finishing else f"HAProxy was restarted (pid {self.pid})"
+            case "not_replaced":
+                return f"a new HAProxy ended at its start ({self.reason}), the old one serves on; its log: {log_tail()}"
+            case "finished":
+                return f"HAProxy {self.pid or haproxy} has finished its requests"
+            case "died":
+                return f"HAProxy {haproxy} died: {self.reason}"
+            case "backing_off":
+                again = f"next start in {self.seconds:g} s; its log: {log_tail()}"
+                return f"HAProxy died {self.deaths} times in a row; {again}"
+            case "guardian_died":
+                return f"guardian {self.pid} ended"
+            case "guardian_replaced":
+                return f"guardian {self.pid} took over"
+            case "guardian_failed":
+                return f"cannot start a guardian: {self.reason}"
+        return ""
 
 
 class GuardianLink:
@@ -48,6 +72,8 @@ class GuardianLink:
         self._buffer = rest
         self.pid = pid
         self.listeners = listeners
+        self.finishing = 0
+        """How many earlier HAProxies finish their requests, by the events that were read."""
 
     @classmethod
     async def open(cls, folder: Path) -> GuardianLink | None:
@@ -73,7 +99,9 @@ class GuardianLink:
         hello = decode(line, GuardianEvent, CONTROL_SOCKET)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         connection.setblocking(False)
-        return cls(connection, hello.guardian, dict(zip(hello.stages, sockets, strict=True)), rest)
+        link = cls(connection, hello.guardian, dict(zip(hello.stages, sockets, strict=True)), rest)
+        link.finishing = hello.finishing or 0
+        return link
 
     async def events(self) -> AsyncIterator[GuardianEvent]:
         """Each event until the guardian is gone."""
@@ -81,7 +109,9 @@ class GuardianLink:
         while True:
             *lines, self._buffer = self._buffer.split(b"\n")
             for line in lines:
-                yield decode(line, GuardianEvent, CONTROL_SOCKET)
+                event = decode(line, GuardianEvent, CONTROL_SOCKET)
+                self.finishing = self.finishing if event.finishing is None else event.finishing
+                yield event
             try:
                 data = await loop.sock_recv(self._connection, 4096)
             except OSError:
@@ -92,9 +122,15 @@ class GuardianLink:
 
     async def stop(self, grace_s: float) -> None:
         """Ask the guardian to stop HAProxy and itself; `events` ends when it has."""
-        request = json.dumps({"do": "stop", "grace_s": grace_s}).encode() + b"\n"
+        await self._ask({"do": "stop", "grace_s": grace_s})
+
+    async def replace_haproxy(self) -> None:
+        """Ask the guardian to start another HAProxy, which takes over from the running one; `events` tell the rest."""
+        await self._ask({"do": "replace"})
+
+    async def _ask(self, request: dict[str, object]) -> None:
         with suppress(OSError):
-            await asyncio.get_running_loop().sock_sendall(self._connection, request)
+            await asyncio.get_running_loop().sock_sendall(self._connection, json.dumps(request).encode() + b"\n")
 
     def close(self) -> None:
         self._connection.close()

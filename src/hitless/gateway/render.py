@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from hitless.gateway.logfiles import ACCESS_LOG
 from hitless.gateway.routes import sticky_map
@@ -134,11 +135,16 @@ def tuning_here() -> Tuning:
     return tuning_for(cores, 1 << 30 if hard == resource.RLIM_INFINITY else hard)
 
 
+@functools.cache
+def template() -> Template:
+    """The configuration's template, which is read once: another version's may replace the file while a daemon runs."""
+    return _TEMPLATES.get_template(f"{CONFIGURATION}.j2")
+
+
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
     """File name → content, for a HAProxy that starts with this state."""
-    template = _TEMPLATES.get_template("haproxy.cfg.j2")
     return {
-        CONFIGURATION: template.render(
+        CONFIGURATION: template().render(
             state=state,
             layout=layout,
             tuning=tuning,

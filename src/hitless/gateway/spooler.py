@@ -17,6 +17,7 @@ import json
 import math
 import os
 import resource
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -33,6 +34,9 @@ from hitless.worker.response import CLOSE, api_gateway_error, http_response
 UPLOADS, LOCK, LOG = "spool.sock", "spool.lock", "spool.log"
 """Files in the gateway's folder: the sockets for requests and for workers' connections; the lock holds the pid."""
 
+RETIRE: Final = signal.SIGUSR1
+"""Makes a spooler free its lock for another one, and end when that has bound the sockets and no transfer is left."""
+
 IN_MEMORY_BYTES: Final = 64 << 20
 BUDGET_BYTES: Final = 2 << 30
 """Limit of all bodies together. Beyond it an upload gets 503, and the oldest response in progress is cut off."""
@@ -44,6 +48,7 @@ PROBE: Final = b"x-hl-probe"
 _CHUNK_BYTES: Final = 64 * 1024
 _PASSED_ON_BYTES: Final = 1024 * 1024
 _BACKLOG: Final = 4096
+_RETIRED_LOOK_S: Final = 0.2
 _DROPPED: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"expect"})
 _REASONS: Final = {**REFUSALS, 408: "Request Timeout", 502: "Internal server error", 503: "Service Unavailable"}
 
@@ -162,6 +167,13 @@ class Spooler:
                 continue
             client.setblocking(False)
             self._begin(self._upload(client))
+
+    async def finish(self, replaced: Callable[[], bool]) -> None:
+        """Return at the second look in a row that finds the sockets replaced and no transfer."""
+        idle = 0
+        while idle < 2:
+            await asyncio.sleep(_RETIRED_LOOK_S)
+            idle = idle + 1 if replaced() and not self._tasks else 0
 
     def take_over(self, handed: socket.socket) -> None:
         """Receive the connections that workers hand over: each message has a connection and a file."""
@@ -321,19 +333,40 @@ class Spooler:
                 sent_bytes += await self._send(client, data, began, sent_bytes)
 
 
-def _bind(path: str, kind: socket.SocketKind) -> socket.socket:
+def _bind(path: str, kind: socket.SocketKind, mode: int = 0o600) -> socket.socket:
+    """Bind a socket, in place of another spooler's: at each instant there is one."""
+    new = f"{path}.new"
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(new)
     listener = socket.socket(socket.AF_UNIX, kind)
-    listener.bind(path)
+    listener.bind(new)
+    if kind is socket.SOCK_STREAM:
+        listener.listen(_BACKLOG)
     listener.setblocking(False)
+    os.chmod(new, mode)
+    os.rename(new, path)
     return listener
 
 
-async def _serve(uploads: socket.socket, handed: socket.socket, settings: dict[str, str]) -> None:
+def _inode(path: str) -> int:
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_ino
+    return 0
+
+
+async def _serve(uploads: socket.socket, handed: socket.socket, settings: dict[str, str], lock: int) -> None:
     spooler = Spooler(settings["inner"], settings["bodies"], Budget(int(settings["budget_bytes"])), TransferPace())
-    asyncio.get_running_loop().add_reader(handed, spooler.take_over, handed)
-    await spooler.accept(uploads)
+    loop, retired = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handed, spooler.take_over, handed)
+    loop.add_signal_handler(RETIRE, retired.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {RETIRE})
+    path = os.path.join(settings["folder"], UPLOADS)
+    ours = _inode(path)
+    accepting = asyncio.create_task(spooler.accept(uploads))
+    await retired.wait()
+    os.close(lock)
+    await spooler.finish(lambda: _inode(path) != ours)
+    accepting.cancel()
 
 
 def main(argument: str) -> None:
@@ -351,13 +384,12 @@ def main(argument: str) -> None:
     except BlockingIOError:
         return
     uploads = _bind(os.path.join(folder, UPLOADS), socket.SOCK_STREAM)
-    uploads.listen(_BACKLOG)
-    handed = _bind(os.path.join(folder, HANDED), socket.SOCK_DGRAM)
-    os.chmod(os.path.join(folder, HANDED), 0o666)  # isolated workers have another user
+    handed = _bind(os.path.join(folder, HANDED), socket.SOCK_DGRAM, 0o666)  # isolated workers have another user
     os.ftruncate(lock, 0)  # the pid of an earlier spooler may be in use again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {RETIRE})  # until it has a handler
     daemonize(os.path.join(folder, LOG))
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(_serve(uploads, handed, settings))
+    asyncio.run(_serve(uploads, handed, settings, lock))

@@ -36,6 +36,7 @@ class SpoolerKeeper:
     ) -> None:
         self._folder, self._bodies, self._clock = folder, bodies, clock
         self._responds_within_s = responds_within_s
+        self._changing = asyncio.Lock()
         self._settings = {
             "folder": str(folder),
             "bodies": str(bodies),
@@ -53,16 +54,20 @@ class SpoolerKeeper:
 
     async def ensure(self) -> bool:
         """Start a spooler unless one is alive and responds; returns whether it did. Raises EngineError."""
-        if is_locked(self._folder / spooler.LOCK):
-            if await self._responds() or await self._responds():
-                return False
-            await self.stop()
+        async with self._changing:
+            if is_locked(self._folder / spooler.LOCK):
+                if await self._responds() or await self._responds():
+                    return False
+                await self.stop()
+            await self._start()
+            return True
+
+    async def _start(self) -> None:
         self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / HANDED).parent.mkdir(exist_ok=True)
         (self._folder / HANDED).parent.chmod(0o711)  # isolated workers, which have another user, see it
         command = [sys.executable, "-I", "-m", "hitless.processes.spooler", json.dumps(self._settings)]
         await start_program("spooler", command, env={})
-        return True
 
     async def _responds(self) -> bool:
         try:
@@ -76,6 +81,16 @@ class SpoolerKeeper:
         except (OSError, TimeoutError):
             return False
 
+    async def replace(self) -> None:
+        """Start another spooler; the present one finishes its transfers and ends. EngineError; then it serves on."""
+        async with self._changing:
+            if (pid := self.pid) is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, spooler.RETIRE)
+                await self._unlocked()
+                await self.stop()  # if it hangs
+            await self._start()
+
     async def stop(self) -> None:
         """Stop the spooler; cuts off its transfers."""
         lock = self._folder / spooler.LOCK
@@ -84,6 +99,9 @@ class SpoolerKeeper:
                 return
             with suppress(OSError, ValueError):
                 os.kill(int(lock.read_text()), number)
-            end = self._clock.monotonic() + _ENDS_WITHIN_S
-            while is_locked(lock) and self._clock.monotonic() < end:
-                await self._clock.sleep(0.01)
+            await self._unlocked()
+
+    async def _unlocked(self) -> None:
+        end = self._clock.monotonic() + _ENDS_WITHIN_S
+        while is_locked(self._folder / spooler.LOCK) and self._clock.monotonic() < end:
+            await self._clock.sleep(0.01)

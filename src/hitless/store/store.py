@@ -158,7 +158,8 @@ class Store:
         with self.transaction() as db:
             return db.execute(query, values)
 
-    def _migrate(self) -> None:
+    def check_schema(self) -> int:
+        """The file's schema. EngineError if a newer hitless wrote it."""
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if have > len(MIGRATIONS):
             kept = Path(f"{self._path}.schema-{len(MIGRATIONS)}")
@@ -171,6 +172,10 @@ class Store:
                 f"{self._path} was written by a newer hitless (schema {have}, this one knows {len(MIGRATIONS)})",
                 hint="run the newer hitless, or name another folder with --data-dir" + back,
             )
+        return have
+
+    def _migrate(self) -> None:
+        have = self.check_schema()
         if 0 < have < len(MIGRATIONS):
             self.copy_to(Path(f"{self._path}.schema-{have}"))
         for number, script in enumerate(MIGRATIONS[have:], have + 1):

@@ -25,9 +25,11 @@ from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, ZygoteMessage, responds
 from hitless.workers.generation import (
+    check_length,
     end_generation,
     generation_is_alive,
     generations_of,
+    read_spec,
     zygote_identity,
     zygote_is_alive,
 )
@@ -37,8 +39,6 @@ from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, PoolEvent, addresses, door_of
 from hitless.workers.root import RootZygote
 
-LONGEST_SOCKET_PATH = 97
-"""Bytes of a Unix socket's path that HAProxy accepts."""
 PING_S = 5.0
 """The time between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
 _REPLACED_WITHIN_S = 30.0
@@ -64,13 +64,16 @@ class Fleet:
         """The living pools by key, each in its current generation."""
         self.events: asyncio.Queue[PoolEvent] = asyncio.Queue()
 
-    async def start(self) -> None:
-        """Find a living root zygote or start one. Raises EngineError, and MachineError if isolation is incomplete."""
+    async def start(self) -> bool:
+        """Start a root zygote unless one is alive; returns whether one was. Raises EngineError, and MachineError if
+        isolation is incomplete.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.environ.get(MODE_VARIABLE) == REQUIRED:
             await self.isolation_missing()
-        await self._root.start()
+        found = await self._root.start()
         self._tasks["pings"] = asyncio.create_task(self._ping_all())
+        return found
 
     async def isolation_missing(self) -> list[str]:
         """The measures of isolation that this machine does not allow. Raises MachineError if all are required."""
@@ -82,6 +85,11 @@ class Fleet:
     def root_pid(self) -> int:
         """The root zygote's pid, 0 if there is none."""
         return self._root.pid if self._root.alive else 0
+
+    async def replace_root(self) -> None:
+        """Start another root zygote; the pools keep running. Raises EngineError; the next start of a pool retries."""
+        await self._root.stop(all_descendants=False)
+        await self._restart_root()
 
     @property
     def compiled(self) -> bool:
@@ -98,7 +106,7 @@ class Fleet:
             paths = GenerationPaths(folder, 1)
             if spec.key in self.pools or any(map(generation_is_alive, generations_of(folder))):
                 raise ConflictError(f"pool {spec.key} is already running")
-            _check_length(paths, spec)
+            check_length(paths, spec)
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 folder.mkdir(mode=0o700)
@@ -167,7 +175,7 @@ class Fleet:
         return self._asked
 
     async def replace_zygote(self, key: str) -> Pool:
-        """Start a new zygote and workers, on new sockets, for a pool whose zygote died. The old workers keep serving.
+        """Start a new zygote and workers, on new sockets, beside the pool's present ones, which keep serving.
 
         Raises as start_pool does; then the pool stays as it was.
         """
@@ -210,7 +218,7 @@ class Fleet:
     async def stop(self, *, force: bool = False) -> None:
         """Stop all pools and the root zygote. Requests in progress finish unless `force` is set."""
         self._cancel_tasks()
-        keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
+        keys = {folder: read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
         endings = [
             self.stop_pool(spec.key, grace_s=0.0 if force else spec.timeout_s + 1.0) if spec else self._remove(folder)
             for folder, spec in keys.items()
@@ -317,7 +325,7 @@ class Fleet:
         await asyncio.gather(*(channel.close() for _, channel in found))
 
     async def _adopt_pool(self, folder: Path) -> None:
-        spec = _read_spec(folder)
+        spec = read_spec(folder)
         if spec is None or spec.key in self.pools:
             return await self._remove(folder) if spec is None else None
         async with self._locks[spec.key]:
@@ -376,19 +384,3 @@ class Fleet:
                 else:
                     await self._root.disconnect()
                     self._root = root
-
-
-def _check_length(paths: GenerationPaths, spec: PoolSpec) -> None:
-    longest = str(GenerationPaths(paths.pool, 99).socket(spec.workers - 1))
-    if len(longest.encode()) > LONGEST_SOCKET_PATH:
-        raise EngineError(
-            f"the socket path {longest} is longer than {LONGEST_SOCKET_PATH} bytes",
-            hint="use a shorter runtime folder (XDG_RUNTIME_DIR)",
-        )
-
-
-def _read_spec(folder: Path) -> PoolSpec | None:
-    try:
-        return PoolSpec.from_json((folder / "spec.json").read_text())
-    except (OSError, ValueError):
-        return None

@@ -24,8 +24,11 @@ from hitless.worker.isolation import is_private
 from hitless.worker.layout import SlotField, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked, signal_verified, start_time
+from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, ZygoteMessage
 
+LONGEST_SOCKET_PATH = 97
+"""Bytes of a Unix socket's path that HAProxy accepts."""
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0
 _UNRECORDED_S = 0.5
@@ -56,6 +59,39 @@ def generations_of(pool: Path) -> list[GenerationPaths]:
     """The generations whose folders exist, oldest first."""
     numbers = sorted(int(folder.name[1:]) for folder in pool.glob("g*") if folder.name[1:].isdigit())
     return [GenerationPaths(pool, number) for number in numbers]
+
+
+def check_length(paths: GenerationPaths, spec: PoolSpec) -> None:
+    """Raises EngineError if HAProxy would refuse the paths of the pool's sockets."""
+    longest = str(GenerationPaths(paths.pool, 99).socket(spec.workers - 1))
+    if len(longest.encode()) > LONGEST_SOCKET_PATH:
+        raise EngineError(
+            f"the socket path {longest} is longer than {LONGEST_SOCKET_PATH} bytes",
+            hint="use a shorter runtime folder (XDG_RUNTIME_DIR)",
+        )
+
+
+def read_spec(folder: Path) -> PoolSpec | None:
+    """The specification in a pool's folder; None if it is missing or of another version."""
+    try:
+        return PoolSpec.from_json((folder / "spec.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def foreign_pools(run_dir: Path) -> list[str]:
+    """The folders of running pools that this version cannot adopt, because their formats are of another version."""
+    return [folder.name for folder in sorted((run_dir / "w").glob("*/")) if _is_foreign(folder)]
+
+
+def _is_foreign(folder: Path) -> bool:
+    living = [paths for paths in generations_of(folder) if is_locked(paths.alive_lock)]
+    try:
+        for paths in living:
+            StatsPage(paths.page, writable=False).close()
+    except (OSError, ValueError):
+        return True
+    return bool(living) and read_spec(folder) is None
 
 
 class _ZygoteRecord(msgspec.Struct, frozen=True):

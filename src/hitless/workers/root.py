@@ -37,13 +37,14 @@ class RootZygote:
     def alive(self) -> bool:
         return self._listening is not None and not self._listening.done()
 
-    async def start(self) -> None:
-        """Connect to a living root zygote of this version, or start one. Raises EngineError."""
+    async def start(self) -> bool:
+        """Connect to a living root zygote of this version (True), or start one (False). Raises EngineError."""
         if is_locked(self._folder / "root.lock") and await self._connect():
-            return
+            return True
         await self._launch()
         if not await self._connect():
             raise EngineError("no pool can start: the root zygote was started but does not respond", hint=self._hint())
+        return False
 
     async def spawn(self, service: str, paths: GenerationPaths, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
@@ -59,11 +60,11 @@ class RootZygote:
         """The wait status of a zygote that this connection started, if it was reported."""
         return self._deaths.pop(pid, None)
 
-    async def stop(self) -> None:
-        """End the process and all its descendants."""
+    async def stop(self, *, all_descendants: bool = True) -> None:
+        """End the process and all its descendants, or let the zygotes that it started keep running."""
         self._on_death = _ignore
         if self._channel is not None and self.alive:
-            self._channel.send({"op": "stop", "all": True})
+            self._channel.send({"op": "stop", "all": all_descendants})
             if self._listening is not None:
                 await asyncio.wait([self._listening], timeout=5)
         await self.disconnect()

@@ -1,0 +1,123 @@
+"""`hitless upgrade`: replaces all processes of a running engine by those of this version, without failing a request.
+
+The daemon is replaced first: it ends, HAProxy and the workers serve on, and a daemon of this version adopts them. The
+new daemon replaces the rest (`hitless.engine.upgrade`). If the command is killed, the next one continues.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import hitless
+from hitless.api.client import EngineClient
+from hitless.cli.common import Context, command
+from hitless.cli.settings import EngineSettings
+from hitless.cli.up import ensure_daemon, hold_start, start_daemon
+from hitless.engine.folders import Folders
+from hitless.errors import ConflictError, EngineError, EngineNotRunningError, HitlessError
+from hitless.gateway.binary import find_haproxy
+from hitless.homes.folder import folders_of
+from hitless.store.store import Store
+from hitless.workers.generation import foreign_pools
+
+ENDS_WITHIN_S = 60.0
+"""The daemon first stops the builds of its pipeline."""
+
+
+@command("upgrade", example="hitless upgrade")
+def upgrade(
+    ctx: Context,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace all, even if they are of this version: HAProxy may be a new one.")
+    ] = False,
+) -> None:
+    """Replace the running engine's processes by those of this version of hitless. No request fails.
+
+    After a failure the old processes serve on, and a repeated call continues.
+    """
+    folders = folders_of(ctx)
+    if not folders.remains():
+        raise EngineNotRunningError(f"no engine is running on {folders.data}", hint="`hitless up` starts one")
+    client, parts = EngineClient(folders.api_socket), list[dict[str, Any]]()
+    with hold_start(folders):
+        check(folders)
+        before = client.call("GET", "/status") if folders.engine_is_alive() else None
+        if before is None:
+            ensure_daemon(folders)
+        elif force or before["engine"]["version"] != hitless.__version__:
+            _replace_daemon(folders, before)
+        now = client.call("GET", "/status")["engine"]
+        _check_version(folders, now["version"])
+        old = before and before["engine"]["pid"]
+        daemon = {"replaced": {"part": "daemon", "before": old, "after": now["pid"]}}
+        for line in chain([daemon] if old != now["pid"] else [], client.stream("POST", "/upgrade")):
+            parts.append(part := line["replaced"])
+            ctx.say(f"{part['part']}: {part['before'] or 'none'} -> {part['after']}")
+    ctx.show({"version": now["version"], "replaced": parts}, lambda: f"the engine runs hitless {now['version']}")
+
+
+def check(folders: Folders) -> None:
+    """Raise an error, before anything changes, if this version cannot continue with the engine's state or processes."""
+    if folders.state_file.exists():
+        with closing(Store(folders.state_file, read_only=True)) as store:
+            store.check_schema()
+    EngineSettings.read(folders)
+    find_haproxy(os.environ)
+    if foreign := foreign_pools(folders.run):
+        raise ConflictError(
+            f"hitless {hitless.__version__} cannot adopt the running version's workers ({', '.join(foreign)})",
+            hint="`hitless down`, then `hitless up` with this version; requests fail in between",
+        )
+
+
+def _replace_daemon(folders: Folders, status: Mapping[str, Any]) -> None:
+    """End the daemon and start one of this version in the same environment, or the old one again if that fails."""
+    for stage in status["stages"]:
+        if stage["candidate"] is not None:
+            raise ConflictError(
+                f"a rollout of {stage['stage']} is in progress; the end of its daemon would withdraw it",
+                hint="repeat the command when it has ended; `hitless abort` stops it",
+            )
+    pid = status["engine"]["pid"]
+    python, environ = _process(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    end_s = time.monotonic() + ENDS_WITHIN_S
+    while folders.engine_is_alive():
+        if time.monotonic() > end_s:
+            raise EngineError(f"the daemon (pid {pid}) has not ended", hint="end it with `kill`; repeat the command")
+        time.sleep(0.02)
+    try:
+        ensure_daemon(folders, environ)
+    except HitlessError:
+        if not folders.is_managed:
+            with suppress(HitlessError):
+                start_daemon(folders, python=python, env=environ)
+        raise
+
+
+def _check_version(folders: Folders, version: str) -> None:
+    if version != hitless.__version__:
+        unit = folders.unit_file.read_text().split()[0] if folders.is_managed else "the engine's daemon"
+        raise EngineError(
+            f"{unit} runs hitless {version}, but this is {hitless.__version__}; nothing else was replaced",
+            hint="as root: `hitless host install` of this version writes its unit; then repeat the command",
+        )
+
+
+def _process(pid: int) -> tuple[str, dict[str, str] | None]:
+    """A process's interpreter and environment; those of this process if they cannot be read."""
+    with suppress(OSError, ValueError):
+        words, pairs = (Path(f"/proc/{pid}/{name}").read_text().split("\0") for name in ("cmdline", "environ"))
+        return words[0], dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    return sys.executable, None
