@@ -93,6 +93,7 @@ def test_a_request_id_is_only_found_as_a_whole(tmp_path: Path) -> None:
     assert page.holds_id(entry_of(b"abc-1"))
     assert not page.holds_id(entry_of(b"1"))
     assert not page.holds_id(entry_of(b"abc"))
+    assert not page.holds_id(entry_of(b"x" * 55))  # has the same eight bytes at its beginning
     assert page.holds_id(entry_of(b"x" * 56))
 
 

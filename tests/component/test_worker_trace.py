@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.worker.environment import LONGEST_TRACE_BYTES, TRACE_VARIABLE, TraceVariable
+from hitless.worker.trace import LONGEST_TRACE_BYTES, TRACE_VARIABLE, TraceVariable
 
 pytestmark = pytest.mark.component
 

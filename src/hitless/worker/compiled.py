@@ -19,7 +19,7 @@ import hitless.worker
 
 MODULES: Final = (
     *("authorizer", "binary", "context", "cors", "event", "guard", "http_api"),
-    *("invocation", "layout", "log", "mapping", "request", "response", "server"),
+    *("invocation", "layout", "log", "mapping", "request", "response", "server", "trace"),
 )
 """The modules that run for each request. A base class and its subclasses are compiled together."""
 LIBRARY: Final = "hitless_worker__mypyc"

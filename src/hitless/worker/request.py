@@ -20,6 +20,7 @@ REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request He
 INVOKE: Final = "ACL"
 """The method by which a worker invokes an authorizer's function. The gateway takes it from no client."""
 
+_X: Final = 0x78  # the letter, in lower case
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -125,7 +126,7 @@ class RequestReader:
         if not self._in_headers:
             return
         length = len(name)
-        if name[:5].lower() == b"x-hl-":
+        if length > 5 and name[0] | 32 == _X and name[:5].lower() == b"x-hl-":
             self._internal[name.lower()] = value
             return
         if length == 14 and name.lower() == b"content-length" and int(value) > LARGEST_BODY_BYTES:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from hitless.worker.handler import MAX_RESULT_BYTES, marshalled
 
@@ -47,8 +47,10 @@ def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     """Status and complete HTTP response for a result; `extra`: the worker's header lines. Raises MalformedResponse."""
     if not isinstance(result, dict):
         raise MalformedResponse(f"the handler returned {type(result).__name__}, not an object with statusCode and body")
-    if not result.keys() <= _KEYS:
-        raise MalformedResponse(f"keys that API Gateway does not accept: {', '.join(map(repr, result.keys() - _KEYS))}")
+    for key in result:
+        if key not in _KEYS:
+            unknown = ", ".join(map(repr, result.keys() - _KEYS))
+            raise MalformedResponse(f"keys that API Gateway does not accept: {unknown}")
     status = _status(result.get("statusCode", 200))
     body = _body(result)
     headers = result.get("headers")
@@ -158,18 +160,22 @@ def _text_of(name: str, value: Any) -> str:
 
 
 class _DateCache:
-    second: ClassVar[int] = -1
-    text: ClassVar[str] = ""
+    def __init__(self) -> None:
+        self.second, self.text = -1, ""
+
+
+_NOW: Final = time.time
+_DATES: Final = _DateCache()
 
 
 def _date() -> str:
-    second = int(time.time())
-    if second != _DateCache.second:
-        _DateCache.second = second
+    second, dates = int(_NOW()), _DATES
+    if second != dates.second:
+        dates.second = second
         days, months = "MonTueWedThuFriSatSun", "JanFebMarAprMayJunJulAugSepOctNovDec"
         at = time.gmtime(second)
         day, month = days[at.tm_wday * 3 : at.tm_wday * 3 + 3], months[at.tm_mon * 3 - 3 : at.tm_mon * 3]
-        _DateCache.text = (
+        dates.text = (
             f"{day}, {at.tm_mday:02d} {month} {at.tm_year} {at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} GMT"
         )
-    return _DateCache.text
+    return dates.text

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from hitless.worker.context import LambdaContext
-from hitless.worker.environment import TRACE_VARIABLE
 from hitless.worker.handler import (
     MAX_RESULT_BYTES,
     Handler,
@@ -42,6 +41,7 @@ from hitless.worker.log import LogFile
 from hitless.worker.process import PRIVATE
 from hitless.worker.request import Request, RequestReader, header
 from hitless.worker.spec import PoolSpec
+from hitless.worker.trace import TRACE_VARIABLE
 
 BOOTSTRAP: Final = "bootstrap"
 _NODE_BOOTSTRAP: Final = str(Path(__file__).with_name("bootstrap.mjs"))
