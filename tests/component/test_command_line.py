@@ -11,7 +11,8 @@ import typer
 
 from hitless.api.client import RemoteError
 from hitless.cli.common import VERBS, Context, command
-from hitless.cli.following import follow, follow_run
+from hitless.cli.following import follow
+from hitless.cli.following_runs import follow_run
 from hitless.cli.main import main
 from hitless.documents import convert
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from hitless.artifact.requirements import Requirements, parse_requirements
 from hitless.errors import BuildError
@@ -36,6 +38,22 @@ def parsed(text: str, others: Mapping[str, str] | None = None) -> Requirements:
 )
 def test_a_requirement_for_one_version_is_pinned(line: str) -> None:
     assert [(one.name, one.pinned) for one in parsed(line).required] == [("foo", True)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a==1", "A.b_-C==01.2.0", "a..b==1", "a-==1", "-a==1", "a==1.", "a==1..2", "ä==1", "a==1rc1", "a==٣", "a b==1"],
+)
+def test_an_exact_requirement_reads_as_the_packaging_library_reads_it(line: str) -> None:
+    try:
+        theirs = [(canonicalize_name(Requirement(line).name), True)]
+    except InvalidRequirement:
+        theirs = []
+    try:
+        ours = [(one.name, one.pinned) for one in parsed(line).required]
+    except BuildError:
+        ours = []
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(

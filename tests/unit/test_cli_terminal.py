@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from hitless.cli.common import Context, fail, line_at_fault, say_on_stderr
-from hitless.cli.following import follow_run
+from hitless.cli.following_runs import follow_run
 from hitless.errors import UsageError
 from hitless.pipeline.buildspec.output import visible
 from hitless.processes import git_hook

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from hitless.errors import BuildError
 
 LOCKS = ("uv.lock", "poetry.lock", "Pipfile.lock")
@@ -25,6 +23,11 @@ _ALWAYS = 'python_version >= "3"'
 
 _Edge = tuple[str, tuple[str, ...], str]
 """A dependency: its name, its extras, and its marker or an empty string."""
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as PEP 503 compares it. By `packaging`, that import alone would take 20 ms."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_lock(folder: Path) -> tuple[str, str] | None:
@@ -80,7 +83,7 @@ def _poetry_without_groups(document: Mapping[str, Any], required: Mapping[str, A
     packages = _by_name("poetry.lock", document, "poetry export -o requirements.txt")
 
     def edges(listed: Mapping[str, Any], asked: Iterable[str] = ()) -> Iterator[_Edge]:
-        for name, given in ((canonicalize_name(name), given) for name, given in listed.items()):
+        for name, given in ((normalised(name), given) for name, given in listed.items()):
             for one in given if isinstance(given, list) else (given,):
                 table = one if isinstance(one, dict) else {}
                 if name != "python" and (not table.get("optional") or name in asked):
@@ -88,7 +91,7 @@ def _poetry_without_groups(document: Mapping[str, Any], required: Mapping[str, A
 
     def needs(name: str, extras: tuple[str, ...]) -> Iterator[_Edge]:
         listed = [one for extra in extras for one in packages[name].get("extras", {}).get(extra, ())]
-        asked = {canonicalize_name(re.split(r"[^\w.-]", one)[0]) for one in listed}
+        asked = {normalised(re.split(r"[^\w.-]", one)[0]) for one in listed}
         return edges(packages[name].get("dependencies", {}), asked)
 
     for name, markers in _closure(edges(required), needs).items():
@@ -116,7 +119,7 @@ def _uv(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _by_name(lock: str, document: Mapping[str, Any], command: str) -> dict[str, Mapping[str, Any]]:
     listed = document.get("package", ())
-    packages: dict[str, Mapping[str, Any]] = {canonicalize_name(package["name"]): package for package in listed}
+    packages: dict[str, Mapping[str, Any]] = {normalised(package["name"]): package for package in listed}
     if len(packages) < len(listed):
         raise BuildError(f"{lock}: locks two versions of one package", hint=f"run: {command}")
     return packages

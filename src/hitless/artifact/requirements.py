@@ -8,16 +8,13 @@ name files, lines and packages, but never a URL, because it may contain a passwo
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from packaging.requirements import InvalidRequirement
-from packaging.requirements import Requirement as Specification
-from packaging.utils import canonicalize_name
-
-from hitless.artifact.locks import read_lock
+from hitless.artifact.locks import normalised, read_lock
 from hitless.errors import BuildError
 from hitless.service.files import repository_root
 
@@ -29,6 +26,7 @@ _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f":
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
 _PASSWORD = re.compile(r"://[^/\s@:]*:(?!\$\{)[^/\s@]+@")
 _READ_OTHERWISE = re.compile(r"[\"'\\$:#]")  # uv would read another file than the one that is checked here
+_EXACT = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)==\d+(?:\.\d+)*", re.ASCII)
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
@@ -58,7 +56,7 @@ class Requirements:
         """Names whose version may change: required without `==`, or installed without being listed."""
         pinned = {one.name for one in self.required if one.pinned} | self.constrained
         loose = {one.name for one in self.required if not one.pinned} - self.constrained
-        return sorted(loose | ({canonicalize_name(name) for name in installed} - pinned))
+        return sorted(loose | ({normalised(name) for name in installed} - pinned))
 
     @property
     def hashed(self) -> bool:
@@ -193,11 +191,15 @@ def _requirement(at: str, line: str) -> Requirement:
         raise _refused(at, "a local path", "list it as NAME==VERSION, with --find-links FOLDER for its wheel")
     if re.match(r"https?://", line):
         raise _refused(at, "a URL without a name", "write NAME @ URL --hash=sha256:…")
+    text = line.partition(" --")[0].strip()
+    if exact := _EXACT.fullmatch(text):
+        return Requirement(normalised(exact[1]), at, True)
+    grammar = pkgutil.resolve_name("packaging.requirements")  # takes 20 ms, and most lines are exact
     try:
-        read = Specification(line.partition(" --")[0])
-    except InvalidRequirement as error:
+        read = grammar.Requirement(text)
+    except grammar.InvalidRequirement as error:
         raise BuildError(f"{at}: is not a requirement", hint="write NAME==VERSION") from error
-    name = canonicalize_name(read.name)
+    name = normalised(read.name)
     if read.url is None:
         pinned = any(
             one.operator == "===" or (one.operator == "==" and not one.version.endswith(".*")) for one in read.specifier

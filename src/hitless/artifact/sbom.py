@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
-from packaging.utils import canonicalize_name
 
+from hitless.artifact.locks import normalised
 from hitless.documents import to_text
 
 _DESCRIBES = re.compile(r"(?:.*/)?(?:[^/]+\.dist-info/METADATA|node_modules/(?:@[^/]+/)?[^/@]+/package\.json)")
@@ -33,7 +33,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def library(registry: str, name: str, version: str) -> Component:
     """One package of `pypi` or `npm`."""
-    name = canonicalize_name(name) if registry == "pypi" else name
+    name = normalised(name) if registry == "pypi" else name
     purl = f"pkg:{registry}/{quote(name)}@{quote(version, safe='')}"
     return Component(kind="library", name=name, version=version, ref=purl, purl=purl)
 

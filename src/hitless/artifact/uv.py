@@ -7,6 +7,7 @@ only the hint gets more general.
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import signal
 import subprocess
@@ -16,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.utils import canonicalize_name
-from packaging.version import Version
 from uv import find_uv_bin
 
+from hitless.artifact.locks import normalised
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements
 from hitless.errors import BuildError, HitlessError, MachineError
@@ -119,9 +119,8 @@ class Uv:
                 raise refusal(first or said, requirements, platform, self.environ)
             first = first or (said if failed else "")
             pinned |= failed
-            overrides.write_text(
-                "".join(f"{name}>={v},=={Version(v).major}.*\n" for name, v in pinned.items()), "utf-8"
-            )
+            read = pkgutil.resolve_name("packaging.version:Version")
+            overrides.write_text("".join(f"{name}>={v},=={read(v).major}.*\n" for name, v in pinned.items()), "utf-8")
             built = [name for name in (*built, *sorted(fresh)) if name not in failed]
         overrides.unlink(missing_ok=True)
         if native := _native(into, built):
@@ -154,7 +153,7 @@ class Uv:
 def _native(into: Path, built: Sequence[str]) -> str | None:
     """The first native library that one of these packages installed."""
     for record in into.glob("*.dist-info/RECORD"):
-        if canonicalize_name(record.parent.name.split("-")[0]) in built:
+        if normalised(record.parent.name.split("-")[0]) in built:
             names = (line.partition(",")[0] for line in record.read_text("utf-8").splitlines())
             if found := next((name for name in names if name.endswith(_NATIVE)), None):
                 return found
@@ -165,8 +164,8 @@ def _raised(into: Path, pinned: Mapping[str, str]) -> Iterator[str]:
     """`NAME VERSION instead of VERSION` of each package that was not installed in its pinned version."""
     for info in sorted(into.glob("*.dist-info")):
         name, _, version = info.name.removesuffix(".dist-info").partition("-")
-        if (asked := pinned.get(canonicalize_name(name))) is not None:
-            yield f"{canonicalize_name(name)} {version} instead of {asked}"
+        if (asked := pinned.get(normalised(name))) is not None:
+            yield f"{normalised(name)} {version} instead of {asked}"
 
 
 def refusal(stderr: str, requirements: Requirements, platform: Platform, environ: Mapping[str, str]) -> HitlessError:

@@ -12,7 +12,6 @@ import uvicorn
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, command
-from hitless.cli.following import who
 from hitless.clock import SystemClock
 from hitless.dashboard.door import LOOPBACK, Door
 from hitless.dashboard.pages import Pages
@@ -21,7 +20,7 @@ from hitless.dashboard.sources import Feed, History
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.folder import folders_of
-from hitless.release.who import Who
+from hitless.release.who import Who, who
 from hitless.service.listen import parse_listen
 
 

@@ -16,6 +16,7 @@ import typer
 
 import hitless
 from hitless.cli.common import LINE, VERBS, fail
+from hitless.cli.values import take_values_as_given
 from hitless.errors import HitlessError, UsageError
 
 MODULES = {
@@ -81,6 +82,7 @@ _REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 def build(modules: Iterable[str] = MODULES) -> typer.Typer:
     """The typer application with the verbs of these modules."""
+    take_values_as_given()
     app = typer.Typer(
         name="hitless",
         help="Ships a JSON REST API many times a day without failing a single request.",
@@ -107,7 +109,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     given = list(sys.argv[1:] if words is None else words)
     LINE[:] = given
-    app = build(_modules_of([word for word in given if not word.startswith("-")]))
+    app = build(() if given == ["--version"] else _modules_of([word for word in given if not word.startswith("-")]))
     try:
         try:
             code = app(args=given, prog_name="hitless", standalone_mode=False)

@@ -11,7 +11,7 @@ import typer
 
 from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
-from hitless.cli.following import conclude_run, follow_run, in_a_line, run_of, waiting_run, who
+from hitless.cli.following_runs import conclude_run, follow_run, in_a_line, run_of, waiting_run
 from hitless.errors import UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import ask_git, folders_of, load
@@ -19,6 +19,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository, hook_command
 from hitless.pipeline.runs import RunDocument, RunState, StepDetail, StepName, StepState
 from hitless.pipeline.workshop import Workshop
+from hitless.release.who import who
 
 HEAD = ("run", "stage", "commit", "state", "release", "started", "took", "")
 MOST_SAID = 80

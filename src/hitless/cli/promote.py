@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, HomeOption, command
-from hitless.cli.following import conclude, follow_run, in_a_line, raise_unless_well, who
+from hitless.cli.following import conclude
+from hitless.cli.following_runs import follow_run, in_a_line, raise_unless_well
 from hitless.documents import to_plain
 from hitless.errors import HitlessError, UsageError
 from hitless.homes.engine import client_of
@@ -21,6 +22,7 @@ from hitless.homes.home import CLASSES
 from hitless.pipeline.orders import Promotion
 from hitless.release.document import ArtifactRef
 from hitless.release.result import Outcome
+from hitless.release.who import who
 from hitless.service.closed import check_served
 from hitless.service.model import Home
 from hitless.service.strategy import EXAMPLES

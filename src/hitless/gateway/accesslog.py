@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hitless.gateway.logfiles import ACCESS_LOGS_KEPT
-from hitless.gateway.state import LIVE_SERVER
+from hitless.gateway.logfiles import ACCESS_LOGS_KEPT, LIVE_SERVER
 
 MASK = "***"
 _BLOCK_BYTES = 1 << 16

@@ -14,8 +14,9 @@ import msgspec
 
 from hitless.documents import decode
 from hitless.errors import EngineError
+from hitless.gateway.logfiles import LIVE_SERVER
 from hitless.gateway.observe import is_pool, parse_info, parse_stat
-from hitless.gateway.state import LIVE_SERVER, shield_of, trial_of
+from hitless.gateway.state import shield_of, trial_of
 
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 _COLUMNS = {"requests": "stot", "retries": "wretr", **{name: f"hrsp_{name}" for name in CLASSES}}

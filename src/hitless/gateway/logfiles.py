@@ -11,6 +11,8 @@ LARGEST_ACCESS_LOG_BYTES = 16 << 20
 _MOST_AT_ONCE = 1 << 20
 ACCESS_LOGS_KEPT = 3
 """Rotated files: PATH.1 (the newest) to PATH.3."""
+LIVE_SERVER = "live"
+"""The server in `shield_of`'s backend that responds when the candidate has failed; access logs name it."""
 
 
 def open_log(path: str) -> int:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from hitless.gateway.logfiles import ACCESS_LOG
+from hitless.gateway.logfiles import ACCESS_LOG, LIVE_SERVER
 from hitless.gateway.routes import sticky_map
 from hitless.gateway.spooler import UPLOADS
 from hitless.gateway.state import (
     EVERY,
-    LIVE_SERVER,
     QUEUE_TIMEOUT_S,
     SHARED,
     SHARED_TLS,

@@ -176,10 +176,6 @@ def _stage_of(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-LIVE_SERVER = "live"
-"""The server in `shield_of`'s backend that responds when the candidate has failed."""
-
-
 def shield_of(pool: str) -> str:
     """The backend by which shielded requests reach a candidate's pool."""
     return f"shield_{pool}"

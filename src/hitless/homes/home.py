@@ -166,5 +166,11 @@ def home_of(place: Workplace, named: Home | None = None) -> StageHome:
 
 def read_for(place: Workplace, named: Home | None = None) -> tuple[Service, StageHome]:
     """The service, read for its stage's home (or the given one), and that home. ServiceFileError."""
-    kind = named or place.load(on_aws=True).settings.home
-    return place.load_for_aws() if kind is Home.AWS else place.load(), home_at(kind, place)
+    try:
+        service = place.load_for_aws() if named is Home.AWS else place.load()
+    except HitlessError:
+        if named is not None or place.load(on_aws=True).settings.home is Home.ENGINE:
+            raise
+        return place.load_for_aws(), home_at(Home.AWS, place)  # only AWS knows some of its values
+    kind = named or service.settings.home
+    return service if kind is named or kind is Home.ENGINE else place.load_for_aws(), home_at(kind, place)

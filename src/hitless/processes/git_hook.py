@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.api.requests import PushRequest
-from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
 from hitless.pipeline.buildspec.output import visible
 from hitless.pipeline.orders import RefUpdate
+from hitless.release.who import who
 
 MAX_OPTIONS = 20
 

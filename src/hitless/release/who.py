@@ -1,7 +1,10 @@
-"""Who asked for a rollout, from the kernel and the caller's environment."""
+"""Who asked for a rollout or a run, from the kernel and the caller's environment."""
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -49,3 +52,13 @@ def _name(text: str | None) -> str | None:
 
 NOBODY: Final = Who()
 """The engine itself, or a caller that does not say."""
+
+
+def who() -> str:
+    """The person at the keyboard: a user of this machine, or of the one that an SSH login came from."""
+    peer = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{name}@{peer or socket.gethostname()}"

@@ -7,11 +7,11 @@ Serverless Framework (osls).
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-
-from croniter import croniter
+from typing import Any
 
 from hitless.service.event_sources import Schedule
 from hitless.service.reader import parsed
@@ -49,7 +49,7 @@ def period_minutes(expression: str) -> int | None:
 def falls_on(expression: str, minute: datetime) -> bool:
     """Whether a cron() has an event in that minute of UTC."""
     crontab = _crontab(expression)
-    return crontab is not None and bool(croniter.match(crontab, minute))
+    return crontab is not None and bool(_croniter().match(crontab, minute))
 
 
 def _expression(value: Value) -> str:
@@ -69,7 +69,12 @@ def _crontab(expression: str) -> str | None:
     days = re.sub(r"(?<![#\d/])[1-7](?!\d)", lambda day: str(int(day[0]) - 1), cron[5])
     days = re.sub(r"^(\d)L$", r"L\1", "6" if days == "L" else days)
     crontab = f"{cron[1]} {cron[2]} {cron[3]} {cron[4]} {days} 0 {cron[6]}"
-    return crontab if croniter.is_valid(crontab) else None
+    return crontab if _croniter().is_valid(crontab) else None
+
+
+def _croniter() -> Any:
+    """Imported for a cron() only: most services have none."""
+    return pkgutil.resolve_name("croniter:croniter")
 
 
 def _input(value: Value) -> str:
