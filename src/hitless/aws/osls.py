@@ -39,7 +39,7 @@ VERSION = "4.3.1"
 NODE_AT_LEAST = (20, 19)
 TIMEOUT_S = 3600.0
 PACKAGE_TIMEOUT_S = 300.0
-INSTALL_HINT = f"run `scripts/setup --aws`, or `npm install osls@{VERSION}` in the service's folder"
+INSTALL_HINT = f"`npm install osls@{VERSION}` in the service's folder, or `scripts/setup --aws` in a checkout"
 
 _SETUP = Path(__file__).resolve().parents[3] / "node"
 """The folder in which scripts/setup installs osls in a checkout; elsewhere it does not exist."""
@@ -139,7 +139,7 @@ def find_osls(folder: Path, environ: Mapping[str, str], *, beside: Path = Path(s
 
 def _check_node(environ: Mapping[str, str]) -> None:
     node = shutil.which("node", path=environ.get("PATH"))
-    hint = f"run `scripts/setup --aws`, or install Node {NODE_AT_LEAST[0]}.{NODE_AT_LEAST[1]} or newer"
+    hint = f"install Node {NODE_AT_LEAST[0]}.{NODE_AT_LEAST[1]} or newer, or run `scripts/setup --aws` in a checkout"
     if node is None:
         raise MachineError("Node is not installed; Serverless Framework needs it", hint=hint)
     said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout.strip()

@@ -54,7 +54,7 @@ def _check(name: str, probe: Callable[[], str]) -> Finding:
     except HitlessError as error:
         return Finding(name, False, error.message, error.hint)
     except OSError as error:
-        return Finding(name, False, str(error), "install it again: scripts/setup")
+        return Finding(name, False, str(error), "install hitless again (`scripts/setup` in a checkout)")
 
 
 def _haproxy() -> str:
