@@ -13,6 +13,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, EngineSettings
 from hitless.clock import SystemClock
 from hitless.engine.acme import Acme
+from hitless.engine.budget import DiskBudget, budget_bytes
 from hitless.engine.engine import Engine
 from hitless.engine.folders import Folders
 from hitless.engine.machine import Machine
@@ -99,6 +100,7 @@ def build_machine(
     if settings.previews is not None:
         records = PreviewRecords(store)
         previews = Previews(engine, records, gateway, settings.previews, pools_kept=settings.stage_pools)
+    limit, disk = budget_bytes(os.environ), DiskBudget(folders.data, store, artifacts, retention, clock, engine.say)
     machine = Machine(
         engine,
         fleet,
@@ -110,6 +112,7 @@ def build_machine(
         pace=ScaleInPace.of(os.environ),
         previews=previews,
         sites=Sites(engine, gateway) if common is not None else None,
+        budget=partial(disk.watch, limit) if limit else None,
     )
     return engine, machine, previews
 

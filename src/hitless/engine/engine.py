@@ -17,13 +17,13 @@ import structlog
 
 from hitless.clock import Clock, timestamp
 from hitless.documents import to_plain
-from hitless.engine.releases import missing, releases
+from hitless.engine.releases import missing, previous_live, releases
 from hitless.engine.retention import Retention
 from hitless.engine.turn import EngineParts, Turn
 from hitless.errors import ConflictError, UsageError
-from hitless.release.document import DRILL_MESSAGE, ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.release.history import ReleaseSummary
-from hitless.release.result import Outcome, Result, RolloutVerb
+from hitless.release.result import Outcome, Result
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
@@ -256,25 +256,11 @@ class Engine:
         return turn
 
     def _previous_live(self, stage: str) -> int:
-        """The release that was live before this one; after a drill, the one that was live before the drill's return."""
-        live = self.store.live(stage)
-        for rollout in self.store.rollouts(stage):
-            if (
-                live
-                and rollout.outcome == Outcome.LIVE
-                and rollout.release == live[0]
-                and rollout.verb != RolloutVerb.GUARD  # a guard rolled the release back, so it cannot be a target
-                and rollout.previous_release is not None
-                and (self._is_drills(stage, live[0]) or not self._is_drills(stage, rollout.previous_release))
-            ):
-                return rollout.previous_release
+        if (number := previous_live(self.store, stage)) is not None:
+            return number
         raise ConflictError(
             f"{stage} has no release that was live before this one", hint="`hitless releases` lists all releases"
         )
-
-    def _is_drills(self, stage: str, number: int) -> bool:
-        row = self.store.release(stage, number)
-        return row is not None and (row.document.get("message") or "").startswith(DRILL_MESSAGE)
 
     def _start_rollout(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
         """Register the rollout and run it when the stage's current one has ended or was stopped."""

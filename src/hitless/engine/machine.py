@@ -55,6 +55,7 @@ class Machine:
         pace: ScaleInPace,
         previews: Previews | None = None,
         sites: Sites | None = None,
+        budget: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
@@ -64,6 +65,7 @@ class Machine:
             lambda *it: gateway.certify(*it), clock, engine.say, lambda *it: engine.warn(*it), acme
         )
         self.upgrade = Upgrade(engine, fleet, gateway)
+        self._keep_budget = budget
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
@@ -105,6 +107,8 @@ class Machine:
         ]
         if self._previews is not None:
             works.append(self._previews.watch)
+        if self._keep_budget is not None:
+            works.append(self._keep_budget)
         self._background_tasks = [watching, *(asyncio.create_task(self._run_forever(work)) for work in works)]
 
     def _tls_listeners(self) -> tuple[TlsListener, ...]:

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from hitless.errors import UsageError
+from hitless.release.document import DRILL_MESSAGE
 from hitless.release.history import ReleaseHistory, ReleaseSummary, RolloutDocument, TakenBack
 from hitless.release.receipt import ReceiptDocument, RolloutCost
 from hitless.release.result import Outcome, RolloutVerb, SideCounts
@@ -39,6 +40,27 @@ def release(store: Store, stage: str, number: int) -> ReleaseHistory:
         functions=[{key: value for key, value in each.items() if key != "environment"} for each in functions],
         rollouts=[_rollout(store, rollout) for rollout in rollouts],
     )
+
+
+def previous_live(store: Store, stage: str) -> int | None:
+    """The release that was live before this one; after a drill, the one that was live before the drill's return."""
+    live = store.live(stage)
+    for rollout in store.rollouts(stage) if live else ():
+        if (
+            live
+            and rollout.outcome == Outcome.LIVE
+            and rollout.release == live[0]
+            and rollout.verb != RolloutVerb.GUARD  # a guard rolled the release back, so it cannot be a target
+            and rollout.previous_release is not None
+            and (_is_drills(store, stage, live[0]) or not _is_drills(store, stage, rollout.previous_release))
+        ):
+            return rollout.previous_release
+    return None
+
+
+def _is_drills(store: Store, stage: str, number: int) -> bool:
+    row = store.release(stage, number)
+    return row is not None and (row.document.get("message") or "").startswith(DRILL_MESSAGE)
 
 
 def missing(store: Store, stage: str, number: int) -> UsageError:
