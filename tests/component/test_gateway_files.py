@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jinja2 import DictLoader, Environment, StrictUndefined
 
 from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
@@ -18,7 +19,7 @@ from hitless.gateway.boot import BootFolder
 from hitless.gateway.guardian import RECORD
 from hitless.gateway.life import LIFE, haproxy_is_alive
 from hitless.gateway.listeners import address_of, listen, recorded_listeners, take_listeners
-from hitless.gateway.render import Layout, Tuning
+from hitless.gateway.render import Layout, Tuning, template
 from hitless.gateway.state import GatewayState, ServerState
 
 pytestmark = pytest.mark.component
@@ -100,6 +101,17 @@ def test_the_gateways_folder_is_private(layout: Layout) -> None:
     layout.folder.mkdir(mode=0o755)
     boot(layout)
     assert stat.S_IMODE(layout.folder.stat().st_mode) == 0o700
+
+
+def test_a_template_of_another_version_does_not_change_a_running_daemon(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template.cache_clear()
+    folder = boot(layout)
+    newer = DictLoader({"haproxy.cfg.j2": "{{ a_name_that_only_the_newer_version_gives }}"})
+    monkeypatch.setattr("hitless.gateway.render._TEMPLATES", Environment(loader=newer, undefined=StrictUndefined))
+    folder.write(STATE)
+    assert layout.configuration.read_text().endswith("\n")
 
 
 def test_a_path_too_long_for_sockets_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -218,6 +218,11 @@ def test_guardian_spooler_and_haproxy_are_replaced_and_no_request_fails() -> Non
                     await asyncio.to_thread(eventually, lambda pid=pid: gone(pid), what=f"end of {pid}")
                 await event_of(gateway, f"HAProxy {haproxy} has finished its requests")
                 assert (gateway.state, dict(gateway.addresses)) == (state, addresses)
+                slow = asyncio.create_task(asyncio.to_thread(ask, addresses["dev"], "/slow/3000"))
+                await busy(gateway, "p00")
+                await gateway.replace_haproxy()
+                assert await gateway.drained("p00", deadline_s=5.0, readers=True)
+                assert slow.done(), "the replaced HAProxy had a request for the pool"
                 await asyncio.to_thread(kill, gateway.haproxy_pid)
                 await event_of(gateway, "HAProxy was restarted")
                 assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from tests.process.conftest import Site
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
+
+
+PIDS = ("pid", "guardian_pid", "gateway_pid", "root_zygote_pid", "spooler_pid")
 
 
 class Unit:
@@ -106,3 +110,22 @@ def test_a_unit_starts_adopts_stops_and_boots_the_engine(site: Site, unit: Unit)
     logged = [json.loads(line) for line in unit.journal.read_text().splitlines()]
     sentences = [line["sentence"] for line in logged if line["event"] == "engine event"]
     assert {"the engine started", "the engine stopped"} <= {*sentences}
+
+
+def test_a_unit_is_upgraded_by_the_end_of_its_daemon(site: Site, unit: Unit) -> None:
+    """systemd starts the daemon again when it ends (Restart=always), here the test does."""
+    unit.start()
+    site.up()
+    before = site.status()["engine"]
+    with ThreadPoolExecutor(1) as commands:
+        upgrade = commands.submit(site.hitless, "upgrade", "--force")
+        assert unit.daemon is not None
+        assert unit.daemon.wait(30) == 0
+        assert site.get("/release")[0] == 200
+        unit.start()
+        parts = {one["part"] for one in upgrade.result().document["replaced"]}
+    after = site.status()["engine"]
+    assert after["pid"] == unit.daemon.pid
+    assert parts >= {"daemon", "guardian", "HAProxy"}
+    assert not {before[name] for name in PIDS} & {after[name] for name in PIDS}
+    assert site.get("/release")[0] == 200
