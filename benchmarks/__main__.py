@@ -24,6 +24,7 @@ from benchmarks import (
     runtimes,
     shipping,
     throughput,
+    workloads,
 )
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
@@ -32,7 +33,10 @@ from benchmarks.sized import AXES
 RESULTS = Path(__file__).with_name("results")
 COMPARISON = ("throughput", "shipping")
 GOALS = ("canary", "crash", "crowd", "drill")
-PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint", "growth", "runtimes")
+DEFAULT = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint", "runtimes")
+LONG = ("workloads", "waiting", "growth")
+PARTS = (*DEFAULT, *LONG)
+FULL = (*COMPARISON, *LONG)
 
 GROWING = tuple(axis.key for axis in AXES)
 
@@ -73,7 +77,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
     rounds, seconds = options.rounds, options.seconds
     return {
         "throughput": lambda: throughput.run(rounds, seconds, _say),
-        "shipping": lambda: shipping.run(options.releases, _say),
+        "shipping": lambda: shipping.run(options.releases, _say, gateways=options.full),
         "canary": lambda: rollouts.canary(rounds, seconds, _say),
         "crash": lambda: rollouts.crash(_say),
         "crowd": lambda: crowd.run(rounds, _say),
@@ -82,6 +86,8 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "deploy": lambda: (deploys.run(options.deploys, _say),),
         "push": lambda: (pushes.run(options.pushes, _say),),
         "runtimes": lambda: runtimes.run(rounds, seconds, _say),
+        "waiting": lambda: workloads.waiting(rounds, seconds, _say),
+        "workloads": lambda: workloads.run(rounds, seconds, _say),
         "growth": lambda: growth.run(options.axes, options.scale, options.rest / 2, seconds, _say),
         "footprint": lambda: footprint.run(rounds, options.rest, _say),
     }
@@ -89,7 +95,10 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures what the project claims.")
-    names = f"quick (the comparison and the goals, in short rounds), {', '.join(PARTS)}; default: all but quick"
+    names = (
+        "quick (the comparison and the goals, in short rounds), full (the comparison with peers behind gateways too,"
+        f" {', '.join(LONG)}), {', '.join(PARTS)}; default: all but quick, full and {', '.join(LONG)}"
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=names)
     parser.add_argument("--rounds", type=int, help="default: 5, quick: 3")
     parser.add_argument("--seconds", type=float, help="of load for each server in each round; default: 4, quick: 1")
@@ -101,11 +110,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--axes", nargs="+", default=GROWING, choices=GROWING, help="of growth; default: all")
     parser.add_argument("--scale", type=float, default=1, help="of growth's greatest sizes; default: 1")
     options = parser.parse_args()
-    quick = "quick" in options.parts
-    chosen = [part for part in options.parts if part != "quick"]
+    quick, options.full = "quick" in options.parts, "full" in options.parts
+    chosen = [part for part in options.parts if part not in ("quick", "full")]
     if unknown := set(chosen) - set(PARTS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))} (there are quick, {', '.join(PARTS)})")
-    options.parts = tuple(chosen) or ((*COMPARISON, *GOALS) if quick else PARTS)
+        parser.error(f"unknown: {', '.join(sorted(unknown))} (there are quick, full, {', '.join(PARTS)})")
+    whole = (*COMPARISON, *GOALS) if quick else FULL if options.full else DEFAULT
+    options.parts = tuple(chosen) or whole
     options.rounds = options.rounds or (3 if quick else 5)
     options.seconds = options.seconds or (1 if quick else 4)
     if quick:  # its default would take seven seconds a release

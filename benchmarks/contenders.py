@@ -75,7 +75,19 @@ HAPROXY_GRANIAN: Final = Contender(
     "haproxy_granian", "HAProxy → granian", _GRANIAN_WAY, GRANIAN.page, servers.haproxy_granian
 )
 CADDY_GRANIAN: Final = Contender("caddy_granian", "Caddy → granian", _GRANIAN_WAY, GRANIAN.page, servers.caddy_granian)
+HAPROXY_UVICORN: Final = Contender(
+    "haproxy_uvicorn", "HAProxy → uvicorn", "SIGHUP to uvicorn, HAProxy stays", UVICORN.page, servers.haproxy_uvicorn
+)
+BLUE_GREEN: Final = Contender(
+    "blue_green",
+    "nginx → gunicorn, blue/green",
+    "a second gunicorn with uvicorn's workers on another port, nginx reloaded, the first one stopped",
+    "https://nginx.org/en/docs/control.html#reconfiguration",
+    servers.blue_green,
+)
 GATEWAYS: Final = (NGINX_GRANIAN, HAPROXY_GRANIAN, CADDY_GRANIAN)
 """A server behind a gateway, as hitless is. They are compared by throughput with kept connections alone."""
 PEERS: Final = (GRANIAN, UVICORN, NGINX, OFFLINE)
 ALL: Final = (HITLESS, *PEERS)
+BEHIND: Final = (NGINX_GRANIAN, CADDY_GRANIAN, HAPROXY_UVICORN, BLUE_GREEN)
+"""Peers as they are run for releases without a pause, each behind a gateway."""

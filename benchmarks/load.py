@@ -36,12 +36,18 @@ class Client(StrEnum):
     KEEP_ALIVE = "keep-alive"
     NEW_CONNECTIONS = "new connections"
     POST = "POST"
+    UPLOAD = "upload"
+
+
+SMALL: Final = (Client.KEEP_ALIVE, Client.NEW_CONNECTIONS, Client.POST)
+"""The clients of the small JSON."""
 
 
 _WORDS: Final[Mapping[Client, tuple[str, ...]]] = {
     Client.KEEP_ALIVE: (),
     Client.NEW_CONNECTIONS: ("-H", "Connection: close"),
     Client.POST: ("-s", str(Path(__file__).with_name("post.lua"))),
+    Client.UPLOAD: ("-s", str(Path(__file__).with_name("upload.lua"))),
 }
 
 

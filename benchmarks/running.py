@@ -35,6 +35,8 @@ class Running:
     url: str
     roots: Callable[[], Sequence[int]]
     release: Callable[[], None]
+    secure_url: str = ""
+    """Where it answers by HTTPS, if it does."""
 
 
 @contextmanager
@@ -111,6 +113,15 @@ def wait_for_answer(url: str, program: str) -> None:
     while answered_release(url) is None:
         if time.monotonic() > limit:
             raise BenchmarkError(f"{program} does not answer within {START_LIMIT_S:g} s")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def wait_for_release(url: str, release: str) -> None:
+    """Until that release answers. Raises NotTakenError."""
+    limit = time.monotonic() + RELEASE_LIMIT_S
+    while answered_release(url) != release:
+        if time.monotonic() > limit:
+            raise NotTakenError(f"{url}: release {release} was not taken within {RELEASE_LIMIT_S:g} s")
         time.sleep(_LOOK_EVERY_S)
 
 

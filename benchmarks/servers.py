@@ -5,13 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.machine import PEERS, tool
-from benchmarks.running import Running, free_port, renewed_by_hup, started, wait_for_answer
+from benchmarks.machine import PEERS, BenchmarkError, tool
+from benchmarks.running import (
+    Running,
+    end,
+    free_port,
+    renewed_by_hup,
+    start,
+    started,
+    wait_for_answer,
+    wait_for_release,
+)
 
 APPS = Path(__file__).with_name("apps")
 
@@ -51,31 +63,128 @@ def gunicorn_behind_nginx() -> Iterator[Running]:
 
 def nginx_granian() -> AbstractContextManager[Running]:
     """granian behind nginx."""
-    return _granian_behind("nginx.conf", lambda file: [tool("nginx"), "-c", file, "-e", "stderr"])
+    return _behind(granian, "nginx.conf", _nginx)
 
 
 def haproxy_granian() -> AbstractContextManager[Running]:
     """granian behind HAProxy."""
-    return _granian_behind("haproxy.cfg", lambda file: [tool("haproxy"), "-db", "-q", "-f", file])
+    return _behind(granian, "haproxy.cfg", _haproxy)
+
+
+def haproxy_uvicorn() -> AbstractContextManager[Running]:
+    """uvicorn behind HAProxy."""
+    return _behind(uvicorn, "haproxy.cfg", _haproxy)
 
 
 def caddy_granian() -> AbstractContextManager[Running]:
     """granian behind Caddy."""
-    return _granian_behind("Caddyfile", lambda file: [tool("caddy"), "run", "--config", file, "--adapter", "caddyfile"])
+    return _behind(
+        granian, "Caddyfile", lambda file: [tool("caddy"), "run", "--config", file, "--adapter", "caddyfile"]
+    )
 
 
 @contextmanager
-def _granian_behind(name: str, command: Callable[[str], list[str]]) -> Iterator[Running]:
-    port = free_port()
-    with granian() as server, _copy() as folder:
-        config = folder / "gateways" / name
-        text = config.read_text().replace("@FOLDER@", str(folder)).replace("@PORT@", str(port))
-        config.write_text(text.replace("@SERVER@", server.url.rpartition(":")[2]))
-        environ = {**os.environ, "HOME": str(folder)}  # where Caddy writes
-        with started(command(str(config)), folder=folder, environ=environ) as proxy:
-            url = f"http://127.0.0.1:{port}"
-            wait_for_answer(url, name)
-            yield Running(url, lambda: (*server.roots(), proxy.pid), server.release)
+def blue_green() -> Iterator[Running]:
+    """gunicorn with uvicorn's workers behind nginx, on two ports in turn.
+
+    A release starts the new instance, waits until it responds, points nginx to it, reloads nginx and stops the old one.
+    """
+    with _copy() as folder:
+        write_next = releases_in(folder)
+        first = free_port()
+        serving = [_uvicorn_workers(folder, first)]
+        try:
+            with _gateway(folder, "nginx.conf", _nginx, first) as (nginx, running):
+
+                def release() -> None:
+                    number = write_next()
+                    port = free_port()
+                    serving.insert(0, _uvicorn_workers(folder, port))
+                    _configure(folder, "nginx.conf", running, port)
+                    nginx.send_signal(signal.SIGHUP)  # what `nginx -s reload` sends
+                    wait_for_release(running.url, number)
+                    end(serving.pop())
+
+                yield replace(running, roots=lambda: (*(one.pid for one in serving), nginx.pid), release=release)
+        finally:
+            for one in serving:
+                end(one)
+
+
+def _uvicorn_workers(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """gunicorn, when it responds."""
+    words = ["--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker", "--log-level", "error"]
+    command = [str(PEERS / "gunicorn"), *words, "--no-control-socket", "--bind", f"127.0.0.1:{port}", "asgi:app"]
+    process = start(command, folder=folder, environ={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    try:
+        wait_for_answer(f"http://127.0.0.1:{port}", "gunicorn")
+    except BaseException:
+        end(process)
+        raise
+    return process
+
+
+def _nginx(file: str) -> list[str]:
+    return [tool("nginx"), "-c", file, "-e", "stderr"]
+
+
+def _haproxy(file: str) -> list[str]:
+    return [tool("haproxy"), "-db", "-q", "-f", file]
+
+
+@contextmanager
+def _behind(
+    server: Callable[[], AbstractContextManager[Running]], name: str, command: Callable[[str], list[str]]
+) -> Iterator[Running]:
+    """The server's own way to take a release; the gateway stays."""
+    with (
+        server() as inner,
+        _copy() as folder,
+        _gateway(folder, name, command, port_of(inner.url)) as (proxy, running),
+    ):
+        yield replace(running, roots=lambda: (*inner.roots(), proxy.pid), release=inner.release)
+
+
+@contextmanager
+def _gateway(
+    folder: Path, name: str, command: Callable[[str], list[str]], server: int
+) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
+    """A gateway in front of the port `server`, by HTTP and HTTPS; it takes no release by itself."""
+    certificate(folder)
+    url, secure_url = f"http://127.0.0.1:{free_port()}", f"https://localhost:{free_port()}"
+    running = Running(url, lambda: (), lambda: None, secure_url)
+    file = _configure(folder, name, running, server)
+    environ = {**os.environ, "HOME": str(folder)}  # where Caddy writes
+    with started(command(file), folder=folder, environ=environ) as proxy:
+        wait_for_answer(url, name)
+        yield proxy, running
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _configure(folder: Path, name: str, running: Running, server: int) -> str:
+    """Write the gateway's configuration; returns its path."""
+    text, file = (APPS / "gateways" / name).read_text(), folder / "gateways" / name
+    ports = {"@PORT@": str(port_of(running.url)), "@TLS_PORT@": str(port_of(running.secure_url))}
+    for mark, value in {**ports, "@FOLDER@": str(folder), "@SERVER@": str(server)}.items():
+        text = text.replace(mark, value)
+    file.write_text(text)
+    return str(file)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost and its key, and both in one file. Raises BenchmarkError."""
+    chain, key = folder / "certificate.pem", folder / "key.pem"
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = [tool("openssl"), *words, *names, "-keyout", str(key), "-out", str(chain)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"openssl made no certificate: {done.stderr}")
+    (folder / "both.pem").write_text(chain.read_text() + key.read_text())
+    return chain, key
 
 
 @contextmanager

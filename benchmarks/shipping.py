@@ -12,15 +12,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contenders import ALL, HITLESS, PATH, Contender
+from benchmarks.contenders import ALL, BEHIND, HITLESS, PATH, Contender
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread
-from benchmarks.load import Client
+from benchmarks.load import SMALL, Client
 from benchmarks.machine import HITLESS as COMMAND
 from benchmarks.machine import BenchmarkError
 from benchmarks.running import NotTakenError
@@ -60,10 +60,14 @@ class Shipped:
         return found
 
 
-def run(releases: int, say: Callable[[str], None]) -> tuple[Section, ...]:
-    """All contenders, one after the other; a peer that could not be loaded is left out. Raises BenchmarkError."""
+def run(releases: int, say: Callable[[str], None], *, gateways: bool = False) -> tuple[Section, ...]:
+    """All contenders, one after the other; a peer that could not be loaded is left out. Raises BenchmarkError.
+
+    With `gateways` also the peers behind a gateway.
+    """
     shipped: dict[str, Shipped] = {}
-    for one in ALL:
+    contenders = (*ALL, *BEHIND) if gateways else ALL
+    for one in contenders:
         try:
             result = shipped[one.key] = ship(one, releases)
         except BenchmarkError as error:
@@ -75,7 +79,7 @@ def run(releases: int, say: Callable[[str], None]) -> tuple[Section, ...]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in result.failures().items())
         taken = len(result.seconds)
         say(f"{one.title}: {failed} failed in {taken} of {releases} releases {kinds and f'({kinds})'}")
-    how = f"{releases} releases without a pause, {RATE} requests/s by each of three clients; {ways()}"
+    how = f"{releases} releases without a pause, {RATE} requests/s by each of three clients; {ways(contenders)}"
     return (Section("failed requests while releases ship", how, tuple(_figures(shipped, releases))),)
 
 
@@ -94,16 +98,16 @@ def ship(contender: Contender, releases: int) -> Shipped:
         return Shipped(tuple(seconds), stop())
 
 
-def ways() -> str:
+def ways(contenders: Sequence[Contender] = ALL) -> str:
     """How each takes a release, in one sentence."""
-    return "; ".join(f"{one.title}: {one.way}" for one in ALL)
+    return "; ".join(f"{one.title}: {one.way}" for one in contenders)
 
 
 @contextmanager
 def _loaded(url: str) -> Iterator[Callable[[], dict[Client, dict[str, Any]]]]:
     """A drill of each kind of client runs; what is yielded ends them and returns their documents."""
     with tempfile.TemporaryDirectory(prefix="hitless-bench-") as folder:
-        drills = {client: _drill(url, client, Path(folder)) for client in Client}
+        drills = {client: _drill(url, client, Path(folder)) for client in SMALL}
 
         def stop() -> dict[Client, dict[str, Any]]:
             for process in drills.values():
@@ -155,7 +159,7 @@ def _document(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def _figures(shipped: dict[str, Shipped], releases: int) -> Iterator[Figure]:
     """The failures first: they are what it is about."""
-    there = [one for one in ALL if one.key in shipped]
+    there = [one for one in (*ALL, *BEHIND) if one.key in shipped]
     for one in there:
         drills = shipped[one.key].drills
         total, requests = sum(drill["failed"] for drill in drills.values()), sum(d["requests"] for d in drills.values())

@@ -67,7 +67,7 @@ def write(folder: Path, *, routes: int = 1, functions: int = 1, workers: int = 1
         "service: grown\nprovider: {name: aws, runtime: python3.11}\nfunctions:\n"
         f"  main:\n    handler: handlers.main\n    events:{events}{others}\n"
         f"custom:\n  hitless:\n    workers: {workers}\n"
-        "    stages: {dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}}}\n"
+        "    stages: {dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}, ready_timeout_s: 300}}\n"
     )
     if not (folder / "handlers.py").exists():
         (folder / "handlers.py").write_text(_HANDLERS)
@@ -196,7 +196,5 @@ AXES: Final = (
     Axis("workers", 500, _written("workers")),
     Axis("stages", 60, _stages),
     Axis("releases", 1000, _releases),
-    Axis(
-        "connections", min(10_000, tuning_here().frontend_maxconn - 100), _connections
-    ),  # what the limit of files allows
+    Axis("connections", _MOST_CONNECTIONS, _connections),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.contenders import ALL, GATEWAYS, GRANIAN, HITLESS, NGINX, OFFLINE, PATH, UVICORN, Contender
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread
-from benchmarks.load import CONNECTIONS, Client, Load, wrk
+from benchmarks.load import CONNECTIONS, SMALL, Client, Load, wrk
 from benchmarks.machine import BenchmarkError
 from benchmarks.processes import cpu_s
 from benchmarks.running import Running
@@ -43,7 +43,7 @@ def run(rounds: int, seconds: float, say: Callable[[str], None]) -> tuple[Sectio
         running = list(_started(stack, say))
         runs: Runs = {(one.key, client): [] for one, _ in running for client in _clients(one)}
         for number in range(rounds):
-            for client in Client:
+            for client in SMALL:
                 for contender, server in running:
                     if client not in _clients(contender):
                         continue
@@ -54,7 +54,7 @@ def run(rounds: int, seconds: float, say: Callable[[str], None]) -> tuple[Sectio
     how = f"2 workers, {CONNECTIONS} connections, {seconds:g} s after {WARM_UP_S:g} s to warm up, {rounds} rounds"
     return (
         Section("throughput against the peers", how, tuple(_ratios(runs))),
-        *(Section(f"throughput, {client}", how, tuple(_figures(runs, client))) for client in Client),
+        *(Section(f"throughput, {client}", how, tuple(_figures(runs, client))) for client in SMALL),
     )
 
 
@@ -69,7 +69,7 @@ def _started(stack: ExitStack, say: Callable[[str], None]) -> Iterator[tuple[Con
 
 
 def _clients(contender: Contender) -> tuple[Client, ...]:
-    return (Client.KEEP_ALIVE,) if contender in GATEWAYS else tuple(Client)
+    return (Client.KEEP_ALIVE,) if contender in GATEWAYS else SMALL
 
 
 def _there(runs: Runs, client: Client) -> list[Contender]:
@@ -89,7 +89,7 @@ def _ratios(runs: Runs) -> list[Figure]:
     client's.
     """
     figures = []
-    for client in Client:
+    for client in SMALL:
         for peer in _there(runs, client)[1:]:
             ratio = Spread.of_ratios(_rates(runs, HITLESS, client), _rates(runs, peer, client))
             has_goal = client is Client.KEEP_ALIVE and peer.key in _GOALS
