@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from hitless.cli.settings import EngineSettings
-from hitless.cli.upgrade import _check_version, _process, _replace_daemon, check
+from hitless.cli.upgrade import _check_version, _environment, _replace_daemon, check
 from hitless.engine.folders import Folders
 from hitless.engine.upgrade import Upgrade
 from hitless.errors import ConflictError, EngineError
@@ -92,10 +92,10 @@ def test_a_unit_of_another_version_is_named(folders: Folders) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 def test_the_new_daemon_gets_the_environment_of_the_old_one() -> None:
-    _, environ = _process(os.getppid())
+    environ = _environment(os.getppid())
     assert environ is not None
     assert "PATH" in environ
-    assert _process(2**22 + 1)[1] is None, "no such process"
+    assert _environment(2**22 + 1) is None, "no such process"
 
 
 class FakeParts:

@@ -194,7 +194,6 @@ def start_daemon(
     *,
     under: Sequence[str] = (),
     stdin: int = subprocess.DEVNULL,
-    python: str = sys.executable,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the daemon in a session of its own and wait until it is ready. Raises its error if it fails.
@@ -203,7 +202,7 @@ def start_daemon(
     environment; default: this process's.
     """
     ready, told = os.pipe()
-    words = [python, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
+    words = [sys.executable, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
     put_aside_if_large(folders.daemon_log)
     try:
         with folders.daemon_log.open("ab") as log:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -22,9 +21,9 @@ import hitless
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, command
 from hitless.cli.settings import EngineSettings
-from hitless.cli.up import ensure_daemon, hold_start, start_daemon
+from hitless.cli.up import ensure_daemon, hold_start
 from hitless.engine.folders import Folders
-from hitless.errors import ConflictError, EngineError, EngineNotRunningError, HitlessError
+from hitless.errors import ConflictError, EngineError, EngineNotRunningError
 from hitless.gateway.binary import find_haproxy
 from hitless.homes.folder import folders_of
 from hitless.store.store import Store
@@ -81,7 +80,7 @@ def check(folders: Folders) -> None:
 
 
 def _replace_daemon(folders: Folders, status: Mapping[str, Any]) -> None:
-    """End the daemon and start one of this version in the same environment, or the old one again if that fails."""
+    """End the daemon and start one of this version in the same environment."""
     for stage in status["stages"]:
         if stage["candidate"] is not None:
             raise ConflictError(
@@ -89,7 +88,7 @@ def _replace_daemon(folders: Folders, status: Mapping[str, Any]) -> None:
                 hint="repeat the command when it has ended; `hitless abort` stops it",
             )
     pid = status["engine"]["pid"]
-    python, environ = _process(pid)
+    environ = _environment(pid)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     end_s = time.monotonic() + ENDS_WITHIN_S
@@ -97,13 +96,7 @@ def _replace_daemon(folders: Folders, status: Mapping[str, Any]) -> None:
         if time.monotonic() > end_s:
             raise EngineError(f"the daemon (pid {pid}) has not ended", hint="end it with `kill`; repeat the command")
         time.sleep(0.02)
-    try:
-        ensure_daemon(folders, environ)
-    except HitlessError:
-        if not folders.is_managed:
-            with suppress(HitlessError):
-                start_daemon(folders, python=python, env=environ)
-        raise
+    ensure_daemon(folders, environ)
 
 
 def _check_version(folders: Folders, version: str) -> None:
@@ -115,9 +108,9 @@ def _check_version(folders: Folders, version: str) -> None:
         )
 
 
-def _process(pid: int) -> tuple[str, dict[str, str] | None]:
-    """A process's interpreter and environment; those of this process if they cannot be read."""
+def _environment(pid: int) -> dict[str, str] | None:
+    """The environment that a process was started with; None if it cannot be read."""
     with suppress(OSError, ValueError):
-        words, pairs = (Path(f"/proc/{pid}/{name}").read_text().split("\0") for name in ("cmdline", "environ"))
-        return words[0], dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    return sys.executable, None
+        pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    return None
