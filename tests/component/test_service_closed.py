@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hitless.errors import ServiceFileError
 from hitless.pipeline.packaging import PackageOrder, package_in_process
 from hitless.pipeline.runs import StepFailed
 from hitless.service.closed import check_served
+from hitless.service.functions import PYTHON_HERE
 from hitless.service.load import load_service
 from tests.component.service_folder import API, HEAD, fault, folder, load
 
@@ -130,6 +132,20 @@ def test_a_service_without_routes_is_refused(folder: Path, function: str, have: 
     error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
     assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
     assert error.message.endswith(f"it serves http and httpApi events or one function URL, and the functions {have}")
+
+
+def test_another_python_than_the_declared_one_is_refused_only_on_request(folder: Path) -> None:
+    other = next(one for one in ("python3.13", "python3.12") if one != PYTHON_HERE)
+    text = re.sub(r"python3\.\d+", other, HEAD) + API
+    load(folder, text + "custom: {hitless: {exact_runtime: false}}\n")
+    check_served(load(folder, text))
+    error = refusal(folder, text + "custom: {hitless: {exact_runtime: true}}\n")
+    assert f"provider.runtime: {other} is declared, this engine's Python is {PYTHON_HERE}" in error.message
+    assert ":2: " in error.message, "the line of the declaration"
+    check_served(
+        load(folder, HEAD.replace("python3.11", PYTHON_HERE) + API + "custom: {hitless: {exact_runtime: true}}\n")
+    )
+    check_served(load(folder, text + "custom: {hitless: {exact_runtime: true, stages: {dev: {home: aws}}}}\n"))
 
 
 def test_protected_routes_are_not_refused_for_a_stage_on_aws(folder: Path) -> None:

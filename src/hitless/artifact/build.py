@@ -131,6 +131,8 @@ class _Build:
                     f"{'; '.join(different)}. What runs here is built for this machine from the same requirements."
                     " It cannot be promoted or sent to AWS"
                 )
+                if self.host.minor != declared.minor and declared.runtime not in ENDED_RUNTIMES:
+                    self._warn(f"to run {declared.runtime} here, see docs/serverless-yml.md#the-declared-python")
                 if (made := self._portable(source, declared)) is not None:
                     self.portable[function.name] = made
                 self.by_function[function.name] = self._artifact(source, self.host.platform, declared)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from hitless.errors import ServiceFileError
 from hitless.service.events import RouteEvent
+from hitless.service.functions import PYTHON_HERE
 from hitless.service.integrations import integration_fault
 from hitless.service.model import Home, Service
 from hitless.service.rollouts import named_routes
@@ -32,6 +33,14 @@ def check_served(service: Service | None) -> None:
     """Raise ServiceFileError if the stage's home is the engine and the engine refuses the service."""
     if service is not None and service.refusal is not None and service.settings.home is Home.ENGINE:
         raise service.refusal
+
+
+def another_python(runtime: Value) -> ServiceFileError:
+    """The error with which the engine refuses a declared Python that is not its own, if `exact_runtime` is set."""
+    return runtime.fault(
+        f"{runtime.text()} is declared, this engine's Python is {PYTHON_HERE}, and exact_runtime is true",
+        f"declare {PYTHON_HERE}, or install hitless with the other: docs/serverless-yml.md#the-declared-python",
+    )
 
 
 def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> ServiceFileError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from hitless.service.schedules import read_schedules
 from hitless.service.settings import Provisioned, ServiceSettings
 from hitless.service.value import Notices, Value, did_you_mean
 
+PYTHON_HERE = f"python3.{sys.version_info.minor}"
+"""The runtime of this process, in which the engine runs all handlers in Python."""
 RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), *NODE_RUNTIMES, *PROGRAM_RUNTIMES)
 ARCHITECTURES = ("x86_64", "arm64")
 
@@ -72,6 +75,8 @@ class FunctionReader:
     """The zip of `package.artifact`, for functions without their own."""
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
+    other_pythons: list[Value] = field(default_factory=list)
+    """Declared runtimes of Python that are not this process's."""
     opened: frozenset[Route] = frozenset()
     """The routes of `custom.hitless.open`."""
     authorizers: set[str] = field(default_factory=set)
@@ -221,6 +226,8 @@ class FunctionReader:
         elif runtime not in RUNTIMES:
             hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python, Node.js, and programs as provided.al2023"
             raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)
+        if runtime.startswith("python") and runtime != PYTHON_HERE:
+            self.other_pythons.append(value)
         return runtime
 
     def _timeout(self, entry: Value, limit_s: int) -> int:

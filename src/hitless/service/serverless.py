@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hitless.service.closed import why_refused
+from hitless.service.closed import another_python, why_refused
 from hitless.service.functions import FunctionReader, read_artifact, read_patterns, read_wsgi
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
@@ -61,7 +61,8 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         previews=settings.previews,
         builds=settings.builds,
         wsgi=wsgi,
-        refusal=why_refused(root, reader.routes, notices),  # may add a notice
+        refusal=why_refused(root, reader.routes, notices)  # may add a notice
+        or next(map(another_python, reader.other_pythons if settings.exact_runtime else ()), None),
         notices=notices.sentences(),
     )
 

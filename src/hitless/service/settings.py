@@ -105,6 +105,7 @@ class ServiceSettings:
     builds: BuildSettings = field(default_factory=BuildSettings)
     import_per_worker: bool = False
     jwks: Mapping[str, str] = field(default_factory=dict)
+    exact_runtime: bool = False
 
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:
@@ -130,6 +131,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
         hitless.optional("builds", _builds, BuildSettings()),
         hitless.optional("import", _import, "shared") == "per-worker",
         hitless.optional("jwks", read_jwks, {}),
+        hitless.optional("exact_runtime", FLAG, False),
     )
 
 
@@ -357,6 +359,7 @@ _import = Reader(lambda value: value.choice(("shared", "per-worker")), {"enum": 
 SETTINGS: Mapping[str, Schema] = {
     "workers": _workers.schema,
     "import": _import.schema,
+    "exact_runtime": FLAG.schema,
     "provisioned": _provisioned.schema,
     "memory_mb": _MEMORY.schema,
     "idempotent": read_routes.schema,
