@@ -15,13 +15,13 @@ from hitless.dashboard.door import SESSION_S
 from hitless.gateway.listeners import listen
 from hitless.store.runs import RunRecords
 from tests.browser.chrome import Chrome, chrome
-from tests.component.dashboard_site import CANDIDATE, DashboardSite, stage
+from tests.component.dashboard_site import CANDIDATE, ON_AWS, DashboardSite, stage
 from tests.support import eventually
 
 pytestmark = pytest.mark.browser
 
 AXE = Path(__file__).parents[2] / "node" / "node_modules" / "axe-core" / "axe.min.js"
-PAGES = ("/", "/stages/staging", "/releases", "/functions", "/runs", "/runs/1", "/events", "/access")
+PAGES = ("/", "/stages/staging", "/stages/cloud", "/releases", "/functions", "/runs", "/runs/1", "/events", "/access")
 RECEIPT = "/stages/staging/releases/2"
 MOST_BYTES = 150_000
 
@@ -54,6 +54,8 @@ class Visitor:
 def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     folder, clock = tmp_path_factory.mktemp("dashboard"), AgingClock()
     site = DashboardSite(folder, releases=2, clock=clock)
+    site.engine.stages[1] = stage("staging", candidate={**CANDIDATE, "release": 2})
+    site.dashboard.pages.feed.elsewhere = lambda: ON_AWS
     with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(site.application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -51,6 +51,16 @@ CANDIDATE = {
 }  # fmt: skip
 
 
+ON_AWS = [
+    {
+        "stage": "cloud", "home": "aws", "url": "https://x.example.com", "live": stage("x")["live"],
+        "functions": [{"name": "api", "release": 11, "weights": {"7": 90, "8": 10}}],
+        "troubles": [{"where": "alias live", "what": "was moved by hand", "mends": "hitless aws repair"}],
+    },
+    {"stage": "far", "home": "aws", "error": "AWS cannot be reached"},
+]  # fmt: skip
+
+
 class FakeEngine:
     """The engine's API as the dashboard calls it."""
 

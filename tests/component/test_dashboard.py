@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from hitless.dashboard.door import SESSION_S
-from tests.component.dashboard_site import HOST, DashboardSite, post, stage, visit
+from tests.component.dashboard_site import CANDIDATE, HOST, ON_AWS, DashboardSite, post, stage, visit
 
 pytestmark = pytest.mark.component
 
@@ -50,6 +51,48 @@ def test_a_rollout_is_shown_beside_the_live_release_with_its_limit_and_readings(
     assert "alarm above 1 %" in text
     assert "42 of 810 requests failed" in shown
     assert "1.2 busy workers on average" in shown
+
+
+def test_latency_is_drawn_while_a_rollout_is_watched(site: DashboardSite) -> None:
+    site.engine.stages[1] = stage("staging", candidate={**CANDIDATE, "release": 3})
+    first = visit(site, "/stages/staging")[0].text
+    site.clock.elapsed_s += 2
+    second = visit(site, "/stages/staging")[0].text
+    assert "p50 and p99 of both releases in milliseconds" not in first, "one reading is no line"
+    assert "p50 and p99 of both releases in milliseconds" in second
+    assert all(f'class="line {name}"' in second for name in ("candidate", "candidate p50", "live", "live p50"))
+
+
+def test_a_stage_on_aws_is_shown_beside_the_others_and_no_page_waits_for_it(site: DashboardSite) -> None:
+    answers = threading.Event()
+
+    def elsewhere() -> list[dict[str, Any]]:
+        answers.wait(60)
+        return ON_AWS
+
+    feed = site.dashboard.pages.feed
+    feed.elsewhere = elsewhere
+
+    async def story() -> tuple[str, str, str]:
+        async with site.client() as client:
+            before = (await client.get("/")).text
+            answers.set()
+            assert feed._look is not None
+            await feed._look
+            site.clock.elapsed_s += 2
+            return before, (await client.get("/")).text, (await client.get("/stages/cloud")).text
+
+    before, overview, page = asyncio.run(story())
+    assert "cloud" not in before
+    text = words_of(overview)
+    assert "shop: 3 of 5 stages live, 1 unknown, 1 shipping" in text
+    assert "on AWS requests/s – p99 – failed – 1 problem" in text
+    assert "AWS cannot be reached" in text
+    shown = words_of(page)
+    assert "release 11 is live on AWS" in shown
+    assert "version 7 90 %, version 8 10 %" in shown
+    assert "alias live: was moved by hand; hitless aws repair" in shown
+    assert "/rollback" not in page, "the engine cannot act there"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import uvicorn
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, command
+from hitless.cli.status import entries_on_aws
 from hitless.clock import SystemClock
 from hitless.dashboard.door import LOOPBACK, Door
 from hitless.dashboard.pages import Pages
@@ -49,7 +51,7 @@ def dashboard(
     tls = tls_options(host, certificate, key)
     door = Door(clock, hosts=frozenset({*LOOPBACK, name or host}), secure=bool(tls))
     history, client = History(folders.state_file), EngineClient(folders.api_socket)
-    pages = Pages(Feed(client, clock), history, folders, clock)
+    pages = Pages(Feed(client, clock, partial(entries_on_aws, ctx)), history, folders, clock)
     app = Dashboard(client, door, pages, clock, f"{who()} (dashboard)", Who.of_environment(os.environ)).application()
     with port_of(host, port, purpose="the dashboard") as listener:
         shown = f"[{name or host}]" if ":" in (name or host) else name or host

@@ -59,6 +59,12 @@ def _of_every_home(ctx: Context) -> dict[str, Any]:
     return _with(ctx, document, _entries(ctx, elsewhere), order)
 
 
+def entries_on_aws(ctx: Context) -> list[dict[str, Any]]:
+    """The stages on AWS, as `status` shows them; none if the service file cannot be read."""
+    service = ctx.try_load()
+    return _entries(ctx, _on_aws(ctx, service)) if service is not None else []
+
+
 def _on_aws(ctx: Context, service: Service) -> list[Service]:
     """The service, read for each of its stages on AWS: the engine does not serve those."""
     names = [stage.name for stage in service.stages if stage.home is Home.AWS]

@@ -71,6 +71,11 @@ class Pages:
             "rollout": rollout,
             "limits": limits,
             "plot": views.error_plot(rollout, limits.error_rate_percent if limits else None) if rollout else None,
+            "latency": views.latency_plot(
+                rollout, self.feed.seen.get((name, rows[0].release), ()), limits.p99_ms if limits else None
+            )
+            if rollout
+            else None,
             "others": [one.stage for one in every if one.live and one.stage != name],
             "function_rows": [(stage, one) for one in stage.functions],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -11,7 +11,8 @@ from hitless.charts import Axes, Point, nice_ticks
 from hitless.receipts.words import seconds_between
 from hitless.release.history import RolloutDocument
 from hitless.release.receipt import Sums
-from hitless.release.status import FunctionStatus, StageStatus, Status
+from hitless.release.status import CandidateStatus, FunctionStatus, StageStatus, Status
+from hitless.service.model import Home
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 TONES = {
@@ -24,14 +25,14 @@ TONES = {
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorPlot:
-    """The candidate's failed requests in per cent of its own since the start, and the alarm's limit. `steps` are drawn
-    on `axes`, whose heights are `ticks`.
+class Plot:
+    """Values over the seconds since a rollout's start: lines by CSS class, on `axes` whose heights are `ticks`, and the
+    limit of an alarm.
     """
 
     axes: Axes
     ticks: tuple[float, ...]
-    steps: list[Point]
+    lines: dict[str, list[Point]]
     limit: float | None
 
 
@@ -44,8 +45,9 @@ def ago(at: str | None, now: datetime) -> str:
 
 
 def requests_of(status: Status) -> dict[str, int]:
-    """Each stage's requests so far, at its workers."""
-    return {stage.stage: sum(one.requests or 0 for one in stage.functions) for stage in status.stages}
+    """Each stage's requests so far, at its workers. Stages on AWS have no count."""
+    here = (stage for stage in status.stages if stage.home is not Home.AWS)
+    return {stage.stage: sum(one.requests or 0 for one in stage.functions) for stage in here}
 
 
 def functions_of(status: Status | None, stage: str | None) -> Iterator[tuple[StageStatus, FunctionStatus]]:
@@ -54,19 +56,49 @@ def functions_of(status: Status | None, stage: str | None) -> Iterator[tuple[Sta
             yield from ((one, function) for function in one.functions)
 
 
-def error_plot(rollout: RolloutDocument, limit: float | None) -> ErrorPlot | None:
-    """None before the first two readings. A shielded request counts as failed, as it does for the alarm."""
-    receipt = rollout.receipt
-    seen = [
-        (seconds_between(rollout.started_at, point.at), 100 * (point.candidate.failed + point.candidate.shielded) / of)
-        for point in (receipt.points if receipt else ())
-        if isinstance(point.candidate, Sums) and (of := point.candidate.requests)
-    ]
-    if receipt is None or len(seen) < 2:
+def error_plot(rollout: RolloutDocument, limit: float | None) -> Plot | None:
+    """The failed requests of both releases in per cent of their own since the start; None before two readings. A
+    shielded request counts as failed, as it does for the alarm.
+    """
+    points = rollout.receipt.points if rollout.receipt else ()
+    lines = {
+        side: [
+            (seconds_between(rollout.started_at, point.at), 100 * (sums.failed + sums.shielded) / sums.requests)
+            for point in points
+            if isinstance(sums := getattr(point, side), Sums) and sums.requests
+        ]
+        for side in ("live", "candidate")
+    }
+    return _plot(lines, limit) if len(lines["candidate"]) > 1 else None
+
+
+def latency_plot(
+    rollout: RolloutDocument, seen: Sequence[tuple[str, CandidateStatus]], limit_ms: float | None
+) -> Plot | None:
+    """p50 and p99 of both releases since their workers started; None before two readings. A limit far above all of
+    them is not drawn, because the lines would be flat.
+    """
+    lines: dict[str, list[tuple[float, float]]] = {
+        name: [] for name in ("live", "live p50", "candidate", "candidate p50")
+    }
+    for at, one in seen:
+        at_s = seconds_between(rollout.started_at, at)
+        for side, latency in (("live", one.live_latency_ms), ("candidate", one.latency_ms)):
+            if latency and at_s >= 0:
+                lines[side].append((at_s, latency.p99))
+                lines[f"{side} p50"].append((at_s, latency.p50))
+    if len(lines["candidate"]) < 2:
         return None
-    span_s = max(seconds_between(rollout.started_at, receipt.points[-1].at), 1.0)
-    ticks = nice_ticks(max([limit or 0.5, *(value for _, value in seen)]) * 1.25, 4)
+    most = max(value for _, value in lines["candidate"] + lines["live"])
+    return _plot(lines, limit_ms if limit_ms and limit_ms < 4 * most else None)
+
+
+def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], limit: float | None) -> Plot:
+    span_s = max(1.0, *(at_s for seen in lines.values() for at_s, _ in seen))
+    ticks = nice_ticks(max([limit or 0.5, *(value for seen in lines.values() for _, value in seen)]) * 1.25, 4)
     axes = Axes(span_s, ticks[-1], height=220)
-    return ErrorPlot(
-        axes, ticks, axes.steps([(x, end, value) for (x, value), (end, _) in pairwise([*seen, (span_s, 0.0)])]), limit
-    )
+    drawn = {
+        name: axes.steps([(start, end, value) for (start, value), (end, _) in pairwise([*seen, (span_s, 0.0)])])
+        for name, seen in lines.items()
+    }
+    return Plot(axes, ticks, drawn, limit)
