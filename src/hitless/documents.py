@@ -57,13 +57,18 @@ def replace_file(file: Path, content: str | bytes, *, mode: int = 0o666, durable
     A `durable` file has the new content after a power cut, too.
     """
     fresh = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
-    fresh.touch(mode=mode)
-    with fresh.open("wb") as written:
-        written.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            written.flush()
-            os.fsync(written.fileno())
-    fresh.replace(file)
+    try:
+        fresh.touch(mode=mode)
+        with fresh.open("wb") as written:
+            written.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                written.flush()
+                os.fsync(written.fileno())
+        fresh.replace(file)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        error.filename = str(file)  # a full disk's error has none
+        raise
     if durable:
         sync_folder(file.parent)
 

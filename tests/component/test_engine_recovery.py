@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hitless.engine.recovery import recover
 from hitless.errors import ConflictError, EngineError, UsageError
 from hitless.gateway.state import GatewayState
 from hitless.rollout.rollout import Rollout
+from hitless.store.store import StoreError
 from tests.component.engine_bench import Bench, Dies, crash_when, run, until
 from tests.fakes import release_document
 from tests.support import release_keys
@@ -73,6 +78,42 @@ def test_a_rollout_interrupted_at_any_instant_is_finished_or_rolled_back(
     known = bench.store.live("dev")
     assert known
     assert known[0] == live
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_the_engine_serves_on_a_damaged_state_file_and_refuses_changes_until_it_is_restored(
+    tmp_path: Path, truncated: bool
+) -> None:
+    file = tmp_path / "state.sqlite"
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.store.back_up()
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with file.open("r+b") as damaged:
+            damaged.truncate(file.stat().st_size // 2) if truncated else damaged.seek(4096)
+            if not truncated:
+                damaged.write(b"\xa5" * 8192)
+        for change in (bench.deploy(digest="sha256:2"), bench.engine.rollback("dev", 1)):
+            with pytest.raises(StoreError, match=r"state\.sqlite: the state file is damaged") as told:
+                await change
+            assert told.value.hint.startswith(f"`kill -9 {os.getpid()}` ends the daemon, and requests are still served")
+            assert f"cp {file}.backup {file}" in told.value.hint
+        assert bench.gateway.state.stage("dev").live == 1
+        assert set(bench.workers.running) == {"dev-r1-api-1"}
+
+    bench = run(tmp_path, story)
+    bench.store.close()
+    for rest in ("-wal", "-shm"):
+        file.with_name(file.name + rest).unlink(missing_ok=True)
+    shutil.copy(f"{file}.backup", file)
+
+    async def restart(bench: Bench) -> None:
+        await recover(bench.engine)
+        assert (await bench.deploy(digest="sha256:2"))["outcome"] == "live"
+
+    asyncio.run(restart(bench.again()))
 
 
 def test_a_clock_that_was_set_back_before_the_restart_gives_no_negative_duration(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -170,6 +172,22 @@ def test_without_its_key_nothing_is_stored_shipped_or_started(
         assert not bench.store.releases("dev")
 
     run(tmp_path, story)
+
+
+def test_a_full_disk_for_a_secret_is_an_error_with_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    key = SecretKey(tmp_path / "key")
+    key.make()
+    (tmp_path / "data").mkdir()
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, limit[1]))
+    try:
+        with pytest.raises(OSError, match="large") as told:
+            SecretStore(tmp_path / "data").set("dev", "A", "1", key, "2026-11-24T06:00:00Z")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert told.value.filename == str(tmp_path / "data" / "secrets.json")
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_damaged_file_of_secrets_is_named(tmp_path: Path) -> None:

@@ -253,6 +253,7 @@ class Engine:
         turn = self.turn_of(stage)
         if turn.closed:
             raise ConflictError(f"stage {stage} is being removed", hint="push to its branch again when it is gone")
+        self.store.check()
         return turn
 
     def _previous_live(self, stage: str) -> int:

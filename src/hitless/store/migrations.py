@@ -1,6 +1,11 @@
-"""Numbered changes to the state file's schema. Append only: what has shipped is never edited."""
+"""The schema of the state file as numbered changes, and the check of its pages.
+
+The changes are append only: what has shipped is never edited.
+"""
 
 from __future__ import annotations
+
+import sqlite3
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -137,3 +142,9 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     """,
 )
+
+
+def verify(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError if a page of the file is damaged."""
+    if (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(verdict)

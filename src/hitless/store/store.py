@@ -21,11 +21,10 @@ from hitless.errors import EngineError, MachineError
 from hitless.release.document import ReleaseDocument
 from hitless.release.receipt import ReceiptDocument
 from hitless.release.result import Result, Step, whole
-from hitless.store.migrations import MIGRATIONS
+from hitless.store.migrations import MIGRATIONS, verify
 
 EVENTS_KEPT = 20_000
 BACKUP = ".backup"
-CLOCK_SET_BACK_MINUTES = 180
 PAGES_KEPT = "PRAGMA cache_size = -256"
 """KiB of memory for pages: the kernel caches the file too, and by default SQLite keeps up to 2 MB of it."""
 
@@ -99,7 +98,8 @@ class StoreError(MachineError):
         what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
         if "locked" in str(error):
             hint = f"another program holds it: find it with `fuser {path}`, end it and try again"
-        elif type(error) is sqlite3.DatabaseError:  # not a subclass: SQLite cannot make sense of the file's content
+        elif type(error) is sqlite3.DatabaseError or error.args == ("disk I/O error",):
+            # Not a subclass: SQLite cannot make sense of the file's content. A truncated file is an error of I/O.
             what = "is damaged"
             hint = f"restore the last backup: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
         return cls(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
@@ -119,8 +119,7 @@ class Store:
             )
             self._connection.row_factory = sqlite3.Row
             self._connection.execute(PAGES_KEPT)
-            if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(verdict)
+            verify(self._connection)
             if not read_only:
                 path.chmod(0o600)
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -132,6 +131,18 @@ class Store:
 
     def close(self) -> None:
         self._connection.close()
+
+    def check(self) -> None:
+        """Read the whole file anew, because pages in memory may hide damage. Raises StoreError; in the daemon only."""
+        try:
+            with self._errors(), closing(sqlite3.connect(self._path)) as fresh:
+                verify(fresh)
+        except StoreError as error:
+            if BACKUP in error.hint:
+                error.hint = (
+                    f"`kill -9 {os.getpid()}` ends the daemon, and requests are still served; then {error.hint}"
+                )
+            raise
 
     def copy_to(self, file: Path) -> None:
         """A consistent copy of the state, by SQLite's backup API, while others write. Raises StoreError."""
@@ -163,14 +174,10 @@ class Store:
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if have > len(MIGRATIONS):
             kept = Path(f"{self._path}.schema-{len(MIGRATIONS)}")
-            back = (
-                f"; or go back to the state before that upgrade: `rm -f {self._path}-*; cp {kept} {self._path}`"
-                if kept.exists()
-                else ""
-            )
+            back = f"; or go back to the state before that upgrade: `rm -f {self._path}-*; cp {kept} {self._path}`"
             raise EngineError(
                 f"{self._path} was written by a newer hitless (schema {have}, this one knows {len(MIGRATIONS)})",
-                hint="run the newer hitless, or name another folder with --data-dir" + back,
+                hint="run the newer hitless, or name another folder with --data-dir" + (back if kept.exists() else ""),
             )
         return have
 
@@ -354,13 +361,12 @@ class Store:
     def claim_minute(self, name: str, minute: int, period: int, *, first: bool) -> bool:
         """Record a minute if the last one is `period` minutes ago; whether it did, or `first` if there was none.
 
-        A last one in the future was recorded before the clock was set back. It counts again if the clock went back by
-        less than the period, or by less than three hours if the minute is a cron() event's, as in Debian's cron(8).
+        The last one is in the future if the clock was set back. It still counts if that was by less than the period;
+        for cron(), whose minutes are `first`, by less than three hours, as in Debian's cron(8).
         """
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
-            back = CLOCK_SET_BACK_MINUTES if first else period
-            if last is not None and -back < minute - last["value"] < period:
+            if last is not None and -(180 if first else period) < minute - last["value"] < period:
                 return False
             db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, minute))
         return first or last is not None
