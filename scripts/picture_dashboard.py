@@ -108,7 +108,7 @@ def tell(browser: Chrome, base: str, folder: Path) -> None:
     good = api.read_text()
     api.write_text(good.replace(GREET, BROKEN))
     hitless("deploy", "--stage", "staging", "-m", "Greet by time of day", folder=folder)
-    take(browser, f"{base}/stages/staging", "rollout", 900)
+    take(browser, f"{base}/stages/staging", "rollout", 1160)
     take(browser, f"{base}/stages/staging/releases/2", "receipt", 1000)
     api.write_text(good + "\n# a faster greeting\n")
     commit(folder, "Cache greetings by language")
