@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ Measure = Callable[[], tuple[Section, ...]]
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends with it
     cores = share_two_cores()
     machine = described(cores)
     _say(f"on {cores} of {machine['cores']} cores, load average {machine['load_average_1min']}")

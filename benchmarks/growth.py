@@ -25,11 +25,13 @@ SHARES: Final = (0.05, 0.35, 0.7, 1.0)
 DEPLOYS: Final = 3
 BENT: Final = 1.3
 """The greatest size may cost this many times what the line through the smaller ones foretells."""
+_SETTLE_LIMIT_S: Final = 60.0
+_SETTLED_S: Final = 0.1
 SHOWN: Final[Mapping[str, tuple[str, str]]] = {
     "deploy_s": ("a deploy", "s of CPU"),
     "start_s": ("a start of the engine", "s of CPU"),
     "memory_mib": ("memory of all processes", "MiB"),
-    "engine_mib": ("memory of the engine's daemon", "MiB"),
+    "engine_mib": ("memory of the daemon", "MiB"),
     "haproxy_mib": ("memory of HAProxy", "MiB"),
     "rest_percent": ("an idle engine", "% of a core"),
     "request_us": ("a request", "µs of CPU"),
@@ -89,6 +91,7 @@ def _measured(grown: Grown, rest_s: float, seconds: float) -> dict[str, float]:
     grown.ready()
     found["deploy_s"] = statistics.median(_deploy_s(site) for _ in range(DEPLOYS))
     grown.ready()
+    _settle(site.roots())
     before, began = measure(site.roots()), time.monotonic()
     time.sleep(rest_s)
     after = measure(site.roots())
@@ -102,6 +105,17 @@ def _measured(grown: Grown, rest_s: float, seconds: float) -> dict[str, float]:
     if grown.restarts:
         found["start_s"] = _start_s(site)
     return found
+
+
+def _settle(roots: Sequence[int]) -> None:
+    """Wait until the pools of the releases before have ended: until the engine uses little of a core."""
+    end, before = time.monotonic() + _SETTLE_LIMIT_S, cpu_s(roots)
+    while time.monotonic() < end:
+        time.sleep(1)
+        now = cpu_s(roots)
+        if now - before < _SETTLED_S:
+            return
+        before = now
 
 
 def _pss_of(processes: Sequence[Process], pid: int) -> float:

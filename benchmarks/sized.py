@@ -177,15 +177,34 @@ def _connections() -> Iterator[Grown]:
         host, port = address.split(":")
         open_ones: list[socket.socket] = []
 
+        def close() -> None:
+            for one in open_ones:
+                one.close()
+
+        stack.callback(close)
+
+        def opened() -> socket.socket:
+            one = socket.create_connection((host, int(port)), timeout=30)
+            if not answers(one):
+                raise BenchmarkError(f"connection {len(open_ones) + 1} was not answered")
+            return one
+
+        def answers(one: socket.socket) -> bool:
+            try:
+                one.sendall(f"GET /last/x HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+                return b" 200 " in one.recv(65536)
+            except OSError:
+                return False
+
         def to(size: int) -> None:
             while len(open_ones) < size:
-                open_ones.append(stack.enter_context(socket.create_connection((host, int(port)), timeout=30)))
+                open_ones.append(opened())
 
         def ready() -> None:
-            for one in open_ones:
-                one.sendall(f"GET /last/x HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
-                if b" 200 " not in one.recv(65536):
-                    raise BenchmarkError(f"a kept connection of {len(open_ones)} was not answered")
+            for index, one in enumerate(open_ones):
+                if not answers(one):  # closed by keep-alive's limit of 60 s
+                    one.close()
+                    open_ones[index] = opened()
 
         yield Grown(grown.site, grown.url, to, ready, restarts=False)
 
