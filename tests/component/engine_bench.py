@@ -21,13 +21,21 @@ from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeHooks, FakeWo
 class Bench:
     """An engine over fakes; `again()` is a daemon that starts after the first has died, with the same fakes."""
 
-    def __init__(self, folder: Path, *, world: Bench | None = None, pools: int = 6, store: type[Store] = Store) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        world: Bench | None = None,
+        pools: int = 6,
+        store: type[Store] = Store,
+        stages: tuple[str, ...] = ("dev", "prod"),
+    ) -> None:
         self.folder = folder
         self.diary: list[str] = world.diary if world else []
         self.store = store(folder / "state.sqlite")
         self.workers: FakeWorkers = world.workers if world else FakeWorkers(self.diary)
         self.gateway: FakeGateway = (
-            world.gateway if world else FakeGateway(self.diary, GatewayState.initial(["dev", "prod"], pools))
+            world.gateway if world else FakeGateway(self.diary, GatewayState.initial(list(stages), pools))
         )
         self.artifacts = FakeArtifacts()
         self.clock: FakeClock = world.clock if world else FakeClock()
@@ -35,7 +43,7 @@ class Bench:
         workers, gateway, artifacts = cast(Any, self.workers), cast(Any, self.gateway), cast(Any, self.artifacts)
         self.engine = Engine(
             service="shop",
-            stages=("dev", "prod"),
+            stages=stages,
             store=self.store,
             pools=ReleasePools(workers, gateway, artifacts, self.store, folder / "logs"),
             retention=Retention(self.store, artifacts, folder / "logs", self.clock),

@@ -202,9 +202,10 @@ def test_a_sticky_client_is_identified_by_address_header_or_cookie() -> None:
 
 
 def test_idempotent_routes_are_the_same_for_all_stages() -> None:
-    found = settings("{idempotent: ['put /items/{id}/'], memory_mb: 512, stages: {dev: {}, prod: {}}}")
+    limits = "memory_mb: 512, total_workers: 40"
+    found = settings(f"{{idempotent: ['put /items/{{id}}/'], {limits}, stages: {{dev: {{}}, prod: {{}}}}}}")
     assert {s.idempotent for s in found.stages} == {(Route("PUT", "/items/{id}"),)}
-    assert found.memory_mb == 512
+    assert (found.memory_mb, found.total_workers) == (512, 40)
 
 
 MISTAKES = [
@@ -215,6 +216,8 @@ MISTAKES = [
     ("{workers: {min: 0}}", "from 1 to 1000", ""),
     ("{workers: {min: 0, max: 0}}", "from 1 to 1000", ""),
     ("{memory_mb: 1}", "from 64 to", ""),
+    ("{total_workers: 0}", "from 1 to", ""),
+    ("{cpu_percent: 50}", "cpu_percent", ""),
     ("{idempotent: [GET]}", "is not a route", "PUT /items/{id}"),
     ("{stages: {dev: {sticky: session}}}", "cannot distinguish clients", "cookie:session"),
     ("{stages: {dev: {sticky: 'address:x'}}}", "cannot distinguish clients", "address"),

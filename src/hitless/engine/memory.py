@@ -1,8 +1,14 @@
-"""The engine's memory: measures what its workers use, and computes how many more fit."""
+"""The engine's memory: measures what its workers use, and computes how many more fit.
+
+On an engine of several services `memory_mb` limits its own service. The engine's limit is then a share of the machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from hitless.engine.engine import Engine
@@ -12,6 +18,23 @@ from hitless.workers.usage import machine_mb, mean_share_mb
 
 WORKERS_MEASURED: Final = 8
 """Workers measured in each pool, as a sample of all."""
+NONE: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a service's workers, of all its functions and stages together."""
+
+    memory_mb: int | None = None
+    total_workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many more workers fit, and the limit that decides. None without a limit."""
+
+    workers: int | None = None
+    limit: str = ""
 
 
 class EngineMemory:
@@ -22,7 +45,7 @@ class EngineMemory:
         self._machine_mb = machine_mb()
         self._mean_mb: dict[str, float] = {}
         self._live: tuple[int | None, ...] = ()
-        self._setting_mb: int | None = None
+        self._known: dict[str, Limits] = {}
 
     async def measure(self) -> None:
         """Measure every living pool. Takes some milliseconds in a thread."""
@@ -34,43 +57,59 @@ class EngineMemory:
     def has_measured(self, key: str) -> bool:
         return key in self._mean_mb
 
-    def room(self, key: str | None, stage: str, function: str) -> int | None:
-        """How many more workers fit, of that pool or of one like the function's live pool. None without a limit."""
+    def room(self, key: str | None, stage: str, function: str, starting: Mapping[str, int] = NONE) -> Room:
+        """How many more workers fit, of that pool or of one like the function's live pool. `starting`: workers of the
+        stage's functions that start at the same time.
+        """
         each_mb = self._mean_mb.get(key or "")
         if each_mb is None:
             live = self._engine.pools.live_row(stage, function)
             each_mb = self._mean_mb.get(live.key if live else "") or FIRST_GUESS_MB
-        living = self._engine.pools.living.items()
-        taken = (taken_mb(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living)
-        return room_for(each_mb, self._budget(), sum(taken))
+        limits, shared, living = self._limits(stage), self._engine.admit is not None, self._engine.pools.living
+        service, name = stage.rpartition("_")[::2] if shared else ("", stage)
+        more_mb = taken_mb(sum(starting.values())) if starting else 0.0
+        taken = {each: taken_mb(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living.items()}
+        budget = budget_mb(None if shared else limits.memory_mb, self._machine_mb)
+        rooms = [Room(room_for(each_mb, budget, sum(taken.values()) + more_mb), "the engine's memory")]
+        own = {each: pool for each, pool in living.items() if not shared or pool.spec.service == service}
+        if shared and limits.memory_mb is not None:
+            used = sum(taken[each] for each in own) + more_mb
+            rooms.append(Room(room_for(each_mb, limits.memory_mb, used), f"memory_mb of {service}"))
+        if limits.total_workers is not None:
+            most = {(name, one): workers for one, workers in starting.items()}
+            for pool in own.values():  # a candidate's workers replace those of the live release
+                place = pool.spec.stage, pool.spec.function
+                most[place] = max(most.get(place, 0), pool.size)
+            left = limits.total_workers - sum(most.values())
+            size = living[key].size if key in living else 0
+            rooms.append(Room(max(0, left + most.get((name, function), 0) - size), "total_workers"))
+        return min((one for one in rooms if one.workers is not None), key=lambda one: one.workers or 0, default=Room())
 
-    def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
-        """How many of the `wanted` workers a new pool may start while `beside` others start; at least one."""
-        room = self.room(None, stage, function)
-        if room is None or wanted + beside <= room:
+    def allowed(self, stage: str, function: str, wanted: int, starting: Mapping[str, int], key: str | None) -> int:
+        """How many of the `wanted` workers a pool may have, a new one or that of the key; at least one."""
+        room, living = self.room(key, stage, function, starting), self._engine.pools.living
+        size = living[key].size if key in living else 0
+        if room.workers is None or wanted <= size + room.workers:
             return wanted
-        fewer = max(1, room - beside)
-        if fewer < wanted:
-            self._engine.say(
-                f"{function} starts with {fewer} of {wanted} workers: the memory limit allows no more", stage
-            )
+        fewer = max(1, size + room.workers)
+        if fewer < wanted and key is None:
+            self._engine.say(f"{function} starts with {fewer} of {wanted} workers: {room.limit} allows no more", stage)
         return fewer
 
-    def _budget(self) -> float | None:
-        """The limit that the newest live release sets, or else a share of the machine's memory."""
+    def _limits(self, stage: str) -> Limits:
+        """The limits of the stage's service, as its newest live release has them."""
         engine = self._engine
-        live = tuple(engine.pools.gateway_stage(stage).live for stage in engine.stages)
+        live = tuple(engine.pools.gateway_stage(each).live for each in engine.stages)
         if live != self._live:
-            self._live, self._setting_mb = live, _setting(engine)
-        return budget_mb(self._setting_mb, self._machine_mb)
-
-
-def _setting(engine: Engine) -> int | None:
-    since = {stage: live for stage in engine.stages if (live := engine.store.live(stage)) is not None}
-    if not since:
-        return None
-    stage = max(since, key=lambda each: since[each][1])
-    return engine.release(stage, since[stage][0]).document.memory_mb
+            self._live, self._known = live, {}
+        service = stage.rpartition("_")[0]
+        if service not in self._known:
+            alike = [each for each in engine.stages if engine.admit is None or each.rpartition("_")[0] == service]
+            since = {each: found for each in alike if (found := engine.store.live(each)) is not None}
+            newest = max(since, key=lambda each: since[each][1], default=None)
+            document = engine.release(newest, since[newest][0]).document if newest else None
+            self._known[service] = Limits(document.memory_mb, document.total_workers) if document else Limits()
+        return self._known[service]
 
 
 def _mean_mb(pool: Pool) -> float | None:

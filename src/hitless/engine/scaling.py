@@ -160,7 +160,9 @@ class Scaler:
         size = pool.size
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
-        decision = decide(bounds, size, load, watched.memory, now_s=now_s, room=room, pace=self._pace)
+        decision = decide(
+            bounds, size, load, watched.memory, now_s=now_s, room=room.workers, limit=room.limit, pace=self._pace
+        )
         watched.memory, watched.decided_at_s = decision.history, now_s
         if not watched.moving:
             watched.reason = decision.reason

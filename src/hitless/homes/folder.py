@@ -75,6 +75,7 @@ def configuration(service: Service) -> ReleaseDocument:
         artifacts={},
         settings=service.settings,
         memory_mb=service.memory_mb,
+        total_workers=service.total_workers,
     )
 
 

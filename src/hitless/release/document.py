@@ -50,9 +50,11 @@ class ReleaseDocument:
     commit: str | None = None
     message: str | None = None
     memory_mb: int | None = None
-    """What all workers of the engine may take together; None leaves it to the engine."""
+    """What all workers of the service may take together; None leaves it to the engine."""
     promoted_from: PromotedFrom | None = None
     """The release that it was promoted from; None if it was built for its stage."""
+    total_workers: int | None = None
+    """How many workers all functions and stages of the service may have together."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -69,7 +71,7 @@ class ReleaseDocument:
         return hashlib.sha256(json.dumps([what, kept], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Without `memory_mb` and `promoted_from` if they are None."""
+        """Without what is None, except for `commit` and `message`."""
         plain = to_plain(self)
         plain["functions"] = [_known(function) for function in plain["functions"]]
         for name, default in _LATER_SETTINGS.items():

@@ -75,8 +75,10 @@ class ReleasePools:
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
         self.lingering = Lingering()
-        self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
-        """(stage, function, wanted, beside) → how many of the wanted workers may start beside those of new pools."""
+        self.allowed: Callable[[str, str, int, Mapping[str, int], str | None], int] = lambda *given: given[2]
+        """(stage, function, wanted, starting, key) → how many of the wanted workers the pool may have, a new one or
+        that of the key, beside those of other new pools.
+        """
         self.servers = servers.PoolServers(workers, gateway, self.change_gateway, self.living)
 
     async def change_gateway(
@@ -111,7 +113,7 @@ class ReleasePools:
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
                 hint="wait until older releases have drained, or start the engine with more pools",
             )
-        starts, beside, turns = [], 0, asyncio.Semaphore(STARTS_AT_ONCE)
+        starts, starting, turns = [], dict[str, int](), asyncio.Semaphore(STARTS_AT_ONCE)
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = backends.get(function.name) or free.pop(0)
@@ -125,8 +127,7 @@ class ReleasePools:
                 )
             )
             size = self._wanted_size(release.stage, function)
-            size = self.allowed(release.stage, function.name, size, beside)
-            beside += size
+            size = starting[function.name] = self.allowed(release.stage, function.name, size, starting, None)
             starts.append(self._start_one(release, function, key, size, ready_timeout_s, turns))
         await _run_all(starts)
 
@@ -172,9 +173,9 @@ class ReleasePools:
         """Make each pool at least as large as the live pool that it replaces. EngineError if workers do not start."""
         for row in self._store.pools(release.stage, release.number):
             now, function = len(self.living[row.key].workers), release.function(row.function)
-            more = self._wanted_size(release.stage, function) - now
-            if more > 0:
-                await self.servers.scale(row, now + self.allowed(release.stage, function.name, more, 0))
+            wanted = self._wanted_size(release.stage, function)
+            if wanted > now and (size := self.allowed(release.stage, function.name, wanted, {}, row.key)) > now:
+                await self.servers.scale(row, size)
 
     async def _connect(self, release: Release) -> None:
         rows = self._store.pools(release.stage, release.number)

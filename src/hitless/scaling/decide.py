@@ -91,7 +91,7 @@ class Decision:
     reason: str
     history: LoadHistory
     refused: bool = False
-    """Whether the memory budget allowed fewer than needed."""
+    """Whether a limit allowed fewer than needed."""
 
 
 def decide(
@@ -102,11 +102,12 @@ def decide(
     *,
     now_s: float,
     room: int | None = None,
+    limit: str = "the engine's memory",
     pace: ScaleInPace,
 ) -> Decision:
     """The number of workers from now on.
 
-    `workers` is how many there are, `now_s` monotonic. `room`: how many more the memory budget allows, None for any.
+    `workers` is how many there are, `now_s` monotonic. `room`: how many more the `limit` allows, None for any.
     """
     share = min(1.0, load.took_s / MEAN_OVER_S)
     worth = 1.0 if load.service_s is None else min(1.0, load.service_s / CATCH_UP_S)
@@ -116,7 +117,7 @@ def decide(
     history = replace(history, mean=mean, waiting=load.waiting, needs=_noted(history.needs, now_s, need, pace.window_s))
     wanted = bounds.clamp(need)
     if wanted > workers:
-        return _out(bounds, workers, wanted, _why(load, mean, bounds), history, room)
+        return _out(bounds, workers, wanted, _why(load, mean, bounds), history, room, limit)
     peak = bounds.clamp(max(need for _, need in history.needs))
     enough = workers if peak <= bounds.least else workers - math.floor(workers * SPARE_SHARE)
     if peak >= min(workers, enough + 1):
@@ -150,12 +151,14 @@ def _noted(
     return (*kept, (second, need))
 
 
-def _out(bounds: Bounds, workers: int, wanted: int, why: str, history: LoadHistory, room: int | None) -> Decision:
+def _out(
+    bounds: Bounds, workers: int, wanted: int, why: str, history: LoadHistory, room: int | None, limit: str
+) -> Decision:
     allowed = wanted if room is None else min(wanted, workers + max(room, 0))
     if allowed == wanted:
         capped = ", the maximum" if wanted == bounds.most else ""
         return Decision(wanted, f"{why}{capped}", history)
-    reason = f"{why}: needs {_count(wanted)}, but the engine's memory has room for {allowed}"
+    reason = f"{why}: needs {_count(wanted)}, but {limit} has room for {allowed}"
     return Decision(allowed, reason, history, refused=True)
 
 

@@ -378,7 +378,8 @@ class Service:
     functions: tuple[Function, ...]
     package_patterns: tuple[str, ...] = ()
     memory_mb: int | None = None
-    """Memory for all workers of the engine together; None leaves it to the engine."""
+    """MiB for all workers of the service together; None leaves it to the engine."""
+    total_workers: int | None = None
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
     wsgi: WsgiApp | None = None

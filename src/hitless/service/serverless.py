@@ -58,6 +58,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         functions=read,
         package_patterns=patterns,
         memory_mb=settings.memory_mb,
+        total_workers=settings.total_workers,
         previews=settings.previews,
         builds=settings.builds,
         wsgi=wsgi,
