@@ -6,6 +6,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -96,6 +98,13 @@ def test_the_new_daemon_gets_the_environment_of_the_old_one() -> None:
     assert environ is not None
     assert "PATH" in environ
     assert _environment(2**22 + 1) is None, "no such process"
+    code = "import setproctitle; setproctitle.setproctitle('x' * 200); print(flush=True); input()"
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as titled:
+        assert titled.stdout is not None
+        titled.stdout.readline()
+        assert _environment(titled.pid) is None, "its title has overwritten it"
+        titled.kill()
 
 
 class FakeParts:

@@ -112,5 +112,5 @@ def _environment(pid: int) -> dict[str, str] | None:
     """The environment that a process was started with; None if it cannot be read."""
     with suppress(OSError, ValueError):
         pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        return dict(pair.split("=", 1) for pair in pairs if "=" in pair) or None
     return None

@@ -104,7 +104,9 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     lock = lock_engine(folders.lock_file)
     folders.record_run_folder()
     settings = EngineSettings.read(folders)
+    os.environ["SPT_NOENV"] = "1"  # else the title overwrites /proc/PID/environ, which `hitless upgrade` reads
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
+    del os.environ["SPT_NOENV"]
     figures_at = _figures_listener()
     store = Store(folders.state_file)
     leaving = asyncio.Event()
