@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -23,7 +24,16 @@ from tests.fakes import FakeGateway
 pytestmark = pytest.mark.component
 
 
-class FakeFleet:
+class Parts:
+    """The parts that an upgrade would replace: none runs."""
+
+    guardian_pid = spooler_pid = haproxy_pid = root_pid = None
+    replacement = SimpleNamespace(guardian=None, spooler=None)
+    replace_haproxy = replace_root = None
+    pools: ClassVar[dict[str, Any]] = {}
+
+
+class FakeFleet(Parts):
     """Adopts these pools, and records in the diary that it was stopped."""
 
     def __init__(self, diary: list[str], found: dict[str, Any], *, survives: bool = False) -> None:
@@ -41,7 +51,7 @@ class FakeFleet:
             raise EngineError("processes survive SIGKILL")
 
 
-class FakeListeners:
+class FakeListeners(Parts):
     """A gateway that does not run yet; records the state that it is started with."""
 
     addresses: ClassVar[dict[str, tuple[str, int]]] = {}
@@ -67,7 +77,7 @@ class UnreachableGateway:
         raise EngineError("HAProxy does not answer")
 
 
-class ReadingGateway(FakeGateway):
+class ReadingGateway(Parts, FakeGateway):
     """Alive. Each worker has a request whose response a client is still reading."""
 
     async def adopt(self) -> bool:
