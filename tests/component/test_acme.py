@@ -19,7 +19,7 @@ from acme import errors, messages
 from cryptography import x509
 
 from hitless.clock import SystemClock
-from hitless.engine.acme import PAUSES_S, Acme
+from hitless.engine.acme import INTERRUPTED, PAUSES_S, Acme
 from hitless.errors import EngineError, MachineError
 from hitless.gateway.state import TlsListener
 from hitless.processes import acme as process
@@ -98,9 +98,29 @@ def test_an_engine_that_dies_while_it_asks_has_paused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(Acme(tmp_path, engine.clock, dies).watch(lambda: (LISTENER,), lambda _: asyncio.sleep(0)))
     assert engine.look() == 0
-    engine.clock.s = PAUSES_S[0] + 1
+    engine.clock.s = PAUSES_S[0] / INTERRUPTED + 1
     assert engine.look() == 1, "a process that printed nothing"
     assert "ended unexpectedly" in engine.acme.trouble(LISTENER)[0]
+
+
+def test_a_daemon_that_leaves_while_it_asks_does_not_delay_the_next_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        asked = asyncio.Event()
+
+        async def call(order: dict[str, Any]) -> dict[str, Any]:
+            asked.set()
+            await asyncio.Event().wait()
+            return {}
+
+        acme = Acme(tmp_path, Later(), call)
+        task = asyncio.create_task(acme.watch(lambda: (LISTENER,), lambda _: asyncio.sleep(0)))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+    assert Engine(tmp_path).look() == 1
 
 
 def test_the_authority_may_ask_for_a_longer_pause(tmp_path: Path) -> None:
@@ -116,7 +136,7 @@ def test_the_authority_may_ask_for_a_longer_pause(tmp_path: Path) -> None:
 def test_each_authority_has_its_own_certificate_and_pauses(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.answer = refused()
-    staging = replace(LISTENER, settings=TlsSettings(acme=AcmeSettings(LETS_ENCRYPT_STAGING, "a@example.org")))
+    staging = replace(LISTENER, settings=TlsSettings(acme=AcmeSettings("a@example.org", staging=True)))
     assert engine.look(LISTENER, staging) == 2
     assert [one["directory"] for one in engine.orders] == [LETS_ENCRYPT, LETS_ENCRYPT_STAGING]
     assert len({engine.acme.located(one).settings.certificate for one in (LISTENER, staging)}) == 2

@@ -8,6 +8,7 @@ limits.
 
 from __future__ import annotations
 
+import asyncio
 import pkgutil
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,6 +27,8 @@ from hitless.gateway.state import TlsListener
 LOOK_EVERY_S = 2.0
 PAUSES_S = (600, 1200, 2400, 4800, 9600, 21_600)
 """After refusals in a row. Let's Encrypt allows 5 failed validations of a domain an hour."""
+INTERRUPTED = 10
+"""An attempt whose end is unknown, because the daemon was killed, pauses for this part of the time."""
 
 
 class AcmeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,24 +92,27 @@ class Acme:
     async def _ask(self, listener: TlsListener) -> None:
         before, acme, now = self._record(listener), listener.settings.acme, self._clock.now().timestamp()
         assert acme is not None
-        pause_s = PAUSES_S[min(before.refusals, len(PAUSES_S) - 1)]
-        self._write(listener, msgspec.structs.replace(before, next_at=now + pause_s, refusals=before.refusals + 1))
-        order = {"domain": listener.domain, "directory": acme.directory, "email": acme.email}
+        count, pause_s = before.refusals + 1, PAUSES_S[min(before.refusals, len(PAUSES_S) - 1)]
+        self._write(listener, msgspec.structs.replace(before, next_at=now + pause_s / INTERRUPTED, refusals=count))
+        order = {"domain": listener.domain, "directory": acme.url, "email": acme.email}
         try:
             answer = await self._call({**order, "file": str(self._file(listener)), "account": str(self._account)})
-        except (OSError, ValueError, HitlessError) as error:
+        except (OSError, ValueError) as error:
             answer = {"error": {"message": f"the process that gets certificates failed: {error}"}}
+        except asyncio.CancelledError:  # the daemon leaves, and the next one asks
+            self._write(listener, before)
+            raise
         if "next_at" in answer:
-            self._write(listener, AcmeRecord(answer["next_at"]))
-            return
-        fault = answer.get("error") or {"message": f"the request of {listener.domain}'s certificate ended unexpectedly"}
+            return self._write(listener, AcmeRecord(answer["next_at"]))
+        fault = answer.get("error", {})
+        said = fault.get("message", f"the request of {listener.domain}'s certificate ended unexpectedly")
         again_at = max(now + pause_s, fault.get("details", {}).get("again_at", 0.0))
-        hint = fault.get("hint") or "see engine.log in the data folder"
-        self._write(listener, AcmeRecord(again_at, before.refusals + 1, fault["message"], hint))
+        hint = fault.get("hint", "see engine.log in the data folder")
+        return self._write(listener, AcmeRecord(again_at, count, said, hint))
 
     def _file(self, listener: TlsListener) -> Path:
         assert listener.settings.acme is not None
-        authority = re.sub(r"[^a-z0-9.-]+", "_", listener.settings.acme.directory.partition("://")[2].lower())
+        authority = re.sub(r"[^a-z0-9.-]+", "_", listener.settings.acme.url.partition("://")[2].lower())
         return self._folder / authority / f"{listener.domain}.pem"
 
     def _record(self, listener: TlsListener) -> AcmeRecord:

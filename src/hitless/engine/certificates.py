@@ -116,21 +116,15 @@ class Certificates:
         """Serve the certificate if it has changed, and say what is wrong with it."""
         now, (trouble, fix) = self._clock.now(), self._acme.trouble(listener)
         try:
-            if _is_awaited(listener):
-                self._report(listener, trouble, fix)
-                return
-            certificate = read_certificate(listener)
-            if listener.settings.acme is None or now >= certificate.ends:
+            certificate = None if _is_awaited(listener) else read_certificate(listener)
+            if certificate and (listener.settings.acme is None or now >= certificate.ends):
                 trouble = trouble or certificate.trouble(now)
-            if now < certificate.ends and await self._certify(listener.name, certificate.pem):
+            if certificate and now < certificate.ends and await self._certify(listener.name, certificate.pem):
                 self._say(f"a new certificate is in use; it ends on {certificate.ends:%Y-%m-%d}", listener.stage)
         except UnreachableError:
             return  # HAProxy is restarting: try again
         except HitlessError as error:
             trouble = f"{error.message}; the earlier certificate stays in use; {error.hint}"
-        self._report(listener, trouble, fix)
-
-    def _report(self, listener: TlsListener, trouble: str, fix: str) -> None:
         if trouble and trouble != self.troubles.get(listener.stage, ("", ""))[0]:
             self._warn(trouble, listener.stage)
         self.troubles[listener.stage] = trouble, fix

@@ -151,10 +151,12 @@ class Machine:
         return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
-        tls = {one.stage: one for one in self._gateway.state.tls}
+        tls = {one.stage for one in self._gateway.state.tls}
+        # there is no handshake without a name that has a certificate
+        names = {one.stage: one.domain for one in self._gateway.state.tls if one.settings.acme}
         shared = dict(self.sites.urls()) if self.sites is not None else {}
         return shared | {
-            stage: _stage_url(tls.get(stage), host, port)
+            stage: client_url(names.get(stage) or host, port, "https" if stage in tls else "http")
             for stage, (host, port) in self._gateway.addresses.items()
             if "_" not in stage
         }
@@ -178,13 +180,6 @@ class Machine:
         for row in self._engine.store.pools():
             self._engine.store.remove_pool(row.key)
         self._engine.say("the engine stopped")
-
-
-def _stage_url(tls: TlsListener | None, host: str, port: int) -> str:
-    """With ACME its domain: there is no handshake without a name that has a certificate."""
-    if tls is not None and tls.settings.acme is not None:
-        return f"https://{tls.domain}{'' if port == 443 else f':{port}'}"
-    return client_url(host, port, "https" if tls else "http")
 
 
 def client_url(host: str, port: int, scheme: str = "http") -> str:

@@ -266,8 +266,14 @@ class Notify:
 class AcmeSettings:
     """A certificate authority that issues by ACME, and the e-mail address that it may write to, or ""."""
 
-    directory: str = LETS_ENCRYPT
     email: str = ""
+    directory: str = LETS_ENCRYPT
+    staging: bool = False
+
+    @property
+    def url(self) -> str:
+        """The directory that is asked."""
+        return LETS_ENCRYPT_STAGING if self.staging else self.directory
 
 
 @dataclass(frozen=True, slots=True)

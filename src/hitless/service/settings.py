@@ -14,7 +14,7 @@ from hitless.service.model import (
     DEFAULT_PREVIEW_PORT,
     DEFAULT_TARGET_PERCENT,
     DEFAULT_WORKERS,
-    LETS_ENCRYPT_STAGING,
+    LETS_ENCRYPT,
     AccessLog,
     AcmeSettings,
     Approval,
@@ -277,18 +277,8 @@ ACME: Readers = {
 }
 
 
-@reads(map_of(ACME))
-def _acme(value: Value) -> AcmeSettings:
-    read = value.fields(ACME)
-    if read.pop("staging", False):
-        if "directory" in read:
-            raise value.fault("has two directories: staging names Let's Encrypt's", "remove one of them")
-        read["directory"] = LETS_ENCRYPT_STAGING
-    return AcmeSettings(**read)
-
-
 TLS: Readers = {
-    "acme": _acme,
+    "acme": struct(AcmeSettings, ACME),
     "certificate": _FILE,
     "key": _FILE,
     "redirect": _LISTEN,
@@ -300,9 +290,10 @@ TLS: Readers = {
 @reads(map_of(TLS) | {"anyOf": [{"required": ["certificate", "key"]}, {"required": ["acme"]}]})
 def _tls(value: Value) -> TlsSettings:
     read = value.fields(TLS)
-    if "acme" in read:
-        if {"certificate", "key", "challenges"} & read.keys():
-            raise value.fault("has acme and files or challenges of another ACME client", "remove one or the other")
+    if acme := read.get("acme"):
+        if {"certificate", "key", "challenges"} & read.keys() or (acme.staging and acme.directory != LETS_ENCRYPT):
+            hint = "remove certificate, key and challenges, and either staging or directory"
+            raise value.fault("has acme and what excludes it", hint)
         return TlsSettings(**read)
     if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
         raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")
