@@ -98,7 +98,7 @@ class EngineModel(RuleBasedStateMachine):
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def within() -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):  # a rollout of minutes writes hundreds of receipts
                 return await work
 
         return self.runner.run(within())

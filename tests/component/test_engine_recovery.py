@@ -98,7 +98,7 @@ def test_the_engine_serves_on_a_damaged_state_file_and_refuses_changes_until_it_
         for change in (bench.deploy(digest="sha256:2"), bench.engine.rollback("dev", 1)):
             with pytest.raises(StoreError, match=r"state\.sqlite: the state file is damaged") as told:
                 await change
-            assert told.value.hint.startswith(f"`kill -9 {os.getpid()}` ends the daemon, and requests are still served")
+            assert told.value.hint.startswith(f"`kill -9 {os.getpid()}` ends the daemon; requests are still served")
             assert f"cp {file}.backup {file}" in told.value.hint
         assert bench.gateway.state.stage("dev").live == 1
         assert set(bench.workers.running) == {"dev-r1-api-1"}

@@ -98,8 +98,7 @@ class StoreError(MachineError):
         what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
         if "locked" in str(error):
             hint = f"another program holds it: find it with `fuser {path}`, end it and try again"
-        elif type(error) is sqlite3.DatabaseError or error.args == ("disk I/O error",):
-            # Not a subclass: SQLite cannot make sense of the file's content. A truncated file is an error of I/O.
+        elif type(error) is sqlite3.DatabaseError or error.args == ("disk I/O error",):  # the latter: it was cut off
             what = "is damaged"
             hint = f"restore the last backup: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
         return cls(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
@@ -139,9 +138,7 @@ class Store:
                 verify(fresh)
         except StoreError as error:
             if BACKUP in error.hint:
-                error.hint = (
-                    f"`kill -9 {os.getpid()}` ends the daemon, and requests are still served; then {error.hint}"
-                )
+                error.hint = f"`kill -9 {os.getpid()}` ends the daemon; requests are still served; then {error.hint}"
             raise
 
     def copy_to(self, file: Path) -> None:
@@ -303,12 +300,11 @@ class Store:
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
         """Delete the ended rollouts of a stage except the newest `kept`, with steps and receipts. Returns how many."""
-        gone = self.write(
+        return self.write(
             "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
             "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
             (stage, kept),
-        )
-        return gone.rowcount
+        ).rowcount
 
     def revise_outcome(self, rollout: int, outcome: str, reason: str) -> None:
         """Change the outcome of an ended rollout whose release was rolled back later."""
@@ -361,8 +357,7 @@ class Store:
     def claim_minute(self, name: str, minute: int, period: int, *, first: bool) -> bool:
         """Record a minute if the last one is `period` minutes ago; whether it did, or `first` if there was none.
 
-        The last one is in the future if the clock was set back. It still counts if that was by less than the period;
-        for cron(), whose minutes are `first`, by less than three hours, as in Debian's cron(8).
+        A clock set back by less than the period repeats none; for cron() (`first`) three hours, as in Debian's cron(8).
         """
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
