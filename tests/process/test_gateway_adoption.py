@@ -242,6 +242,7 @@ def test_the_old_haproxy_serves_on_when_the_new_one_does_not_start() -> None:
                 await event_of(gateway, "the old one serves on")
                 assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
                 assert gateway._keeper.finishing == 0
+                await until(lambda: gateway.haproxy_pid == haproxy, "the pid of the one that serves")
                 configuration.write_text(text)
                 assert haproxy_is_alive(str(gateway._layout.folder))
                 await gateway.replace_haproxy()
