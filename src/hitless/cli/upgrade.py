@@ -40,9 +40,9 @@ def upgrade(
         bool, typer.Option("--force", help="Replace all, even if they are of this version: HAProxy may be a new one.")
     ] = False,
 ) -> None:
-    """Replace the running engine's processes by those of this version of hitless. No request fails.
+    """Replace an engine's processes by those of this version.
 
-    After a failure the old processes serve on, and a repeated call continues.
+    No request fails. After a failure the old processes serve on, and a repeated call continues.
     """
     folders = folders_of(ctx)
     if not folders.remains():
