@@ -114,6 +114,13 @@ def test_a_trace_id_is_kept_or_generated() -> None:
     assert event["multiValueHeaders"]["X-Amzn-Trace-Id"] == [event["headers"]["X-Amzn-Trace-Id"]]
 
 
+def test_the_headers_of_w3c_traces_reach_the_handler_unchanged() -> None:
+    # the examples of https://www.w3.org/TR/trace-context/
+    parent, state = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+    headers = event_of(headers=((b"traceparent", parent.encode()), (b"tracestate", state.encode())))["headers"]
+    assert (headers["traceparent"], headers["tracestate"]) == (parent, state)
+
+
 def test_the_query_string_is_decoded_and_the_last_of_several_values_wins() -> None:
     event = event_of("/zones?a=1&a=2&name=S%C3%A3o+Paulo&flag")
     assert event["queryStringParameters"] == {"a": "2", "name": "São Paulo", "flag": ""}
