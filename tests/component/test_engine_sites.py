@@ -14,7 +14,7 @@ from hitless.engine.recovery import recover
 from hitless.engine.sites import Sites
 from hitless.errors import HitlessError
 from hitless.gateway.state import SHARED, SHARED_TLS, GatewayState, SharedTls
-from hitless.service.model import Sticky, StickyBy, TlsSettings
+from hitless.service.model import AcmeSettings, Sticky, StickyBy, TlsSettings
 from tests.certificates import DOMAIN, write_certificate
 from tests.component.engine_bench import Bench
 from tests.fakes import release_document
@@ -112,6 +112,7 @@ def test_stages_that_ship_at_once_take_different_pools(tmp_path: Path) -> None:
         ),
         ({"tls": TlsSettings("/c", "/k"), "domain": "b.example.org"}, "/c cannot be read"),
         ({"tls": TlsSettings("/c", "/k", (":", 80)), "domain": "b.example.org"}, "has a redirect of its own"),
+        ({"tls": TlsSettings(acme=AcmeSettings()), "domain": "b.example.org"}, "does not answer its challenges"),
     ],
 )
 def test_a_claim_that_cannot_be_granted_changes_nothing(settings: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from cryptography import x509
 from hitless.engine.certificates import read_certificate
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listeners import listen
-from hitless.gateway.state import FULL_WEIGHT, redirect_of
+from hitless.gateway.state import FULL_WEIGHT, TlsListener, redirect_of
+from hitless.service.model import AcmeSettings, TlsSettings
 from tests.certificates import DOMAIN, tls_listener, write_certificate
 from tests.process.gateway_support import (
     Load,
@@ -34,6 +35,7 @@ from tests.process.gateway_support import (
     shipped,
     with_release,
 )
+from tests.support import eventually
 
 pytestmark = pytest.mark.process
 
@@ -176,3 +178,42 @@ def test_http_is_redirected_and_challenges_reach_the_acme_client(tmp_path: Path)
         asyncio.run(scenario(("127.0.0.1", server.server_port)))
         server.shutdown()
         thread.join()
+
+
+def test_a_stage_whose_certificate_acme_issues_starts_without_one_and_answers_challenges(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            own, plain = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
+            settings = TlsSettings(redirect=("127.0.0.1", 80), acme=AcmeSettings())
+            listener = TlsListener("dev", own.getsockname()[1], DOMAIN, settings)
+            gateway = new_gateway(folder, tls=(listener,), thumbprint="the-thumbprint")
+            sockets = {"dev": own, redirect_of("dev"): plain}
+            rest = {name: listen("127.0.0.1", 0) for name in gateway.state.listeners if name not in sockets}
+            await gateway.start({**sockets, **rest})
+            try:
+                await with_release(gateway, workers)
+                http, https = plain.getsockname(), own.getsockname()
+                token = "/.well-known/acme-challenge/fjAUiT0u64hEZ-GI1D0z4A_jPST"
+                found = await asyncio.to_thread(ask, http, token)
+                assert (found.status, found.body) == (200, b"fjAUiT0u64hEZ-GI1D0z4A_jPST.the-thumbprint")
+                for path in (f"{token}%0d%0a", "/.well-known/acme-challenge/", f"{token}/more", "/zones"):
+                    assert (await asyncio.to_thread(ask, http, path)).status == 308, path
+                with pytest.raises(ssl.SSLError):
+                    await asyncio.to_thread(ask, https, "/zones", tls=True)
+                serial = write_certificate(tmp_path, DOMAIN)
+                assert await gateway.certify(listener.name, read_certificate(tls_listener(tmp_path)).pem)
+                for _ in range(2):
+                    with Load(https, tls=True, host=DOMAIN, clients=1) as load:
+                        await asyncio.to_thread(eventually, lambda load=load: load.sent > 3)  # type: ignore[misc]
+                    assert not load.failures
+                    kill(gateway.haproxy_pid)
+                    await event_of(gateway, "HAProxy was restarted")
+                words = ["openssl", "s_client", "-connect", f"127.0.0.1:{https[1]}", "-servername", DOMAIN]
+                shown = await asyncio.to_thread(
+                    subprocess.run, words, stdin=subprocess.DEVNULL, capture_output=True, timeout=10
+                )
+                assert x509.load_pem_x509_certificate(shown.stdout).serial_number == serial
+            finally:
+                await finish(gateway)
+
+    asyncio.run(scenario())

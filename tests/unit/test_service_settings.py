@@ -12,6 +12,7 @@ from hitless.service.event_sources import Route
 from hitless.service.load import parse_yaml
 from hitless.service.model import (
     AccessLog,
+    AcmeSettings,
     AlarmSettings,
     Approval,
     BuildSettings,
@@ -251,6 +252,11 @@ MISTAKES = [
     ("{stages: {dev: {tls: {certificate: c.pem, key: /k.pem}}}}", "is not the absolute path", ""),
     ("{stages: {dev: {tls: {certificate: /c, key: /k, challenges: ':1'}}}}", "and redirect for challenges", ""),
     ("{stages: {dev: {tls: {certificate: /c, key: /k, redirect: ':0'}}}}", "both must be fixed", ""),
+    ("{stages: {dev: {tls: {acme: {}}}}}", "tls has acme, and a certificate is for a domain", "add domain"),
+    ("{stages: {dev: {tls: {acme: {}, key: /k}}}}", "has acme and what excludes it", "remove certificate, key"),
+    ("{stages: {dev: {tls: {acme: {staging: true, directory: 'https://ca.example.org/'}}}}}", "what excludes it", ""),
+    ("{stages: {dev: {tls: {acme: {directory: 'http://ca.example.org/'}}}}}", "is not the https:// URL", ""),
+    ("{stages: {dev: {tls: {acme: {email: ops}}}}}", "is not one e-mail address", ""),
     (
         "{stages: {dev: {listen: ':443', tls: {certificate: /c, key: /k, redirect: ':80'}}, b: {listen: ':80'}}}",
         "b: listens on 0.0.0.0:80, as dev does",
@@ -302,6 +308,11 @@ def test_tls_is_read() -> None:
     assert stage(f"{{tls: {{{files}}}}}").tls == TlsSettings("/c.pem", "/k.pem")
     found = stage(f"{{tls: {{{files}, redirect: ':80', challenges: '127.0.0.1:8402', hsts_s: 0}}}}").tls
     assert found == TlsSettings("/c.pem", "/k.pem", ("0.0.0.0", 80), ("127.0.0.1", 8402), 0)
+    found = stage("{domain: a.example.org, tls: {acme: {email: ops@example.org, staging: true}}}").tls
+    assert found == TlsSettings(acme=AcmeSettings("ops@example.org", staging=True))
+    assert found.acme is not None
+    assert found.acme.url == "https://acme-staging-v02.api.letsencrypt.org/directory"
+    assert AcmeSettings().url == "https://acme-v02.api.letsencrypt.org/directory"
 
 
 def test_two_stages_may_both_listen_on_any_free_port() -> None:
