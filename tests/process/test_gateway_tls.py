@@ -204,7 +204,7 @@ def test_a_stage_whose_certificate_acme_issues_starts_without_one_and_answers_ch
                 assert await gateway.certify(listener.name, read_certificate(tls_listener(tmp_path)).pem)
                 for _ in range(2):
                     with Load(https, tls=True, host=DOMAIN, clients=1) as load:
-                        await asyncio.to_thread(eventually, lambda load=load: load.sent > 3)  # type: ignore[misc]
+                        await asyncio.to_thread(eventually, lambda load=load: load.sent > 3)
                     assert not load.failures
                     kill(gateway.haproxy_pid)
                     await event_of(gateway, "HAProxy was restarted")
