@@ -1,5 +1,6 @@
 """Every `hitless` command in README and docs is one that the command line accepts: verbs, options and values. And every
-block of commands is run by tests/process/test_docs_pages.py, or listed here with the reason why not.
+block of commands is run by tests/process/test_docs_pages.py or tests/aws/test_docs_pages.py, or listed here with the
+reason why not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import typer
 from typer.main import get_command
 
 from hitless.cli.main import build
-from tests.process.test_docs_pages import RUN
+from tests.aws.docs_blocks import RUN as RUN_ON_AWS
+from tests.process.test_docs_pages import RUN, first_missing
 
 pytestmark = pytest.mark.unit
 
@@ -97,21 +99,23 @@ def test_the_pages_have_commands() -> None:
     assert sum(len(list(commands(page.read_text()))) for page in PAGES) > 100
 
 
-AWS = "needs an AWS account; tests/aws runs these commands on emulators"
+ACCOUNTS = "needs two AWS accounts; tests/aws/test_bootstrap_identity.py runs these options"
+VERBS = "an overview of the verbs; tests/aws/test_release_lifecycle.py, test_homes.py and test_repair.py run them"
+ADOPTION = "needs a stack of plain Serverless Framework; tests/aws/test_adoption.py adopts one"
+PIPELINES = "makes three pipelines; tests/aws/test_pipeline_stages.py runs a pipeline of several stages"
 LOAD = "takes minutes; tests/process/test_drill_command.py runs smaller drills"
 PIPELINE = "an overview; the tutorial and tests/process/test_pipeline.py run these commands"
 NOT_RUN = {
     ("README.md", "git clone"): "installs hitless itself, as scripts/setup does before the tests",
-    ("README.md", "hitless deploy"): "an overview; the tutorial runs the same commands with smaller numbers",
-    ("README.md", "git push"): PIPELINE,
-    ("README.md", "hitless aws plan"): AWS,
     ("docs/aws-emulation.md", "scripts/setup"): "starts every emulator; tests/aws does",
-    ("docs/aws-releases.md", "hitless deploy"): AWS,
-    ("docs/aws-releases.md", "aws events"): AWS,
-    ("docs/aws-releases.md", "hitless aws bootstrap"): AWS,
-    ("docs/aws.md", "hitless aws doctor"): AWS,
-    ("docs/aws.md", "hitless aws bootstrap --stage prod"): AWS,
-    ("docs/aws.md", "hitless aws bootstrap --stage staging"): AWS,
+    (
+        "docs/aws-releases.md",
+        "hitless deploy",
+    ): "needs a dozen releases; tests/aws/test_release_lifecycle.py has these verbs",
+    ("docs/aws-releases.md", "aws events"): "needs the AWS CLI, which hitless does not install",
+    ("docs/aws-releases.md", "hitless aws bootstrap"): ADOPTION,
+    ("docs/aws.md", "hitless aws bootstrap --stage prod"): ACCOUNTS,
+    ("docs/aws.md", "hitless aws bootstrap --stage staging"): PIPELINES,
     ("docs/dashboard.md", "hitless dashboard\n"): "tests/component/test_dashboard.py opens the dashboard",
     (
         "docs/dashboard.md",
@@ -124,10 +128,11 @@ NOT_RUN = {
     ("docs/host.md", "hitless backup"): "writes outside of the folder; tests/process/test_backup.py",
     ("docs/host.md", "hitless remote add"): "needs a host with ssh",
     ("docs/host.md", "hitless host status"): "needs installed units; tests/component/test_host.py",
-    ("docs/homes.md", "hitless promote"): AWS,
-    ("docs/how-to/from-serverless-framework.md", "hitless aws doctor"): AWS,
-    ("docs/how-to/to-aws.md", "scripts/setup"): AWS,
-    ("docs/how-to/to-aws.md", "hitless aws bootstrap"): AWS,
+    (
+        "docs/homes.md",
+        "hitless promote",
+    ): "needs two accounts; tests/aws/test_homes.py promotes both ways",
+    ("docs/how-to/from-serverless-framework.md", "hitless aws doctor"): ADOPTION,
     ("docs/pipeline.md", "git remote add"): PIPELINE,
     ("docs/pipeline.md", "git push engine feature/login"): "tests/process/test_previews.py runs these commands",
     ("docs/pipeline.md", "hitless pipeline receive"): "needs a repository on GitHub",
@@ -154,12 +159,23 @@ def blocks() -> Iterator[tuple[str, str, str]]:
 def test_every_block_of_commands_is_run_or_listed() -> None:
     found = list(blocks())
     run = [page for page, language, _ in found if language == "sh"]
-    assert set(run) == {f"docs/{page}" for page in RUN}
+    assert set(run) == set(RUN)
     others = [(page, block) for page, language, block in found if language != "sh"]
-    listed = {(page, begin): [b for p, b in others if p == page and b.startswith(begin)] for page, begin in NOT_RUN}
+    known_by = [*NOT_RUN, *((block.page, block.begin) for block in RUN_ON_AWS)]
+    listed = {(page, begin): [b for p, b in others if p == page and b.startswith(begin)] for page, begin in known_by}
     assert [key for key, starts in listed.items() if not starts] == [], "these blocks are gone"
     known = [(page, block) for (page, _), starts in listed.items() for block in starts]
     assert [other for other in others if other not in known] == [], "write `sh` and run it, or say why not"
+
+
+def test_a_shown_output_must_have_come_but_for_times_ids_and_ports() -> None:
+    came = "started\nlive in 3.21 s, commit 0a1b2c3d4e\nat 127.0.0.1:41234, 0 of 4,301 requests failed\nrelease 2"
+    shown = "live in 0.8 s, commit 9f8e7d6c5b\nat 127.0.0.1:8080, 0 of 310,112 requests failed\nrelease 2"
+    assert first_missing(shown, came) is None
+    assert first_missing("release 2\nstarted", came) == "started", "in another order"
+    assert first_missing("release 3", came) == "release 3"
+    assert first_missing("at 127.0.0.1:8080, 1 of 310,112 requests failed", came) == "at #, 1 of # requests failed"
+    assert first_missing("start", came) == "start", "a part of a line"
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: f"{block[0]}: {block[1]}")
