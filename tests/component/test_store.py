@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import sqlite3
 import stat
 from contextlib import closing
@@ -183,6 +186,26 @@ def test_the_error_of_a_damaged_state_file_names_the_backup(tmp_path: Path) -> N
     assert store.live("dev") == (4, "2026-11-24T07:00:00Z")
     store.close()
     assert {found.name for found in tmp_path.iterdir()} <= {"state.sqlite", "state.sqlite-wal", "state.sqlite-shm"}
+
+
+def test_an_error_of_writing_is_no_damage_and_a_file_that_was_cut_off_is(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    store = Store(path)
+    store.set_live("dev", 3, "2026-11-24T06:00:00Z")
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(MachineError, match="cannot be used: disk I/O error") as told:
+            store.add_event("x" * 9000, None, "2026-11-24T06:00:00Z")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "has free space" in told.value.hint
+    store.check()
+    os.truncate(f"{path}-wal", 0)
+    with pytest.raises(MachineError, match="is damaged: disk I/O error"):
+        store.check()
+    store.close()
 
 
 def test_the_error_of_a_locked_state_file_says_what_to_do(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ class StoreError(MachineError):
 
     @classmethod
     def of(cls, error: Exception, path: Path) -> StoreError:
-        """SQLite's error in the operator's terms."""
+        """SQLite's error in the operator's terms. A plain DatabaseError: the content makes no sense."""
         what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
         if "locked" in str(error):
             hint = f"another program holds it: find it with `fuser {path}`, end it and try again"
-        elif type(error) is sqlite3.DatabaseError or error.args == ("disk I/O error",):  # the latter: it was cut off
+        elif type(error) is sqlite3.DatabaseError or "SHORT_READ" in getattr(error, "sqlite_errorname", ""):
             what = "is damaged"
             hint = f"restore the last backup: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
         return cls(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
