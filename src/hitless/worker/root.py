@@ -163,7 +163,9 @@ class Root:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            os.setpgid(0, 0)
+            # Of its own session, because Linux shares processors by session (autogroup): else an import of the next
+            # release would take turns with each worker that serves.
+            os.setsid()
             for caller, _ in self._callers.values():
                 caller.close()
             for private in (self._listener, self._wake_in, self._wake_out):
