@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.worker.crew import pause_ns
+from hitless.worker.memory import pause_ns
 
 pytestmark = pytest.mark.unit
 

@@ -76,17 +76,25 @@ def rehearse(
     signal.signal(signal.SIGTERM, _leave)
     both = _read_plan() if plan else _documents(ctx, against, if_due)
     if isinstance(both, str):
-        sentence = f"not rehearsed: {both}"
-        skipped = {"stage": ctx.stage, "may_ship": True, "skipped": both, "sentence": sentence}
-        if page:
-            write_report(RehearsalReport(stage=ctx.stage, may_ship=True, sentence=sentence), page)
-        ctx.show(skipped, lambda: sentence)
+        _skip(ctx, both, page)
         return
     live, candidate = both
     pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
     sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
     with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
         report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
+    _conclude(ctx, report, page)
+
+
+def _skip(ctx: Context, why: str, page: Path | None) -> None:
+    sentence = f"not rehearsed: {why}"
+    if page:
+        write_report(RehearsalReport(stage=ctx.stage, may_ship=True, sentence=sentence), page)
+    ctx.show({"stage": ctx.stage, "may_ship": True, "skipped": why, "sentence": sentence}, lambda: sentence)
+
+
+def _conclude(ctx: Context, report: RehearsalReport, page: Path | None) -> None:
+    """Write and show the report. Raises UnsuccessfulResult if the code may not ship."""
     if page:
         write_report(report, page)
     ctx.show(to_plain(report), lambda: _in_words(report))

@@ -87,15 +87,6 @@ def build_machine(
         secrets=SecretStore(folders.data),
     )
 
-    def bind() -> Mapping[str, socket.socket]:
-        with ExitStack() as bound:
-            sockets = {one.stage: bound.enter_context(_listen(one)) for one in settings.bound}
-            if (shared := settings.previews) is not None:
-                movable = shared.port == DEFAULT_PREVIEW_PORT
-                sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
-            bound.pop_all()  # all are bound: keep them open
-        return sockets
-
     previews = None
     if settings.previews is not None:
         records = PreviewRecords(store)
@@ -106,7 +97,7 @@ def build_machine(
         fleet,
         gateway,
         clock=clock,
-        listen=bind,
+        listen=partial(_bind, settings),
         leave=leave,
         acme=acme,
         pace=ScaleInPace.of(os.environ),
@@ -115,6 +106,17 @@ def build_machine(
         budget=partial(disk.watch, limit) if limit else None,
     )
     return engine, machine, previews
+
+
+def _bind(settings: EngineSettings) -> Mapping[str, socket.socket]:
+    """Bind all addresses or none."""
+    with ExitStack() as bound:
+        sockets = {one.stage: bound.enter_context(_listen(one)) for one in settings.bound}
+        if (shared := settings.previews) is not None:
+            movable = shared.port == DEFAULT_PREVIEW_PORT
+            sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
+        bound.pop_all()  # all are bound: keep them open
+    return sockets
 
 
 def build_pipeline(

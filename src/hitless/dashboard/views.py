@@ -25,7 +25,7 @@ TONES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plot:
+class RolloutPlot:
     """Values over the seconds since a rollout's start: lines by CSS class, on `axes` whose heights are `ticks`, and the
     limit of an alarm.
     """
@@ -56,7 +56,7 @@ def functions_of(status: Status | None, stage: str | None) -> Iterator[tuple[Sta
             yield from ((one, function) for function in one.functions)
 
 
-def error_plot(rollout: RolloutDocument, limit: float | None) -> Plot | None:
+def error_plot(rollout: RolloutDocument, limit: float | None) -> RolloutPlot | None:
     """The failed requests of both releases in per cent of their own since the start; None before two readings. A
     shielded request counts as failed, as it does for the alarm.
     """
@@ -74,7 +74,7 @@ def error_plot(rollout: RolloutDocument, limit: float | None) -> Plot | None:
 
 def latency_plot(
     rollout: RolloutDocument, seen: Sequence[tuple[str, CandidateStatus]], limit_ms: float | None
-) -> Plot | None:
+) -> RolloutPlot | None:
     """p50 and p99 of both releases since their workers started; None before two readings. A limit far above all of
     them is not drawn, because the lines would be flat.
     """
@@ -93,7 +93,7 @@ def latency_plot(
     return _plot(lines, limit_ms if limit_ms and limit_ms < 4 * most else None)
 
 
-def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], limit: float | None) -> Plot:
+def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], limit: float | None) -> RolloutPlot:
     span_s = max(1.0, *(at_s for seen in lines.values() for at_s, _ in seen))
     ticks = nice_ticks(max([limit or 0.5, *(value for seen in lines.values() for _, value in seen)]) * 1.25, 4)
     axes = Axes(span_s, ticks[-1], height=220)
@@ -101,4 +101,4 @@ def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], limit: float | Non
         name: axes.steps([(start, end, value) for (start, value), (end, _) in pairwise([*seen, (span_s, 0.0)])])
         for name, seen in lines.items()
     }
-    return Plot(axes, ticks, drawn, limit)
+    return RolloutPlot(axes, ticks, drawn, limit)

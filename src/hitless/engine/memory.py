@@ -22,7 +22,7 @@ NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServiceLimits:
     """The limits of a service's workers, of all its functions and stages together."""
 
     memory_mb: int | None = None
@@ -45,7 +45,7 @@ class EngineMemory:
         self._machine_mb = machine_mb()
         self._mean_mb: dict[str, float] = {}
         self._live: tuple[int | None, ...] = ()
-        self._known: dict[str, Limits] = {}
+        self._known: dict[str, ServiceLimits] = {}
 
     async def measure(self) -> None:
         """Measure every living pool. Takes some milliseconds in a thread."""
@@ -96,7 +96,7 @@ class EngineMemory:
             self._engine.say(f"{function} starts with {fewer} of {wanted} workers: {room.limit} allows no more", stage)
         return fewer
 
-    def _limits(self, stage: str) -> Limits:
+    def _limits(self, stage: str) -> ServiceLimits:
         """The limits of the stage's service, as its newest live release has them."""
         engine = self._engine
         live = tuple(engine.pools.gateway_stage(each).live for each in engine.stages)
@@ -108,7 +108,9 @@ class EngineMemory:
             since = {each: found for each in alike if (found := engine.store.live(each)) is not None}
             newest = max(since, key=lambda each: since[each][1], default=None)
             document = engine.release(newest, since[newest][0]).document if newest else None
-            self._known[service] = Limits(document.memory_mb, document.total_workers) if document else Limits()
+            self._known[service] = (
+                ServiceLimits(document.memory_mb, document.total_workers) if document else ServiceLimits()
+            )
         return self._known[service]
 
 

@@ -49,7 +49,7 @@ REFUSALS = {code: (what, hint) for codes, what, hint in _CODES for code in codes
 """Code of RFC 8555, section 6.7 → what it means and how to fix it."""
 
 
-class Network(client.ClientNetwork):
+class AuthorityNetwork(client.ClientNetwork):
     """Requests to the authority. `again_at`: the Unix time before which it wants no other, by its last refusal."""
 
     again_at = 0.0
@@ -74,7 +74,7 @@ class Network(client.ClientNetwork):
 def get(order: dict[str, Any]) -> dict[str, Any]:
     """{"next_at"}: when to call again (Unix time). Raises EngineError with what the authority refuses."""
     key = serialization.load_pem_private_key(Path(order["account"]).read_bytes(), None)
-    network = Network(JWKEC(key=key), alg=ES256, user_agent="hitless")
+    network = AuthorityNetwork(JWKEC(key=key), alg=ES256, user_agent="hitless")
     file, now = Path(order["file"]), datetime.now(UTC)
     due = renewal(file)
     try:

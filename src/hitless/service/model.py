@@ -36,14 +36,11 @@ DEFAULT_TARGET_PERCENT = 70
 
 DEFAULT_REGION = "us-east-1"
 DEFAULT_STAGE = "dev"
-
 DEFAULT_READY_TIMEOUT_S = 10
 """Lambda gives the init phase 10 s."""
 
 DEFAULT_GUARD_S = 30
-
 DEFAULT_PREVIEW_PORT = 8090
-
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 """Its certificates are not trusted; its rate limits are high (letsencrypt.org/docs/staging-environment)."""

@@ -25,7 +25,7 @@ from typing import Final
 from hitless.worker import crash
 from hitless.worker.crash import DeathHistory, backoff_after_death
 from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
-from hitless.worker.memory import children, family, held_mb
+from hitless.worker.memory import LOOK_NS, MEASURE_IDLE_NS, children, family, held_mb, pause_ns
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import fork
 from hitless.worker.spec import PoolSpec
@@ -35,21 +35,10 @@ Tell = Callable[[str, int, int, str], None]
 
 BACKLOG: Final = 256
 _NS: Final = 1_000_000_000
-MEASURE_ACTIVE_NS, LOOK_NS, MEASURE_IDLE_NS = _NS // 10, _NS, 10 * _NS
-"""How often the memory of active workers is measured; how often an idle zygote looks for such workers, and how long
-they count as active; how often the others are measured, because a handler can falsify its page.
-"""
-MEASURE_SHARE: Final = 20
-"""At most one part in so many of a core measures memory: with 500 active workers, 100 ms apart, it took a third."""
 START_LIMIT_S: Final = 30.0
 """A replacement that imports the handler itself and is not ready by then is killed, which counts as its own fault."""
 LEAVING_GRACE_S: Final = 2.0
 """Added to the function's timeout; after that a leaving worker is killed."""
-
-
-def pause_ns(*, active: bool, spent_ns: int) -> int:
-    """The time from one measurement of memory, which took so much processor time, to the next. Pure."""
-    return max(MEASURE_ACTIVE_NS if active else LOOK_NS, spent_ns * MEASURE_SHARE)
 
 
 @dataclass(slots=True)
