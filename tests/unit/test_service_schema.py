@@ -45,6 +45,8 @@ ONLY_THE_READER_KNOWS = {
     "{stages: {dev: {network: none, nat: single}}}",
     "{stages: {dev: {listen: 8080}}}",
     "{stages: {dev: {basePath: v1}}}",
+    "{stages: {dev: {tls: {acme: {}}}}}",
+    "{stages: {dev: {tls: {acme: {staging: true, directory: 'https://ca.example.org/'}}}}}",
     "{stages: {dev: {tls: {certificate: /c, key: /k, challenges: ':1'}}}}",
     "{stages: {dev: {tls: {certificate: /c, key: /k, redirect: ':0'}}}}",
     "{stages: {dev: {listen: ':443', tls: {certificate: /c, key: /k, redirect: ':80'}}, b: {listen: ':80'}}}",

@@ -254,6 +254,7 @@ MISTAKES = [
     ("{stages: {dev: {tls: {certificate: /c, key: /k, redirect: ':0'}}}}", "both must be fixed", ""),
     ("{stages: {dev: {tls: {acme: {}}}}}", "tls has acme, and a certificate is for a domain", "add domain"),
     ("{stages: {dev: {tls: {acme: {}, key: /k}}}}", "has acme and what excludes it", "remove certificate, key"),
+    ("{stages: {dev: {tls: {acme: {}, certificate: /c, key: /k}}}}", "has acme and what excludes it", "remove"),
     ("{stages: {dev: {tls: {acme: {staging: true, directory: 'https://ca.example.org/'}}}}}", "what excludes it", ""),
     ("{stages: {dev: {tls: {acme: {directory: 'http://ca.example.org/'}}}}}", "is not the https:// URL", ""),
     ("{stages: {dev: {tls: {acme: {email: ops}}}}}", "is not one e-mail address", ""),

@@ -287,11 +287,22 @@ TLS: Readers = {
 }
 
 
-@reads(map_of(TLS) | {"anyOf": [{"required": ["certificate", "key"]}, {"required": ["acme"]}]})
+_BY_FILES = ("certificate", "key", "challenges")
+
+
+@reads(
+    map_of(TLS)
+    | {
+        "oneOf": [
+            {"required": ["certificate", "key"], "not": {"required": ["acme"]}},
+            {"required": ["acme"], "not": {"anyOf": [{"required": [key]} for key in _BY_FILES]}},
+        ]
+    }
+)
 def _tls(value: Value) -> TlsSettings:
     read = value.fields(TLS)
     if acme := read.get("acme"):
-        if {"certificate", "key", "challenges"} & read.keys() or (acme.staging and acme.directory != LETS_ENCRYPT):
+        if read.keys() & set(_BY_FILES) or (acme.staging and acme.directory != LETS_ENCRYPT):
             hint = "remove certificate, key and challenges, and either staging or directory"
             raise value.fault("has acme and what excludes it", hint)
         return TlsSettings(**read)
