@@ -34,7 +34,7 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
     with Client(service.url + "/version") as client:
         done = service.run("repair", *words)
     assert (done.code, client.failed) == (ends, 0), (done.err, client.statuses)
-    assert client.asked > 10
+    assert client.asked > 5
     if ends == 0:
         assert (done.json["left"], reported_faults(service)) == ([], [])
     return done.json
