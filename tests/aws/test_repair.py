@@ -31,10 +31,10 @@ def fix(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] 
     assert all(any(part in one for one in troubles) for part in named), troubles
     planned = service.run("repair", "--dry-run")
     assert (planned.code, len(planned.json["left"]) >= len(named)) == (0, True), planned.err
-    with Client(service.url + "/version") as client:
+    with Client(service.url + "/version", every_s=0.02) as client:
         done = service.run("repair", *words)
     assert (done.code, client.failed) == (ends, 0), (done.err, client.statuses)
-    assert client.asked > 5
+    assert client.asked > 10
     if ends == 0:
         assert (done.json["left"], reported_faults(service)) == ([], [])
     return done.json
