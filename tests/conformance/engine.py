@@ -63,8 +63,12 @@ class RunningEngine:
 
     def logs(self) -> dict[str, tuple[str, ...]]:
         """Request id → the lines of that request's invocation, without their instants."""
-        lines, _ = hitless(self._folder, "logs", "--limit", "100000")
-        return by_request(lines or [])
+        functions = yaml.safe_load((self._folder / "serverless.yml").read_text("utf-8"))["functions"]
+        found: dict[str, tuple[str, ...]] = {}
+        for function in functions:
+            lines, _ = hitless(self._folder, "logs", function, "--limit", "100000", ends=(0, 2))
+            found |= by_request(lines if isinstance(lines, list) else [])  # 2: it has written nothing
+        return found
 
 
 @contextlib.contextmanager
@@ -91,10 +95,10 @@ def invoke(service: str, function: str, event: Any, into: Path) -> Observed:
 
 
 def by_request(lines: list[str]) -> dict[str, tuple[str, ...]]:
-    """The lines between each START and its REPORT, both included.
+    """The lines of one function between each START and the next, both included in the first.
 
     The functions whose log is looked at have one worker, so that invocations do not interleave in their files. Those of
-    different functions may: a line goes to the invocation that began last.
+    several functions would: records of the same millisecond have no order.
     """
     found: dict[str, list[str]] = defaultdict(list)
     current = ""
