@@ -126,6 +126,36 @@ def test_a_whole_section_may_be_in_another_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sample", "written"),
+    [
+        ("secrets.example.json", "secrets.json"),
+        ("config.yml.dist", "config.yml"),
+        ("stages-sample", "stages/common.yml"),
+    ],
+)
+def test_the_hint_for_a_missing_file_names_a_sample_beside_it(folder: Path, sample: str, written: str) -> None:
+    (folder / sample).touch()
+    error = fault(folder, HEAD + API.replace("handler:", f"environment: {{x: '${{file({written}):x}}'}}, handler:"))
+    assert f"copy {sample} to {written.partition('/')[0]} and fill it in" in error.hint
+
+
+def test_the_hint_for_a_missing_variable_says_how_to_use_a_dotenv_file(folder: Path) -> None:
+    text = HEAD + API.replace("handler:", "environment: {x: '${env:KEY}'}, handler:")
+    assert fault(folder, text).hint.startswith("set KEY in the environment, or")
+    (folder / ".env.example").touch()
+    assert "in .env (copy .env.example to .env and fill it in), or" in fault(folder, "useDotenv: true\n" + text).hint
+    (folder / ".env").touch()
+    assert fault(folder, text).hint.startswith("set KEY in the environment (.env is read with useDotenv: true)")
+    assert "set KEY in the environment or in .env, or" in fault(folder, "useDotenv: true\n" + text).hint
+
+
+def test_one_error_names_all_variables_without_a_value(folder: Path) -> None:
+    variables = "{a: '${env:A}', b: '${ssm:/b}', c: x, d: '${env:D}'}"
+    error = fault(folder, HEAD + API.replace("handler:", f"environment: {variables}, handler:"))
+    assert error.message.endswith("environment.a: ${env:A} has no value; the same applies to b, d")
+
+
+@pytest.mark.parametrize(
     ("written", "message"),
     [
         ("/etc/hostname", "is an absolute path"),
@@ -140,7 +170,7 @@ def test_a_whole_section_may_be_in_another_file(folder: Path) -> None:
         ("bad.json", "is not JSON: Expecting"),
         ("latin.txt", "is not UTF-8"),
         ("bad.yml", "bad.yml:2: is not YAML"),
-        ("none.yml", "has no value"),
+        ("none.yml", "has no value: there is no file none.yml"),
     ],
 )
 def test_the_error_for_an_unreadable_file_names_the_line_that_uses_it(folder: Path, written: str, message: str) -> None:

@@ -120,10 +120,17 @@ def test_keys_of_custom_are_free_except_a_misspelt_hitless() -> None:
 
 
 def test_a_plugin_causes_a_notice_unless_hitless_replaces_it() -> None:
-    text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-webpack]}"
+    text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-step-functions]}"
     assert notices_of(parse_yaml(text, "f.yml")) == (
-        "f.yml:1: plugins.modules[2]: the plugin serverless-webpack does not run here",
+        "f.yml:1: plugins.modules[2]: the plugin serverless-step-functions does not run here",
     )
+
+
+def test_the_notice_for_a_common_plugin_says_what_replaces_it() -> None:
+    text = "plugins: [serverless-prune-plugin, serverless-esbuild, serverless-dotenv-plugin]"
+    bundler, dotenv = notices_of(parse_yaml(text, "f.yml"))
+    assert bundler.endswith("does not run here; bundle the code yourself, and name the zip in package.artifact")
+    assert dotenv.endswith("does not run here; set useDotenv: true, and list the variables in provider.environment")
 
 
 def test_custom_params_and_resources_are_not_checked() -> None:

@@ -27,6 +27,9 @@ class FakeFiles(Files):
     def read(self, written: str, at: Value) -> Value | None:
         return self._trees.get(written)
 
+    def why_missing(self, written: str, at: Value) -> tuple[str, str]:
+        return ("", "") if written in self._trees else (f"there is no file {written}", "")
+
 
 def resolve(
     text: str,
@@ -41,7 +44,9 @@ def resolve(
     secrets: Mapping[str, str] | None = None,
 ) -> Value:
     files_of_it = FakeFiles(files or {})
-    context = VariableContext(stage, options or {}, environ or {}, files_of_it, params or {}, on_aws, secrets or {})
+    context = VariableContext(
+        stage, options or {}, environ or {}, files_of_it, params or {}, on_aws, secrets=secrets or {}
+    )
     return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
 
 
@@ -149,6 +154,15 @@ def test_a_variable_without_a_value_is_an_error_in_place_with_a_default_as_hint(
     assert error.hint == "give it a default: ${self:custom.none, 'value'}"
     assert fault("a: ${env:KEY}").hint.startswith("set KEY in the environment")
     assert fault("a: ${opt:x, ${opt:y}}").message.endswith("has no value")
+
+
+def test_an_error_says_whether_the_file_or_its_key_is_missing() -> None:
+    text = "a: ${file(f.yml):k}"
+    missing, keyless = fault(text), fault(text, files={"f.yml": "other: 1"})
+    assert missing.message.endswith("has no value: there is no file f.yml")
+    assert missing.hint.startswith("create it, or give it a default")
+    assert keyless.message.endswith("has no value: f.yml has no key k")
+    assert keyless.hint.startswith("add k to f.yml, or give it a default")
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from hitless.service.value import FilePlace, Unresolved, Value, from_plain
+from hitless.service.value import JAVASCRIPT, FilePlace, Unresolved, Value, from_plain
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILES = 100
 
 _SCRIPTS = {".js", ".cjs", ".mjs", ".ts"}
+_SAMPLE = re.compile("example|sample|template|dist", re.IGNORECASE)
 
 
 class Files:
@@ -33,7 +35,7 @@ class Files:
         """The content of the file that a reference at `at` names; None if there is no such file."""
         path = self._allowed(written, at)
         if path.suffix in _SCRIPTS:
-            return Value(Unresolved(f"${{file({written})}}", "a JavaScript file"), at.place, at.path)
+            return Value(Unresolved(f"${{file({written})}}", JAVASCRIPT), at.place, at.path)
         if path not in self._read:
             if not self._exists(path, written, at):
                 return None
@@ -41,6 +43,19 @@ class Files:
                 raise at.fault("is one file too many", f"at most {MAX_FILES} files can be read")
             self._read[path] = self._content(path, written, at)
         return self._read[path]
+
+    def why_missing(self, written: str, at: Value) -> tuple[str, str]:
+        """That there is no such file, and how to make it from a sample beside it (`.env.example`); "" for neither."""
+        path = self._allowed(written, at)
+        if os.path.exists(path):
+            return "", ""
+        while not os.path.isdir(path.parent):
+            path = path.parent
+        near = sorted(one for one in path.parent.glob("*") if path.stem in one.name and _SAMPLE.search(one.name))
+        sample = next(iter(near), None)
+        real = os.path.realpath(self._folder)
+        copy = sample and f"copy {os.path.relpath(sample, real)} to {os.path.relpath(path, real)} and fill it in"
+        return f"there is no file {written}", copy or ""
 
     def _allowed(self, written: str, at: Value) -> Path:
         if not written or "\0" in written:

@@ -6,10 +6,11 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.errors import ServiceFileError
 from hitless.service.authorizers import AuthorizerReader
 from hitless.service.cors import http_api_cors, rest_cors
 from hitless.service.event_sources import URL_PAYLOAD, Cors, HttpApi, Preflight, Route
@@ -30,7 +31,7 @@ from hitless.service.model import (
 )
 from hitless.service.schedules import read_schedules
 from hitless.service.settings import Provisioned, ServiceSettings
-from hitless.service.value import Notices, Value, did_you_mean
+from hitless.service.value import Notices, Unresolved, Value, did_you_mean
 
 PYTHON_HERE = f"python3.{sys.version_info.minor}"
 """The runtime of this process, in which the engine runs all handlers in Python."""
@@ -246,6 +247,7 @@ class FunctionReader:
         chosen: dict[str, Value] = {}
         for owner in (self.provider, entry):
             chosen |= owner.optional("environment", Value.mapping, {})
+        _check_resolved(chosen.values())
         read = ((name, self._variable(name, value)) for name, value in sorted(chosen.items()))
         return tuple((name, text) for name, text in read if text is not None)
 
@@ -253,7 +255,7 @@ class FunctionReader:
         if not _VARIABLE.fullmatch(name):
             raise value.fault("is not the name of a variable: letters, digits and _, no digit first")
         if _RESERVED.fullmatch(name):
-            raise value.fault(f"{name} is reserved: Lambda sets it itself", "choose another name")
+            raise value.fault(f"{name} is reserved: Lambda sets it itself", "remove it, or choose another name")
         if (intrinsic := value.intrinsic()) is not None:
             sentence = f"{intrinsic} is resolved by CloudFormation, so {name} is not set here"
             self.notices.add(value.path, value, sentence)
@@ -275,6 +277,19 @@ class FunctionReader:
             self.notices.add("own patterns", package, sentence)
             return ()
         return patterns
+
+
+def _check_resolved(values: Iterable[Value]) -> None:
+    """ServiceFileError if any has no value here. It names all of them, so that they can be set at once."""
+    missing = [value for value in values if isinstance(value.data, Unresolved)]
+    if len(missing) < 2:
+        return  # the reader of the one value says why
+    try:
+        missing[0].sealed_text()
+    except ServiceFileError as error:
+        others = ", ".join(value.path.rpartition(".")[2] for value in missing[1:])
+        message = f"{error.message}; the same applies to {others}"
+        raise ServiceFileError(message, hint=error.hint, details=error.details) from error
 
 
 def read_wsgi(root: Value, folder: Path) -> WsgiApp | None:

@@ -151,8 +151,23 @@ QUIET_PLUGINS = {
     "serverless-python-requirements": "hitless installs requirements.txt itself",
     "serverless-wsgi": "hitless adds its handler to the package itself",
     "serverless-offline": "it serves the service on a machine, as hitless does",
+    "serverless-iam-roles-per-function": "it changes only the stack on AWS",
+    "serverless-plugin-split-stacks": "it changes only the stack on AWS",
+    "serverless-prune-plugin": "it changes only the stack on AWS",
 }
 """Plugins whose work needs no notice, and why."""
+
+_BUNDLED = "bundle the code yourself, and name the zip in package.artifact"
+INSTEAD = {
+    "serverless-dotenv-plugin": "set useDotenv: true, and list the variables in provider.environment",
+    "serverless-plugin-warmup": "workers stay warm without it",
+    "serverless-domain-manager": "set domain under custom.hitless.stages",
+    "serverless-plugin-canary-deployments": "set strategy under custom.hitless.stages",
+    **dict.fromkeys(
+        ("serverless-bundle", "serverless-esbuild", "serverless-plugin-typescript", "serverless-webpack"), _BUNDLED
+    ),
+}
+"""Plugins that do not run, and what replaces them."""
 
 QUIET_VALUES: dict[str, frozenset[str]] = {
     "provider.endpointType": frozenset({"edge", "regional"}),
@@ -190,7 +205,8 @@ def _plugins(root: Value, notices: Notices) -> list[str]:
         name = item.text()
         if name not in QUIET_PLUGINS:
             loud.append(name)
-            notices.add(f"plugin {name}", item, f"the plugin {name} does not run here")
+            instead = f"; {INSTEAD[name]}" if name in INSTEAD else ""
+            notices.add(f"plugin {name}", item, f"the plugin {name} does not run here{instead}")
     return loud
 
 

@@ -63,11 +63,12 @@ def load_service(
     try:
         raw = read_yaml(file, file.name)
         context = VariableContext(
-            stage, options or {}, environ, Files(folder, read_yaml), params or {}, on_aws, secrets or {}
+            stage, options or {}, environ, Files(folder, read_yaml), params or {}, on_aws, secrets=secrets or {}
         )
         asked = Resolver(raw, context, Notices()).resolve("useDotenv")
         if asked.data is not None and asked.flag():
-            context = replace(context, environ=with_dotenv(stage, environ, context.files, asked))
+            environ = with_dotenv(stage, environ, context.files, asked)
+            context = replace(context, environ=environ, dotenv=True)
         root = Resolver(raw, context, notices).resolve()
         return make_service(root, file, context, notices)
     except RecursionError as error:

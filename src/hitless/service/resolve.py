@@ -49,6 +49,8 @@ class VariableContext:
     params: Mapping[str, str] = field(default_factory=dict)
     on_aws: bool = False
     """Whether osls resolves the same file with AWS's credentials, so that its sources need no value here."""
+    dotenv: bool = False
+    """Whether `environ` has the variables of a `.env` file, if there is one."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Name → encrypted value of the stage's secrets, for `${ssm:}`. They precede the file's own parameters."""
 
@@ -229,15 +231,26 @@ class Resolver:
         return replace(at, data=Unresolved(f"${{{source.text}}}", kind), raw="")
 
     def _unresolved(self, variable: Variable, at: Value) -> ServiceFileError:
-        last = variable.sources[-1]
-        hint = f"give it a default: {variable.text[:-1]}, 'value'}}"
+        last, why, hint = variable.sources[-1], "", ""
         if isinstance(last, VariableSource) and last.kind == "env":
-            hint = f"set {self._address(last, at)} in the environment, or {hint}"
-        elif isinstance(last, VariableSource) and last.kind == "file":
-            hint = f"look whether the file and the key are there, or {hint}"
+            hint = self._where_to_set(self._address(last, at), at)
+        elif isinstance(last, VariableSource) and last.kind == "file" and last.params:
+            file, key = self._text(last.params[0], at), self._address(last, at)
+            why, hint = self._context.files.why_missing(file, at)
+            why, hint = why or f"{file} has no key {key}", hint or ("create it" if why else f"add {key} to {file}")
         elif isinstance(last, VariableSource) and last.kind == "param":
-            hint = f"give it by --param {self._address(last, at)}=VALUE, or {hint}"
-        return at.fault(f"{variable.text} has no value", hint)
+            name = self._address(last, at)
+            hint = f"pass --param {name}=VALUE, add {name} to params of the file"
+        default = f"give it a default: {variable.text[:-1]}, 'value'}}"
+        message = f"{variable.text} has no value" + (f": {why}" if why else "")
+        return at.fault(message, f"{hint}, or {default}" if hint else default)
+
+    def _where_to_set(self, name: str, at: Value) -> str:
+        """How to give a variable of the environment a value, also by a `.env` file."""
+        missing, copy = self._context.files.why_missing(".env", at)
+        if self._context.dotenv:
+            return f"set {name} in the environment or in .env" + (f" ({copy})" if copy else "")
+        return f"set {name} in the environment" + ("" if missing else " (.env is read with useDotenv: true)")
 
     def _address(self, source: VariableSource, at: Value) -> str:
         return "" if source.address is None else self._text(source.address, at)

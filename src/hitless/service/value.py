@@ -21,6 +21,8 @@ T = TypeVar("T")
 D = TypeVar("D")
 Scalar = str | int | float | bool | None
 
+JAVASCRIPT = "a JavaScript file"
+"""The `kind` of an `Unresolved` that a script would compute."""
 SEALED = re.compile(r"\{hitless-secret:([\w./-]+):([\w=-]+)\}", re.ASCII)
 """A secret in a text, as its name and its encrypted value: `hitless.store.secrets`."""
 
@@ -214,11 +216,15 @@ class Value:
             if self.data.error is not None:
                 raise self.data.error
             name = self.data.reference[2:-1]
-            stored = f"store it with `hitless secrets set {name[4:]}`, " if name.startswith("ssm:") else ""
+            script = self.data.kind == JAVASCRIPT
+            better = f"store it with `hitless secrets set {name[4:]}`, " if name.startswith("ssm:") else ""
+            if script:
+                better = "move its values to a YAML or JSON file, "
             raise self.fault(
-                f"{self.data.reference} cannot be resolved here: {self.data.kind} is not available here",
-                f"{stored}give it by --param '{name}=VALUE', or put an available source before it: "
-                "${env:NAME, …}, or give it a default: ${…, 'value'}",
+                f"{self.data.reference} cannot be resolved here: "
+                f"{self.data.kind} is not {'run' if script else 'available'} here",
+                f"{better}pass --param '{name}=VALUE', put an available source before it (${{env:NAME, …}}), "
+                "or give it a default (${…, 'value'})",
             )
         if self.tag:
             raise self.fault(
