@@ -41,7 +41,7 @@ def test_an_adoption_killed_at_each_step_can_be_repeated_and_fails_no_request(aw
                 refused = service.run("deploy")
                 assert (refused.code, "only partly adopted" in refused.err) == (1, True), refused.err
                 unasked = service.run("adopt")
-                assert (unasked.code, "give --yes" in unasked.err) == (1, True), unasked.err
+                assert (unasked.code, "pass --yes" in unasked.err) == (1, True), unasked.err
         done = service.run("adopt", "--yes")
         assert (done.code, done.json["release"]) == (0, 1), done.err
         assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")

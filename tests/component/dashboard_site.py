@@ -75,7 +75,7 @@ class FakeEngine:
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         if not self.runs:
-            raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`")
+            raise EngineNotRunningError("no engine is running here", hint="start it with `hitless up`")
         engine = {"pid": 1, "version": "0.1.0", "started_at": AT, "gateway_pid": 2, "guardian_pid": 3}
         return {"service": "shop", "engine": {**engine, "root_zygote_pid": 4}, "stages": self.stages}
 

@@ -64,7 +64,7 @@ def test_a_certificate_must_have_the_domain(names: tuple[str, ...], tmp_path: Pa
     [
         (lambda at: (at / "key.pem").write_bytes(certificate(DOMAIN)[1]), "does not match the key", "privkey.pem"),
         (lambda at: (at / "key.pem").write_text("no key"), "is not a private key", "without a password"),
-        (lambda at: (at / "key.pem").chmod(0o644), "everybody may read the key", "chmod 600"),
+        (lambda at: (at / "key.pem").chmod(0o644), "everybody can read the key", "chmod 600"),
         (lambda at: (at / "key.pem").unlink(), "cannot be read: No such file", "deploy hook"),
         (lambda at: (at / "chain.pem").write_bytes(b"\0"), "is not PEM", "fullchain.pem"),
         (lambda at: (at / "chain.pem").write_bytes((at / "chain.pem").read_bytes() * 40), "longer than 15 kB", "root"),

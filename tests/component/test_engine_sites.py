@@ -108,7 +108,7 @@ def test_stages_that_ship_at_once_take_different_pools(tmp_path: Path) -> None:
         ({"sticky": Sticky(StickyBy.ADDRESS)}, "users_dev is sticky"),
         (
             {"tls": TlsSettings("/c", "/k"), "base_path": "/y"},
-            f"users_dev has another certificate for {DOMAIN} than shop_dev",
+            f"users_dev has a different certificate for {DOMAIN} than shop_dev",
         ),
         ({"tls": TlsSettings("/c", "/k"), "domain": "b.example.org"}, "/c cannot be read"),
         ({"tls": TlsSettings("/c", "/k", (":", 80)), "domain": "b.example.org"}, "has a redirect of its own"),

@@ -98,7 +98,7 @@ def test_haproxys_success_messages_are_accepted(accepted: bytes) -> None:
 def test_any_other_output_is_an_error_with_haproxys_message() -> None:
     with (
         runtime(lambda command: b"entry not found.\n\n") as (client, _),
-        pytest.raises(RejectedError, match=r"rejected «set map x»: entry not found\."),
+        pytest.raises(RejectedError, match=r"rejected `set map x`: entry not found\."),
     ):
         asyncio.run(client.tell("set map x"))
 

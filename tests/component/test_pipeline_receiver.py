@@ -161,7 +161,7 @@ def test_a_forks_commit_is_kept_outside_the_branches_and_reported_once(site: Sit
 def test_a_repeated_webhook_is_sent_to_the_engine_if_none_ran_before(site: Site) -> None:
     class Away(FakeEngine):
         def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
-            raise EngineNotRunningError("no engine runs here")
+            raise EngineNotRunningError("no engine is running here")
 
     theirs(site)
     site.connect(Away())

@@ -93,7 +93,7 @@ def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) 
             if path == "/pipeline/runs/7":
                 self.looks += 1
                 if self.looks == 1:
-                    raise EngineNotRunningError("no engine runs here")
+                    raise EngineNotRunningError("no engine is running here")
                 self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
             return super().call(method, path, body)
 

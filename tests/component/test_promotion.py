@@ -143,7 +143,7 @@ def test_a_stage_on_aws_is_printed_like_one_of_the_engine() -> None:
     entry = replace(stage_status(world.cloud(), service), url="https://api.example.org", troubles=[trouble])
     blanked = replace(blank_status(service.settings), error="AWS cannot be reached")
     shown = in_words(Status("worldclock", None, (entry, blanked))).splitlines()
-    assert shown[0] == "worldclock: no engine runs here"
+    assert shown[0] == "worldclock: no engine is running here"
     assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
     assert shown[3].split() == ["convert", "version", "2", "100", "%"]
     assert "  problem: alias live: no shift is under way; `hitless aws repair`" in shown

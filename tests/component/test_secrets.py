@@ -146,7 +146,7 @@ def test_a_release_now_needs_a_live_release(secrets: Callable[..., Any]) -> None
     ("harm", "said"),
     [
         (lambda file: file.unlink(), "cannot be read"),
-        (lambda file: file.chmod(0o640), "may be read by other users"),
+        (lambda file: file.chmod(0o640), "can be read by other users"),
         (lambda file: file.write_bytes(b"short"), "is not 32 bytes"),
         (lambda file: file.write_bytes(b"A" * 43 + b"="), "is not the key that encrypted the secret /shop/db"),
     ],

@@ -120,7 +120,7 @@ def test_a_whole_section_may_be_in_another_file(folder: Path) -> None:
     (folder / "functions.yml").write_text("api:\n  handler: handlers.api\n  timeout: soon\n")
     error = fault(folder, HEAD + "functions: ${file(functions.yml)}\n")
     assert error.message == (
-        "serverless.yml:3: functions.api.timeout: must be a whole number from 1 to 900, and is a string"
+        "serverless.yml:3: functions.api.timeout: must be a whole number from 1 to 900, not a string"
         " (written in functions.yml:3)"
     )
 
@@ -241,7 +241,7 @@ def test_too_many_files_are_an_error(folder: Path) -> None:
         (folder / name).write_text("x")
     listed = "".join(f"  k{name[:-4]}: ${{file({name})}}\n" for name in names)
     text = HEAD + API.replace("handler:", "environment: '${self:custom}', handler:") + "custom:\n" + listed
-    assert "custom.kf100: is one file too many" in fault(folder, text).message
+    assert "custom.kf100: is one file more than can be read" in fault(folder, text).message
 
 
 def test_a_too_large_module_is_an_error(folder: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_restored_engine_serves_the_same_release(running: Site, tmp_path: Path
     assert archive.stat().st_mode & 0o777 == 0o600
     assert "an engine runs" in running.hitless("restore", str(archive), exit_code=None).stderr
     running.hitless("down", "--force")
-    assert "has a state already" in running.hitless("restore", str(archive), exit_code=None).stderr
+    assert "already has state" in running.hitless("restore", str(archive), exit_code=None).stderr
     shutil.rmtree(running.folder / ".hitless")
     running.hitless("restore", str(archive))
     running.up()

@@ -161,7 +161,7 @@ def test_a_change_that_haproxy_rejects_is_undone() -> None:
                 broken = ServerState("w0", "/x")
                 object.__setattr__(broken, "socket", f"/{'x' * 120}")
                 bad = good.with_routes("dev.2", routes_to("p01", 2)).with_servers("p01", [broken])
-                with pytest.raises(EngineError, match="HAProxy rejected «add server p01/w0"):
+                with pytest.raises(EngineError, match="HAProxy rejected `add server p01/w0"):
                     await gateway.apply(bad)
                 assert gateway.state == good
                 assert {path.name: path.read_text() for path in (folder / "gw" / "boot").iterdir()} == boot

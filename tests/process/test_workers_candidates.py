@@ -82,8 +82,8 @@ def test_an_endless_import_is_reported_with_its_position() -> None:
     async def scenario(nest: Nest) -> None:
         error = await failure_of(nest, "import time\nprint('fetching')\ntime.sleep(300)\n", timeout_s=3)
         assert error.message.startswith("worldclock/dev r3 api was not ready within 3 s; it was at /")
-        assert "app.py line 3, after it wrote «" in error.message
-        assert "fetching»; " in error.message
+        assert "app.py line 3, after it wrote `" in error.message
+        assert "fetching`; " in error.message
         assert any('app.py", line 3' in line for line in error.details["lines"])
 
     in_a_nest(scenario)
@@ -196,8 +196,8 @@ def test_a_hang_in_a_fresh_worker_is_reported_with_its_output() -> None:
             "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
         )
         error = await failure_of(nest, once + FINE, timeout_s=8)
-        assert "was not ready within 8 s; it wrote «" in error.message
-        assert "waiting for the other»; " in error.message
+        assert "was not ready within 8 s; it wrote `" in error.message
+        assert "waiting for the other`; " in error.message
         assert "w0.log" in error.hint
 
     in_a_nest(scenario)

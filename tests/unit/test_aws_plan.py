@@ -107,7 +107,7 @@ def test_a_zone_that_cannot_hold_the_domain_is_refused_by_its_option(name: str |
         stub.add_response("get_hosted_zone", {"HostedZone": zone, **servers})
     with (
         stub,
-        pytest.raises(UsageError, match="--zone-id: Z9 is no public hosted zone of this account"),
+        pytest.raises(UsageError, match="--zone-id: Z9 is not a public hosted zone of this account"),
     ):
         check_domain(client, "api.example.org", "Z9", lambda name, kind: [], print)
 

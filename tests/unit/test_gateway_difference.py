@@ -60,7 +60,7 @@ class ModelOfHaproxy:
                 self.checked.discard(self._key(at))
                 self.with_check.discard(self._key(at))
             case _:
-                raise AssertionError(f"HAProxy does not know «{command.line}»")
+                raise AssertionError(f"HAProxy does not know `{command.line}`")
 
     def view(self) -> View:
         return View(

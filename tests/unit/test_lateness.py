@@ -22,11 +22,11 @@ DUMP = [
     ("lines", "said"),
     [
         ([], ""),
-        (["connecting", " "], "it wrote «connecting»"),
+        (["connecting", " "], "it wrote `connecting`"),
         (DUMP, "it was at /service/app.py line 2"),
-        (["one", "two", *DUMP], "it was at /service/app.py line 2, after it wrote «two»"),
-        (["12:00\tred \x1b[31m"], "it wrote «12:00 red  [31m»"),
-        (["x" * 500], f"it wrote «{'x' * LONGEST_LINE}»"),
+        (["one", "two", *DUMP], "it was at /service/app.py line 2, after it wrote `two`"),
+        (["12:00\tred \x1b[31m"], "it wrote `12:00 red  [31m`"),
+        (["x" * 500], f"it wrote `{'x' * LONGEST_LINE}`"),
     ],
 )
 def test_a_late_starts_last_output_and_position_are_reported(lines: list[str], said: str) -> None:
@@ -36,7 +36,7 @@ def test_a_late_starts_last_output_and_position_are_reported(lines: list[str], s
 def test_a_late_start_on_an_overloaded_machine_says_so() -> None:
     assert machine_is_busy(3.9, 2) == ""
     assert late_message("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
-        "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine is overloaded"
+        "shop/dev r1 api was not ready within 10 s; it wrote `connecting`; the machine is overloaded"
         " (load 25.0 on 2 processors); the stage's ready_timeout_s sets the limit"
     )
     assert (

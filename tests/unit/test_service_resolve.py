@@ -328,7 +328,7 @@ def test_a_resolved_value_has_the_position_of_its_reference_and_of_its_source() 
     tree = resolve("custom:\n  t: [1]\nv: ${self:custom.t}\nw: ${file(a.yml):k}", files={"a.yml": "\nk: s3cret"})
     item = tree.mapping()["v"].items()[0]
     assert (item.path, str(item.place), str(item.origin)) == ("v[0]", "f.yml:3", "f.yml:2")
-    assert fault_of(tree.mapping()["w"]) == "f.yml:4: w: must be true or false, and is a string (written in a.yml:2)"
+    assert fault_of(tree.mapping()["w"]) == "f.yml:4: w: must be true or false, not a string (written in a.yml:2)"
 
 
 def fault_of(value: Value) -> str:

@@ -56,7 +56,7 @@ def test_a_printed_number_reads_back_as_the_same_number(number: float) -> None:
 def test_an_error_names_file_line_and_key_path() -> None:
     with pytest.raises(ServiceFileError) as caught:
         value("x").integer(1, 5)
-    assert str(caught.value) == "serverless.yml:3: a.b: must be a whole number from 1 to 5, and is 'x'"
+    assert str(caught.value) == "serverless.yml:3: a.b: must be a whole number from 1 to 5, not 'x'"
     assert caught.value.details == {"file": "serverless.yml", "line": 3, "column": 5, "path": "a.b"}
 
 
@@ -87,11 +87,11 @@ def test_flags_are_booleans_or_their_words() -> None:
 
 def test_an_error_about_a_wrong_type_names_the_type() -> None:
     for data, wanted in (([], "a list"), (None, "empty"), ({}, "a map")):
-        with pytest.raises(ServiceFileError, match=f"must be a string, and is {wanted}"):
+        with pytest.raises(ServiceFileError, match=f"must be a string, not {wanted}"):
             value(data).text()
-    with pytest.raises(ServiceFileError, match="must be a map, and is 'x'"):
+    with pytest.raises(ServiceFileError, match="must be a map, not 'x'"):
         value("x").mapping()
-    with pytest.raises(ServiceFileError, match="must be a list, and is a map"):
+    with pytest.raises(ServiceFileError, match="must be a list, not a map"):
         value({"x": 1}).items()
 
 
@@ -116,7 +116,7 @@ def test_a_value_from_a_variable_is_not_shown_in_messages() -> None:
     with pytest.raises(ServiceFileError) as caught:
         leaf.integer(1, 2)
     assert "s3cret" not in caught.value.message
-    assert caught.value.message.endswith("and is a string (written in other.yml:9)")
+    assert caught.value.message.endswith("not a string (written in other.yml:9)")
 
 
 def test_values_are_not_shown_in_the_repr() -> None:

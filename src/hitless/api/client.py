@@ -87,7 +87,7 @@ class EngineClient:
                 connection.request(method, target, payload, {"content-type": "application/json"} if payload else {})
                 response = connection.getresponse()
             except (FileNotFoundError, ConnectionRefusedError) as error:
-                raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`") from error
+                raise EngineNotRunningError("no engine is running here", hint="start it with `hitless up`") from error
             except (OSError, http.client.HTTPException) as error:
                 raise EngineError(
                     f"the engine does not respond on {self._socket} ({error})",

@@ -142,5 +142,5 @@ async def _person(request: Request) -> tuple[str, str | None]:
 def _name(text: str) -> str:
     text = text.strip()
     if not text or len(text) > MAX_NAME or not text.isprintable():
-        raise UsageError(f"a name of 1 to {MAX_NAME} printable characters is missing", hint="give your name with --by")
+        raise UsageError(f"a name of 1 to {MAX_NAME} printable characters is missing", hint="pass your name with --by")
     return text

@@ -35,7 +35,10 @@ Trust = Annotated[
     str | None, typer.Option("--trust", help="Account ids and ARNs of roles that may release besides the pipeline.")
 ]
 ExternalId = Annotated[
-    str | None, typer.Option("--external-id", help="The external id that they must give, or --deploy-role asks for.")
+    str | None,
+    typer.Option(
+        "--external-id", help="The external id that these accounts must send, or that --deploy-role requires."
+    ),
 ]
 DeployRole = Annotated[
     str | None,
@@ -201,7 +204,7 @@ def bootstrap(
 ) -> None:
     """Create or update what a stage needs on AWS. Network, artifact bucket, roles, domain and pipeline.
 
-    The stacks keep the options that were given once.
+    Options of an earlier bootstrap stay in effect.
     """
     repository = repository or parse_remote(ask_git(ctx.service_dir, "remote", "get-url", "origin"))
     folder = ask_git(ctx.service_dir, "rev-parse", "--show-prefix")
@@ -314,7 +317,7 @@ def _ask(ctx: Context, service: Service, plan: DestroyPlan, confirm: str | None)
     if confirm is not None or (ctx.yes and not is_production(service)):
         return
     ctx.say(_destroyed_in_words(plan, dry=True))
-    if ctx.ask(f"type {service.stage} to delete them:", hint=f"give --confirm {service.stage}") != service.stage:
+    if ctx.ask(f"type {service.stage} to delete them:", hint=f"pass --confirm {service.stage}") != service.stage:
         raise ConflictError("not confirmed: nothing was changed", hint=f"type the stage's name, {service.stage}")
 
 

@@ -104,7 +104,7 @@ def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
     ctx.say(f"{name} will be adopted ({plan.phase} now):")
     for step in steps_of(plan):
         ctx.say(f"  {step['step']}: {step['does']}")
-    if not ctx.yes and ctx.ask("continue? [y/N]", hint="give --yes").lower() not in ("y", "yes"):
+    if not ctx.yes and ctx.ask("continue? [y/N]", hint="pass --yes").lower() not in ("y", "yes"):
         raise typer.Exit(0)
 
 

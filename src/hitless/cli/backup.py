@@ -55,7 +55,7 @@ def backup(
     """
     folders = folders_of(ctx)
     if not folders.state_file.exists():
-        raise EngineNotRunningError(f"{folders.data} has no state", hint="`hitless up` makes one")
+        raise EngineNotRunningError(f"{folders.data} has no state to copy", hint="`hitless up` makes one")
     with tempfile.TemporaryDirectory(dir=folders.data, prefix=".restore") as name:
         aside = Path(name)
         with closing(Store(folders.state_file, read_only=True)) as store:
@@ -86,9 +86,9 @@ def restore(ctx: Context, file: FileArgument) -> None:
     """Fill an empty data folder from an archive of `hitless backup`. `hitless up` then serves the same release."""
     folders = folders_of(ctx)
     if folders.remains():
-        raise ConflictError(f"an engine runs on {folders.data}", hint="`hitless down` stops it")
+        raise ConflictError(f"an engine is running on {folders.data}", hint="`hitless down` stops it")
     if folders.state_file.exists():
-        raise ConflictError(f"{folders.data} has a state already", hint="move it away, or name another --data-dir")
+        raise ConflictError(f"{folders.data} already has state", hint="move it away, or name another --data-dir")
     folders.create()
     aside = folders.data / ".restore"
     shutil.rmtree(aside, ignore_errors=True)
@@ -120,4 +120,6 @@ def restore(ctx: Context, file: FileArgument) -> None:
 def _tar(*words: str) -> None:
     done = subprocess.run(["tar", *words], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise MachineError(f"tar: {done.stderr.strip().splitlines()[-1]}", hint="check the file and the disk's room")
+        raise MachineError(
+            f"tar: {done.stderr.strip().splitlines()[-1]}", hint="check the file and the free disk space"
+        )

@@ -188,7 +188,9 @@ def command(
             except OSError as error:
                 where = f"{error.filename or 'the machine'}: {error.strerror or error}"
                 fail(
-                    MachineError(where, hint="`hitless doctor` looks for the cause"), as_json=ctx.json, debug=ctx.debug
+                    MachineError(where, hint="run `hitless doctor` to find the cause"),
+                    as_json=ctx.json,
+                    debug=ctx.debug,
                 )
 
         parameters = [*(one for one in options_of_its_own if one.name not in fixed), *shared.values()]
@@ -227,5 +229,5 @@ def line_at_fault(error: HitlessError, folder: Path) -> str:
 def positive(value: float, option: str) -> float:
     """Return the value. Raises UsageError if it is not above zero."""
     if value <= 0:
-        raise UsageError(f"{option}: {value} is not above zero", hint=f"give {option} a positive number")
+        raise UsageError(f"{option}: {value} is not above zero", hint=f"pass {option} a number above zero")
     return value

@@ -43,7 +43,7 @@ def dashboard(
     """Serve a web page with stages, rollouts and runs. Prints a link that works once; runs until Ctrl-C."""
     folders, clock = folders_of(ctx), SystemClock()
     if not folders.state_file.exists():
-        raise EngineNotRunningError(f"no engine ever ran on {folders.data}", hint="start one with `hitless up`")
+        raise EngineNotRunningError(f"no engine has run on {folders.data}", hint="start one with `hitless up`")
     try:
         host, port = parse_listen(listen)
     except ValueError as error:
@@ -71,11 +71,11 @@ def tls_options(host: str, certificate: Path | None, key: Path | None) -> dict[s
     """uvicorn's options for TLS. UsageError if the address is reachable from outside and TLS is missing."""
     if certificate is None or key is None:
         if certificate or key:
-            raise UsageError("--certificate and --key belong together", hint="give both, or neither")
+            raise UsageError("--certificate and --key belong together", hint="pass both, or neither")
         if host not in LOOPBACK:
             raise UsageError(
                 f"--listen {host}: other machines can reach this address, so the dashboard needs TLS",
-                hint="give --certificate and --key, or listen on 127.0.0.1 and use `ssh -L 9191:127.0.0.1:9191`",
+                hint="pass --certificate and --key, or listen on 127.0.0.1 and use `ssh -L 9191:127.0.0.1:9191`",
             )
         return {}
     try:

@@ -20,19 +20,20 @@ def deploy(
     strategy: Annotated[str | None, typer.Option("--strategy", help=f"For this rollout: {EXAMPLES}.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when the rollout has begun.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build and compare, on AWS write the templates; ship nothing.")
+        bool, typer.Option("--dry-run", help="Build and compare, ship nothing; on AWS also write the templates.")
     ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="With --dry-run on AWS: compare with the live stack.")
     ] = False,
     core_outputs: Annotated[
-        Path | None, typer.Option("--core-outputs", help="With --dry-run on AWS: core's outputs, a JSON object.")
+        Path | None,
+        typer.Option("--core-outputs", help="With --dry-run on AWS: a JSON file with the core stack's outputs."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Ship even if nothing has changed.")] = False,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Build the service and ship it. By the stage's strategy; waits for the end of the rollout."""
+    """Build the service and ship it by the stage's strategy. Waits for the end of the rollout."""
     if strategy is not None:
         parse_option(strategy)
     order = DeployOrder(

@@ -56,7 +56,8 @@ FaultsOption = Annotated[
     str, typer.Option("--faults", help=f"Faults to cause during the load: all, {', '.join(drill_faults.FAULTS)}.")
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="Faults strike at random during rollouts; the same seed, the same times.")
+    int | None,
+    typer.Option("--seed", help="Cause faults at random times during rollouts. A seed gives the same times again."),
 ]
 RequestsOption = Annotated[
     Path | None,

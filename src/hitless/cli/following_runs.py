@@ -35,7 +35,7 @@ def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
     runs = map(run_of, client.call("GET", "/pipeline/runs", limit=500))
     waiting = [one for one in runs if one.state is RunState.WAITING]
     if not waiting:
-        raise UsageError("no run waits for approval", hint="`hitless pipeline runs` lists the last ones")
+        raise UsageError("no run is waiting for approval", hint="`hitless pipeline runs` lists the last ones")
     listed = "; ".join(f"{one.run} of {one.where} ({one.message or '-'})" for one in waiting)
     raise UsageError(
         f"name a run; these wait for approval: {listed}",

@@ -66,11 +66,11 @@ GROUPS = {
         "Example: hitless secrets set /clock/database-url --stage prod < url.txt",
     ),
     "pipeline": (
-        "From a git push to a live release. The repository, its runs, their logs.",
+        "From a git push to a live release. Shows the repository, its runs and their logs.",
         "Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
     ),
     "aws": (
-        "Setup, cost, adoption, repair and drift on AWS. Releases ship by the plain verbs with --home aws.",
+        "Setup, cost, adoption, repair and drift on AWS. To ship releases, use `hitless deploy --home aws`.",
         "Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
     ),
 }
@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
             code = app(args=given, prog_name="hitless", standalone_mode=False)
         except typer.Abort:
             fail(
-                HitlessError("a question was not answered", hint="give --yes to confirm everything"),
+                HitlessError("a question was not answered", hint="pass --yes to confirm everything"),
                 as_json="--json" in given,
             )
         except _REFUSED as refused:
@@ -163,7 +163,7 @@ def _version(asked: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Ships a JSON REST API many times a day without failing a single request."""

@@ -10,7 +10,7 @@ from hitless.homes.engine import client_of
 
 @command("metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
 def metrics(ctx: Context) -> None:
-    """Print the engine's figures as Prometheus reads them. HITLESS_METRICS names a port for them."""
+    """Print the engine's metrics in Prometheus's format. HITLESS_METRICS sets a port that serves them."""
     text = client_of(ctx).text("/metrics")
     samples = [
         {"name": sample.name, "labels": sample.labels, "value": sample.value}

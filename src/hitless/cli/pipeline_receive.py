@@ -39,7 +39,7 @@ def receive(
         typer.Option("--token-file", help="Holds a token for commit statuses and comments."),
     ] = None,
     public_url: Annotated[
-        str | None, typer.Option("--public-url", help="Its address from outside: messages carry approval links.")
+        str | None, typer.Option("--public-url", help="The receiver's public URL, for approval links in notifications.")
     ] = None,
 ) -> None:
     """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""

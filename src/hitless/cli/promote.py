@@ -45,7 +45,7 @@ def promote(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
+    """Ship FROM's live artifacts, the same bytes, to TO. Uses TO's strategy, rehearsal and approval.
 
     Follows the run to its end, or until it waits for approval. Either stage may be on AWS. With --home aws both
     are, and the command itself ships, without the engine's pipeline.
@@ -61,7 +61,7 @@ def promote(
         return
     for given, option in ((strategy, "--strategy"), (from_profile, "--from-profile")):
         if given is not None:
-            raise UsageError(f"{option} is for a promotion from AWS to AWS", hint="give --home aws, or leave it out")
+            raise UsageError(f"{option} is for a promotion from AWS to AWS", hint="pass --home aws, or leave it out")
     if home is Home.ENGINE and ends[1] is Home.AWS:
         raise UsageError(
             f"the home of stage {target} is AWS: a run of the pipeline ships to it there",

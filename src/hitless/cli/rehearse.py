@@ -46,7 +46,7 @@ def rehearse(
         typer.Option("--requests", help="JSON lines to send, as for a drill; default: the stage's access log."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Least requests a second to each release; default 100.")
+        float | None, typer.Option("--rate", help="Minimum of requests a second to each release; default 100.")
     ] = None,
     beside: Annotated[
         float | None, typer.Option("--beside", help="Seconds of equal load on both releases; default 4.")
@@ -66,7 +66,7 @@ def rehearse(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
 ) -> None:
-    """Roll the code out over a copy of the live release. In an engine of its own, under load.
+    """Roll the code out over a copy of the live release. Runs under load, in a separate engine.
 
     Shows changed responses, alarms that would fire, and whether the code may ship. The stage is not changed.
     """

@@ -45,8 +45,10 @@ def parse_url(url: str, service: str) -> Remote:
 @command("remote add", example="hitless remote add prod ssh://root@203.0.113.7/clock", local=True)
 def add(
     ctx: Context,
-    name: Annotated[str, typer.Argument(help="A name for --remote; if it is a stage's, that stage is there.")],
-    url: Annotated[str, typer.Argument(metavar="ssh://[USER@]HOST[:PORT][/ENGINE]", help="ENGINE: of `host install`.")],
+    name: Annotated[str, typer.Argument(help="A name for --remote. If a stage has this name, it runs there.")],
+    url: Annotated[
+        str, typer.Argument(metavar="ssh://[USER@]HOST[:PORT][/ENGINE]", help="ENGINE: its NAME in `host install`.")
+    ],
 ) -> None:
     """Name a host, so that `--remote NAME` runs a verb there. The verbs of a stage of that name always run there."""
     file = ctx.service_dir / "serverless.yml"

@@ -57,7 +57,7 @@ def set_secret(
 
 @command("secrets list", example="hitless secrets list --stage prod")
 def list_secrets(ctx: Context) -> None:
-    """List the stage's secrets and the functions of the live release that use them. Shows no value."""
+    """List the stage's secrets, without values. Shows which functions of the live release use them."""
     store, live = SecretStore(folders_of(ctx).data), _live(ctx)
     used, old = (used_secrets(live), outdated(live, store.sealed(ctx.engine_stage))) if live else ({}, set())
     found = [

@@ -30,7 +30,7 @@ def status(
     home: HomeOption = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again each second, until Ctrl-C.")] = False,
 ) -> None:
-    """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
+    """Show the engine and the stages, here and on AWS. Lists live releases, candidates and request counts."""
     while True:
         document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
         if ctx.json:
@@ -101,7 +101,7 @@ def in_words(status: Status) -> str:
     """The status for a person."""
     engine = status.engine
     runs = f"engine {engine.pid}, gateway {engine.gateway_pid}, since {engine.started_at}" if engine else ""
-    lines = [f"{status.service}: {runs or 'no engine runs here'}"]
+    lines = [f"{status.service}: {runs or 'no engine is running here'}"]
     if engine and engine.isolation_missing:
         lines.append(f"handlers are not isolated by {'; '.join(engine.isolation_missing)}")
     if engine and engine.compiled is False:

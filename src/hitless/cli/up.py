@@ -57,11 +57,15 @@ def up(
         ),
     ] = None,
     shared_tls: Annotated[
-        str | None, typer.Option("--shared-tls", metavar="HOST:PORT", help="Its HTTPS address.")
+        str | None, typer.Option("--shared-tls", metavar="HOST:PORT", help="The HTTPS address of the shared engine.")
     ] = None,
     challenges: Annotated[
         str | None,
-        typer.Option("--challenges", metavar="HOST:PORT", help="Its ACME client, for /.well-known/acme-challenge/."),
+        typer.Option(
+            "--challenges",
+            metavar="HOST:PORT",
+            help="An ACME client of the shared engine: gets /.well-known/acme-challenge/.",
+        ),
     ] = None,
     detach: Annotated[
         bool,
@@ -238,7 +242,7 @@ def ensure_daemon(folders: Folders, env: Mapping[str, str] | None = None) -> Non
             raise RemoteError(json.loads(folders.start_error.read_bytes())["error"])
         if time.monotonic() > end_s:
             unit = folders.unit_file.read_text().split()[0]
-            raise EngineError(f"{unit} has not started the engine", hint=f"`journalctl -u {unit}` says why")
+            raise EngineError(f"{unit} did not start the engine", hint=f"`journalctl -u {unit}` says why")
         time.sleep(0.1)
 
 

@@ -37,12 +37,15 @@ ENDS_WITHIN_S = 60.0
 def upgrade(
     ctx: Context,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace all, even if they are of this version: HAProxy may be a new one.")
+        bool,
+        typer.Option(
+            "--force", help="Replace also processes of this version, for example after an upgrade of HAProxy."
+        ),
     ] = False,
 ) -> None:
-    """Replace an engine's processes by those of this version.
+    """Replace an engine's processes with those of this version.
 
-    No request fails. After a failure the old processes serve on, and a repeated call continues.
+    No request fails. If the upgrade fails, the old processes keep serving; run it again to resume.
     """
     folders = folders_of(ctx)
     if not folders.remains():
@@ -84,7 +87,7 @@ def _replace_daemon(folders: Folders, status: Mapping[str, Any]) -> None:
     for stage in status["stages"]:
         if stage["candidate"] is not None:
             raise ConflictError(
-                f"a rollout of {stage['stage']} is in progress; the end of its daemon would withdraw it",
+                f"a rollout of {stage['stage']} is in progress; an upgrade would roll it back",
                 hint="repeat the command when it has ended; `hitless abort` stops it",
             )
     pid = status["engine"]["pid"]

@@ -157,7 +157,7 @@ def read_requests(file: Path) -> tuple[DrillRequest, ...]:
     if not 0 < len(requests) <= MAX_REQUESTS:
         raise UsageError(
             f"{file}: {len(requests)} requests; a drill takes 1 to {MAX_REQUESTS}",
-            hint='one a line: {"method": "GET", "path": "/items"}',
+            hint='one per line: {"method": "GET", "path": "/items"}',
         )
     return tuple(requests)
 

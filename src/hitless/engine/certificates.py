@@ -65,7 +65,7 @@ def read_certificate(listener: TlsListener) -> Certificate:
         hint = "name the key in PEM, without a password, such as privkey.pem"
         raise MachineError(f"{key_file} is not a private key", hint=hint) from error
     if mode & stat.S_IROTH:
-        raise MachineError(f"everybody may read the key {key_file}", hint=f"`chmod 600 {key_file}`")
+        raise MachineError(f"everybody can read the key {key_file}", hint=f"`chmod 600 {key_file}`")
     if key.public_key() != chain[0].public_key():
         hint = "name the key that it was made with: in certbot's folder, privkey.pem beside fullchain.pem"
         raise MachineError(f"{subject} does not match the key {key_file}", hint=hint)

@@ -113,7 +113,7 @@ class Sites:
             (one.stage for one in others if files.get(one.stage) != (tls and (tls.certificate, tls.acme))), None
         ):
             hint = "name the same certificate or acme for all stages of a domain; a changed file is used within 5 s"
-            raise ConflictError(f"{stage} has another certificate for {host} than {other}", hint=hint)
+            raise ConflictError(f"{stage} has a different certificate for {host} than {other}", hint=hint)
         return present
 
     async def _forget_certificate(self, host: str) -> None:

@@ -44,7 +44,7 @@ class RuntimeSocket:
                 f"HAProxy does not respond on {self._path}: {reason}", details={"command": shown}
             ) from error
         if not answer.endswith(b"\n"):
-            raise UnreachableError(f"HAProxy ended while it ran «{shown}»", details={"command": shown})
+            raise UnreachableError(f"HAProxy ended while it ran `{shown}`", details={"command": shown})
         return answer.decode("utf-8", "replace")
 
     async def tell(self, command: str) -> None:
@@ -52,7 +52,7 @@ class RuntimeSocket:
         answer = (await self.ask(command)).strip()
         if answer not in _ACCEPTED:
             raise RejectedError(
-                f"HAProxy rejected «{command}»: {' '.join(answer.split())}", details={"command": command}
+                f"HAProxy rejected `{command}`: {' '.join(answer.split())}", details={"command": command}
             )
 
     async def _exchange(self, command: str) -> bytes:
@@ -66,5 +66,5 @@ class RuntimeSocket:
                 answer += chunk
                 if len(answer) > _LARGEST_ANSWER_BYTES:
                     limit = f"{_LARGEST_ANSWER_BYTES >> 20} MiB"
-                    raise UnreachableError(f"HAProxy's output for «{command}» is longer than {limit}")
+                    raise UnreachableError(f"HAProxy's output for `{command}` is longer than {limit}")
             return bytes(answer)

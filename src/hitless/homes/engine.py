@@ -99,7 +99,7 @@ class EngineHome:
         folders = folders_of(self.place)
         if not folders.state_file.exists():
             raise NothingLive(
-                f"there is no release to rehearse against: no engine ever ran on {folders.data}", hint=hint
+                f"there is no release to rehearse against: no engine has run on {folders.data}", hint=hint
             )
         if (row := recorded(self.place)) is None:
             raise NothingLive(f"{self.place.engine_stage} has no live release to rehearse against", hint=hint)

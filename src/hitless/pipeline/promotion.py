@@ -68,7 +68,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
     if order.source_home is Home.AWS:
         if order.folder is None:
             raise UsageError(
-                f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="give --service-dir"
+                f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="pass --service-dir"
             )
         return await parts.on_aws(TellOrigin(stage=order.source, folder=order.folder), Origin)
     parts.engine.turn_of(order.source)

@@ -92,5 +92,5 @@ def _texts(value: Value) -> tuple[str, ...]:
 def _line(value: Value) -> str:
     text = value.text()
     if not text.isprintable() or not text.isascii():
-        raise value.fault("cannot stand in a header", "write printable ASCII characters")
+        raise value.fault("is not valid in a header", "write printable ASCII characters")
     return text

@@ -40,7 +40,7 @@ class Files:
             if not self._exists(path, written, at):
                 return None
             if len(self._read) >= MAX_FILES:
-                raise at.fault("is one file too many", f"at most {MAX_FILES} files can be read")
+                raise at.fault("is one file more than can be read", f"at most {MAX_FILES} files can be read")
             self._read[path] = self._content(path, written, at)
         return self._read[path]
 

@@ -21,7 +21,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not (port.isascii() and port.isdecimal() and len(port) <= 5):
         raise ValueError(f"{text!r} is not HOST:PORT")
     if int(port) > 65535:
-        raise ValueError(f"port {port} is beyond 65535")
+        raise ValueError(f"port {port} is above 65535")
     return _host(host, text), int(port)
 
 

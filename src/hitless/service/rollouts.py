@@ -172,7 +172,10 @@ def read_notify(value: Value) -> tuple[Notify, ...]:
         check_known(item, tuple(NotifyBy))
         named = item.mapping()
         if len(named) != 1:
-            raise item.fault("must name exactly one way", "write {slack: URL}, {webhook: URL} or {command: WORDS}")
+            raise item.fault(
+                "must have exactly one of slack, webhook and command",
+                "write {slack: URL}, {webhook: URL} or {command: WORDS}",
+            )
         (by, target), *_ = named.items()
         text = target.text()
         if by != NotifyBy.COMMAND and not URL.fullmatch(text):
@@ -241,11 +244,11 @@ def with_steps(stage: Value, read: dict[str, Any]) -> dict[str, Any]:
     settings, rehearsal, approval = read.get("rehearsal"), stage.get("rehearsal"), stage.get("approval")
     rehearsed, approved = "rehearse" in named, "approve" in named
     if rehearsal is not None and (settings is not None) != rehearsed:
-        what = "asks for a rehearsal, and steps has none" if settings else "says no, and steps has rehearse"
-        raise rehearsal.fault(what, "say it in one place: `rehearse` among the steps is enough")
+        what = "asks for a rehearsal, but steps has no rehearse" if settings else "is false, but steps has rehearse"
+        raise rehearsal.fault(what, "remove this setting: rehearse in steps decides")
     if approval is not None and (read["approval"] is Approval.MANUAL) != approved:
-        what = "asks for a person, and steps has no approve" if not approved else "says none, and steps has approve"
-        raise approval.fault(what, "say it in one place: `approve` among the steps is enough")
+        what = "is manual, but steps has no approve" if not approved else "is none, but steps has approve"
+        raise approval.fault(what, "remove this setting: approve in steps decides")
     return {
         **read,
         "test": "test" in named,

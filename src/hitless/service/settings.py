@@ -173,13 +173,13 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
     read = with_steps(entry, entry.fields(STAGE))
     if "nat" in read and not read.get("network", Network()).own:
-        raise entry.fault("nat is about the stage's own network, and network names another", "remove nat")
+        raise entry.fault("nat applies to the stage's own network only, and network names another one", "remove nat")
     if "basePath" in read:
         if "domain" not in read:
-            raise entry.fault("basePath is a path below a domain", "add domain")
+            raise entry.fault("basePath needs the stage's domain", "add domain: api.example.org")
         read["base_path"] = f"/{read.pop('basePath')}"
     if (tls := read.get("tls")) and tls.acme and "domain" not in read:
-        raise entry.fault("tls has acme, and a certificate is for a domain", "add domain")
+        raise entry.fault("tls.acme needs the stage's domain", "add domain: api.example.org")
     host, port = read.pop("listen", (DEFAULT_HOST, FIRST_PORT + index))
     defaults = {"branch": name, "nat": _default_nat(name)}
     return StageSettings(name=name, host=host, port=port, idempotent=idempotent, **(defaults | read))
@@ -216,7 +216,8 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
             raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
     if len(read.get("domain", "")) > MAX_PREVIEW_DOMAIN:
         raise value.fault(
-            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "a branch's name comes before it"
+            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters",
+            "shorten it: the branch's name is put before it",
         )
     if "max" in read:
         read["most"] = read.pop("max")
@@ -238,7 +239,7 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
     for stage in stages:
         redirect = stage.tls.redirect if stage.tls else None
         if redirect and not (stage.port and redirect[1] and redirect != (stage.host, stage.port)):
-            raise named[stage.name].fault("redirect needs a port of its own; both must be fixed", "such as :80")
+            raise named[stage.name].fault("redirect and listen need different, fixed ports", "write redirect: ':80'")
         for host, port in filter(None, ((stage.host, stage.port), redirect)):
             if (other := taken.setdefault((host, port), stage.name)) != stage.name and port:
                 sentence = f"listens on {format_listen(host, port)}, as {other} does"
@@ -304,7 +305,7 @@ def _tls(value: Value) -> TlsSettings:
     if acme := read.get("acme"):
         if read.keys() & set(_BY_FILES) or (acme.staging and acme.directory != LETS_ENCRYPT):
             hint = "remove certificate, key and challenges, and either staging or directory"
-            raise value.fault("has acme and what excludes it", hint)
+            raise value.fault("has settings that exclude each other", hint)
         return TlsSettings(**read)
     if not {"certificate", "key"} <= read.keys() or ("challenges" in read and "redirect" not in read):
         raise value.fault("needs certificate and key, and redirect for challenges", "docs/serverless-yml.md has both")

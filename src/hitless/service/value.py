@@ -237,7 +237,7 @@ class Value:
     def _wrong(self, wanted: str) -> ServiceFileError:
         found = {dict: "a map", tuple: "a list", str: "a string", bool: "a boolean", type(None): "empty"}
         kind = found.get(type(self.data), "a number")
-        return self.fault(f"must be {wanted}, and is {kind if self.shown() == 'the value' else self.shown()}")
+        return self.fault(f"must be {wanted}, not {kind if self.shown() == 'the value' else self.shown()}")
 
 
 def child_path(parent: str, key: str) -> str:

@@ -86,7 +86,7 @@ class SecretKey:
         except ValueError as error:
             raise MachineError(f"{subject} is not 32 bytes in URL-safe base64", hint=hint) from error
         if mode & 0o077:
-            raise MachineError(f"{subject} may be read by other users", hint=f"`chmod 600 {self.file}`")
+            raise MachineError(f"{subject} can be read by other users", hint=f"`chmod 600 {self.file}`")
         return fernet
 
 

@@ -204,14 +204,14 @@ _PLACE = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in ')
 
 
 def last_seen(lines: Sequence[str]) -> str:
-    """Describes output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`. Pure."""
+    """Describes output that ends with faulthandler's dump: "it was at app.py line 2, after it wrote `…`". Pure."""
     dump = next((number for number, line in enumerate(lines) if _DUMP.match(line)), len(lines))
     current = next((number for number, line in enumerate(lines) if line.startswith("Current thread ")), len(lines))
     place = next(filter(None, map(_PLACE.match, lines[current:])), None)
     wrote = next((line.strip() for line in reversed(lines[:dump]) if line.strip()), "")
     wrote = "".join(letter if letter.isprintable() else " " for letter in wrote)
     at = f"it was at {place['file']} line {place['line']}" if place else ""
-    after = f"it wrote «{wrote[:LONGEST_LINE]}»" if wrote else ""
+    after = f"it wrote `{wrote[:LONGEST_LINE]}`" if wrote else ""
     return ", after ".join(filter(None, (at, after)))
 
 

@@ -49,7 +49,7 @@ def check_domain(route53: Any, domain: str, zone_id: str, look_up: LookUp, say: 
     zone = found.get("HostedZone", {"Name": "."})["Name"].rstrip(".")
     if "DelegationSet" not in found or not f".{domain}".endswith(f".{zone}"):  # a private zone has none
         hint = "`aws route53 list-hosted-zones` shows the zones"
-        raise UsageError(f"--zone-id: {zone_id} is no public hosted zone of this account for {domain}", hint=hint)
+        raise UsageError(f"--zone-id: {zone_id} is not a public hosted zone of this account for {domain}", hint=hint)
     ours = _names(found["DelegationSet"]["NameServers"])
     labels = domain.split(".")
     parents = (".".join(labels[start:]) for start in range(len(labels)))

@@ -126,7 +126,7 @@ def _check_deploy_role(told: IdentityOptions) -> None:
         if given:
             raise UsageError(
                 f"--deploy-role is of another account: {option} must be set there",
-                hint=f"give {option} to a bootstrap with that account's credentials",
+                hint=f"pass {option} to a bootstrap with that account's credentials",
             )
 
 
@@ -139,11 +139,11 @@ def check_kept(told: IdentityOptions, kept: Mapping[str, str], account: str) -> 
         )
     trusts = told.trust if told.trust is not None else kept.get("TrustedAccounts") or kept.get("TrustedRoles")
     if told.external_id and not trusts:
-        raise UsageError("--external-id: no account or role is trusted", hint="give it together with --trust")
+        raise UsageError("--external-id: no account or role is trusted", hint="pass it together with --trust")
     github = told.github if told.github is not None else kept.get("GitHubProviderArn")
     if told.environment and not github:
         raise UsageError(
-            "--github-environment: GitHub's tokens are not trusted yet", hint="give it together with --github-oidc"
+            "--github-environment: GitHub's tokens are not trusted yet", hint="pass it together with --github-oidc"
         )
 
 
@@ -229,7 +229,7 @@ def check_parts(options: BootstrapOptions) -> None:
         if given is not None:
             raise UsageError(
                 f"{option} is for the core stack, which is in the account of --deploy-role",
-                hint=f"give {option} to a bootstrap with that account's credentials",
+                hint=f"pass {option} to a bootstrap with that account's credentials",
             )
 
 
