@@ -72,7 +72,7 @@ class Acme:
             return "", "replace its files"
         record = self._record(listener)
         if not record.refusal:
-            return "", "the engine renews it by itself"
+            return "", "the engine renews it automatically"
         serves = "the earlier certificate stays in use" if self._file(listener).exists() else "HTTPS is refused so far"
         at = datetime.fromtimestamp(record.next_at, UTC)
         return f"{record.refusal}; {serves}", f"{record.hint}; the engine tries again at {at:%Y-%m-%d %H:%M} UTC"

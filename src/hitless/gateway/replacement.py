@@ -34,7 +34,7 @@ class Replacement:
         old = self._keeper.guardian_pid
         self._keeper.end_guardian()
         if not await self._within(REPLACED_WITHIN_S, lambda: self._keeper.guardian_pid != old):
-            raise EngineError("no new guardian has started; HAProxy serves on without one", hint=_HINT)
+            raise EngineError("no new guardian has started; HAProxy keeps serving without one", hint=_HINT)
 
     async def haproxy(self) -> None:
         """Replace HAProxy. Raises EngineError if the new one does not respond in time; the old one serves on."""
@@ -43,7 +43,7 @@ class Replacement:
         end = self._clock.monotonic() + REPLACED_WITHIN_S
         while await self._executor.wait_until_responding(REPLACED_WITHIN_S) == old:
             if self._clock.monotonic() >= end:
-                raise EngineError("the new HAProxy did not start; the old one serves on", hint=_HINT)
+                raise EngineError("the new HAProxy did not start; the old one keeps serving", hint=_HINT)
             await self._clock.sleep(_POLL_S)
 
     async def earlier_haproxy_ended(self) -> None:
