@@ -47,7 +47,7 @@ class GuardianEvent(msgspec.Struct, frozen=True):
             case "started":
                 return f"HAProxy {self.pid} takes over" if self.finishing else f"HAProxy was restarted (pid {self.pid})"
             case "not_replaced":
-                return f"a new HAProxy ended at its start ({self.reason}), the old one keeps serving; its log: {log_tail()}"
+                return f"a new HAProxy ended early ({self.reason}), the old one keeps serving; its log: {log_tail()}"
             case "finished":
                 return f"HAProxy {self.pid or haproxy} has finished its requests"
             case "died":
