@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.cli.invoke import hint_for
 from hitless.cli.main import main
 from hitless.errors import ServiceFileError
 from hitless.pipeline.packaging import PackageOrder, package_in_process
@@ -193,6 +194,14 @@ def test_invoke_runs_a_function_of_a_service_that_the_engine_does_not_serve(
         main(("invoke", "api", "--json"))
     told = capsys.readouterr()
     assert (end.value.code, json.loads(told.out)) == (0, {"got": {}}), told.err
+
+
+@pytest.mark.parametrize(
+    "error", ["OperationalError: unable to open database file", "OSError: [Errno 30] Read-only file system: 'x'"]
+)
+def test_invoke_says_where_a_handler_may_write(error: str) -> None:
+    assert "HITLESS_HANDLER_PATHS" in hint_for(error, routed=False)
+    assert "HITLESS_HANDLER_PATHS" not in hint_for("KeyError: 'id'", routed=True)
 
 
 def test_a_pipeline_run_refuses_protected_routes_and_its_log_has_the_lines_to_open_them(

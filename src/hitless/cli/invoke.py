@@ -16,7 +16,12 @@ from hitless.errors import UsageError
 from hitless.homes.folder import build_document, folders_of, load
 from hitless.rollout.release import Release, pool_spec
 from hitless.workers.invoke import invoke_once, rest_event
+from hitless.workers.isolation import PATHS_VARIABLE
 
+_NOT_WRITABLE = re.compile(
+    "read-only file system|readonly database|unable to open database|permission denied", re.IGNORECASE
+)
+"""Errors of the kernel, Node.js (EROFS, EACCES) and SQLite for a place that a handler cannot write to."""
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 
 
@@ -26,12 +31,14 @@ def invoke(
     function: Annotated[str, typer.Argument(help="The function's name in serverless.yml.")],
     event: Annotated[
         Path | None,
-        typer.Option("--event", help="A file with the event as JSON (a REST event for a route); default: {}."),
+        typer.Option("--event", help="A file with the event as JSON; default: {}."),
     ] = None,
     request: Annotated[
         str | None,
         typer.Option(
-            "--request", metavar="'METHOD PATH'", help="A request to one of its routes, sent as a REST event."
+            "--request",
+            metavar="'METHOD PATH'",
+            help="A request to one of its routes, as that route's event.",
         ),
     ] = None,
     body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
@@ -74,10 +81,19 @@ def invoke(
     ctx.say(result.log.rstrip("\n"))
     ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
     if result.error:
-        hint = "the log above has the traceback"
-        if given == {} and called.routes:
-            hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
-        raise UnsuccessfulResult(1, f"{function} failed: {result.error}", hint)
+        raise UnsuccessfulResult(
+            1, f"{function} failed: {result.error}", hint_for(result.error, routed=given == {} and bool(called.routes))
+        )
+
+
+def hint_for(error: str, *, routed: bool) -> str:
+    """How to go on after that error. `routed`: an empty event was sent to a function that has routes."""
+    hint = "the log above has the traceback"
+    if routed:
+        hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
+    if _NOT_WRITABLE.search(error):
+        hint += f"; handlers may write to /tmp only, and to what {PATHS_VARIABLE} names (docs/security.md)"
+    return hint
 
 
 def _asked(line: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ class Key:
 
 _EVENT = "the engine has no events of this kind, only http and httpApi routes and schedules"
 _NETWORK = "functions are on this machine's network, not in the VPC"
-_LAYERS = "layers are not unpacked here; move their content to requirements.txt or the service's folder"
+_LAYERS = "layers are not unpacked here; move their content to the service's folder or its dependencies"
 _TRACING = "no X-Ray trace is recorded here"
 AUTHORIZER = "this authorizer is not enforced here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"

@@ -253,7 +253,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
     if of_type(resources, "AWS::Lambda::LayerVersion"):
         raise ServiceFileError(
             "layers: hitless cannot deploy layers that serverless.yml defines",
-            hint="move their content to requirements.txt or the service's folder, or use a published layer's ARN",
+            hint="move their content to the service's folder or its dependencies, or use a published layer's ARN",
         )
 
 
