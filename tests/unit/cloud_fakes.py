@@ -4,7 +4,6 @@ something happen: the process dies, the network is cut, another process acts.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from hitless.cloud.stage.permissions import StackPermissions
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.stage import Cloud
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import ALIAS, Template, references
+from hitless.cloud.transform.model import ALIAS, Template, copied, references
 from hitless.release.result import Result
 from hitless.release.who import NOBODY
 from hitless.service.event_sources import Route
@@ -204,7 +203,7 @@ class World:
             letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted, self.smoke
         )
         if self.also:
-            own = copy.deepcopy({**made.packaged.template["Resources"], **self.also})
+            own = copied({**made.packaged.template["Resources"], **self.also})
             template = {**made.packaged.template, "Resources": own}
             made = replace(made, packaged=replace(made.packaged, template=template))
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
@@ -248,7 +247,7 @@ class World:
 def small() -> Packaged:
     """Worldclock with two of its functions, so that a release takes fewer calls."""
     whole = packaged()
-    template = copy.deepcopy(whole.template)
+    template = copied(whole.template)
     resources: dict[str, Any] = template["Resources"]
     gone = {name for name in resources if "Zones" in name or "Meetings" in name}
     for name in gone:
@@ -262,7 +261,7 @@ def small() -> Packaged:
 
 
 def _without(template: Template, gone: frozenset[str]) -> Template:
-    made = copy.deepcopy(template)
+    made = copied(template)
     made["Resources"] = {name: one for name, one in made["Resources"].items() if name not in gone}
     for one in made["Resources"].values():
         if "DependsOn" in one:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from hitless.aws.lambdas import AliasState, Autoscaling, Invocation, Lambdas
 from hitless.aws.traffic import Alarm, Traffic
 from hitless.cloud.stage.stage import Observed
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, copied
 from hitless.errors import ConflictError
 from hitless.release.receipt import ClientCounts
 from tests.unit.release_support import sha256
@@ -67,12 +66,12 @@ class FakeStack:
         states = {ids: aliases[name] for ids, name in functions.items() if name in aliases}
         at = {ids.alias: state.version for ids, state in states.items()}
         served = ApiStage("api", "prod") if STAGE_ID in live.template.get("Resources", {}) else None
-        return Observed(LiveState(copy.deepcopy(live.template), at, live.versions), functions, states, served)
+        return Observed(LiveState(copied(live.template), at, live.versions), functions, states, served)
 
     def update(self, template: Template, *, before: Template) -> None:
         self._world.moment("update the stack")
         was = self._world.stack.live.resources
-        self._world.stack.update(copy.deepcopy(template))
+        self._world.stack.update(copied(template))
         if was.get(STAGE_ID) != template["Resources"].get(STAGE_ID):
             self._world.served = None
         for ids, name in functions_of(template).items():

@@ -6,13 +6,12 @@ of them against a real osls.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform.model import Code, ReleaseInput
+from hitless.cloud.transform.model import Code, ReleaseInput, copied
 from hitless.service.model import Hooks
 from hitless.service.strategy import parse
 
@@ -93,7 +92,7 @@ class Definition:
 
     def document(self) -> dict[str, Any]:
         """Its serverless.yml."""
-        role: dict[str, Any] = {"statements": copy.deepcopy(list(self.policies)), "managedPolicies": list(self.managed)}
+        role: dict[str, Any] = {"statements": copied(list(self.policies)), "managedPolicies": list(self.managed)}
         if self.path:
             role["path"] = self.path
         provider: dict[str, Any] = {
@@ -112,9 +111,9 @@ class Definition:
             said |= {"events": events} if events else {}
             said |= {"name": one.name} if one.name else {}
             said |= _settings(one.properties)
-        resources: dict[str, Any] = {"Resources": copy.deepcopy(dict(self.resources))}
+        resources: dict[str, Any] = {"Resources": copied(dict(self.resources))}
         if self.conditions:
-            resources["Conditions"] = copy.deepcopy(dict(self.conditions))
+            resources["Conditions"] = copied(dict(self.conditions))
         return {
             "service": SERVICE, "frameworkVersion": "4", "provider": provider, "package": {"artifact": "empty.zip"},
             "functions": functions, "resources": resources,
@@ -127,10 +126,10 @@ class Definition:
             resources |= _function(key, one)
         if any(one.routes for one in self.functions.values()):
             resources |= self._api()
-        own = copy.deepcopy(dict(self.resources))
+        own = copied(dict(self.resources))
         template: dict[str, Any] = {"Resources": resources | own, "Outputs": {}}
         if self.conditions:
-            template["Conditions"] = copy.deepcopy(dict(self.conditions))
+            template["Conditions"] = copied(dict(self.conditions))
         for change, value in self.api.items():
             template["Resources"]["ApiGatewayRestApi"]["Properties"][change] = value
         return template
@@ -150,7 +149,7 @@ class Definition:
         }
         if self.managed:
             properties["ManagedPolicyArns"] = list(self.managed)
-        return {"Type": "AWS::IAM::Role", "Properties": copy.deepcopy(properties)}
+        return {"Type": "AWS::IAM::Role", "Properties": copied(properties)}
 
     def _api(self) -> dict[str, Any]:
         made: dict[str, Any] = {
@@ -249,11 +248,11 @@ def _settings(properties: Mapping[str, Any]) -> dict[str, Any]:
     if "VpcConfig" in properties:
         vpc = properties["VpcConfig"]
         made["vpc"] = {"securityGroupIds": vpc["SecurityGroupIds"], "subnetIds": vpc["SubnetIds"]}
-    return copy.deepcopy(made)
+    return copied(made)
 
 
 def _document(statements: list[Any]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": copy.deepcopy(statements)}
+    return {"Version": "2012-10-17", "Statement": copied(statements)}
 
 
 def _function(key: str, one: Function) -> dict[str, Any]:
@@ -264,7 +263,7 @@ def _function(key: str, one: Function) -> dict[str, Any]:
         "Handler": "app.handler", "Runtime": "python3.11", "FunctionName": name, "MemorySize": 1024, "Timeout": 6,
         "Role": role,
     }  # fmt: skip
-    properties |= copy.deepcopy(dict(one.properties))
+    properties |= copied(dict(one.properties))
     depends = [f"{base}LogGroup"]
     if properties["Role"] != role:
         depends.append(properties["Role"]["Fn::GetAtt"][0])

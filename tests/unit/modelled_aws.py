@@ -6,14 +6,22 @@ bytes, a circle, a reference to nothing, and any replacement of what is not the 
 
 from __future__ import annotations
 
-import copy
 import graphlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references, replacing
+from hitless.cloud.transform.model import (
+    STAGE_ID,
+    LiveState,
+    Resource,
+    Template,
+    copied,
+    of_type,
+    references,
+    replacing,
+)
 
 DRAFT = ("Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
 NAMES = {
@@ -57,11 +65,11 @@ class ModelledAws:
     def live(self) -> LiveState:
         """The live state as hitless observes it."""
         held = {name: number for name, number in self.versions.items() if name in self.resources}
-        return LiveState(copy.deepcopy(self.template), dict(self.aliases), held)
+        return LiveState(copied(self.template), dict(self.aliases), held)
 
     def update(self, template: Template) -> None:
-        template = copy.deepcopy(template)
-        self.log.append(copy.deepcopy(template))
+        template = copied(template)
+        self.log.append(copied(template))
         old, new = self.resources, template["Resources"]
         _check_whole(template)
         for name, one in new.items():
@@ -170,7 +178,7 @@ def picture(resources: Mapping[str, Resource]) -> dict[str, Any]:
         shown[f"{said['HttpMethod']} {_path(method['Properties']['ResourceId'], resources)}"] = said
     for response in of_type(resources, "AWS::ApiGateway::GatewayResponse").values():
         shown[f"response {response['Properties']['ResponseType']}"] = response["Properties"]
-    return copy.deepcopy(shown)
+    return copied(shown)
 
 
 def _path(node: Any, resources: Mapping[str, Resource]) -> str:

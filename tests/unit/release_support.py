@@ -4,7 +4,6 @@ the results that CloudFormation, Lambda and CodeDeploy produce from the transfor
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from hitless.aws.osls import Packaged, read
 from hitless.cloud.transform.desired import desired, version_ids
-from hitless.cloud.transform.model import Code, LiveState, ReleaseInput, Template, of_type, references
+from hitless.cloud.transform.model import Code, LiveState, ReleaseInput, Template, copied, of_type, references
 from hitless.cloud.transform.updates import clear, contract, expand
 from hitless.service.strategy import parse
 
@@ -39,7 +38,7 @@ def with_provisioned(compiled: Template, base: str, number: int) -> Template:
             return [*node[:at], ":", "provisioned", *node[at:]] if at else [calls_alias(one) for one in node]
         return node
 
-    template = copy.deepcopy(compiled)
+    template = copied(compiled)
     resources: dict[str, Any] = template["Resources"]
     for one in of_type(resources, "AWS::ApiGateway::Method").values():
         one["Properties"] = calls_alias(one["Properties"])
@@ -113,7 +112,7 @@ class RememberedStack:
                 versions[name] = len(history)
         aliases = {name: self._at(one, versions) for name, one in of_type(resources, "AWS::Lambda::Alias").items()}
         held = {name: number for name, number in versions.items() if name in resources}
-        self.live = LiveState(copy.deepcopy(template), aliases, held)
+        self.live = LiveState(copied(template), aliases, held)
         self.published = {name: history for name, history in self.published.items() if name in resources}
         self.log.append(template)
 

@@ -6,7 +6,6 @@ It knows nothing of how the transform comes to its templates.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from hitless.cloud.transform.desired import desired, functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID
-from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, Template, of_type, references
+from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, Template, copied, of_type, references
 from hitless.cloud.transform.widening import one_index_each
 from hitless.cloud.transition import Transition, plan
 from tests.unit.definitions import Definition
@@ -188,10 +187,10 @@ class Walk:
                 assert items(now[name]) == items(mine[name]), f"{name} still has what nobody asks for"
 
     def _served(self) -> Any:
-        return copy.deepcopy(self.aws.served) if STAGE_ID in self.aws.resources else None
+        return copied(self.aws.served) if STAGE_ID in self.aws.resources else None
 
     def _triggers(self) -> dict[str, Resource]:
-        return copy.deepcopy(of_type(self.aws.resources, "AWS::Events::Rule"))
+        return copied(of_type(self.aws.resources, "AWS::Events::Rule"))
 
     def _answers(self) -> None:
         """Checks that each route of the Stage leads to an existing alias, at an existing version that may be

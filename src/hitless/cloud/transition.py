@@ -7,7 +7,6 @@ carries the updates out. docs/aws-releases.md lists the orders.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Resource,
     Template,
+    copied,
     of_type,
     rewritten,
 )
@@ -130,7 +130,7 @@ def _unknown_api(
 
 def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
     """The template in which each Version that the stack does not hold is replaced by its literal number."""
-    made = copy.deepcopy(template)
+    made = copied(template)
     numbers = {
         version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
     }

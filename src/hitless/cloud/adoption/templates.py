@@ -9,7 +9,6 @@ retained. docs/decisions/adoption.md gives the reasons.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,6 +31,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Resource,
     Template,
+    copied,
     of_type,
     short_hash,
 )
@@ -124,7 +124,7 @@ def with_stage(template: Template, stage: Mapping[str, Any]) -> Template:
     """
     found = deployment_in(template)
     assert found is not None, "there is a stage, so there is a Deployment that made it"
-    made = copy.deepcopy(template)
+    made = copied(template)
     properties: dict[str, Any] = {
         "RestApiId": {"Ref": API_ID},
         "StageName": found[1],
@@ -164,7 +164,7 @@ def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
 
     Each alias follows a Version resource. `expanded` leaves out versions that Lambda has published already.
     """
-    made = copy.deepcopy(imported)
+    made = copied(imported)
     resources: dict[str, Resource] = made["Resources"]
     functions = functions_in(imported)
     for name in BUCKET_IDS:
@@ -215,7 +215,7 @@ def expanded(wanted: Template, imported: Template, seen: PlainStack) -> Template
             resources[ids.alias]["Properties"]["FunctionVersion"] = running.version
     for name, one in imported["Resources"].items():
         if one["Type"] in _OUTLIVE and name not in wanted["Resources"]:
-            resources[name] = {**copy.deepcopy(one), "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+            resources[name] = {**copied(one), "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
     made["Outputs"] = {
         **imported.get("Outputs", {}),
         ADOPTION_OUTPUT: {
@@ -233,7 +233,7 @@ def contracted(wanted: Template, live: LiveState) -> Template:
     """
     made = contract(wanted, live, live.aliases)
     for ids in functions_in(wanted):
-        made["Resources"][ids.function] = copy.deepcopy(live.resources[ids.function])
+        made["Resources"][ids.function] = copied(live.resources[ids.function])
     for name in of_type(wanted["Resources"], VERSION):
         if name not in live.resources:
             made["Resources"].pop(name, None)
@@ -242,7 +242,7 @@ def contracted(wanted: Template, live: LiveState) -> Template:
 
 def rollback_template(wanted: Template, code: Mapping[str, Code], bucket: str) -> Template:
     """The template that the release's record keeps: its code is in the artifact bucket. `code` is by Lambda's name."""
-    kept = copy.deepcopy(wanted)
+    kept = copied(wanted)
     for ids, name in functions_in(kept).items():
         kept["Resources"][ids.function]["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": code[name].key}
     return kept

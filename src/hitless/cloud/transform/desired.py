@@ -8,7 +8,6 @@ include the commit, so that a commit that does not change a function publishes n
 from __future__ import annotations
 
 import base64
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +29,7 @@ from hitless.cloud.transform.model import (
     ReleaseInput,
     Resource,
     Template,
+    copied,
     of_type,
     rewritten,
     short_hash,
@@ -42,7 +42,7 @@ _NOT_IN_A_VERSION = ("Tags", "ReservedConcurrentExecutions")
 
 def desired(compiled: Template, release: ReleaseInput) -> Template:
     """The release's template; aliases follow their Version resources. Raises ServiceFileError."""
-    template = copy.deepcopy(compiled)
+    template = copied(compiled)
     resources: dict[str, Resource] = template["Resources"]
     check_package(resources, release)
     for name in BUCKET_IDS:
@@ -81,7 +81,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
 
 def fingerprint(template: Template) -> str:
     """A hash that is equal for templates that serve the same. Commit and release numbers do not count."""
-    kept = copy.deepcopy(template)
+    kept = copied(template)
     for resource in of_type(kept["Resources"], "AWS::Lambda::Function").values():
         resource["Properties"].get("Environment", {}).get("Variables", {}).pop(COMMIT_VARIABLE, None)
     for name in (RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT):
@@ -142,7 +142,7 @@ def _shape_function(
 
 
 def _add_version(resources: dict[str, Resource], ids: FunctionIds, release: ReleaseInput) -> str:
-    properties = copy.deepcopy(resources[ids.function]["Properties"])
+    properties = copied(resources[ids.function]["Properties"])
     properties["Environment"]["Variables"].pop(COMMIT_VARIABLE, None)
     digest = short_hash({key: value for key, value in properties.items() if key not in _NOT_IN_A_VERSION})
     add_version(resources, ids, digest, release.code[release.function_names[properties["FunctionName"]]].sha256)

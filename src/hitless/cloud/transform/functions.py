@@ -8,7 +8,6 @@ no weights then. Here it belongs to a version, and the release moves it. The fun
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from hitless.cloud.transform.model import (
     ReleaseInput,
     Resource,
     Template,
+    copied,
     depends_on,
     of_type,
     references,
@@ -40,7 +40,7 @@ def function_role(
 ) -> Resource:
     """The role of one function, made of osls' shared one. A hook may answer CodeDeploy and read its deployment."""
     given = shared["Properties"]
-    properties: dict[str, Any] = {"AssumeRolePolicyDocument": copy.deepcopy(given["AssumeRolePolicyDocument"])}
+    properties: dict[str, Any] = {"AssumeRolePolicyDocument": copied(given["AssumeRolePolicyDocument"])}
     for key in ("PermissionsBoundary", "Tags", "Path"):
         if key in given:
             properties[key] = given[key]

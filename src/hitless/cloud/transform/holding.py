@@ -7,7 +7,6 @@ So these routes get a second alias (`held`), which stays at the live version unt
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Resource,
     Template,
+    copied,
     depends_on,
     of_type,
     references,
@@ -48,11 +48,11 @@ def with_draft_of(live: LiveState, recorded: Template) -> LiveState:
     mine = api.draft_of(_wanted_by_live(live.resources))
     if not recorded or STAGE_ID not in live.resources or mine == theirs:
         return live
-    template = copy.deepcopy(live.template)
+    template = copied(live.template)
     resources: dict[str, Resource] = template["Resources"]
     for name in mine.keys() - theirs.keys():
         del resources[name]
-    resources |= copy.deepcopy({name: recorded["Resources"][name] for name in theirs})
+    resources |= copied({name: recorded["Resources"][name] for name in theirs})
     while dangling := [
         name
         for name, one in resources.items()
@@ -83,7 +83,7 @@ def _hold_update(live: LiveState, losing: Mapping[FunctionIds, Mapping[str, str]
     """
     if not losing:
         return None
-    template = copy.deepcopy(live.template)
+    template = copied(live.template)
     resources: dict[str, Resource] = template["Resources"]
     for name, resource in list(resources.items()):
         if resource["Type"] == ALIAS_TYPE:
@@ -95,7 +95,7 @@ def _hold_update(live: LiveState, losing: Mapping[FunctionIds, Mapping[str, str]
         resources[ids.held] = {"Type": ALIAS_TYPE, "Properties": properties}
         for name, one in of_type(live.resources, PERMISSION).items():
             if one["Properties"]["FunctionName"] == {"Ref": ids.alias}:
-                allowed = {**copy.deepcopy(one["Properties"]), "FunctionName": {"Ref": ids.held}}
+                allowed = {**copied(one["Properties"]), "FunctionName": {"Ref": ids.held}}
                 resources[f"{name}{HELD.title()}"] = {"Type": PERMISSION, "Properties": allowed}
                 permissions.append(f"{name}{HELD.title()}")
         for method in methods.values():

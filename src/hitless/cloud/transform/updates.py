@@ -13,7 +13,6 @@ Resources that the release no longer wants are marked, and are removed in the co
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -28,6 +27,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Resource,
     Template,
+    copied,
     depends_on,
     of_type,
     references,
@@ -118,7 +118,7 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
             function = resource["Properties"]["FunctionName"].get("Ref")
             leaves = function not in resources and RETIRED in now.get(function, {}).get("Metadata", {})
             if not leaves and _is_recent(name, resource, live):
-                resources[name] = copy.deepcopy(resource)
+                resources[name] = copied(resource)
         elif RETIRED not in resource.get("Metadata", {}) and resource["Type"] not in TRIGGERS:
             retired = allowing(resource)
             if retired is None:
@@ -138,7 +138,7 @@ def clear(expanded: Template, live: LiveState, also: Collection[str] = ()) -> Te
     gone = api.blocking_resources(live.resources, expanded["Resources"]) | set(also)
     if not gone:
         return None
-    template = copy.deepcopy(live.template)
+    template = copied(live.template)
     resources = template["Resources"]
     while gone:
         for name in gone:
@@ -162,7 +162,7 @@ def removes_guarded(before: Template, after: Template) -> bool:
 
 def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
     """The wanted resources. A function that publishes nothing new keeps the commit of its version."""
-    resources: dict[str, Resource] = copy.deepcopy(wanted["Resources"])
+    resources: dict[str, Resource] = copied(wanted["Resources"])
     now = live.resources
     functions = functions_of(wanted)
     at = {name: live.aliases[ids.alias] for ids, name in functions.items() if ids.alias in live.aliases}
@@ -170,7 +170,7 @@ def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
     for ids in functions:
         version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
         if version in now and ids.function in now:
-            resources[version] = copy.deepcopy(now[version])
+            resources[version] = copied(now[version])
             mine = resources[ids.function]["Properties"].get("Environment", {}).get("Variables", {})
             theirs = now[ids.function]["Properties"].get("Environment", {}).get("Variables", {})
             mine.pop(COMMIT_VARIABLE, None)
@@ -200,7 +200,7 @@ def _triggers(resources: Mapping[str, Resource]) -> set[str]:
 
 def pinned(alias: Resource, version: str | None) -> Resource:
     """The alias at that literal version; unchanged if there is none."""
-    made = copy.deepcopy(alias)
+    made = copied(alias)
     if version is not None:
         made["Properties"]["FunctionVersion"] = version
     return made
@@ -208,7 +208,7 @@ def pinned(alias: Resource, version: str | None) -> Resource:
 
 def _wanted_again(resource: Resource) -> Resource:
     """The resource without the mark of a retired one."""
-    kept = copy.deepcopy(resource)
+    kept = copied(resource)
     kept.get("Metadata", {}).pop(RETIRED, None)
     if not kept.get("Metadata", True):
         del kept["Metadata"]
@@ -297,7 +297,7 @@ def state_after(live: LiveState, update: Template | None) -> LiveState:
 
 def numbered(template: Template, number: int, previous: int | None) -> Template:
     """The release's template with its own number and the number of the release that it follows."""
-    made = copy.deepcopy(template)
+    made = copied(template)
     made["Outputs"][RELEASE_OUTPUT]["Value"] = str(number)
     made["Outputs"].pop(PREVIOUS_OUTPUT, None)
     if previous is not None and previous != number:

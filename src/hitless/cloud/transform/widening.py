@@ -8,12 +8,11 @@ not kept after it. The metadata `hitless:beside` is the number of a list's last 
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hitless.cloud.transform.model import Resource, Template, of_type
+from hitless.cloud.transform.model import Resource, Template, copied, of_type
 
 BESIDE = "hitless:beside"
 NEXT_POLICY, PREVIOUS_POLICY = "next-release", "previous-release"
@@ -92,7 +91,7 @@ def widened(live: Resource, wanted: Resource) -> Resource | None:
         if takes(before, after):
             made["Properties"].pop(name, None)
             if before is not None:
-                made["Properties"][name] = copy.deepcopy(before)
+                made["Properties"][name] = copied(before)
     return _marked(made, counts)
 
 
@@ -153,7 +152,7 @@ def one_index_each(before: Template, after: Template) -> list[Template]:
     """
     steps, standing = [], before
     while moved := _tables_moved_on(standing, after):
-        standing = copy.deepcopy(standing)
+        standing = copied(standing)
         standing["Resources"] |= moved
         for name, alias in of_type(standing["Resources"], "AWS::Lambda::Alias").items():
             at = after["Resources"].get(name, {}).get("Properties", {}).get("FunctionVersion")
@@ -210,7 +209,7 @@ def allowing(resource: Resource) -> Resource | None:
 
 def _bare(resource: Resource) -> Resource:
     """The resource without items that only the other release needs."""
-    made = copy.deepcopy(resource)
+    made = copied(resource)
     metadata = made.get("Metadata", {})
     for path, count in metadata.pop(BESIDE, {}).items():
         if (items := _items(made, path)) is not None and count:
@@ -235,7 +234,7 @@ def _widen_policies(live: Resource, made: Resource) -> None:
     """The live inline policies without denials that the release does not have, and a policy of what it adds."""
     wanted = _statements(made)
     kept = []
-    for policy in copy.deepcopy(live["Properties"].get("Policies", [])):
+    for policy in copied(live["Properties"].get("Policies", [])):
         document = policy["PolicyDocument"]
         document["Statement"] = [one for one in _listed(document["Statement"]) if not _denies(one) or one in wanted]
         if document["Statement"]:
@@ -248,7 +247,7 @@ def _widen_policies(live: Resource, made: Resource) -> None:
 def _add_policy(role: Resource, name: str, statements: list[Any], *, than: list[Any]) -> None:
     added = [one for one in statements if one not in than and not _denies(one)]
     if added:
-        document = {"Version": "2012-10-17", "Statement": copy.deepcopy(added)}
+        document = {"Version": "2012-10-17", "Statement": copied(added)}
         role["Properties"].setdefault("Policies", []).append({"PolicyName": name, "PolicyDocument": document})
 
 
@@ -261,7 +260,7 @@ def _others(path: str, items: list[Any], *, than: list[Any]) -> list[Any]:
     """The items that are missing in the other list."""
     key = _KEYS.get(path)
     there = [one.get(key) for one in than] if key else than
-    return [copy.deepcopy(one) for one in items if (one.get(key) if key else one) not in there]
+    return [copied(one) for one in items if (one.get(key) if key else one) not in there]
 
 
 def _newest(path: str, items: list[Any], newer: list[Any]) -> list[Any]:
