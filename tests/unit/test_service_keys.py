@@ -133,6 +133,23 @@ def test_the_notice_for_a_common_plugin_says_what_replaces_it() -> None:
     assert dotenv.endswith("does not run here; set useDotenv: true, and list the variables in provider.environment")
 
 
+def test_the_layer_of_serverless_python_requirements_causes_no_notice() -> None:
+    (sentence,) = notices_of(
+        parse_yaml(
+            "functions: {a: {layers: [{Ref: PythonRequirementsLambdaLayer}]}, b: {layers: [!Ref MyLambdaLayer]}}",
+            "f.yml",
+        )
+    )
+    assert sentence.startswith("f.yml:1: functions.b.layers: layers are not unpacked here")
+    assert notices_of(parse_yaml("functions: {a: {layers: [!Ref PythonRequirementsLambdaLayer]}}", "f.yml")) == ()
+
+
+def test_another_list_of_requirements_causes_a_notice() -> None:
+    (sentence,) = notices_of(parse_yaml("custom: {pythonRequirements: {fileName: requirements/prod.txt}}", "f.yml"))
+    assert sentence.endswith("is not read here; hitless installs requirements.txt or a lock file")
+    assert notices_of(parse_yaml("custom: {pythonRequirements: {fileName: poetry.lock}}", "f.yml")) == ()
+
+
 def test_custom_params_and_resources_are_not_checked() -> None:
     text = "custom: {anything: {goes: 1}}\nparams: {dev: {x: 1}}\nprovider: {environment: {ANY: x}}"
     assert notices_of(parse_yaml(text, "f.yml")) == ()

@@ -169,6 +169,9 @@ INSTEAD = {
 }
 """Plugins that do not run, and what replaces them."""
 
+_REQUIREMENTS_LAYER = "PythonRequirementsLambdaLayer"
+_REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "Pipfile.lock", None)
+
 QUIET_VALUES: dict[str, frozenset[str]] = {
     "provider.endpointType": frozenset({"edge", "regional"}),
 }
@@ -189,6 +192,10 @@ def check_keys(root: Value, notices: Notices) -> None:
     for name, entry in custom.data.items() if custom is not None and isinstance(custom.data, Mapping) else ():
         if name != "hitless" and did_you_mean(name, ["hitless"], likeness=0.8):
             notices.add(f"custom.{name}", entry, "is not read by anything here: did you mean custom.hitless?")
+    listed = custom.data.get("pythonRequirements") if custom is not None and isinstance(custom.data, Mapping) else None
+    file = listed.data.get("fileName") if listed is not None and isinstance(listed.data, Mapping) else None
+    if file is not None and file.data not in _REQUIREMENTS:
+        notices.add("fileName", file, "is not read here; hitless installs requirements.txt or a lock file")
 
 
 def plugins_of(root: Value) -> tuple[Value, ...]:
@@ -243,9 +250,16 @@ def _entry(value: Value, pattern: str, name: str, notices: Notices, *, strict: b
 
 
 def _changes(value: Value, path: str) -> bool:
+    if path.endswith("layers") and all(_is_requirements_layer(one) for one in value.listed()):
+        return False
     if isinstance(value.data, str) and value.data.lower() in QUIET_VALUES.get(path, ()):
         return False
     return bool(value.data)
+
+
+def _is_requirements_layer(layer: Value) -> bool:
+    """Whether serverless-python-requirements makes it, whose work hitless does itself."""
+    return any(one.data == _REQUIREMENTS_LAYER for one in layer.walk())
 
 
 def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, strict: bool) -> None:
