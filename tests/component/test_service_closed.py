@@ -122,9 +122,9 @@ def test_an_empty_resource_policy_protects_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "have"),
     [
-        ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs"),
-        ("events: [websocket: $connect, alexaSkill]", "have websocket, alexaSkill"),
-        ("url: true\n  other:\n    handler: handlers.api\n    url: true", "have url"),
+        ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have only sqs"),
+        ("events: [websocket: $connect, alexaSkill]", "have only websocket, alexaSkill"),
+        ("url: true\n  other:\n    handler: handlers.api\n    url: true", "have only url"),
         ("timeout: 3", "have none of them"),
         ("events: [schedule: rate(1 hour)]", "have none of them"),
     ],

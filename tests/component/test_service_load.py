@@ -114,7 +114,7 @@ def test_a_byte_order_mark_is_ignored(folder: Path) -> None:
         ("service: 1x\nprovider: aws\n", "is not a service's name", ""),
         ("service: demo\n", "provider is missing", "add provider"),
         ("service: demo\nprovider: {}\n", "serverless.yml:2: provider: has no name", "add provider.name"),
-        ("service: demo\nprovider: {name: azure}\n", "provider.name: 'azure' is not one of aws", ""),
+        ("service: demo\nprovider: {name: azure}\n", "provider.name: 'azure' is not one of aws", "write aws"),
         (HEAD.replace("name: aws", "name: aws, region: mars") + API, "provider.region: 'mars' is not the name", ""),
         (HEAD, "functions is missing", "add functions"),
         (HEAD + "functions: {}\n", "serverless.yml:3: functions: has no function", "add functions"),
@@ -141,7 +141,21 @@ def test_a_byte_order_mark_is_ignored(folder: Path) -> None:
             "max 9 is less than provisionedConcurrency 10",
             "max to 10 or more",
         ),
-        ("[1]", "serverless.yml:1: must be a map, not a list", ""),
+        ("[1]", "serverless.yml:1: must be a map, not a list", "KEY: VALUE"),
+        (HEAD.replace("python3.11", "3.11") + API, "3.11 is an unknown runtime", "did you mean python3.11?"),
+        (HEAD.replace("python3.11", "python3") + API, "'python3' is an unknown runtime", "hitless runs Python"),
+        (HEAD + API.replace("handlers.api", "handlers.py"), "does not define py", "write handlers.FUNCTION"),
+        (
+            HEAD + "functions:\n api:\n  handler: handlers.api\n  events:\n  - http:\n    path: /\n",
+            "http: is empty",
+            "indent",
+        ),
+        (HEAD + API.replace("GET /", "'GET /*'"), "has the segment '*'", "{proxy+} for the rest of the path"),
+        (
+            HEAD + API.replace("handler:", "environment: {S: '${self:provider.stage}'}, handler:"),
+            "${self:provider.stage} has no value",
+            "write ${sls:stage}",
+        ),
     ],
 )
 def test_a_mistake_is_an_error_with_file_line_and_key(folder: Path, text: str, message: str, hint: str) -> None:
@@ -198,6 +212,11 @@ def test_a_path_that_api_gateway_may_refuse_is_served_with_a_notice(folder: Path
     assert notice.endswith("functions.api.events[0].http: API Gateway may refuse the path /a+b/(z)/c")
 
 
+def test_a_parameter_in_the_style_of_other_frameworks_causes_a_notice(folder: Path) -> None:
+    (notice,) = load(folder, HEAD + API.replace("GET /", "'GET /users/:id'")).notices
+    assert notice.endswith("/users/:id has no parameter; one is written {name}")
+
+
 def test_the_same_route_in_two_functions_is_an_error_that_names_both(folder: Path) -> None:
     text = HEAD + "functions:\n  a: {handler: handlers.api, events: [http: GET /x]}\n"
     error = fault(folder, text + "  b: {handler: handlers.other, events: [http: {method: GET, path: x}]}\n")
@@ -205,6 +224,7 @@ def test_the_same_route_in_two_functions_is_an_error_that_names_both(folder: Pat
         "serverless.yml:5: functions.b.events[0].http: GET /x is routed twice; "
         "the other is functions.a.events[0].http in serverless.yml:4"
     )
+    assert error.hint == "remove one"
 
 
 def test_differences_from_aws_are_notices(folder: Path) -> None:

@@ -117,6 +117,8 @@ def test_keys_of_custom_are_free_except_a_misspelt_hitless() -> None:
     assert notices_of(from_plain({"custom": dict.fromkeys(names, 1)}, FilePlace("f.yml", 1))) == ()
     (sentence,) = notices_of(parse_yaml("custom: {hitles: {workers: 3}}", "f.yml"))
     assert sentence == "f.yml:1: custom.hitles: is not read by anything here: did you mean custom.hitless?"
+    (sentence,) = notices_of(parse_yaml("hitless: {workers: 3}", "f.yml"))
+    assert sentence.endswith("does nothing here: did you mean custom.hitless?")
 
 
 def test_a_plugin_causes_a_notice_unless_hitless_replaces_it() -> None:

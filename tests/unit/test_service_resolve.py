@@ -212,6 +212,11 @@ def test_a_parameters_name_may_have_dots_and_the_command_line_wins() -> None:
     assert "--param KEY=VALUE" in fault("v: ${param:KEY}").hint
 
 
+def test_the_suffix_of_a_decrypted_parameter_is_not_part_of_its_name() -> None:
+    assert resolve("v: '${ssm:/a/key~true}'", params={"ssm:/a/key": "x"}).mapping()["v"].plain() == "x"
+    assert fault("v: '${ssm:/a/key~true}'").hint.startswith("store it with `hitless secrets set /a/key`, ")
+
+
 def test_the_stage_option_defaults_to_the_files_stage() -> None:
     assert one("${opt:stage, 'x'}") == "x"
     assert one("${opt:stage, self:provider.stage}") == "dev"

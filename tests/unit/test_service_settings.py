@@ -277,6 +277,7 @@ MISTAKES = [
     ("{stages: {dev: {alarms: {error_rate_percent: 101}}}}", "a number from 0 to 100", ""),
     ("{stages: {dev: {alarms: {minimum_requests: 0}}}}", "a whole number from 1", ""),
     ("{stages: {dev: {smoke: GET /}}}", "must be a list", ""),
+    ("{stages: {dev: {smoke: [/health]}}}", "smoke[0]: '/health' has an unknown method", "write GET /health"),
     ("{stages: {dev: {smoke: [FETCH /]}}}", "smoke[0]: 'FETCH /' has an unknown method", "GET /path"),
     ("{stages: {dev: {smoke: [GET health]}}}", "begins with a slash", ""),
     ("{stages: {dev: {smoke: [GET]}}}", "begins with a slash", ""),

@@ -48,10 +48,10 @@ def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> 
     `notices`: those of the file's keys; an entry of `custom.hitless.open` that changes nothing becomes one more.
     """
     if not routes:
-        have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "none of them"
+        have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key))
         return (root.get("functions") or root).fault(
             "the engine would serve nothing: it serves http and httpApi events or one function URL, "
-            f"and the functions have {have}",
+            f"and the functions have {f'only {have}' if have else 'none of them'}",
             "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
         )
     if (fault := next(filter(None, map(integration_fault, routes)), None)) is not None:

@@ -38,6 +38,9 @@ def read_events(function: Value) -> tuple[RouteEvent, ...]:
     for event in function.optional("events", Value.items, ()):
         if not isinstance(event.data, Mapping):
             continue
+        for key in {"http", "httpApi"} & event.data.keys():
+            if event.data[key].data is None:
+                raise event.data[key].fault("is empty", "indent method and path further than this line")
         if (http := event.get("http")) is not None:
             found.append(RouteEvent(http, _read_route(http, http_api=False), http_api=False))
         if (http_api := event.get("httpApi")) is not None:
@@ -96,7 +99,8 @@ def without_doubles(events: Iterable[RouteEvent], rest: Iterable[Route], notices
 
 def _conflict(first: Value, second: Value, reason: str) -> Exception:
     return second.fault(
-        f"{reason}; the other is {first.path} in {first.place}", "give them the same name, or remove one"
+        f"{reason}; the other is {first.path} in {first.place}",
+        "remove one" if "twice" in reason else "give both parameters the same name",
     )
 
 
@@ -132,5 +136,8 @@ def _route(method_at: Value, method: str, path_at: Value, path: str, *, every: b
         raise method_at.fault(f"{method_at.shown()} has an unknown method; known: {known}", hint)
     normal = normal_path(path)
     if (fault := path_fault(normal)) is not None or normal == DEFAULT_PATH:
-        raise path_at.fault(f"the path {normal} {fault or 'is reserved'}", "write a path such as /zones/{zone}/now")
+        raise path_at.fault(
+            f"the path {normal} {fault or 'is reserved'}",
+            "write {name} for a parameter, and {proxy+} for the rest of the path: /zones/{zone}/now",
+        )
     return Route(upper, normal)

@@ -110,6 +110,8 @@ class FunctionReader:
         for event in self.routes:
             if _UNUSUAL.search(event.route.path):
                 self.notices.add("path", event.at, f"API Gateway may refuse the path {event.route.path}")
+            if "/:" in event.route.path:
+                self.notices.add("colon", event.at, f"{event.route.path} has no parameter; one is written {{name}}")
         for name, one in self.settings.provisioned.items():
             if name not in entries:
                 raise one.at.fault("is not a function", did_you_mean(name, entries) or f"known: {', '.join(entries)}")
@@ -225,7 +227,10 @@ class FunctionReader:
             here = "this machine's Node.js" if runtime.startswith("nodejs") else f"Python {version}"
             self.notices.add("runtime", value, f"Lambda no longer supports {runtime}; it runs here on {here}")
         elif runtime not in RUNTIMES:
-            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python, Node.js, and programs as provided.al2023"
+            hint = (
+                did_you_mean(runtime if runtime[:1].isalpha() else f"python{runtime}", RUNTIMES, likeness=0.88)
+                or "hitless runs Python, Node.js, and programs as provided.al2023"
+            )
             raise value.fault(f"{value.shown()} is an unknown runtime; known: {', '.join(RUNTIMES)}", hint)
         if runtime.startswith("python") and runtime != PYTHON_HERE:
             self.other_pythons.append(value)

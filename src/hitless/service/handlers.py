@@ -37,6 +37,8 @@ def check_handler(handler: Value, folder: Path) -> str:
     names = set(_bound(tree.body))
     if attribute not in names and not _is_dynamic(tree, names):
         hint = did_you_mean(attribute, names) or f"define {attribute} in {name}, or name what it defines"
+        if name.endswith(f".{attribute}"):
+            hint = f"write {module}.FUNCTION, with a function of {name}"
         raise handler.fault(f"{name} does not define {attribute}", hint)
     if _is_coroutine(tree, attribute):
         raise handler.fault(

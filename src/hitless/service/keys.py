@@ -264,7 +264,7 @@ def _is_requirements_layer(layer: Value) -> bool:
 
 def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, strict: bool) -> None:
     known = [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == pattern]
-    hint = did_you_mean(name, known)
+    hint = "did you mean custom.hitless?" if name == "hitless" else did_you_mean(name, known)
     if strict or any(f" {guard}?" in hint for guard in _GUARDS):
         raise child.fault("is not a key of Serverless Framework", hint or f"known here: {', '.join(sorted(known))}")
     sentence = "is not a key of Serverless Framework and does nothing here"

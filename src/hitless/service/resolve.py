@@ -221,7 +221,7 @@ class Resolver:
             raise at.fault(f"{source.kind} is not a source of variables", hint)
         if self._context.on_aws and family in _BY_OSLS:
             return replace(at, data=f"${{{source.text}}}", raw="")
-        address = self._address(source, at)
+        address = self._address(source, at).removesuffix("~true")  # of Serverless Framework 2: decrypt
         name = f"{source.kind}:{address}"
         if source.kind == "ssm" and address in self._context.secrets and name not in self._context.params:
             return self._outside(self._context.secrets[address], at)
@@ -241,6 +241,8 @@ class Resolver:
         elif isinstance(last, VariableSource) and last.kind == "param":
             name = self._address(last, at)
             hint = f"pass --param {name}=VALUE, add {name} to params of the file"
+        if variable.text == "${self:provider.stage}":
+            hint = "write ${sls:stage} or set provider.stage"
         default = f"give it a default: {variable.text[:-1]}, 'value'}}"
         message = f"{variable.text} has no value" + (f": {why}" if why else "")
         return at.fault(message, f"{hint}, or {default}" if hint else default)

@@ -59,7 +59,10 @@ def _smoke_request(item: Value) -> SmokeRequest:
 
 def _method(at: Value, method: str) -> str:
     if method.upper() not in METHODS:
-        raise at.fault(f"{at.shown()} has an unknown method; known: {', '.join(METHODS)}", "write GET /path")
+        raise at.fault(
+            f"{at.shown()} has an unknown method; known: {', '.join(METHODS)}",
+            f"write GET {method if method[:1] == '/' else '/path'}",
+        )
     return method.upper()
 
 

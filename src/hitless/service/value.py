@@ -163,10 +163,8 @@ class Value:
         allowed = list(choices)
         found = self.text()
         if found not in allowed:
-            raise self.fault(
-                f"{self.shown()} is not one of {', '.join(allowed)}",
-                did_you_mean(found, allowed) or "choose one of these",
-            )
+            hint = did_you_mean(found, allowed) or f"write {' or '.join(allowed)}"
+            raise self.fault(f"{self.shown()} is not one of {', '.join(allowed)}", hint)
         return found
 
     def walk(self) -> Iterator[Value]:
@@ -190,7 +188,7 @@ class Value:
         """The data for a message: only text that the file has at this place is repeated."""
         if self.origin or not isinstance(self.data, str | int | float):
             return "the value"
-        return repr(self.data if isinstance(self.data, str) else scalar_text(self.data))
+        return repr(self.data) if isinstance(self.data, str) else scalar_text(self.data)
 
     def intrinsic(self) -> str | None:
         """The name of the CloudFormation function that this is (`!Ref`, `Fn::GetAtt`), or None."""
@@ -217,7 +215,11 @@ class Value:
                 raise self.data.error
             name = self.data.reference[2:-1]
             script = self.data.kind == JAVASCRIPT
-            better = f"store it with `hitless secrets set {name[4:]}`, " if name.startswith("ssm:") else ""
+            better = (
+                f"store it with `hitless secrets set {name[4:].removesuffix('~true')}`, "
+                if name.startswith("ssm:")
+                else ""
+            )
             if script:
                 better = "move its values to a YAML or JSON file, "
             raise self.fault(
@@ -237,7 +239,9 @@ class Value:
     def _wrong(self, wanted: str) -> ServiceFileError:
         found = {dict: "a map", tuple: "a list", str: "a string", bool: "a boolean", type(None): "empty"}
         kind = found.get(type(self.data), "a number")
-        return self.fault(f"must be {wanted}, not {kind if self.shown() == 'the value' else self.shown()}")
+        hint = {"a list": "write [FIRST, SECOND], or one '- ITEM' per line", "a map": "write KEY: VALUE lines below it"}
+        shown = kind if self.shown() == "the value" else self.shown()
+        return self.fault(f"must be {wanted}, not {shown}", hint.get(wanted, f"write {wanted}"))
 
 
 def child_path(parent: str, key: str) -> str:
