@@ -350,7 +350,7 @@ def test_notifications_are_read_and_not_in_the_repr() -> None:
     [
         ("{notify: [{slack: ftp://x}]}", "is not an http or https URL"),
         ("{notify: [{mail: x}]}", "is not a setting"),
-        ("{notify: [{slack: 'https://x', command: y}]}", "must have exactly one of slack, webhook and command"),
+        ("{notify: [{slack: 'https://x', command: y}]}", "needs exactly one receiver"),
         ("{notify: [{command: ' '}]}", "is empty"),
     ],
 )

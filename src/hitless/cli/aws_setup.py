@@ -35,10 +35,7 @@ Trust = Annotated[
     str | None, typer.Option("--trust", help="Account ids and ARNs of roles that may release besides the pipeline.")
 ]
 ExternalId = Annotated[
-    str | None,
-    typer.Option(
-        "--external-id", help="The external id that these accounts must send, or that --deploy-role requires."
-    ),
+    str | None, typer.Option("--external-id", help="The external id of these accounts, or the one of --deploy-role.")
 ]
 DeployRole = Annotated[
     str | None,

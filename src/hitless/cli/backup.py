@@ -120,6 +120,4 @@ def restore(ctx: Context, file: FileArgument) -> None:
 def _tar(*words: str) -> None:
     done = subprocess.run(["tar", *words], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise MachineError(
-            f"tar: {done.stderr.strip().splitlines()[-1]}", hint="check the file and the free disk space"
-        )
+        raise MachineError(f"tar: {done.stderr.strip().splitlines()[-1]}", hint="check the file and the free space")

@@ -187,11 +187,7 @@ def command(
                 raise typer.Exit(141) from None
             except OSError as error:
                 where = f"{error.filename or 'the machine'}: {error.strerror or error}"
-                fail(
-                    MachineError(where, hint="run `hitless doctor` to find the cause"),
-                    as_json=ctx.json,
-                    debug=ctx.debug,
-                )
+                fail(MachineError(where, hint="`hitless doctor` may find the cause"), as_json=ctx.json, debug=ctx.debug)
 
         parameters = [*(one for one in options_of_its_own if one.name not in fixed), *shared.values()]
         guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -26,8 +26,7 @@ def deploy(
         bool, typer.Option("--compare", help="With --dry-run on AWS: compare with the live stack.")
     ] = False,
     core_outputs: Annotated[
-        Path | None,
-        typer.Option("--core-outputs", help="With --dry-run on AWS: a JSON file with the core stack's outputs."),
+        Path | None, typer.Option("--core-outputs", help="With --dry-run on AWS: a JSON file of core's outputs.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Ship even if nothing has changed.")] = False,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,

@@ -31,10 +31,7 @@ _RESTART = "set it up yourself: after a reboot nothing listens until `hitless up
 
 @command("doctor", example="hitless doctor --json")
 def doctor(ctx: Context) -> None:
-    """Check this machine, and name a fix for each problem.
-
-    Checks HAProxy, Python, limits, folders, ports and serverless.yml.
-    """
+    """Check this machine, and name a fix for each problem. Covers HAProxy, Python, limits, ports, serverless.yml."""
     version, git = f"{platform.python_implementation()} {platform.python_version()}", shutil.which("git")
     python = f"{version} on {platform.system()} {platform.machine()}"
     findings = [

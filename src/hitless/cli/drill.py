@@ -56,8 +56,7 @@ FaultsOption = Annotated[
     str, typer.Option("--faults", help=f"Faults to cause during the load: all, {', '.join(drill_faults.FAULTS)}.")
 ]
 SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", help="Cause faults at random times during rollouts. A seed gives the same times again."),
+    int | None, typer.Option("--seed", help="Cause faults at random times during rollouts. A seed repeats them.")
 ]
 RequestsOption = Annotated[
     Path | None,

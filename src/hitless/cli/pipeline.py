@@ -84,9 +84,7 @@ def wait(ctx: Context, run: Annotated[int | None, typer.Argument(help="The run; 
     if run is None:
         newest = client.call("GET", "/pipeline/runs", limit=1)
         if not newest:
-            raise UsageError(
-                "there are no runs yet", hint="push a branch to the URL that `hitless pipeline url` prints"
-            )
+            raise UsageError("there are no runs yet", hint='git push "$(hitless pipeline url)" BRANCH')
         run = newest[0]["run"]
     conclude_run(ctx, client, follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1)))
 

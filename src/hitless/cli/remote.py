@@ -47,7 +47,7 @@ def add(
     ctx: Context,
     name: Annotated[str, typer.Argument(help="A name for --remote. If a stage has this name, it runs there.")],
     url: Annotated[
-        str, typer.Argument(metavar="ssh://[USER@]HOST[:PORT][/ENGINE]", help="ENGINE: its NAME in `host install`.")
+        str, typer.Argument(metavar="ssh://[USER@]HOST[:PORT][/ENGINE]", help="ENGINE: as in host install.")
     ],
 ) -> None:
     """Name a host, so that `--remote NAME` runs a verb there. The verbs of a stage of that name always run there."""

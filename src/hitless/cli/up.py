@@ -61,11 +61,7 @@ def up(
     ] = None,
     challenges: Annotated[
         str | None,
-        typer.Option(
-            "--challenges",
-            metavar="HOST:PORT",
-            help="An ACME client of the shared engine: gets /.well-known/acme-challenge/.",
-        ),
+        typer.Option("--challenges", metavar="HOST:PORT", help="An ACME client, for /.well-known/acme-challenge/."),
     ] = None,
     detach: Annotated[
         bool,

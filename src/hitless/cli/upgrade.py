@@ -37,10 +37,7 @@ ENDS_WITHIN_S = 60.0
 def upgrade(
     ctx: Context,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Replace also processes of this version, for example after an upgrade of HAProxy."
-        ),
+        bool, typer.Option("--force", help="Replace also processes of this version, as after an upgrade of HAProxy.")
     ] = False,
 ) -> None:
     """Replace an engine's processes with those of this version.

@@ -175,10 +175,7 @@ def read_notify(value: Value) -> tuple[Notify, ...]:
         check_known(item, tuple(NotifyBy))
         named = item.mapping()
         if len(named) != 1:
-            raise item.fault(
-                "must have exactly one of slack, webhook and command",
-                "write {slack: URL}, {webhook: URL} or {command: WORDS}",
-            )
+            raise item.fault("needs exactly one receiver", "write {slack: URL}, {webhook: URL} or {command: WORDS}")
         (by, target), *_ = named.items()
         text = target.text()
         if by != NotifyBy.COMMAND and not URL.fullmatch(text):

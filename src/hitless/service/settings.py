@@ -216,8 +216,7 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
             raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
     if len(read.get("domain", "")) > MAX_PREVIEW_DOMAIN:
         raise value.fault(
-            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters",
-            "shorten it: the branch's name is put before it",
+            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "shorten it: a branch's name precedes it"
         )
     if "max" in read:
         read["most"] = read.pop("max")
