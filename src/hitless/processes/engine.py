@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -131,6 +132,8 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
         loop.add_signal_handler(number, leaving.set)
     if ready_fd is not None:
         _report(ready_fd, {"ready": True})
+    gc.collect()
+    gc.freeze()  # full collections need not walk the modules: some 5 % of a deploy's processor time
     log.info("ready", urls=machine.urls())
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
