@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from random import Random
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, EngineSettings
@@ -33,6 +34,7 @@ from hitless.pipeline.notify import Notice, Notifier
 from hitless.pipeline.packaging import package_in_process
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.rehearsal.leftovers import PREFIX
 from hitless.pipeline.rehearsal.report import rehearse
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
@@ -44,6 +46,9 @@ from hitless.store.previews import PreviewRecords
 from hitless.store.runs import PushRecords, RunRecords
 from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
+from hitless.traces.exporter import Exporter
+from hitless.traces.otlp import TraceSettings
+from hitless.traces.records import Rollouts
 from hitless.workers.fleet import Fleet
 
 
@@ -117,6 +122,12 @@ def _bind(settings: EngineSettings) -> Mapping[str, socket.socket]:
             sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
         bound.pop_all()  # all are bound: keep them open
     return sockets
+
+
+def build_exporter(folders: Folders, engine: Engine, store: Store) -> Exporter | None:
+    """Build the exporter of traces. None without an endpoint and in a rehearsal. Raises MachineError."""
+    settings = None if folders.data.parent.name.startswith(PREFIX) else TraceSettings.of(os.environ)
+    return Exporter(settings, engine.say, SystemClock(), Random(), Rollouts(store).ended) if settings else None
 
 
 def build_pipeline(

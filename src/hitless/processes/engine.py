@@ -36,7 +36,7 @@ from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
 from hitless.cli.daemon_log import DaemonLog, keep_small
 from hitless.cli.settings import EngineSettings
-from hitless.cli.wire import build_machine, build_pipeline
+from hitless.cli.wire import build_exporter, build_machine, build_pipeline
 from hitless.documents import replace_file, to_text
 from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError, MachineError
@@ -122,6 +122,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     store = Store(folders.state_file)
     leaving = asyncio.Event()
     engine, machine, previews = build_machine(folders, settings, store, leave=leaving.set)
+    exporter = build_exporter(folders, engine, store)
     pipeline = build_pipeline(folders, engine, store, machine.urls, previews)
     await machine.start()
     await pipeline.start()
@@ -142,6 +143,9 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
         await serving.enter_async_context(served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2))
         if figures_at is not None:
             await serving.enter_async_context(served(figures(machine), figures_at, timeout_graceful_shutdown=2))
+        if exporter is not None:
+            machine.other_metrics = exporter.metrics
+            await serving.enter_async_context(exporter.running())
         await leaving.wait()
     logging.cancel()
     watched.cancel()

@@ -1,0 +1,156 @@
+"""Traces: the settings by environment variables, and spans as OpenTelemetry's own messages read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from hitless.errors import MachineError
+from hitless.release.result import Step
+from hitless.store.store import RolloutRow
+from hitless.traces.otlp import Span, TraceSettings, encode
+from hitless.traces.records import rollout_spans
+from tests.traces import facts_of, spans_of
+
+pytestmark = pytest.mark.unit
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+SECRET = "do-not-print-me"
+ROLLOUT = RolloutRow(
+    rollout=7, stage="prod", release=4, verb="deploy", strategy="Canary10Percent5Minutes", state="ended",
+    previous_release=3, outcome="rolled_back", reason="alarm: 12% of 100 requests failed", result=None,
+    started_at="2026-11-24T06:00:00.000Z", ended_at="2026-11-24T06:00:09.500Z",
+)  # fmt: skip
+STEPS = [
+    Step("2026-11-24T06:00:00.100Z", "preparing", 0),
+    Step("2026-11-24T06:00:01.000Z", "testing", 0),
+    Step("2026-11-24T06:00:02.000Z", "shifting", 10),
+    Step("2026-11-24T06:00:02.050Z", "baking", 10),
+    Step("2026-11-24T06:00:09.000Z", "withdrawing", 0, "alarm: 12% of 100 requests failed"),
+]
+
+
+def settings_of(**environ: str) -> TraceSettings:
+    found = TraceSettings.of({**ENDPOINT, **environ})
+    assert found is not None
+    return found
+
+
+def exported(spans: Iterable[Span], **attributes: str) -> list[tuple[dict[str, str], trace_pb2.Span]]:
+    """The spans as a collector reads them, each with the attributes of its resource."""
+    return spans_of(encode(((("shop", 4, "prod"), one) for one in spans), attributes))
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, {**ENDPOINT, "OTEL_SDK_DISABLED": "true"}]
+)
+def test_nothing_is_exported_without_an_endpoint(environ: dict[str, str]) -> None:
+    # a variable of another program is not checked then
+    assert TraceSettings.of({**environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "never"}) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "found"),
+    [
+        # OTLP exporter, "Endpoint URLs for OTLP/HTTP", examples 1 and 3
+        ("http://collector:4318", "http://collector:4318/v1/traces"),
+        ("http://collector:4318/mycollector/", "http://collector:4318/mycollector/v1/traces"),
+        ("https://collector.example.com", "https://collector.example.com/v1/traces"),
+        ("http://[::1]/otlp", "http://[::1]/otlp/v1/traces"),
+    ],
+)
+def test_the_endpoint_is_the_base_of_the_url_for_traces(endpoint: str, found: str) -> None:
+    assert settings_of(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint).url.geturl() == found
+
+
+def test_headers_and_attributes_are_decoded_and_headers_are_not_printed() -> None:
+    settings = settings_of(
+        OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{SECRET}, x-team=a",
+        OTEL_RESOURCE_ATTRIBUTES="service.name=given,host.name=caf%C3%A9",
+        OTEL_SERVICE_NAME="shop",
+    )
+    assert settings.headers == {"authorization": f"Bearer {SECRET}", "x-team": "a"}
+    # "If service.name is also provided in OTEL_RESOURCE_ATTRIBUTES, then OTEL_SERVICE_NAME takes precedence"
+    assert settings.attributes == {"service.name": "shop", "host.name": "café"}
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"collector:4318/{SECRET}"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:{SECRET}@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://collector:4318/ {SECRET}"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://collector:99999/{SECRET}"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"grpc://collector:4318/{SECRET}"),
+        (HEADERS, SECRET),
+        (HEADERS, f"x-key={SECRET}%0D%0Aevil: 1"),
+        (HEADERS, f"x-key={SECRET}\r\nevil: 1"),
+        (HEADERS, f"content-length={SECRET}"),
+        (HEADERS, f"bad name={SECRET}"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", SECRET),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", SECRET),
+        ("OTEL_RESOURCE_ATTRIBUTES", SECRET),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_variables_name_alone(variable: str, value: str) -> None:
+    with pytest.raises(MachineError, match=variable) as refused:
+        settings_of(**{variable: value})
+    assert SECRET not in f"{refused.value.message}{refused.value.hint}"
+
+
+def test_a_rollout_is_one_trace_with_a_span_for_each_step() -> None:
+    found = exported(rollout_spans(ROLLOUT, STEPS, "shop", "1a2b3c"), **{"host.name": "vm"})
+    assert {span.trace_id for _, span in found} == {found[0][1].trace_id}
+    assert len({span.span_id for _, span in found}) == 6
+    assert found[0][0] == {
+        "service.name": "shop",
+        "service.version": "4",
+        "deployment.environment.name": "prod",
+        "host.name": "vm",
+    }
+    root, *children = (span for _, span in found)
+    assert (root.name, root.kind, root.parent_span_id) == ("deploy prod", trace_pb2.Span.SPAN_KIND_INTERNAL, b"")
+    assert {one.parent_span_id for one in children} == {root.span_id}
+    assert (root.end_time_unix_nano - root.start_time_unix_nano) == 9_500_000_000
+    assert root.start_time_unix_nano == 1_795_500_000 * 10**9
+    assert [(one.name, (one.end_time_unix_nano - one.start_time_unix_nano) // 10**6) for one in children] == [
+        ("preparing", 900), ("testing", 1000), ("shifting", 50), ("baking", 6950), ("withdrawing", 500)
+    ]  # fmt: skip
+    assert facts_of(root) == {
+        "deployment.id": "7",
+        "deployment.name": "deploy shop",
+        "deployment.status": "failed",
+        "vcs.ref.head.revision": "1a2b3c",
+        "error.type": "rolled_back",
+        "hitless.reason": ROLLOUT.reason,
+        "hitless.strategy": "Canary10Percent5Minutes",
+        "hitless.previous_release": 3,
+    }
+    failed = [one for one in (root, *children) if one.status.code == trace_pb2.Status.STATUS_CODE_ERROR]
+    assert [(one.name, one.status.message) for one in failed] == [
+        ("deploy prod", ROLLOUT.reason),
+        ("baking", ROLLOUT.reason),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [("live", "succeeded"), ("superseded", "superseded"), ("aborted", "aborted")]
+)
+def test_a_rollout_that_did_not_fail_has_no_error(outcome: str, status: str) -> None:
+    spans = rollout_spans(replace(ROLLOUT, outcome=outcome, reason="why"), STEPS[:-1], "shop", None)
+    root, *children = (span for _, span in exported(spans))
+    assert {one.status.code for one in (root, *children)} == {trace_pb2.Status.STATUS_CODE_UNSET}
+    assert facts_of(root)["deployment.status"] == status
+    assert "error.type" not in facts_of(root)
+
+
+def test_a_clock_that_was_set_back_makes_no_span_of_negative_length() -> None:
+    spans = rollout_spans(replace(ROLLOUT, ended_at="2026-11-24T05:00:00.000Z"), STEPS, "shop", None)
+    for _, span in exported(spans):
+        assert span.end_time_unix_nano >= span.start_time_unix_nano
