@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, write the figures and the page to benchmarks/results/."""
+"""`python -m benchmarks`: measure, print the tables, write figures, page and Markdown to benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def main() -> int:
     document = _document(machine, sections)
     file = _write(document)
     page = file.with_suffix(".html")
-    page.write_text(report.render(document["at"], machine, sections))
+    headline, parts, lead = report.measured(document["at"], machine, sections)
+    report.write(page, headline, parts, lead=lead)
     file.with_suffix(".svg").write_text(report.picture(sections))
     behind = missed(sections)
     for figure in behind:

@@ -17,11 +17,13 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import suppress
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from hitless.charts import Axes, Point, element, nice_ticks, points
+from benchmarks.plots import panels
+from benchmarks.report import Part, write
+
+from hitless.charts import Point
 
 ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
@@ -69,29 +71,9 @@ def growth_of(line: list[Point]) -> tuple[float, float]:
     return statistics.median(early), statistics.median(late)
 
 
-def chart(name: str, lines: dict[str, list[Point]]) -> str:
+def plots(name: str, lines: dict[str, list[Point]]) -> list[str]:
     """One plot for each process, because the daemon's megabytes would hide the guardian's."""
-    drawn = []
-    for kind, line in lines.items():
-        ticks = nice_ticks(max(value for _, value in line), 3)
-        axes = Axes(line[-1][0], ticks[-1], height=150)
-        marks = [*axes.grid(ticks, [f"{tick:,.0f}" for tick in ticks]), *axes.times()]
-        marks.append(
-            element("polyline", class_="line", points=points((axes.x(at_s), axes.y(value)) for at_s, value in line))
-        )
-        drawn.append(f"<h2>{escape(kind)}: {escape(name)}</h2>{axes.svg(f'{name} of {kind}', marks)}")
-    return "\n".join(drawn)
-
-
-STYLE = "body{font:15px system-ui;max-width:1160px;margin:auto}.line{fill:none;stroke:#2563b8;stroke-width:1.6}"
-STYLE += ".grid,.tick{stroke:#ccc}.axis{font-size:11px;fill:#666}td,th{padding:2px 12px;text-align:right}"
-
-
-def report(path: Path, headline: str, rows: list[tuple[str, ...]], series: Series) -> None:
-    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    plots = "\n".join(chart(name, lines) for name, lines in series.items())
-    page = f"<!doctype html><meta charset=utf-8><title>soak</title><style>{STYLE}</style><h1>{escape(headline)}</h1>"
-    path.write_text(f"{page}<table>{cells}</table>{plots}")
+    return [panels("", {f"{kind}: {name}": {"line": line}}) for kind, line in lines.items()]
 
 
 def hitless(*words: str) -> dict[str, Any]:
@@ -136,7 +118,7 @@ def soak(options: argparse.Namespace, where: str, folder: Path) -> int:
 
 def conclude(path: Path, document: dict[str, Any], series: Series) -> int:
     """Print and write the table of all processes; the exit code."""
-    rows: list[tuple[str, ...]] = [("process", "figure", "settled", "at the end", "growth")]
+    head, rows = ("process", "figure", "settled", "at the end", "growth"), []
     grown = []
     for name, lines in series.items():
         for kind, line in lines.items():
@@ -148,10 +130,13 @@ def conclude(path: Path, document: dict[str, Any], series: Series) -> int:
     failed = document["failed"]
     headline = f"{failed} of {document['requests']} requests failed while {live} releases shipped"
     headline += f"; grew by more than 5 %: {', '.join(grown)}" if grown else "; no process grew by more than 5 %"
-    report(path, headline, rows, series)
-    print("\n".join("  ".join(cell.rjust(12) for cell in row) for row in rows))
+    failing = bool(failed or grown or document["surprises"])
+    table = Part("Processes", "Growth is the last minute's median against the settled one.", (), head, rows)
+    drawn = [Part(name, plots=plots(name, lines)) for name, lines in series.items()]
+    write(path, headline, [table, *drawn], ok=not failing)
+    print("\n".join("  ".join(cell.rjust(12) for cell in row) for row in (head, *rows)))
     print(f"{headline}; report {path}", flush=True)
-    return 1 if failed or grown or document["surprises"] else 0
+    return int(failing)
 
 
 if __name__ == "__main__":

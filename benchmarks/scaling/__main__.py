@@ -1,6 +1,6 @@
 """The scaler's decisions under computed loads: `python -m benchmarks.scaling [--out FOLDER] [SCENARIO …]`.
 
-Prints a line a scenario and, with `--out`, writes a plot `SCENARIO.svg` there.
+Prints a line a scenario and, with `--out`, writes `scaling.html` and `scaling.md` there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.scaling.plot import summary, svg_of
+from benchmarks.report import Part, write
+from benchmarks.scaling.plot import HEAD, figures_of, plot_of
 from benchmarks.scaling.scenarios import SCENARIOS
 from benchmarks.scaling.simulator import simulate
 from hitless.scaling.decide import ScaleInPace
@@ -20,21 +21,26 @@ def main() -> None:
     known = {scenario.name: scenario for scenario in SCENARIOS}
     parser = argparse.ArgumentParser(description="The scaler's decisions under computed loads.")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(known))
-    parser.add_argument("--out", type=Path, help="a folder for the plots")
+    parser.add_argument("--out", type=Path, help="a folder for the report")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    for name in options.scenarios or known:
-        if name not in known:
-            parser.error(f"there is no scenario {name}; there are {', '.join(known)}")
-    for name in options.scenarios or known:
-        scenario = known[name]
+    if unknown := [name for name in options.scenarios if name not in known]:
+        parser.error(f"there is no scenario {unknown[0]}; there are {', '.join(known)}")
+    rows, parts, lost = [], [], 0
+    for scenario in map(known.__getitem__, options.scenarios or known):
         outcome = simulate(
             scenario.workload, scenario.bounds, workers=scenario.workers, pace=ScaleInPace(), seed=options.seed
         )
-        sys.stdout.write(f"{name:<14}{summary(outcome)}\n")
-        if options.out is not None:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"{name}.svg").write_text(svg_of(scenario, outcome), encoding="utf-8")
+        rows.append((scenario.name, *figures_of(outcome)))
+        parts.append(Part(scenario.name, scenario.title, [plot_of(outcome)]))
+        lost += outcome.timed_out
+        sys.stdout.write(", ".join(f"{name} {cell}" for name, cell in zip(HEAD, rows[-1], strict=True)) + "\n")
+    if options.out is not None:
+        headline = f"{lost:,} requests timed out in {len(rows)} scenarios of the scaler"
+        summary = Part(
+            "Scenarios", "On virtual time. A wait is the time until a worker has the request.", (), HEAD, rows
+        )
+        write(options.out / "scaling.html", headline, [summary, *parts], ok=not lost)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Imports nothing of ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -63,8 +63,15 @@ class Axes:
         return self.floor - (self.floor - self.top) * share
 
     def steps(self, values: Iterable[tuple[float, float, float]]) -> list[Point]:
-        """The outline of columns, each from, to and height."""
-        return [(self.x(at), self.y(value)) for start, end, value in values for at in (start, end)]
+        """The outline of columns, each from, to and height; neighbours of one height are one step."""
+        line: list[Point] = []
+        for start, end, value in values:
+            begin, y = self.x(start), self.y(value)
+            if line[-1:] == [(begin, y)]:
+                line[-1] = self.x(end), y
+            else:
+                line += [(begin, y), (self.x(end), y)]
+        return line
 
     def column(self, class_: str, start: float, end: float, low: float, high: float, title: str) -> str:
         """A rectangle, at least two pixels wide."""
@@ -72,20 +79,20 @@ class Axes:
         width, height = max(2.0, self.x(end) - left), self.y(low) - top
         return element("rect", title=title, class_=class_, x=left, y=top, width=width, height=height)
 
-    def grid(self, ticks: Sequence[float], labels: Sequence[str]) -> list[str]:
+    def grid(self, ticks: Sequence[float], name: Callable[[float], str] = "{:,g}".format) -> list[str]:
         """A line and a label at each height."""
         marks = []
-        for tick, label in zip(ticks, labels, strict=True):
-            y = self.y(tick)
+        for tick in ticks:
+            y, label = self.y(tick), name(tick)
             marks.append(element("line", class_="grid", x1=self.left, x2=self.end, y1=y, y2=y))
             marks.append(element("text", label, class_="axis", x=self.left - 8, y=y + 4, text_anchor="end"))
         return marks
 
-    def times(self) -> list[str]:
-        """The horizontal axis in seconds."""
+    def times(self, name: Callable[[float], str] | None = None) -> list[str]:
+        """The horizontal axis in seconds, named by `clock` or by `name`."""
         marks, step = [], time_step_s(self.span)
         for number in range(int(self.span / step + 1e-9) + 1):
-            x, label = self.x(number * step), clock(number * step)
+            x, label = self.x(number * step), (name or clock)(number * step)
             marks.append(element("text", label, class_="axis", x=x, y=self.height - 8, text_anchor="middle"))
             marks.append(element("line", class_="tick", x1=x, x2=x, y1=self.floor, y2=self.floor + 4))
         return marks
@@ -121,7 +128,9 @@ def log_ticks(least: float, most: float) -> tuple[float, ...]:
 
 def time_step_s(span_s: float) -> float:
     """A round distance of the time axis's ticks, so that there are at most about 12."""
-    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800)
+    if span_s < 6:
+        return round_step(span_s / 12)
+    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800)
     return next((step for step in steps if span_s / step <= 12), 21_600)
 
 

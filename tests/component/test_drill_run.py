@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults
 from hitless.drill.faults import Fault, FaultContext
 from hitless.drill.plan import DrillPlan
-from hitless.drill.report import write_report
+from hitless.drill.report import render
 from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult
 from hitless.drill.run import run_drill
@@ -27,6 +28,7 @@ from hitless.drill.shipper import Shipped, Shipper
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import MARKER, Source
 from hitless.errors import ConflictError, HitlessError, MachineError, UsageError
+from hitless.pages.page import write_page
 from tests.component.drill_fakes import FakeEngine, Silent
 from tests.component.drill_faulty_server import FaultyServer
 
@@ -317,7 +319,7 @@ def test_progress_is_reported_while_the_drill_runs(stage: Stage) -> None:
 def test_the_report_contains_readable_json(stage: Stage, tmp_path: Path) -> None:
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
     path = tmp_path / "new" / "drill.html"
-    write_report(result, path)
+    write_page(path, partial(render, result))
     assert path.read_text().startswith("<!doctype html>")
     assert [one.name for one in path.parent.iterdir()] == ["drill.html"]
     assert json.loads(json.dumps(result.to_json()))["requests"] == 100
@@ -327,4 +329,4 @@ def test_a_report_that_cannot_be_written_is_an_error_with_a_hint(stage: Stage, t
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot be written"):
-        write_report(result, tmp_path / "file" / "drill.html")
+        write_page(tmp_path / "file" / "drill.html", partial(render, result))

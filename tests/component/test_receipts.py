@@ -31,7 +31,7 @@ from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
 from hitless.gateway.counts import Counts
 from hitless.gateway.state import GatewayState
-from hitless.pages.page import write_whole
+from hitless.pages.page import write_page
 from hitless.receipts.words import headline
 from hitless.release.receipt import ReceiptFacts, Side
 from hitless.release.who import Who
@@ -310,7 +310,7 @@ def test_writing_a_receipts_page_to_a_pipe_does_not_replace_the_pipe(tmp_path: P
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(pipe.read_text, "utf-8")
-        write_whole(pipe, "the page")
+        write_page(pipe, lambda suffix: "the page")
         assert read.result(30) == "the page"
     assert pipe.is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

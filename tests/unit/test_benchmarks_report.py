@@ -10,7 +10,7 @@ from benchmarks.figures import Bound, Figure, Goal, Section, Spread
 from benchmarks.growth import section as grown
 from benchmarks.load import Client
 from benchmarks.plots import bars, stacked
-from benchmarks.report import headline, render
+from benchmarks.report import Part, headline, measured, render
 from benchmarks.shipping import Shipped
 
 pytestmark = pytest.mark.unit
@@ -43,7 +43,11 @@ def charted(failed: dict[str, int]) -> Section:
 
 def widths(svg: str) -> list[float]:
     """The widths of the bars, top to bottom."""
-    return [float(bar.attrib["width"]) for bar in ET.fromstring(svg).iter(f"{SVG}rect")]
+    return [float(bar.attrib["width"]) for bar in tree(svg).iter(f"{SVG}rect")][1:]
+
+
+def tree(svg: str) -> ET.Element:
+    return ET.fromstring(stacked([svg]))
 
 
 def figure(label: str, *rounds: float) -> Figure:
@@ -54,7 +58,7 @@ def test_a_bar_is_as_long_as_its_median_and_the_whisker_reaches_its_extremes() -
     svg = bars("Rates", [figure("a", 50, 100, 60), figure("b", 30)])
     long, short = widths(svg)
     assert long / short == pytest.approx(2)
-    whisker = next(line for line in ET.fromstring(svg).iter(f"{SVG}line") if line.attrib["class"] == "whisker")
+    whisker = next(line for line in tree(svg).iter(f"{SVG}line") if line.attrib["class"] == "whisker")
     room = (float(whisker.attrib["x2"]) - float(whisker.attrib["x1"])) / long
     assert room == pytest.approx((100 - 50) / 60, rel=0.01)
 
@@ -69,11 +73,11 @@ def test_bars_that_differ_by_a_factor_over_30_get_a_logarithmic_axis() -> None:
 
 def test_several_plots_in_one_file_do_not_overlap_and_have_both_colour_schemes() -> None:
     plots = [bars("Rates", [figure("a", 1), figure("b", 2)]), bars("More", [figure("c", 1)])]
-    tree = ET.fromstring(stacked(plots))
-    first, second = tree.findall(f"{SVG}svg")
+    whole = ET.fromstring(stacked(plots))
+    first, second = whole.findall(f"{SVG}svg")
     assert float(first.attrib["y"]) + float(first.attrib["height"]) < float(second.attrib["y"])
-    assert float(second.attrib["y"]) + float(second.attrib["height"]) <= float(tree.attrib["height"])
-    assert "prefers-color-scheme: dark" in (tree.findtext(f"{SVG}style") or "")
+    assert float(second.attrib["y"]) + float(second.attrib["height"]) <= float(whole.attrib["height"])
+    assert "prefers-color-scheme: dark" in (whole.findtext(f"{SVG}style") or "")
 
 
 def test_the_headline_counts_the_requests_lost_by_hitless_and_its_peers() -> None:
@@ -88,8 +92,13 @@ def test_without_a_comparison_the_headline_counts_the_goals_met() -> None:
     assert headline([Section("deploy", "how", figures)]) == "2 of 3 goals met"
 
 
+def page_of(section: Section, suffix: str = ".html") -> str:
+    title, parts, lead = measured("now", MACHINE, [section])
+    return render(title, parts, lead=lead, suffix=suffix)
+
+
 def test_the_page_describes_every_contender_and_loads_nothing() -> None:
-    page = render("now", MACHINE, [charted({one.key: 1 for one in ALL})])
+    page = page_of(charted({one.key: 1 for one in ALL}))
     for one in ALL:
         assert one.title in page
         assert one.page in page
@@ -115,8 +124,26 @@ def test_failures_of_all_clients_are_added_up_by_kind() -> None:
 
 
 def test_the_page_shows_a_curve_for_each_cost_of_growth() -> None:
-    measured = {size: {"deploy_s": 0.5 + size / 1000, "memory_mib": 90.0} for size in (50, 350, 1000)}
-    page = render("2026-11-30", MACHINE, [grown("routes", measured)])
+    costs = {size: {"deploy_s": 0.5 + size / 1000, "memory_mib": 90.0} for size in (50, 350, 1000)}
+    page = page_of(grown("routes", costs))
     assert page.count("<polyline") == 2
     assert "a deploy, s of CPU" in page
     assert "each further 100 routes" in page
+
+
+def test_the_markdown_has_the_headline_and_all_tables_but_no_plot() -> None:
+    text = page_of(charted({one.key: 10 for one in ALL}), ".md")
+    assert text.startswith("## 10 requests lost by hitless while releases ship, 10 to 10 by its peers\n")
+    assert "20 releases \\<each\\>" in text
+    assert f"| failed: {PEERS[0].title} | 10 | of 100 |  |" in text
+    assert "svg" not in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in table[:3]} == {4}, "name, way and page of each contender"
+
+
+def test_a_report_says_by_a_sign_whether_it_passed() -> None:
+    parts = [Part("Processes", head=("process", "growth"), rows=[("daemon", "+4.7 %")])]
+    passed, failed = (render("soak", parts, ok=ok, suffix=".md") for ok in (True, False))
+    assert passed.startswith("## ✅ soak\n\n### Processes\n\n| process | growth |\n|---|---:|\n| daemon | +4.7 % |\n")
+    assert failed.startswith("## ❌ soak")
+    assert '<h1 class="not-ok">soak</h1>' in render("soak", parts, ok=False)

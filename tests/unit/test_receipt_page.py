@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
 
+from hitless.charts import Axes, points
 from hitless.receipts.page import render, summary
-from hitless.receipts.plot import plot
+from hitless.receipts.plot import plots
 from hitless.receipts.text import in_full, table
 from hitless.receipts.words import duration, headline, who
 
@@ -183,18 +185,29 @@ def test_the_list_of_releases_shows_each_ones_failed_requests() -> None:
     assert re.search(r"12 +rolled back +2 +8,000 +40 +32\.1 s.* m+…$", table([long])), "what is long is cut, no figure"
 
 
-def test_the_plot_shows_the_requested_and_the_actual_share() -> None:
-    drawn = plot(rolled_back())
+def marks(svg: str, class_: str) -> list[ET.Element]:
+    return [one for one in ET.fromstring(svg) if one.get("class") == class_]
+
+
+def test_the_plots_show_the_requested_and_the_actual_share_and_the_failures() -> None:
+    drawn = plots(rolled_back())
     assert drawn
-    assert drawn.asked == "M0 100H3.12V90.00H96.88V100.00H100"
-    assert len(drawn.got) == 6
-    assert all(bar.height == pytest.approx(100 * 27 / 266, abs=0.01) for bar in drawn.got), (
-        "shielded ones were with both"
-    )
-    assert [bar.x for bar in drawn.failed] == [31.25, 78.12]
-    assert drawn.most_failed == 5, "the shielded ones of a span"
-    assert drawn.ticks[0] == (0.0, "0 s")
-    assert 2 <= len(drawn.ticks) <= 6
+    share, count = drawn
+    (asked,) = marks(share, "asked")
+    axes = Axes(32, 100, width=820, height=200, top=10)
+    corners = [(0, 0), (1, 0), (1, 10), (31, 10), (31, 0), (32, 0)]
+    assert asked.get("points") == points((axes.x(at_s), axes.y(percent)) for at_s, percent in corners)
+    got = marks(share, "got")
+    assert [one.findtext("title") for one in got][:2] == [
+        "0.0 s to 5.0 s: 10.2 % of 1,330 requests",
+        "5.0 s to 10.0 s: 10.2 % of 1,330 requests",
+    ], "shielded ones were with both"
+    assert len(got) == 6
+    assert [one.findtext("title") for one in marks(count, "failed")] == [
+        "10.0 s to 15.0 s: 1 failed",
+        "25.0 s to 30.0 s: 1 failed",
+    ]
+    assert marks(count, "shielded")[0].findtext("title") == "0.0 s to 5.0 s: 5 shielded"
 
 
 def test_spans_of_few_requests_are_joined() -> None:
@@ -202,10 +215,10 @@ def test_spans_of_few_requests_are_joined() -> None:
     rollout["receipt"]["points"] = [
         {"at": at(second), "candidate": sums(second // 10), "live": sums(second)} for second in range(31)
     ]
-    drawn = plot(rollout)
+    drawn = plots(rollout)
     assert drawn
-    assert len(drawn.got) == 2
-    assert plot({**rollout, "receipt": None}) is None
+    assert len(marks(drawn[0], "got")) == 2
+    assert plots({**rollout, "receipt": None}) is None
 
 
 @pytest.mark.parametrize("end_s", [0.003, 0.4, 1.0, 9.1, 75, 239, 240, 1234, 40_000])
@@ -213,9 +226,9 @@ def test_a_plot_of_any_length_has_a_few_round_ticks(end_s: float) -> None:
     rollout = rolled_back(ended_at=None)
     instant = f"2026-11-24T{6 + int(end_s // 3600):02}:{int(end_s // 60 % 60):02}:{end_s % 60:09.6f}Z"
     rollout["receipt"]["points"] = [{"at": at(0), "candidate": sums(0)}, {"at": instant, "candidate": sums(5)}]
-    drawn = plot(rollout)
+    drawn = plots(rollout)
     assert drawn
-    assert 2 <= len(drawn.ticks) <= 6
+    assert 2 <= len(marks(drawn[0], "tick")) <= 13
 
 
 def test_the_summary_can_be_embedded_in_another_page() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from benchmarks.scaling.plot import svg_of
+from benchmarks.scaling.plot import figures_of, plot_of
 from benchmarks.scaling.scenarios import SCENARIOS, LoadScenario, ramp, steps
 from benchmarks.scaling.simulator import SimulatedRun, Workload, simulate
 from hypothesis import given, settings
@@ -124,11 +123,16 @@ def test_any_crowd_within_the_limit_is_cleared_within_two_seconds(
     assert outcome.wait_s(99, 4) < 0.05
 
 
-def test_the_plot_is_one_file_without_external_references() -> None:
-    scenario = BY_NAME["step"]
-    svg = svg_of(scenario, outcome_of(scenario))
+def test_the_plot_has_a_panel_for_load_workers_and_waiting_requests() -> None:
+    outcome = outcome_of(BY_NAME["step"])
+    svg = plot_of(outcome)
     root = ElementTree.fromstring(svg)
-    assert root.tag.endswith("svg")
-    assert len(re.findall(r"<pol", svg)) == 4
+    assert root.tag == "svg"
+    assert [one.get("class") for one in root if one.tag.startswith("pol")] == [
+        "area",
+        "line busy",
+        "line",
+        "area waiting",
+    ]
     assert "href" not in svg
-    assert "prefers-color-scheme" in svg
+    assert figures_of(outcome)[:2] == (f"{outcome.requests:,}", "0")

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from hitless.drill import scenarios as drill_scenarios
 from hitless.drill.pace import PROFILE_EXAMPLES, Pieces, parse_profile
 from hitless.drill.plan import DrillPlan, check_duration
 from hitless.drill.progress import TerminalProgress
-from hitless.drill.report import write_report
+from hitless.drill.report import render
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke, read_requests, with_keys
 from hitless.drill.result import DrillResult
 from hitless.drill.run import run_drill
@@ -29,6 +30,7 @@ from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.home import StageHome, home_at
+from hitless.pages.page import write_page
 from hitless.service.model import PROGRAM_RUNTIMES, Home, Service
 
 DEFAULT_RELEASES = 5
@@ -132,7 +134,7 @@ def drill(
         raise KeyboardInterrupt from None
     if shipped is not None:
         result = replace(result, receipts=_receipts(shipped, result))
-    write_report(result, plan.report)
+    write_page(plan.report, partial(render, result))
     ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
     _conclude(result)
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +23,10 @@ from hitless.drill.requests import read_requests
 from hitless.errors import UsageError
 from hitless.homes.folder import build_document, folders_of, load
 from hitless.homes.home import NothingLive, home_at
+from hitless.pages.page import write_page
 from hitless.pipeline.rehearsal.plan import PlannedLoad, planned_load
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
-from hitless.pipeline.rehearsal.report import RehearsalReport, write_report
+from hitless.pipeline.rehearsal.report import RehearsalReport, render
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, RehearsalSettings, Service
 
@@ -89,14 +91,14 @@ def rehearse(
 def _skip(ctx: Context, why: str, page: Path | None) -> None:
     sentence = f"not rehearsed: {why}"
     if page:
-        write_report(RehearsalReport(stage=ctx.stage, may_ship=True, sentence=sentence), page)
+        write_page(page, partial(render, RehearsalReport(stage=ctx.stage, may_ship=True, sentence=sentence)))
     ctx.show({"stage": ctx.stage, "may_ship": True, "skipped": why, "sentence": sentence}, lambda: sentence)
 
 
 def _conclude(ctx: Context, report: RehearsalReport, page: Path | None) -> None:
     """Write and show the report. Raises UnsuccessfulResult if the code may not ship."""
     if page:
-        write_report(report, page)
+        write_page(page, partial(render, report))
     ctx.show(to_plain(report), lambda: _in_words(report))
     if report.objections:
         raise UnsuccessfulResult(

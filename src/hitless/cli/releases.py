@@ -10,7 +10,7 @@ import typer
 from hitless.cli.common import Context, HomeOption, command
 from hitless.errors import UsageError
 from hitless.homes.home import home_of
-from hitless.pages.page import MARKDOWN, write_whole
+from hitless.pages.page import write_page
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full, table
 
@@ -49,6 +49,6 @@ def show_one(ctx: Context, one: dict[str, Any], html: Path | None) -> None:
     """Show a release, and write its page if a file is named."""
     if html is not None:
         path = html.expanduser().resolve()
-        write_whole(path, render(one, suffix=MARKDOWN if path.suffix == MARKDOWN else ".html"))
+        write_page(path, lambda suffix: render(one, suffix=suffix), option="--html")
         ctx.say(f"receipt: {path}")
     ctx.show(one, lambda: in_full(one))

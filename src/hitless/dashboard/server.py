@@ -69,6 +69,7 @@ PAGES = {
 }
 """Path → the method of `Pages` and the template."""
 ASSETS = {
+    "pages/theme.css": "text/css",
     "pages/style.css": "text/css",
     "dashboard/dashboard.css": "text/css",
     "dashboard/dashboard.js": "text/javascript",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, points
+from hitless.charts import Axes, clock, element, log_ticks, nice_ticks, points
 from hitless.drill.tally import FAILED, Slot
 from hitless.drill.timeline import MICROSECONDS, WorkerSample
 from hitless.drill.wire import FailureKind
@@ -103,7 +103,7 @@ def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
         ("p99", lambda column: column.p99_ms),
         ("p50", lambda column: column.p50_ms),
     )
-    marks = [*axes.grid(ticks, [duration(tick) for tick in ticks]), *axes.times(), *_bands(axes, bands)]
+    marks = [*axes.grid(ticks, duration), *axes.times(), *_bands(axes, bands)]
     for name, of in series:
         known = [(axes.x(column.at_s + column.width_s / 2), of(column)) for column in columns]
         line = points((x, axes.y(value)) for x, value in known if value is not None)
@@ -138,19 +138,13 @@ def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], ban
     axes = Axes(_span_s(columns), ticks[-1], height=220)
     load = replace(axes, most=load_ticks[-1])
     outline = load.steps((column.at_s, column.end_s, column.per_s) for column in columns)
-    around: list[Point] = [(axes.left, axes.floor), *outline, (axes.x(axes.span), axes.floor)]
-    marks = [*_plain_grid(axes, ticks), element("polygon", class_="load", points=points(around))]
+    around = points([(axes.left, axes.floor), *outline, (axes.x(axes.span), axes.floor)])
+    marks = [*_plain_grid(axes, ticks), element("polygon", class_="load", points=around)]
     marks += [
         element("text", f"{tick:g}/s", class_="axis", x=axes.end - 4, y=load.y(tick) - 4, text_anchor="end")
         for tick in load_ticks[1:]
     ]
-    line: list[Point] = []
-    for before, one in zip((None, *samples), samples, strict=False):
-        changed = before is not None and before.workers != one.workers
-        if before is not None and changed:
-            line.append((axes.x(one.at_s), axes.y(before.workers)))
-        if before is None or changed or one is samples[-1]:
-            line.append((axes.x(one.at_s), axes.y(one.workers)))
+    line = axes.steps((one.at_s, after.at_s, one.workers) for one, after in pairwise([*samples, samples[-1]]))
     marks.append(element("polyline", class_="line workers", points=points(line)))
     return axes.svg("Workers against the load", [*marks, *_strip(axes, bands)])
 
@@ -176,7 +170,7 @@ def _span_s(columns: Sequence[Column]) -> float:
 
 
 def _plain_grid(axes: Axes, ticks: Sequence[float]) -> list[str]:
-    return [*axes.grid(ticks, [f"{tick:g}" for tick in ticks]), *axes.times()]
+    return [*axes.grid(ticks), *axes.times()]
 
 
 def _area(axes: Axes, columns: Sequence[tuple[Column, float, float]], release: int, colour: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -12,13 +11,8 @@ from hitless.drill.plots import Band, columns, failures_plot, kind_class, latenc
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import FailureKind
-from hitless.pages.page import MARKDOWN, environment_of, write_whole
+from hitless.pages.page import environment_of
 from hitless.receipts.page import summary
-
-
-def write_report(result: DrillResult, path: Path) -> None:
-    """Write the page, completely or not at all. Raises MachineError if that is not possible."""
-    write_whole(path, render(result, MARKDOWN if path.suffix == MARKDOWN else ".html"), option="--report")
 
 
 def render(result: DrillResult, suffix: str = ".html") -> str:

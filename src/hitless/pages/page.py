@@ -1,12 +1,13 @@
 """Renders and writes HTML pages that stand alone: no script, nothing loaded, light and dark.
 
-Each page extends `base.html` and shares `style.css`. Templates escape all values. Those that end in `.md` make Markdown
-for a comment on a forge; there the filter `cell` escapes.
+Each page extends `base.html` and shares `theme.css` and `style.css`. Templates escape all values. Those that end in
+`.md` make Markdown for a comment on a forge; there the filter `cell` escapes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ def environment_of(package: str, **names: Any) -> Environment:
     return environment
 
 
-def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
-    """Write a file completely or not at all. A device such as `/dev/null` is written to, not replaced.
+def write_page(path: Path, render: Callable[[str], str], *, option: str = "--report") -> None:
+    """Write a page, or Markdown into a file `.md`, completely or not at all. `render` gets the suffix of its template.
+    A device such as `/dev/null` is written to, not replaced.
 
     Raises MachineError if it cannot be written; `option` is the command's option that names the file.
     """
+    text = render(MARKDOWN if path.suffix == MARKDOWN else ".html")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():

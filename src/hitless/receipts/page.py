@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from hitless.pages.page import environment_of
 from hitless.receipts import words
-from hitless.receipts.plot import plot
+from hitless.receipts.plot import plots
 
 
 def render(release: words.Document, *, back: str = "", suffix: str = ".html") -> str:
@@ -45,5 +45,5 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
         "ok": bool(receipt) and not words.total(rollout)["failed"],
         "how": words.how(rollout),
         "sides": words.sides(release, rollout) if receipt else [],
-        "plot": plot(rollout),
+        "plots": [Markup(one) for one in plots(rollout) or ()],
     }

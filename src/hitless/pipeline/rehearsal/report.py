@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from hitless.documents import convert
-from hitless.pages.page import MARKDOWN, environment_of, write_whole
+from hitless.pages.page import environment_of
 from hitless.pipeline.children import call_process
 from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.runs import StepFailed
@@ -70,11 +70,6 @@ async def rehearse(data: Path, live: ReleaseDocument, candidate: ReleaseDocument
     if "may_ship" not in document:
         raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
     return convert(document, RehearsalReport, "the rehearsal's report")
-
-
-def write_report(report: RehearsalReport, path: Path) -> None:
-    """Write the report, as HTML or as Markdown (.md), completely or not at all. Raises MachineError."""
-    write_whole(path, render(report, MARKDOWN if path.suffix == MARKDOWN else ".html"), option="--report")
 
 
 def render(report: RehearsalReport, suffix: str = ".html") -> str:
