@@ -55,6 +55,9 @@ class Api:
         stage, number = request.path_params["stage"], request.path_params["release"]
         return JSONResponse(to_plain(views.release(self.engine.store, stage, number)))
 
+    async def recent(self, request: Request) -> Response:
+        return JSONResponse(to_plain(tuple(self.machine.recent.of(request.path_params["stage"]))))
+
     async def deploy(self, request: Request) -> Response:
         body = await read_body(request, DeployRequest)
         started = await self.engine.deploy(
@@ -131,6 +134,7 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             Route("/shutdown", api.shut_down, methods=["POST"]),
             Route("/stages/{stage}/releases", api.releases, methods=["GET"]),
             Route("/stages/{stage}/releases/{release:int}", api.release, methods=["GET"]),
+            Route("/stages/{stage}/recent", api.recent, methods=["GET"]),
             Route("/stages/{stage}/deploy", api.deploy, methods=["POST"]),
             Route("/stages/{stage}/rollback", api.rollback, methods=["POST"]),
             Route("/stages/{stage}/abort", api.abort, methods=["POST"]),

@@ -25,6 +25,7 @@ from hitless.engine.healing import heal_workers, report_gateway_events
 from hitless.engine.metrics import exposition
 from hitless.engine.previews import Previews
 from hitless.engine.readers import watch_readers
+from hitless.engine.recent import Recent
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.schedules import run_schedules
@@ -68,7 +69,7 @@ class Machine:
         )
         self.upgrade = Upgrade(engine, fleet, gateway)
         self._keep_budget = budget
-        self._scaler = Scaler(engine, gateway, clock, pace)
+        self._scaler, self.recent = Scaler(engine, gateway, clock, pace), Recent(engine, clock)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
         self.other_metrics: Callable[[], Iterable[Metric]] = tuple
@@ -103,6 +104,7 @@ class Machine:
             lambda: report_gateway_events(self._engine, self._gateway),
             lambda: adapt_depth(self._engine, self._clock),
             self._scaler.run,
+            self.recent.watch,
             lambda: finish_leftover_rollouts(self._engine, self._clock),
             lambda: run_schedules(self._engine, self._clock),
             lambda: self._certificates.watch(self._tls_listeners),
@@ -146,6 +148,7 @@ class Machine:
                 isolation_missing=await self._fleet.isolation_missing(),
             ),
             reason_of=self._scaler.reason_of,
+            rate_of=self.recent.per_second,
             at_gateway=at_gateway,
             troubles=self._certificates.troubles,
         )

@@ -69,6 +69,7 @@ def status(
     previews: Iterable[tuple[PreviewRow, str]] = (),
     processes: EngineStatus,
     reason_of: Reason,
+    rate_of: Callable[[str], float] | None = None,
     at_gateway: Mapping[str, GatewayFigures] = MappingProxyType({}),
     troubles: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Status:
@@ -81,6 +82,7 @@ def status(
             stage=stage,
             url=url,
             candidate=candidate_of(turn.current, live[0] if live else None),
+            requests_per_s=rate_of(stage) if rate_of else UNSET,
             guard=GuardStatus(turn.guard.previous.number, round(turn.guard.left_s, 1)) if turn.guard else None,
             preview=preview,
             troubles=[{"where": "certificate", "what": said[0], "mends": said[1]}]

@@ -137,6 +137,7 @@ class StageStatus(msgspec.Struct, frozen=True):
     live: LiveRelease | None = None
     candidate: CandidateStatus | None = None
     guard: GuardStatus | None = None
+    requests_per_s: float | UnsetType = UNSET
     functions: tuple[FunctionStatus, ...] = ()
     versions: Mapping[str, str] | UnsetType = UNSET
     weights: Mapping[str, Mapping[str, int | float]] | UnsetType = UNSET
