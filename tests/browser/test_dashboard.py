@@ -15,7 +15,7 @@ from hitless.dashboard.door import SESSION_S
 from hitless.gateway.listeners import listen
 from hitless.store.runs import RunRecords
 from tests.browser.chrome import Chrome, chrome
-from tests.component.dashboard_site import CANDIDATE, ON_AWS, DashboardSite, stage
+from tests.component.dashboard_site import CANDIDATE, ON_AWS, DashboardSite, samples, stage
 from tests.support import eventually
 
 pytestmark = pytest.mark.browser
@@ -55,7 +55,8 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     folder, clock = tmp_path_factory.mktemp("dashboard"), AgingClock()
     site = DashboardSite(folder, releases=2, clock=clock)
     site.engine.stages[1] = stage("staging", candidate={**CANDIDATE, "release": 2})
-    site.dashboard.pages.feed.elsewhere = lambda: ON_AWS
+    site.dashboard.pages.feed.elsewhere.statuses = lambda: ON_AWS
+    site.engine.recent = samples(*((second, 2, 50) for second in range(900, 0, -2)))
     with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(site.application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +16,18 @@ from hitless.clock import Clock
 from hitless.dashboard.door import Door
 from hitless.dashboard.pages import Pages
 from hitless.dashboard.server import Dashboard
-from hitless.dashboard.sources import Feed, History
+from hitless.dashboard.sources import Elsewhere, Feed, History
 from hitless.documents import convert, to_plain
 from hitless.engine.folders import Folders
-from hitless.errors import ConflictError, EngineNotRunningError
+from hitless.errors import ConflictError, EngineNotRunningError, MachineError
+from hitless.homes.home import RolloutNews, StageHome, Workplace
 from hitless.release.receipt import ReceiptDocument
 from hitless.release.who import Who
+from hitless.service.model import Home
 from hitless.store.runs import NewRun, RunRecords
 from hitless.store.store import Store
 from tests.fakes import FakeClock, release_document
-from tests.unit.test_receipt_page import NASTY, rolled_back
+from tests.unit.test_receipt_page import NASTY, rolled_back, shown
 
 AT = "2026-11-24T05:50:00.000Z"
 HOST = "http://127.0.0.1:9191"
@@ -61,6 +63,47 @@ ON_AWS = [
 ]  # fmt: skip
 
 
+class FarHome:
+    """A stage on AWS with two releases. `denies` is the sentence of a missing permission."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.denies = ""
+
+    def at(self, home: Home, place: Workplace) -> StageHome:
+        self.asked.append((home, place.stage))
+        return cast(StageHome, self)
+
+    def _check(self) -> None:
+        if self.denies:
+            raise MachineError(self.denies, hint="ask for the permission")
+
+    def releases(self, limit: int | None = None) -> list[dict[str, Any]]:
+        self._check()
+        common = {"strategy": "AllAtOnce", "commit": "1a2b3c4d5e6f", "message": NASTY, "created_at": AT}
+        newest = {"release": 12, "live": False, "outcome": "rolled_back", "reason": "an alarm"}
+        return [{**common, **newest}, {**common, "release": 11, "live": True, "outcome": "live", "reason": None}]
+
+    def release(self, number: int) -> dict[str, Any]:
+        self._check()
+        return {**shown(), "release": number, "stage": "cloud"}
+
+    def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
+        self._check()
+        self.asked.append(("rollback", release, message))
+        yield RolloutNews(result={"release": release or 10, "outcome": "live"})
+
+    def abort(self) -> Iterator[RolloutNews]:
+        self.asked.append(("abort",))
+        yield RolloutNews(result={"release": None, "outcome": "aborted"})
+
+
+def samples(*of: tuple[float, int, int]) -> list[list[float]]:
+    """Samples of the engine: so many seconds ago, of a release, with so many requests."""
+    now_s = FakeClock().now().timestamp()
+    return [[now_s - ago_s, release, requests, 1, 2.5, 40.0] for ago_s, release, requests in of]
+
+
 class FakeEngine:
     """The engine's API as the dashboard calls it."""
 
@@ -68,6 +111,7 @@ class FakeEngine:
         self.stages = [
             stage("dev", digest="sha256:2"), stage("staging", candidate=CANDIDATE), stage("prod", live=False)
         ]  # fmt: skip
+        self.recent: list[list[float]] = []
         self.begun: list[tuple[str, Any]] = []
         self.runs = False
         """Whether it responds."""
@@ -76,6 +120,8 @@ class FakeEngine:
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         if not self.runs:
             raise EngineNotRunningError("no engine is running here", hint="start it with `hitless up`")
+        if path.endswith("/recent"):
+            return self.recent
         engine = {"pid": 1, "version": "0.1.0", "started_at": AT, "gateway_pid": 2, "guardian_pid": 3}
         return {"service": "shop", "engine": {**engine, "root_zygote_pid": 4}, "stages": self.stages}
 
@@ -99,13 +145,16 @@ class DashboardSite:
         self.fill(releases)
         self.door = Door(ticking)
         client = cast(EngineClient, self.engine)
-        pages = Pages(Feed(client, ticking), self.history, folders, ticking)
+        self.far = FarHome()
+        place = Workplace(stage="dev", service_dir=folder, data_dir=folders.data, say=print)
+        feed = Feed(client, ticking, Elsewhere(ticking, place, tuple, self.far.at))
+        pages = Pages(feed, self.history, folders, ticking)
         self.dashboard = Dashboard(client, self.door, pages, ticking, "ada@here (dashboard)", Who(user="ada"))
         self.application = self.dashboard.application()
 
     def fill(self, releases: int) -> None:
-        shown = rolled_back()
-        receipt = convert(shown["receipt"], ReceiptDocument, "a receipt")
+        over = rolled_back()
+        receipt = convert(over["receipt"], ReceiptDocument, "a receipt")
         for number in range(1, releases + 1):
             self.store.add_release("staging", release_document(digest=f"sha256:{number}", message=NASTY), AT)
             rollout = self.store.begin_rollout(
@@ -120,7 +169,7 @@ class DashboardSite:
             if number == releases:
                 self.store.save_receipt(rollout, receipt)
                 self.store.record_step(rollout, "shifting", 10, NASTY, AT)
-            self.store.end_rollout(rollout, "rolled_back", shown["reason"], None, AT)
+            self.store.end_rollout(rollout, "rolled_back", over["reason"], None, AT)
             self.store.add_event(f"release {number} was rolled back", "staging", AT)
         records = RunRecords(self.store)
         new = NewRun(

@@ -36,7 +36,7 @@ class FakeHome:
     def logs(self, query: LogQuery) -> Iterator[str]:
         return iter(())
 
-    def releases(self) -> list[dict[str, Any]]:
+    def releases(self, limit: int | None = None) -> list[dict[str, Any]]:
         return [{"release": one, "live": one == self.shipped[-1]} for one in sorted({*self.shipped}, reverse=True)]
 
     def release(self, number: int) -> dict[str, Any]:

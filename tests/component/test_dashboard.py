@@ -7,13 +7,17 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hitless.dashboard.door import SESSION_S
-from tests.component.dashboard_site import CANDIDATE, HOST, ON_AWS, DashboardSite, post, stage, visit
+from hitless.service.model import Home
+from tests.component.dashboard_site import AT, HOST, ON_AWS, DashboardSite, post, samples, stage, visit
+from tests.unit.test_receipt_page import NASTY
 
 pytestmark = pytest.mark.component
 
@@ -53,46 +57,146 @@ def test_a_rollout_is_shown_beside_the_live_release_with_its_limit_and_readings(
     assert "1.2 busy workers on average" in shown
 
 
-def test_latency_is_drawn_while_a_rollout_is_watched(site: DashboardSite) -> None:
-    site.engine.stages[1] = stage("staging", candidate={**CANDIDATE, "release": 3})
-    first = visit(site, "/stages/staging")[0].text
+LATENCY = "p50 and p99 of both releases in milliseconds"
+
+
+def test_the_latency_of_a_rollout_is_drawn_by_the_engines_samples_whenever_the_page_is_opened(
+    site: DashboardSite,
+) -> None:
+    start_s = (site.clock.now() - datetime.fromisoformat(AT)).total_seconds()
+    site.engine.recent = samples((start_s + 5, 3, 9), (start_s, 1, 90), (5, 1, 7))
+    (before,) = visit(site, "/stages/staging")
+    assert LATENCY not in before.text, "no sample of release 3 during its rollout"
+    site.engine.recent = samples((start_s, 3, 10))
     site.clock.elapsed_s += 2
-    second = visit(site, "/stages/staging")[0].text
-    assert "p50 and p99 of both releases in milliseconds" not in first, "one reading is no line"
-    assert "p50 and p99 of both releases in milliseconds" in second
-    assert all(f'class="line {name}"' in second for name in ("candidate", "candidate p50", "live", "live p50"))
+    (after,) = visit(site, "/stages/staging")
+    assert LATENCY in after.text
+    assert all(f'class="line {name}"' in after.text for name in ("candidate", "candidate p50"))
+
+
+def test_the_last_hour_is_drawn_with_gaps_where_no_request_came(site: DashboardSite) -> None:
+    site.engine.recent = samples((7_000, 2, 999), (600, 2, 300), (598, 2, 300), (90, 2, 600))
+    (page,) = visit(site, "/stages/staging")
+    assert "The last hour" in page.text
+    assert "−30 min" in page.text
+    assert "40 /s" in page.text, "600 requests in 15 s, under the next round tick"
+    assert len(re.findall(r'<polyline class="line all"', page.text)) == 2, "one part for each time with requests"
+    assert len(re.findall(r'<polyline class="line requests"', page.text)) == 1
+    site.engine.recent = []
+    site.clock.elapsed_s += 5
+    assert "The last hour" not in visit(site, "/stages/staging")[0].text
+
+
+async def far_pages(site: DashboardSite, client: httpx.AsyncClient, *paths: str) -> list[str]:
+    """The pages after AWS has responded to what they asked."""
+    elsewhere = site.dashboard.pages.feed.elsewhere
+    elsewhere.statuses = lambda: ON_AWS
+    for path in ("/", *paths):
+        await client.get(path)
+        await asyncio.gather(*elsewhere._asking.values())
+        site.clock.elapsed_s += 2
+    return [(await client.get(path)).text for path in paths]
 
 
 def test_a_stage_on_aws_is_shown_beside_the_others_and_no_page_waits_for_it(site: DashboardSite) -> None:
     answers = threading.Event()
 
-    def elsewhere() -> list[dict[str, Any]]:
+    def statuses() -> list[dict[str, Any]]:
         answers.wait(60)
         return ON_AWS
 
-    feed = site.dashboard.pages.feed
-    feed.elsewhere = elsewhere
+    elsewhere = site.dashboard.pages.feed.elsewhere
+    elsewhere.statuses = statuses
 
-    async def story() -> tuple[str, str, str]:
+    async def story() -> tuple[str, ...]:
         async with site.client() as client:
             before = (await client.get("/")).text
             answers.set()
-            assert feed._look is not None
-            await feed._look
-            site.clock.elapsed_s += 2
-            return before, (await client.get("/")).text, (await client.get("/stages/cloud")).text
+            await asyncio.gather(*elsewhere._asking.values())
+            return before, *await far_pages(site, client, "/", "/stages/cloud", "/stages/cloud/releases/12")
 
-    before, overview, page = asyncio.run(story())
+    before, overview, page, receipt = asyncio.run(story())
     assert "cloud" not in before
     text = words_of(overview)
     assert "shop: 3 of 5 stages live, 1 unknown, 1 shipping" in text
     assert "on AWS requests/s – p99 – failed – 1 problem" in text
     assert "AWS cannot be reached" in text
-    shown = words_of(page)
-    assert "release 11 is live on AWS" in shown
-    assert "version 7 90 %, version 8 10 %" in shown
-    assert "alias live: was moved by hand; hitless aws repair" in shown
-    assert "/rollback" not in page, "the engine cannot act there"
+    seen = words_of(page)
+    assert "release 11 is live on AWS" in seen
+    assert "version 7 90 %, version 8 10 %" in seen
+    assert "alias live: was moved by hand; hitless aws repair" in seen
+    assert "12 ✕ rolled back an alarm AllAtOnce 1a2b3c4d" in seen
+    assert NASTY not in page
+    assert "release 12: 2 of 8,000 requests failed" in receipt
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "asked", "said"),
+    [
+        ("rollback", {"release": "9", "why": "slow"}, ("rollback", 9, "slow"), "Rollback of cloud: live, release 9."),
+        ("rollback", {}, ("rollback", None, None), "Rollback of cloud: live, release 10."),
+        ("abort", {}, ("abort",), "Abort of cloud: aborted, release –."),
+    ],
+)
+def test_an_action_on_aws_is_that_of_the_command_line_and_shows_its_result(
+    site: DashboardSite, verb: str, fields: dict[str, str], asked: tuple[Any, ...], said: str
+) -> None:
+    async def story() -> str:
+        async with site.client() as client:
+            (page,) = await far_pages(site, client, "/stages/cloud")
+            assert f'/stages/cloud/{verb}"' in page or verb == "abort"
+            sent = await client.post(f"/stages/cloud/{verb}", data=site.form(**fields), headers={"origin": HOST})
+            return (await client.get(HOST + sent.headers["location"])).text
+
+    assert said in asyncio.run(story())
+    place = site.far.asked.index(asked)
+    assert site.far.asked[place - 1] == (Home.AWS, "cloud")
+    assert site.far.asked[place + 1 :] == [(Home.AWS, "cloud")], "its releases are read again"
+    assert site.engine.begun == []
+
+
+def test_a_missing_permission_on_aws_is_a_sentence_on_each_page(site: DashboardSite) -> None:
+    site.far.denies = "user/ada is not authorized to perform s3:GetObject"
+
+    async def story() -> tuple[str, str, str]:
+        async with site.client() as client:
+            page, receipt = await far_pages(site, client, "/stages/cloud", "/stages/cloud/releases/12")
+            sent = await client.post("/stages/cloud/rollback", data=site.form(), headers={"origin": HOST})
+            return page, receipt, (await client.get(HOST + sent.headers["location"])).text
+
+    assert all(site.far.denies in page for page in asyncio.run(story()))
+
+
+def test_a_promotion_to_or_from_aws_names_the_homes_and_the_folder(site: DashboardSite, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site.client() as client:
+            await far_pages(site, client, "/")
+            for target, source in (("cloud", "staging"), ("dev", "cloud"), ("prod", "staging")):
+                form = site.form(**{"from": source})
+                await client.post(f"/stages/{target}/promote", data=form, headers={"origin": HOST})
+
+    asyncio.run(story())
+    asked = [(path, body["from_home"], body["folder"]) for path, body in site.engine.begun]
+    assert asked == [
+        ("/stages/cloud/promote", "engine", str(tmp_path)),
+        ("/stages/dev/promote", "aws", str(tmp_path)),
+        ("/stages/prod/promote", "engine", None),
+    ]
+
+
+def test_an_action_on_aws_needs_the_forms_key_and_origin(site: DashboardSite) -> None:
+    async def story() -> list[int]:
+        async with site.client() as client:
+            await far_pages(site, client, "/")
+            site.far.asked.clear()
+            tries = ((site.form(), "http://evil.example"), ({"form_key": "x"}, HOST))
+            return [
+                (await client.post("/stages/cloud/rollback", data=form, headers={"origin": origin})).status_code
+                for form, origin in tries
+            ]
+
+    assert asyncio.run(story()) == [403, 403]
+    assert site.far.asked == []
 
 
 @pytest.mark.parametrize(

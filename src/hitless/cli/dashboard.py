@@ -18,7 +18,7 @@ from hitless.clock import SystemClock
 from hitless.dashboard.door import LOOPBACK, Door
 from hitless.dashboard.pages import Pages
 from hitless.dashboard.server import Dashboard
-from hitless.dashboard.sources import Feed, History
+from hitless.dashboard.sources import Elsewhere, Feed, History
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.folder import folders_of
@@ -51,7 +51,8 @@ def dashboard(
     tls = tls_options(host, certificate, key)
     door = Door(clock, hosts=frozenset({*LOOPBACK, name or host}), secure=bool(tls))
     history, client = History(folders.state_file), EngineClient(folders.api_socket)
-    pages = Pages(Feed(client, clock, partial(entries_on_aws, ctx)), history, folders, clock)
+    elsewhere = Elsewhere(clock, ctx, partial(entries_on_aws, ctx))
+    pages = Pages(Feed(client, clock, elsewhere), history, folders, clock)
     app = Dashboard(client, door, pages, clock, f"{who()} (dashboard)", Who.of_environment(os.environ)).application()
     with port_of(host, port, purpose="the dashboard") as listener:
         shown = f"[{name or host}]" if ":" in (name or host) else name or host

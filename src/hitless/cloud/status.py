@@ -37,10 +37,10 @@ def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
     }
 
 
-def releases(cloud: Cloud) -> list[dict[str, Any]]:
-    """All releases of the stage, the newest first; `live` marks the one that serves."""
+def releases(cloud: Cloud, limit: int | None = None) -> list[dict[str, Any]]:
+    """All releases of the stage, or the newest, newest first; `live` marks the one that serves."""
     number = live_number(cloud.stack.observe())
-    found = cloud.records.many(cloud.records.numbers())
+    found = cloud.records.many(cloud.records.numbers()[:limit])
     return [{**to_plain(record), "live": record.release == number} for record in found]
 
 

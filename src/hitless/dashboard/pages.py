@@ -24,7 +24,7 @@ from hitless.pipeline.runs import RunDocument, RunState
 from hitless.release.document import ReleaseDocument
 from hitless.release.history import RolloutDocument
 from hitless.release.status import StageStatus
-from hitless.service.model import AlarmSettings
+from hitless.service.model import AlarmSettings, Home
 from hitless.store.runs import RunRecords
 from hitless.store.store import RolloutRow, Store
 
@@ -32,6 +32,8 @@ ROWS = 50
 ACCESS_READ = 5000
 """The newest lines of an access log that a filter looks at."""
 ACCESS_SHOWN = 100
+LISTED = 20
+"""Releases that are read of a stage on AWS: each takes a call."""
 LOG_BYTES = 48 * 1024
 """The end of a run's log that a page shows."""
 
@@ -49,7 +51,7 @@ class Pages:
         await self.feed.read()
         runs = await self._runs(state=RunState.WAITING, limit=20)
         events = await self.history.read(lambda store: store.events(limit=8))
-        shown = {"waiting": runs, "rates": self.feed.rates(), "events": events[::-1], "problem": self.feed.problem}
+        shown = {"waiting": runs, "events": events[::-1], "problem": self.feed.problem}
         return {"headline": "Overview", **shown}
 
     async def stage(self, request: Request) -> dict[str, Any]:
@@ -62,18 +64,18 @@ class Pages:
         rollout, limits = (
             await self.history.read(lambda store: _newest(store, name, rows[0].release)) if rows else (None, None)
         )
+        samples, now, far = await self.feed.recent(name), self.clock.now(), self.feed.elsewhere
         return {
             "headline": name,
             "stage": stage,
+            "far": far.newest(name, lambda: far.home(name).releases(LISTED)) if stage.home is Home.AWS else (),
+            "hour": views.hour_plots(samples, now),
             "rows": rows,
             "costs": await self._costs(rows),
-            "rate": self.feed.rates().get(name),
             "rollout": rollout,
             "limits": limits,
             "plot": views.error_plot(rollout, limits.error_rate_percent if limits else None) if rollout else None,
-            "latency": views.latency_plot(
-                rollout, self.feed.seen.get((name, rows[0].release), ()), limits.p99_ms if limits else None
-            )
+            "latency": views.latency_plot(rollout, rows[0].release, samples, now, limits.p99_ms if limits else None)
             if rollout
             else None,
             "others": [one.stage for one in every if one.live and one.stage != name],
@@ -90,7 +92,9 @@ class Pages:
         return {"headline": "Releases", "rows": rows[:ROWS], "costs": costs, "older": older}
 
     async def functions(self, request: Request) -> dict[str, Any]:
-        found = list(views.functions_of(await self.feed.read(), request.query_params.get("stage")))
+        status, asked = await self.feed.read(), request.query_params.get("stage") or None
+        stages = (*status.stages, *status.previews) if status else ()
+        found = [(stage, one) for stage in stages if asked in (None, stage.stage) for one in stage.functions]
         page = _number(request.query_params, "page") or 0
         older = _older(request.query_params, page + 1, "page") if len(found) > (page + 1) * ROWS else None
         shown = found[page * ROWS : (page + 1) * ROWS]

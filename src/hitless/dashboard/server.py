@@ -39,6 +39,7 @@ from hitless.pipeline.orders import Promotion
 from hitless.receipts import words
 from hitless.receipts.page import render as render_receipt
 from hitless.release.who import Who
+from hitless.service.model import Home
 
 Page = Callable[[Request], Awaitable[dict[str, Any]]]
 MAX_FORM_BYTES = 8192
@@ -154,7 +155,10 @@ class Dashboard:
 
     async def receipt(self, request: Request) -> Response:
         stage, number = request.path_params["stage"], request.path_params["release"]
-        document = await self.pages.history.read(lambda store: to_plain(releases.release(store, stage, number)))
+        if self.pages.feed.is_on_aws(stage):
+            document = await asyncio.to_thread(lambda: self.pages.feed.elsewhere.home(stage).release(number))
+        else:
+            document = await self.pages.history.read(lambda store: to_plain(releases.release(store, stage, number)))
         page = render_receipt(document, back=f"{self.door.base}/releases")
         return HTMLResponse(page, headers={"content-security-policy": NO_SCRIPT})
 
@@ -197,18 +201,27 @@ class Dashboard:
         form, session = await _form(request), request.scope["session"]
         why, number = form.get("why") or None, form.get("release", "")
         rollback = RollbackRequest(int(number) if number.isdecimal() else None, why, False, self.caller)
+        feed, source = self.pages.feed, form.get("from", "")
+        home = Home.AWS if feed.is_on_aws(source) else Home.ENGINE
+        folder = str(feed.elsewhere.place.service_dir) if home is Home.AWS or feed.is_on_aws(name) else None
         bodies: dict[tuple[str, str], Any] = {
             ("stages", "abort"): {},
             ("stages", "rollback"): rollback,
-            ("stages", "promote"): Promotion(source=form.get("from", ""), actor=self.who),
+            ("stages", "promote"): Promotion(source=source, source_home=home, folder=folder, actor=self.who),
             **{("runs", verb): RunRequest(self.who, why) for verb in ("approve", "reject", "retry", "stop")},
         }
         if (kind, verb) not in bodies:
             return _plain("There is no such action.", 404)
         path = f"/{kind}/{name}/{verb}" if kind == "stages" else f"/pipeline/{kind}/{name}/{verb}"
+        said = "the engine has accepted it"
         try:
-            await asyncio.to_thread(self.engine.begin, "POST", path, bodies[kind, verb])
-            session.said = f"{verb} of {name}: the engine has accepted it.".capitalize(), False
+            if verb in ("abort", "rollback") and feed.is_on_aws(name):
+                said = await feed.elsewhere.act(
+                    name, lambda home: home.abort() if verb == "abort" else home.rollback(rollback.release, why)
+                )
+            else:
+                await asyncio.to_thread(self.engine.begin, "POST", path, bodies[kind, verb])
+            session.said = f"{verb} of {name}: {said}.".capitalize(), False
         except HitlessError as error:
             session.said = f"{error.message}. {error.hint}".strip(), True
         then = "runs" if verb == "promote" else f"{kind}/{name}"

@@ -7,21 +7,25 @@ engine runs.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from msgspec.structs import replace
 
 from hitless.api.client import EngineClient
-from hitless.clock import Clock, timestamp
-from hitless.dashboard.views import requests_of
+from hitless.clock import Clock
 from hitless.documents import convert
+from hitless.engine.recent import RecentSample
 from hitless.errors import HitlessError
-from hitless.release.status import CandidateStatus, StageStatus, Status
+from hitless.homes.home import RolloutNews, StageHome, Workplace, home_at
+from hitless.release.status import StageStatus, Status
+from hitless.service.model import Home
 from hitless.store.store import Store
 
 T = TypeVar("T")
@@ -29,9 +33,8 @@ FRESH_S = 0.9
 """How old a status may be. Many open pages ask the daemon once in that time."""
 ELSEWHERE_S = 30.0
 """The time between two looks at the stages on AWS, which take seconds."""
-SEEN_KEPT = 240
-RATE_S = 10.0
-"""The time over which requests a second are measured."""
+RECENT_S = 2.0
+"""How old the samples of a stage may be."""
 
 
 class History:
@@ -56,23 +59,60 @@ class History:
 
 
 @dataclass(slots=True)
+class Elsewhere:
+    """The stages on AWS. Threads ask it, because it needs seconds or minutes, and pages show the newest response."""
+
+    clock: Clock
+    place: Workplace
+    statuses: Callable[[], Sequence[Any]]
+    """Their documents, as `hitless status` has them."""
+    home_at: Callable[[Home, Workplace], StageHome] = home_at
+    _kept: dict[str, tuple[float, Any]] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def home(self, stage: str) -> StageHome:
+        return self.home_at(Home.AWS, dataclasses.replace(self.place, stage=stage))
+
+    def stages(self) -> tuple[StageStatus, ...]:
+        found = self.newest("", lambda: convert(self.statuses(), tuple[StageStatus, ...], "the stages on AWS"))
+        return found if isinstance(found, tuple) else ()
+
+    async def act(self, stage: str, act: Callable[[StageHome], Iterator[RolloutNews]]) -> str:
+        """Act on a stage until the end; its sentence. An action that nobody awaits any more continues."""
+        *_, news = await asyncio.to_thread(lambda: [*act(self.home(stage))])
+        self._kept = {key: (float("-inf"), value) for key, (_, value) in self._kept.items()}  # it is not true any more
+        result = news.result or {}
+        return f"{result.get('outcome')}, release {result.get('release') or '–'}".replace("_", " ")
+
+    def newest(self, key: str, question: Callable[[], Any]) -> Any:
+        """The last response, or the sentence of its error. One older than `ELSEWHERE_S` is asked for again."""
+        asked_s, value = self._kept.get(key, (float("-inf"), None))
+        if key not in self._asking and self.clock.monotonic() - asked_s >= ELSEWHERE_S:
+            self._asking[key] = asyncio.create_task(self._ask(key, question))
+        return value
+
+    async def _ask(self, key: str, question: Callable[[], Any]) -> None:
+        try:
+            value = await asyncio.to_thread(question)
+        except HitlessError as error:
+            value = f"{error.message}. {error.hint}"
+        finally:
+            del self._asking[key]
+        self._kept[key] = self.clock.monotonic(), value
+
+
+@dataclass(slots=True)
 class Feed:
     """The newest status of the engine."""
 
     engine: EngineClient
     clock: Clock
-    elsewhere: Callable[[], Sequence[Any]] = tuple
-    """The documents of the stages on AWS; blocking. It is called in a thread, and no page waits for it."""
+    elsewhere: Elsewhere
     status: Status | None = None
     problem: str | None = None
     """Why there is no status."""
-    seen: dict[tuple[str, int], list[tuple[str, CandidateStatus]]] = field(default_factory=dict)
-    """The candidates of rollouts by stage and release, each second while somebody looks."""
     _read_at_s: float = float("-inf")
-    _elsewhere: tuple[StageStatus, ...] = ()
-    _looked_at_s: float = float("-inf")
-    _look: asyncio.Task[None] | None = None
-    _counted: deque[tuple[float, dict[str, int]]] = field(default_factory=deque)
+    _recent: dict[str, tuple[float, tuple[RecentSample, ...]]] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def read(self) -> Status | None:
@@ -82,12 +122,18 @@ class Feed:
                 await self._refresh()
         return self.status
 
-    def rates(self) -> dict[str, float]:
-        """Requests a second of each stage, over the last seconds."""
-        if len(self._counted) < 2:
-            return {}
-        (start_s, first), (end_s, last) = self._counted[0], self._counted[-1]
-        return {stage: max(0, last[stage] - first.get(stage, last[stage])) / (end_s - start_s) for stage in last}
+    def is_on_aws(self, stage: str) -> bool:
+        return any(one.stage == stage for one in self.elsewhere.stages())
+
+    async def recent(self, stage: str) -> tuple[RecentSample, ...]:
+        """The stage's last hour; what was read last if the engine does not respond, or is an earlier version."""
+        read_at_s, samples = self._recent.get(stage, (float("-inf"), ()))
+        if (now_s := self.clock.monotonic()) - read_at_s >= RECENT_S:
+            with suppress(HitlessError):
+                document = await asyncio.to_thread(self.engine.call, "GET", f"/stages/{quote(stage)}/recent")
+                samples = convert(document, tuple[RecentSample, ...], "the samples of a stage")
+            self._recent[stage] = now_s, samples
+        return samples
 
     async def _refresh(self) -> None:
         try:
@@ -95,28 +141,9 @@ class Feed:
             self.status, self.problem = self._with_elsewhere(convert(document, Status, "the status")), None
         except HitlessError as error:
             self.status, self.problem = None, error.message
-        now_s = self._read_at_s = self.clock.monotonic()
-        if self.status is None:
-            self._counted.clear()
-            return
-        if now_s - self._looked_at_s >= ELSEWHERE_S:
-            self._looked_at_s = now_s
-            self._look = asyncio.create_task(self._look_elsewhere())
-        for stage in self.status.stages:
-            if (one := stage.candidate) is not None and one.latency_ms:
-                seen = self.seen.setdefault((stage.stage, one.release), [])
-                seen.append((timestamp(self.clock.now()), one))
-                if len(seen) > SEEN_KEPT:
-                    del seen[1::2]
-        self._counted.append((now_s, requests_of(self.status)))
-        while now_s - self._counted[0][0] > RATE_S:
-            self._counted.popleft()
-
-    async def _look_elsewhere(self) -> None:
-        found = await asyncio.to_thread(self.elsewhere)
-        self._elsewhere = convert(found, tuple[StageStatus, ...], "the stages on AWS")
+        self._read_at_s = self.clock.monotonic()
 
     def _with_elsewhere(self, status: Status) -> Status:
-        there = {one.stage for one in self._elsewhere}
-        here = tuple(one for one in status.stages if one.stage not in there)
-        return replace(status, stages=(*here, *self._elsewhere))
+        far = self.elsewhere.stages()
+        here = tuple(one for one in status.stages if one.stage not in {each.stage for each in far})
+        return replace(status, stages=(*here, *far))

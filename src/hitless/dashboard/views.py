@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from hitless.charts import Axes, Point, nice_ticks
+from hitless.engine.recent import RecentSample
 from hitless.receipts.words import seconds_between
 from hitless.release.history import RolloutDocument
 from hitless.release.receipt import Sums
-from hitless.release.status import CandidateStatus, FunctionStatus, StageStatus, Status
-from hitless.service.model import Home
 
+Value = tuple[float, float | None]
+"""Seconds, and a figure; None is a gap."""
+HOUR_S, COLUMN_S, COLUMNS = 3600, 15, 240
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 TONES = {
     **dict.fromkeys(("live", "succeeded", "ok"), "good"),
@@ -26,13 +30,13 @@ TONES = {
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlot:
-    """Values over the seconds since a rollout's start: lines by CSS class, on `axes` whose heights are `ticks`, and the
-    limit of an alarm.
+    """Values over time: the parts of each line by CSS class, on `axes` whose heights are `ticks`, and the limit of an
+    alarm.
     """
 
     axes: Axes
     ticks: tuple[float, ...]
-    lines: dict[str, list[Point]]
+    lines: dict[str, list[list[Point]]]
     limit: float | None
 
 
@@ -44,24 +48,12 @@ def ago(at: str | None, now: datetime) -> str:
     return next((f"{seconds // unit} {name}" for unit, name in UNITS if seconds >= unit), f"{seconds} s")
 
 
-def requests_of(status: Status) -> dict[str, int]:
-    """Each stage's requests so far, at its workers. Stages on AWS have no count."""
-    here = (stage for stage in status.stages if stage.home is not Home.AWS)
-    return {stage.stage: sum(one.requests or 0 for one in stage.functions) for stage in here}
-
-
-def functions_of(status: Status | None, stage: str | None) -> Iterator[tuple[StageStatus, FunctionStatus]]:
-    for one in (*status.stages, *status.previews) if status else ():
-        if not stage or one.stage == stage:
-            yield from ((one, function) for function in one.functions)
-
-
 def error_plot(rollout: RolloutDocument, limit: float | None) -> RolloutPlot | None:
     """The failed requests of both releases in per cent of their own since the start; None before two readings. A
     shielded request counts as failed, as it does for the alarm.
     """
     points = rollout.receipt.points if rollout.receipt else ()
-    lines = {
+    lines: dict[str, list[Value]] = {
         side: [
             (seconds_between(rollout.started_at, point.at), 100 * (sums.failed + sums.shielded) / sums.requests)
             for point in points
@@ -73,32 +65,69 @@ def error_plot(rollout: RolloutDocument, limit: float | None) -> RolloutPlot | N
 
 
 def latency_plot(
-    rollout: RolloutDocument, seen: Sequence[tuple[str, CandidateStatus]], limit_ms: float | None
+    rollout: RolloutDocument, release: int, samples: Sequence[RecentSample], now: datetime, limit_ms: float | None
 ) -> RolloutPlot | None:
-    """p50 and p99 of both releases since their workers started; None before two readings. A limit far above all of
-    them is not drawn, because the lines would be flat.
+    """p50 and p99 of both releases during the rollout; None without a sample of the candidate. A limit far above all
+    of them is not drawn, because the lines would be flat.
     """
-    lines: dict[str, list[tuple[float, float]]] = {
-        name: [] for name in ("live", "live p50", "candidate", "candidate p50")
+    start_s, end_s = (
+        datetime.fromisoformat(at or now.isoformat()).timestamp() for at in (rollout.started_at, rollout.ended_at)
+    )
+    lines: dict[str, list[Value]] = {}
+    for side, number in (("live", rollout.previous_release), ("candidate", release)):
+        own = [one for one in samples if one.release == number]
+        lines |= _latency(side, _columns(own, start_s, end_s - start_s, least_s=4))
+    most = max((value or 0.0 for line in lines.values() for _, value in line), default=0.0)
+    limit = limit_ms if limit_ms and limit_ms < 4 * most else None
+    return _plot(lines, limit) if any(value for _, value in lines["candidate"]) else None
+
+
+def hour_plots(samples: Sequence[RecentSample], now: datetime) -> tuple[RolloutPlot, RolloutPlot] | None:
+    """Requests and failures a second, and the latency, of the last hour; None without a sample."""
+    start_s = now.timestamp() // COLUMN_S * COLUMN_S - HOUR_S  # whole columns only: a part would look like a fall
+    columns = _columns(samples, start_s, HOUR_S, least_s=COLUMN_S)
+    rates: dict[str, list[Value]] = {
+        name: [(at_s, sum(getattr(one, name) for one in seen) / COLUMN_S) for at_s, seen in columns]
+        for name in ("requests", "failed")
     }
-    for at, one in seen:
-        at_s = seconds_between(rollout.started_at, at)
-        for side, latency in (("live", one.live_latency_ms), ("candidate", one.latency_ms)):
-            if latency and at_s >= 0:
-                lines[side].append((at_s, latency.p99))
-                lines[f"{side} p50"].append((at_s, latency.p50))
-    if len(lines["candidate"]) < 2:
-        return None
-    most = max(value for _, value in lines["candidate"] + lines["live"])
-    return _plot(lines, limit_ms if limit_ms and limit_ms < 4 * most else None)
+    found = any(value for _, value in rates["requests"])
+    return (_plot(rates, None), _plot(_latency("all", columns), None)) if found else None
 
 
-def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], limit: float | None) -> RolloutPlot:
+def before_now(at_s: float) -> str:
+    """An instant of the last hour."""
+    return f"−{(HOUR_S - at_s) / 60:g} min" if at_s < HOUR_S else "now"
+
+
+def _columns(
+    samples: Sequence[RecentSample], start_s: float, span_s: float, *, least_s: float
+) -> list[tuple[float, list[RecentSample]]]:
+    """At most `COLUMNS` columns of `least_s` or more: the begin and the samples of each."""
+    width_s, found = max(least_s, span_s / COLUMNS), defaultdict[int, list[RecentSample]](list)
+    for one in samples:
+        found[int((one.at_s - start_s) // width_s)].append(one)
+    return [(column * width_s, found[column]) for column in range(math.ceil(span_s / width_s) or 1)]
+
+
+def _latency(side: str, columns: Sequence[tuple[float, list[RecentSample]]]) -> dict[str, list[Value]]:
+    """p99 and p50 of the slowest release of each column; None if it has no sample."""
+    return {
+        name: [(at_s, max((getattr(one, of) for one in seen), default=None)) for at_s, seen in columns]
+        for name, of in ((side, "p99_ms"), (f"{side} p50", "p50_ms"))
+    }
+
+
+def _plot(lines: Mapping[str, Sequence[Value]], limit: float | None) -> RolloutPlot:
+    """Each value holds until the next."""
     span_s = max(1.0, *(at_s for seen in lines.values() for at_s, _ in seen))
-    ticks = nice_ticks(max([limit or 0.5, *(value for seen in lines.values() for _, value in seen)]) * 1.25, 4)
+    ticks = nice_ticks(max([limit or 0.5, *(value or 0 for seen in lines.values() for _, value in seen)]) * 1.25, 4)
     axes = Axes(span_s, ticks[-1], height=220)
     drawn = {
-        name: axes.steps([(start, end, value) for (start, value), (end, _) in pairwise([*seen, (span_s, 0.0)])])
+        name: [
+            axes.steps([(start, end, value or 0.0) for (start, value), (end, _) in held])
+            for known, held in groupby(pairwise([*seen, (span_s, None)]), key=lambda pair: pair[0][1] is not None)
+            if known
+        ]
         for name, seen in lines.items()
     }
     return RolloutPlot(axes, ticks, drawn, limit)

@@ -116,14 +116,14 @@ class AwsHome:
         """Read CloudWatch; lines have the engine's format."""
         return (f"{line.at}\t{line.text.rstrip()}" for line in cloudwatch_lines(self.place, query))
 
-    def releases(self) -> list[dict[str, Any]]:
+    def releases(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The releases, without counts of failed requests: each would need a call to CloudWatch."""
-        return [{**NOT_COUNTED, **each} for each in self.recorded_releases()]
+        return [{**NOT_COUNTED, **each} for each in self.recorded_releases(limit)]
 
-    def recorded_releases(self) -> list[dict[str, Any]]:
+    def recorded_releases(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The records in the stage's bucket; the document of `hitless aws releases`."""
         with self._connected() as stage:
-            return views.releases(stage.cloud)
+            return views.releases(stage.cloud, limit)
 
     def release(self, number: int) -> dict[str, Any]:
         return {**NOT_COUNTED, **self.recorded_release(number)}

@@ -66,12 +66,12 @@ class EngineHome:
             raise UsageError("--minutes is for a stage on AWS", hint="use --limit to choose the number of past lines")
         return lines_of(self.place, query)
 
-    def releases(self) -> list[dict[str, Any]]:
+    def releases(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Read from the state file if no engine is running, as `release` and `events` do."""
         with _state_at_rest(self.place) as store:
             if store is not None:
-                return list(to_plain(views.releases(store, self.place.engine_stage)))
-        return list(client_of(self.place).call("GET", f"/stages/{self.place.engine_stage}/releases"))
+                return list(to_plain(views.releases(store, self.place.engine_stage)))[:limit]
+        return list(client_of(self.place).call("GET", f"/stages/{self.place.engine_stage}/releases"))[:limit]
 
     def release(self, number: int) -> dict[str, Any]:
         with _state_at_rest(self.place) as store:

@@ -137,8 +137,8 @@ class StageHome(Protocol):
     def logs(self, query: LogQuery) -> Iterator[str]:
         """The handlers' lines, oldest first; endless if the query follows."""
 
-    def releases(self) -> list[dict[str, Any]]:
-        """All releases, newest first."""
+    def releases(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """All releases, or the newest, newest first."""
 
     def release(self, number: int) -> dict[str, Any]:
         """One release with the receipts of its rollouts. UsageError if there is none of that number."""
