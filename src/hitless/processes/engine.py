@@ -54,6 +54,7 @@ SWEEP_S = 90.0
 LOOK_S = 1.0
 M_ARENA_MAX = -8
 """The number of an option of mallopt(3), in malloc.h."""
+TRIM_S = 20.0
 AGAIN_AFTER_S = 5.0
 """A unit's daemon that cannot start ends only after this time, because systemd starts it again at once."""
 
@@ -139,6 +140,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
     watched = asyncio.create_task(_feed_watchdog())
+    trimming = asyncio.create_task(_return_memory())
     async with AsyncExitStack() as serving:
         await serving.enter_async_context(served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2))
         if figures_at is not None:
@@ -149,6 +151,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
         await leaving.wait()
     logging.cancel()
     watched.cancel()
+    trimming.cancel()
     await sweeping
     await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)
@@ -173,6 +176,14 @@ def _sweep_sandboxes(folders: Folders) -> None:
         words = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
         log.info("sandboxes of killed rehearsals were ended", exit_status=done.returncode)
+
+
+async def _return_memory() -> None:
+    """Give free pages of malloc back, which else keeps what a release needed for a moment (malloc_trim(3))."""
+    while True:
+        await asyncio.sleep(TRIM_S)
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _feed_watchdog() -> None:
