@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ import pytest
 
 from hitless.engine.recovery import recover
 from hitless.engine.sites import Sites
-from hitless.errors import HitlessError
+from hitless.errors import HitlessError, MachineError
 from hitless.gateway.state import SHARED, SHARED_TLS, GatewayState, SharedTls
 from hitless.service.model import AcmeSettings, Sticky, StickyBy, TlsSettings
 from tests.certificates import DOMAIN, write_certificate
@@ -20,6 +20,25 @@ from tests.component.engine_bench import Bench
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component
+
+
+class FakeShares:
+    """The shares of a machine; `trouble`: why a weight has no effect on it."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.weights: dict[str, int | None] = {}
+
+    def admit(self, service: str, weight: int | None, functions: int) -> None:
+        if weight is not None and self.trouble:
+            raise MachineError(f"cpu_weight of {service} would have no effect: {self.trouble}", hint="remove it")
+
+    def apply(self, weights: Mapping[str, int | None]) -> str:
+        self.weights = dict(weights)
+        return self.trouble if any(weights.values()) else ""
+
+    def remove(self, service: str) -> None:
+        self.weights.pop(service, None)
 
 
 class SitesBench(Bench):
@@ -31,7 +50,8 @@ class SitesBench(Bench):
         if world is None:
             self.gateway.state = _empty(secure)
             self.gateway.addresses |= {SHARED: ("127.0.0.1", 80), SHARED_TLS: ("127.0.0.1", 443)}
-        self.sites = Sites(self.engine, cast(Any, self.gateway))
+        self.shares = FakeShares()
+        self.sites = Sites(self.engine, cast(Any, self.gateway), cast(Any, self.shares))
 
     def again(self) -> SitesBench:
         self.store.close()
@@ -47,6 +67,8 @@ class SitesBench(Bench):
         self, service: str = "shop", domain: str | None = DOMAIN, digest: str = "sha256:1", **settings: Any
     ) -> str:
         document = release_document(service=service, digest=digest)
+        weight = settings.pop("cpu_weight", None)
+        document = replace(document, cpu_weight=weight)
         document = replace(document, settings=replace(document.settings, domain=domain, **settings))
         started = await self.engine.deploy(f"{service}_dev", document, strategy=None, force=False)
         return str((await self.end(started))["outcome"])
@@ -86,6 +108,29 @@ def test_services_with_stages_of_one_name_have_releases_of_their_own(tmp_path: P
         assert [row.stage for row in bench.store.pools()] == ["shop_dev"]
         assert await bench.ship("users", base_path="/users") == "live"
         assert bench.store.live("users_dev")[0] == 3  # type: ignore[index]
+
+    tell(tmp_path, story)
+
+
+def test_a_service_has_the_processor_share_of_its_newest_live_release(tmp_path: Path) -> None:
+    async def story(bench: SitesBench) -> None:
+        await bench.ship("shop", cpu_weight=400)
+        await bench.ship("users", base_path="/users")
+        bench.sites.share_out()
+        assert bench.shares.weights == {"shop": 400, "users": None}
+        await bench.ship("shop", digest="sha256:2", cpu_weight=50)
+        bench.shares.trouble = "no kernel"
+        with pytest.raises(HitlessError, match="cpu_weight of shop would have no effect: no kernel"):
+            await bench.ship("shop", digest="sha256:3", cpu_weight=20)
+        second = bench.again()  # after a reboot that changed the kernel
+        second.shares.trouble = "no kernel"
+        await second.begin()
+        assert second.shares.weights == {"shop": 50, "users": None}
+        second.sites.share_out()
+        said = second.store.read("SELECT count(*) FROM events WHERE sentence = 'cpu_weight has no effect: no kernel'")
+        assert said[0][0] == 1
+        await second.sites.leave("shop_dev")
+        assert second.shares.weights == {"users": None}
 
     tell(tmp_path, story)
 

@@ -50,6 +50,7 @@ from hitless.traces.exporter import Exporter
 from hitless.traces.otlp import TraceSettings
 from hitless.traces.records import Rollouts
 from hitless.workers.fleet import Fleet
+from hitless.workers.shares import Shares
 
 
 def build_machine(
@@ -77,7 +78,10 @@ def build_machine(
         logs=folders.logs,
         bodies=folders.data / "bodies",
     )
+    shares = Shares() if common is not None else None
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
+    if shares is not None:
+        fleet.divide(shares)
     artifacts = ArtifactStore(folders.artifacts)
     pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
     retention = Retention(store, artifacts, folders.logs, clock)
@@ -87,7 +91,7 @@ def build_machine(
         store=store,
         pools=pools,
         retention=retention,
-        hooks=LifecycleHooks(artifacts, folders.logs, folders.data / "hooks"),
+        hooks=LifecycleHooks(artifacts, folders.logs, folders.data / "hooks", shares),
         clock=clock,
         secrets=SecretStore(folders.data),
     )
@@ -107,7 +111,7 @@ def build_machine(
         acme=acme,
         pace=ScaleInPace.of(os.environ),
         previews=previews,
-        sites=Sites(engine, gateway) if common is not None else None,
+        sites=Sites(engine, gateway, shares) if shares is not None else None,
         budget=partial(disk.watch, limit) if limit else None,
     )
     return engine, machine, previews

@@ -112,6 +112,8 @@ class Machine:
         ]
         if self._previews is not None:
             works.append(self._previews.watch)
+        if self.sites is not None:
+            works.append(self.sites.watch)
         if self._keep_budget is not None:
             works.append(self._keep_budget)
         self._background_tasks = [watching, *(asyncio.create_task(self._run_forever(work)) for work in works)]

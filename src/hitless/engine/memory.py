@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from hitless.engine.engine import Engine
+from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import FIRST_GUESS_MB, budget_mb, room_for, taken_mb
 from hitless.workers.pool import Pool
 from hitless.workers.usage import machine_mb, mean_share_mb
@@ -104,14 +105,19 @@ class EngineMemory:
             self._live, self._known = live, {}
         service = stage.rpartition("_")[0]
         if service not in self._known:
-            alike = [each for each in engine.stages if engine.admit is None or each.rpartition("_")[0] == service]
-            since = {each: found for each in alike if (found := engine.store.live(each)) is not None}
-            newest = max(since, key=lambda each: since[each][1], default=None)
-            document = engine.release(newest, since[newest][0]).document if newest else None
+            document = newest_live(engine, service if engine.admit is not None else None)
             self._known[service] = (
                 ServiceLimits(document.memory_mb, document.total_workers) if document else ServiceLimits()
             )
         return self._known[service]
+
+
+def newest_live(engine: Engine, service: str | None) -> ReleaseDocument | None:
+    """The live release that was shipped last, of all stages of the engine, or of those of one of its services."""
+    alike = [each for each in engine.stages if service in (None, each.rpartition("_")[0])]
+    since = {each: found for each in alike if (found := engine.store.live(each)) is not None}
+    newest = max(since, key=lambda each: since[each][1], default=None)
+    return engine.release(newest, since[newest][0]).document if newest else None
 
 
 def _mean_mb(pool: Pool) -> float | None:

@@ -13,20 +13,24 @@ from collections.abc import Iterator
 from hitless.engine.certificates import read_certificate
 from hitless.engine.engine import Engine
 from hitless.engine.folders import site_name
+from hitless.engine.memory import newest_live
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import SHARED, SHARED_TLS, StageState, TlsListener
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import StageSettings, TlsSettings
+from hitless.service.model import StageSettings, TlsSettings, with_pools
+from hitless.workers.shares import Shares
+
+SHARE_OUT_EVERY_S = 1.0
 
 
 class Sites:
     """All stages at the shared listeners. The engine calls `claim` before each deploy."""
 
-    def __init__(self, engine: Engine, gateway: Gateway) -> None:
-        self._engine, self._gateway = engine, gateway
+    def __init__(self, engine: Engine, gateway: Gateway, shares: Shares) -> None:
+        self._engine, self._gateway, self._shares = engine, gateway, shares
         self._tls: dict[str, TlsSettings | None] = {}
-        self._lock = asyncio.Lock()
+        self._lock, self._trouble = asyncio.Lock(), ""
         engine.admit = self.claim
 
     @property
@@ -44,6 +48,8 @@ class Sites:
         tls, change = document.settings.tls, self._engine.pools.change_gateway
         async with self._lock:
             present = self._present(stage, host, base, tls)
+            served = len(with_pools(document.functions))
+            await asyncio.to_thread(self._shares.admit, document.service, document.cpu_weight, served)
             if tls is not None and tls.acme is None and tls != self._tls.get(stage):
                 listener = TlsListener(stage, 443, host, tls, shared=True)
                 certificate = await asyncio.to_thread(read_certificate, listener)
@@ -68,6 +74,8 @@ class Sites:
             self._tls.pop(stage, None)
             await self._forget_certificate(host)
             self._engine.remove_stage(stage)
+            if not any(one.rpartition("_")[0] == stage.rpartition("_")[0] for one in self._engine.stages):
+                self._shares.remove(stage.rpartition("_")[0])
             self._engine.say(f"removed {stage}", stage)
 
     async def restore(self) -> None:
@@ -83,6 +91,25 @@ class Sites:
                 self._engine.add_stage(stage, listed=True)
                 await self._gateway.apply(self._gateway.state.with_new_stage(stage, host, base, hsts_s))
             self._tls[stage] = release.document.settings.tls
+        self.share_out()
+
+    async def watch(self) -> None:
+        """Give each service the processor share of the live release that it shipped last. Does not end."""
+        known: list[int | None] | None = None
+        while True:
+            live = [self._engine.pools.gateway_stage(stage).live for stage in self._engine.stages]
+            if live != known:
+                known = live
+                self.share_out()
+            await self._engine.clock.sleep(SHARE_OUT_EVERY_S)
+
+    def share_out(self) -> None:
+        services = dict.fromkeys(stage.rpartition("_")[0] for stage in self._engine.stages)
+        newest = {service: newest_live(self._engine, service) for service in services}
+        trouble = self._shares.apply({service: one.cpu_weight if one else None for service, one in newest.items()})
+        if trouble and trouble != self._trouble:
+            self._engine.say(f"cpu_weight has no effect: {trouble}")
+        self._trouble = trouble
 
     def urls(self) -> Iterator[tuple[str, str]]:
         """Stage → the URL that its clients use."""

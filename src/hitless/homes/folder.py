@@ -76,6 +76,7 @@ def configuration(service: Service) -> ReleaseDocument:
         settings=service.settings,
         memory_mb=service.memory_mb,
         total_workers=service.total_workers,
+        cpu_weight=service.cpu_weight,
     )
 
 

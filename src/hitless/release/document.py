@@ -55,6 +55,8 @@ class ReleaseDocument:
     """The release that it was promoted from; None if it was built for its stage."""
     total_workers: int | None = None
     """How many workers all functions and stages of the service may have together."""
+    cpu_weight: int | None = None
+    """The service's share of the processors, among those of its engine; None is 100."""
 
     @property
     def digests(self) -> dict[str, str]:

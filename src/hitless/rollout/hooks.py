@@ -21,6 +21,7 @@ from hitless.service.model import Function
 from hitless.worker.spec import PoolSpec
 from hitless.workers.invoke import InvokeResult, invoke_once
 from hitless.workers.isolation import handlers_see
+from hitless.workers.shares import Shares
 
 
 class Hook(StrEnum):
@@ -45,9 +46,9 @@ _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", 
 class LifecycleHooks:
     """Runs each hook in a process of its own. Hooks of several stages may run at once."""
 
-    def __init__(self, artifacts: ArtifactStore, logs: Path, scratch: Path) -> None:
+    def __init__(self, artifacts: ArtifactStore, logs: Path, scratch: Path, shares: Shares | None = None) -> None:
         """`scratch`: a folder of the engine's own for the files of invocations."""
-        self._artifacts, self._logs, self._scratch = artifacts, logs, scratch
+        self._artifacts, self._logs, self._scratch, self._shares = artifacts, logs, scratch, shares
 
     def clear(self) -> None:
         """Remove the files that invocations of an earlier engine left."""
@@ -93,7 +94,8 @@ class LifecycleHooks:
 
     async def _call(self, spec: PoolSpec, event: Any) -> InvokeResult:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        result = await invoke_once(spec, event, scratch=self._scratch)
+        share = self._shares.of(spec) if self._shares else None
+        result = await invoke_once(spec, event, scratch=self._scratch, share=share)
         path = Path(spec.log_dir) / LOG_NAME
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > 16 * 1024 * 1024:

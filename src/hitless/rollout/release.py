@@ -85,6 +85,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         runtime=function.runtime,
         fresh=function.import_per_worker or not function.is_python,
         node=node.path if (node := find_node(function.runtime)) else "",
+        cpu_weight=(document.cpu_weight or 0) / max(1, len(release.served)),
     )
 
 

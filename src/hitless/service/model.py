@@ -383,6 +383,8 @@ class Service:
     memory_mb: int | None = None
     """MiB for all workers of the service together; None leaves it to the engine."""
     total_workers: int | None = None
+    cpu_weight: int | None = None
+    """The service's share of the processors on an engine of several services, as cgroup v2's `cpu.weight`."""
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
     wsgi: WsgiApp | None = None

@@ -59,6 +59,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         package_patterns=patterns,
         memory_mb=settings.memory_mb,
         total_workers=settings.total_workers,
+        cpu_weight=settings.cpu_weight,
         previews=settings.previews,
         builds=settings.builds,
         wsgi=wsgi,

@@ -100,6 +100,7 @@ class ServiceSettings:
     stages: tuple[StageSettings, ...]
     memory_mb: int | None = None
     total_workers: int | None = None
+    cpu_weight: int | None = None
     previews: PreviewSettings | None = None
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
     """The settings by function."""
@@ -128,6 +129,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
         stages,
         hitless.optional("memory_mb", _MEMORY, None),
         hitless.optional("total_workers", _TOTAL, None),
+        hitless.optional("cpu_weight", _WEIGHT, None),
         hitless.optional("previews", lambda value: _previews(value, stages), None),
         hitless.optional("provisioned", _provisioned, {}),
         hitless.optional("builds", _builds, BuildSettings()),
@@ -266,6 +268,7 @@ def _network(value: Value) -> Network:
 
 _MEMORY = whole(64, 1 << 24)
 _TOTAL = whole(1, 100_000)
+_WEIGHT = whole(1, 10_000)
 _BASE_PATH = _matching(re.compile(r"[A-Za-z0-9$_.+!*'()-]{1,128}"), "a base path: letters, digits and $-_.+!*'()")
 _FILE = _matching(re.compile(r"/.+"), "the absolute path of a file; keys do not belong in a repository")
 _DOMAIN_NAME = _matching(_DOMAIN, "a domain name in lower case")
@@ -368,6 +371,7 @@ SETTINGS: Mapping[str, Schema] = {
     "provisioned": _provisioned.schema,
     "memory_mb": _MEMORY.schema,
     "total_workers": _TOTAL.schema,
+    "cpu_weight": _WEIGHT.schema,
     "idempotent": read_routes.schema,
     "open": read_routes.schema,
     "jwks": any_map({"type": "object"}),

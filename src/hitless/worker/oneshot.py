@@ -27,7 +27,7 @@ from hitless.worker.isolation import Reach, isolate, readable
 from hitless.worker.landlock import LIST
 from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
-from hitless.worker.process import PRIVATE
+from hitless.worker.process import PRIVATE, join_share
 from hitless.worker.runtime_api import load
 from hitless.worker.spec import PoolSpec
 
@@ -43,6 +43,7 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     PRIVATE.add(ready)
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
     os.unlink(argument)  # it has the function's environment, and the caller may die before it cleans up
+    join_share(settings.get("share", {}))
     folder = Path(settings["folder"])
     spec = PoolSpec.from_json(settings["spec"])
     setproctitle(f"hitless: invoke {spec.title}")

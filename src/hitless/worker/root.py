@@ -24,9 +24,9 @@ from hitless.worker import zygote
 from hitless.worker.compiled import LIBRARY
 from hitless.worker.layout import MAGIC
 from hitless.worker.paths import GenerationPaths
-from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
+from hitless.worker.process import adopt_orphans, end_children, fork, join_share, take_lock
 
-VERSION: Final = f"{MAGIC.decode()}-3"
+VERSION: Final = f"{MAGIC.decode()}-4"
 """A client of another version does not use this root zygote; it starts a new one beside it."""
 
 
@@ -153,12 +153,12 @@ class Root:
         except OSError as error:
             return self._send(fd, {"error": str(error)})
         if pid == 0:
-            self._become_zygote(boot, control)
+            self._become_zygote(boot, control, message.get("share", {}))
         control.close()
         self._children[pid] = fd
         return self._send(fd, {"pid": pid})
 
-    def _become_zygote(self, boot: zygote.ZygoteStart, control: socket.socket) -> NoReturn:
+    def _become_zygote(self, boot: zygote.ZygoteStart, control: socket.socket, share: dict[str, Any]) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -166,6 +166,7 @@ class Root:
             # Of its own session, because Linux shares processors by session (autogroup): else an import of the next
             # release would take turns with each worker that serves.
             os.setsid()
+            join_share(share)
             for caller, _ in self._callers.values():
                 caller.close()
             for private in (self._listener, self._wake_in, self._wake_out):

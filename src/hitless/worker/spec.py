@@ -69,7 +69,7 @@ class PoolSpec:
     `binary_media_types` are the REST API's. `release_key` is the release's at the gateway, and `response_s` how long a
     response may take (0: the timeout), with a route's authorizer. With `fresh` each worker imports the handler itself.
     `node` is the path of the Node.js that runs the handler, "" if there is none.
-    `storage_mb` is the room of /tmp.
+    `storage_mb` is the room of /tmp. `cpu_weight` is the function's part of the service's; 0 if it has none.
     """
 
     key: str
@@ -95,6 +95,7 @@ class PoolSpec:
     fresh: bool = False
     node: str = ""
     storage_mb: int = 512
+    cpu_weight: float = 0
 
     @property
     def function_name(self) -> str:

@@ -38,6 +38,7 @@ from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, PoolEvent, addresses, door_of
 from hitless.workers.root import RootZygote
+from hitless.workers.shares import Shares
 
 PING_S = 5.0
 """The time between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
@@ -80,6 +81,10 @@ class Fleet:
         if self._isolation_missing is None:
             self._isolation_missing = await asyncio.to_thread(missing_measures, os.environ)
         return self._isolation_missing
+
+    def divide(self, shares: Shares) -> None:
+        """Give new processes their service's share of the processors."""
+        self._root.share_of = shares.of
 
     @property
     def root_pid(self) -> int:

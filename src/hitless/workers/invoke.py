@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,9 @@ def rest_event(
     return event_builder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
 
 
-async def invoke_once(spec: PoolSpec, event: Any, *, scratch: Path | None = None) -> InvokeResult:
+async def invoke_once(
+    spec: PoolSpec, event: Any, *, scratch: Path | None = None, share: Mapping[str, Any] | None = None
+) -> InvokeResult:
     """Call the function once with any JSON value. Its timeout starts after its import, or after 10 s.
 
     The result has `failed` if the handler raises, cannot be imported, runs out of time or ends its process. Cancelling
@@ -71,6 +73,7 @@ async def invoke_once(spec: PoolSpec, event: Any, *, scratch: Path | None = None
     try:
         request_id = str(uuid.uuid4())
         settings = {"spec": spec.to_json(), "event": event, "request_id": request_id, "folder": str(folder)}
+        settings["share"] = share or {}
         settings |= {"isolation": isolation_settings(spec.service, os.environ), "libraries": runtime_libraries()}
         (folder / "settings").write_text(json.dumps(settings))
         began = time.monotonic()

@@ -66,7 +66,7 @@ async def _attempt(
     clock: Clock,
 ) -> Launched:
     paths.folder.mkdir(mode=0o700)
-    spawning = asyncio.create_task(root.spawn(spec.service, paths, size=size, fresh=fresh))
+    spawning = asyncio.create_task(root.spawn(spec, paths, size=size, fresh=fresh))
     zygote: ProcessId | None = None
     channel: Channel | None = None
     log = Path(spec.log_dir) / "zygote.log"

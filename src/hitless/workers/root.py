@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hitless.errors import EngineError
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
+from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, RootMessage
 from hitless.workers.isolation import isolation_settings
 from hitless.workers.libraries import inherited_environment, isolated_command, runtime_libraries
@@ -32,6 +33,8 @@ class RootZygote:
         self._deaths: dict[int, int] = {}
         self.pid = 0
         self.compiled = False
+        self.share_of: Callable[[PoolSpec], Mapping[str, Any]] = lambda spec: {}
+        """A pool's share of the processors, for `hitless.worker.process.join_share`."""
 
     @property
     def alive(self) -> bool:
@@ -46,10 +49,16 @@ class RootZygote:
             raise EngineError("no pool can start: the root zygote was started but does not respond", hint=self._hint())
         return False
 
-    async def spawn(self, service: str, paths: GenerationPaths, *, size: int, fresh: bool) -> int:
+    async def spawn(self, spec: PoolSpec, paths: GenerationPaths, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
-        message = {"op": "spawn", "pool": str(paths.pool), "generation": paths.generation, "size": size, "fresh": fresh}
-        message["isolation"] = isolation_settings(service, os.environ)
+        message: dict[str, Any] = {
+            "op": "spawn",
+            "pool": str(paths.pool),
+            "generation": paths.generation,
+            "size": size,
+            "fresh": fresh,
+        }
+        message |= {"isolation": isolation_settings(spec.service, os.environ), "share": self.share_of(spec)}
         answer = await self._ask(message)
         if answer is None or answer.pid is None:
             reason = (answer and answer.error) or "it died"
