@@ -14,7 +14,7 @@ from hitless.engine.recovery import recover
 from hitless.engine.sites import Sites
 from hitless.errors import HitlessError, MachineError
 from hitless.gateway.state import SHARED, SHARED_TLS, GatewayState, SharedTls
-from hitless.service.model import AcmeSettings, Sticky, StickyBy, TlsSettings
+from hitless.service.model import AcmeSettings, TlsSettings
 from tests.certificates import DOMAIN, write_certificate
 from tests.component.engine_bench import Bench
 from tests.fakes import release_document
@@ -150,7 +150,6 @@ def test_stages_that_ship_at_once_take_different_pools(tmp_path: Path) -> None:
         ({}, f"{DOMAIN}/ belongs to shop_dev already"),
         ({"base_path": "/x"}, f"{DOMAIN}/x belongs to other_dev already"),
         ({"domain": None}, "users_dev has no domain"),
-        ({"sticky": Sticky(StickyBy.ADDRESS)}, "users_dev is sticky"),
         (
             {"tls": TlsSettings("/c", "/k"), "base_path": "/y"},
             f"users_dev has a different certificate for {DOMAIN} than shop_dev",

@@ -57,7 +57,7 @@ def test_a_generation_of_boot_files_is_complete_and_can_be_read_back(layout: Lay
         "literals.map",
         "patterns.map",
         "idempotent.map",
-        "sticky_dev.map",
+        "sticky.map",
     }
     assert {path.name for path in layout.boot.iterdir()} == {"haproxy.cfg", "state.json", *maps}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hitless.gateway.accesslog import files_of
-from hitless.gateway.logfiles import PipedLog
+from hitless.gateway.logfiles import EACH_STAGE, PipedLog
 
 pytestmark = pytest.mark.component
 
@@ -44,6 +44,27 @@ def test_a_log_writer_survives_its_reader_and_continues_with_the_next(tmp_path: 
     assert path.read_text() == "somebody reads\n"
     os.close(writer)
     os.close(second.reader)
+
+
+def test_lines_of_several_stages_go_to_files_of_their_own(tmp_path: Path) -> None:
+    for stage in ("shop_prod", "users_prod"):
+        (tmp_path / stage).mkdir()
+    log = PipedLog(str(tmp_path / "fifo"), str(tmp_path / EACH_STAGE / "access.log"), largest_bytes=60, kept=2)
+    writer = log.writer()
+    for part in (
+        b'shop_prod {"a": 1}\nusers_prod {"b"',
+        b': "c d"}\n- {}\ngone_prod {}\n../x {}\nshop_prod {"a": 2}\n',
+    ):
+        os.write(writer, part)
+        log.take()
+    assert (tmp_path / "shop_prod" / "access.log").read_text() == '{"a": 1}\n{"a": 2}\n'
+    assert (tmp_path / "users_prod" / "access.log").read_text() == '{"b": "c d"}\n'
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["fifo", "shop_prod", "users_prod"]
+    os.write(writer, b"shop_prod " + b"x" * 70 + b"\n")
+    log.take()
+    assert [one.name for one in files_of(tmp_path / "shop_prod" / "access.log")] == ["access.log.1"]
+    os.close(writer)
+    os.close(log.reader)
 
 
 def fill(writer: int) -> None:

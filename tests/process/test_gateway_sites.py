@@ -12,11 +12,24 @@ import pytest
 from cryptography import x509
 
 from hitless.engine.certificates import read_certificate
+from hitless.gateway.accesslog import AccessLine, newest
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listeners import listen
-from hitless.gateway.state import SHARED, SHARED_TLS, SharedTls
+from hitless.gateway.state import EVERY, SHARED, SHARED_TLS, Access, SharedTls
+from hitless.service.model import Sticky, StickyBy
 from tests.certificates import tls_listener, write_certificate
-from tests.process.gateway_support import Workers, event_of, finish, kill, new_gateway, run_dir, shipped
+from tests.process.gateway_support import (
+    Workers,
+    ask,
+    event_of,
+    finish,
+    kill,
+    new_gateway,
+    run_dir,
+    running_gateway,
+    shipped,
+    until,
+)
 
 pytestmark = pytest.mark.process
 
@@ -121,5 +134,60 @@ def test_services_share_a_port_by_host_base_path_and_certificate(tmp_path: Path)
             assert await asyncio.to_thread(serial_by_sni, secure, SHOP) is None
         again = await certified(gateway, tmp_path / "shop", SHOP)
         assert await asyncio.to_thread(serial_by_sni, secure, SHOP) == again
+
+    asyncio.run(scenario())
+
+
+def test_each_stage_at_a_shared_listener_has_its_own_log_counts_and_sticky_clients() -> None:
+    sticky = {"shop_prod": Sticky(StickyBy.HEADER, "x-user"), "users_prod": Sticky(StickyBy.COOKIE, "sid")}
+
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder, stages=(), shared=True, logs=folder / "logs") as gateway:
+                for number, stage in enumerate(sticky):
+                    (folder / "logs" / stage).mkdir(parents=True)
+                    await gateway.apply(gateway.state.with_new_stage(stage, SHOP, f"/{stage}"[: 6 * number]))
+                    for release in (1, 2):
+                        servers = await asyncio.to_thread(workers.start, release, 1, tag=stage)
+                        pool = f"p0{2 * number + release}"
+                        await gateway.apply(shipped(gateway.state, pool, release, servers, stage))
+                    await gateway.apply(gateway.state.with_access(stage, Access(EVERY)))
+                await ships(gateway, folder / "logs")
+
+    async def ships(gateway: Gateway, logs: Path) -> None:
+        address = gateway.addresses[SHARED]
+
+        def release(base: str, user: str) -> str:
+            headers = {"host": SHOP, "x-user": user, "cookie": f"a=b; sid={user}"}
+            return str(ask(address, f"{base}/zones?token=x", headers=headers).json["release"])
+
+        users = [f"u{number}" for number in range(40)]
+        moved: dict[str, set[str]] = {}
+        for weight in (2000, 6000):
+            for (stage, by), base in zip(sticky.items(), ("", "/users"), strict=True):
+                state = gateway.state.with_stage(stage, live=1, candidate=2, weight=weight, sticky=by)
+                await gateway.apply(state)
+                now = {user for user in users if await asyncio.to_thread(release, base, user) == "2"}
+                assert moved.get(stage, set()) < now < set(users)
+                moved[stage] = now
+        await gateway.apply(gateway.state.with_stage("shop_prod", live=1))
+        assert ask(address, "/users/zones", "TRACE", headers={"host": SHOP}).status == 403
+        assert ask(address, "/zones", headers={"host": "unknown.example.org"}).status == 404
+
+        def lines(stage: str) -> list[AccessLine]:
+            return newest(logs / stage / "access.log", 1000)
+
+        await until(lambda: [len(lines(stage)) for stage in sticky] == [80, 81], "all lines")
+        assert {one.target for stage in sticky for one in lines(stage)} == {"/zones?token=***", "/zones"}
+        assert lines("users_prod")[-1].method == "TRACE"
+        counts = await gateway.stage_counts()
+        assert {stage: (one["2xx"], one["4xx"]) for stage, one in counts.items()} == {
+            "shop_prod": (80, 0),
+            "users_prod": (80, 1),
+        }
+        kill(gateway.haproxy_pid)
+        await event_of(gateway, "HAProxy was restarted")
+        assert await asyncio.to_thread(release, "", "u0") == "1"
+        assert (await gateway.stage_counts())["shop_prod"]["2xx"] == 81
 
     asyncio.run(scenario())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hitless.engine.folders import Folders
+from hitless.workers.shares import Shares
 from tests.certificates import DOMAIN, write_certificate
 from tests.process.conftest import Site
 from tests.process.gateway_support import Load, ask
@@ -23,8 +24,10 @@ SERVICE = """
 service: {name}
 provider: {{name: aws, runtime: python3.11, stage: prod}}
 functions: {{main: {{handler: h.main, events: [{{http: GET /zones}}]}}}}
-custom: {{hitless: {{workers: 2, stages: {{prod: {{alarms: {{guard_s: 0}}, {settings}}}}}}}}}
+custom: {{hitless: {{workers: 2, {weight}stages: {{prod: {{alarms: {{guard_s: 0}}, access_log: all, {settings}}}}}}}}}
 """
+SESSIONS_SHARE = Shares().group is None and not Shares().trouble
+"""Whether a weight is a nice value on this machine."""
 HANDLER = """
 import json
 def main(event, context):
@@ -45,9 +48,9 @@ class SharedSite(Site):
             assert self.hitless("deploy").document["outcome"] == "live"
 
 
-def made(folder: Path, name: str, settings: str) -> SharedSite:
+def made(folder: Path, name: str, settings: str, weight: str = "") -> SharedSite:
     (folder / name).mkdir()
-    (folder / name / "serverless.yml").write_text(SERVICE.format(name=name, settings=settings))
+    (folder / name / "serverless.yml").write_text(SERVICE.format(name=name, settings=settings, weight=weight))
     (folder / name / "h.py").write_text(HANDLER)
     return SharedSite(folder / name, {"HITLESS_DATA_DIR": str(folder / "home")})
 
@@ -57,11 +60,26 @@ def sites(tmp_path: Path) -> Iterator[tuple[SharedSite, SharedSite, SharedSite]]
     """Two services at one domain by HTTPS, and one at another by HTTP."""
     write_certificate(tmp_path, DOMAIN)
     at = f"domain: {DOMAIN}, tls: {{certificate: {tmp_path}/chain.pem, key: {tmp_path}/key.pem}}"
-    orders, users = made(tmp_path, "orders", at), made(tmp_path, "users", f"{at}, basePath: users")
+    orders, users = (
+        made(tmp_path, "orders", at),
+        made(
+            tmp_path, "users", f"{at}, basePath: users, sticky: address", "cpu_weight: 25, " if SESSIONS_SHARE else ""
+        ),
+    )
     items = made(tmp_path, "items", "domain: items.example.org")
     yield orders, users, items
     orders.hitless("down", "--engine", "--force", exit_code=None)
     eventually(lambda: not orders.folders.remains(), what="every process of the engine has ended")
+
+
+def nice_values(site: SharedSite) -> dict[str, set[str]]:
+    """Service → the nice values that the kernel has for its sessions."""
+    found: dict[str, set[str]] = {}
+    for file in (site.folders.run / "w").glob("*/g*/zygote.json"):
+        service = json.loads((file.parents[1] / "spec.json").read_text())["service"]
+        pid = json.loads(file.read_text())["pid"]
+        found.setdefault(service, set()).add(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+    return found
 
 
 def test_services_ship_come_and_go_under_load_on_one_port(sites: tuple[SharedSite, SharedSite, SharedSite]) -> None:
@@ -94,6 +112,14 @@ def test_services_ship_come_and_go_under_load_on_one_port(sites: tuple[SharedSit
         "users_prod": 3,
     }
 
+    if SESSIONS_SHARE:
+        assert nice_values(orders) == {"orders": {"0"}, "users": {"6"}}
+    rows = [one for one in orders.hitless("metrics").document if one["name"] == "hitless_stage_answers_total"]
+    counted = {(one["labels"]["stage"], one["labels"]["class"]): one["value"] for one in rows}
+    assert counted["users_prod", "2xx"] == loads[1].sent
+    assert counted["orders_prod", "2xx"] == loads[0].sent + loads[2].sent
+    line = users.hitless("logs", "--access", "--limit", "1").document[0]
+    assert (line["path"], line["route"], line["status"]) == ("/zones", "GET /zones", 200)
     text = (users.folder / "serverless.yml").read_text()
     (items.folder / "serverless.yml").write_text(text.replace("service: users", "service: items"))
     refused = items.hitless("up", "--detach", exit_code=1).document["error"]

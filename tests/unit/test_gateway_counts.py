@@ -40,6 +40,22 @@ def test_pools_are_counted_by_sessions_and_stages_by_requests() -> None:
     assert totals["stage_dev"]["4xx"] == 2
 
 
+TABLE = """# table: stages, type: string, size:4096, used:2
+0x5634d2cacfc8: key=users_prod use=0 exp=0 http_req_cnt=4 http_req_rate(1000)=1 gpc0=0 gpc1=2 gpc2=0 gpc3=1 gpc4=1 gpc5=0
+0x5634d2c72208: key=shop-x_prod use=1 exp=0 http_req_cnt=7 http_req_rate(1000)=0 gpc0=0 gpc1=7 gpc2=0 gpc3=0 gpc4=0 gpc5=0
+
+"""  # noqa: E501
+"""As HAProxy 2.6.12 shows it."""
+
+
+def test_stages_at_a_shared_listener_are_counted_in_a_table() -> None:
+    totals = GatewayTally().after(parse_counts(ANSWER.replace("# pxname", f"{TABLE}# pxname"))).totals()
+    assert set(totals) == {"p00", "stage_dev", "stage_users_prod", "stage_shop-x_prod"}
+    assert totals["stage_users_prod"] == {
+        "requests": 4, "1xx": 0, "2xx": 2, "3xx": 0, "4xx": 1, "5xx": 1, "other": 0, "restarts": 0,
+    }  # fmt: skip
+
+
 SHIELDED = f"""Name: HAProxy
 Pid: 41
 

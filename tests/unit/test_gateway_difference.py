@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.gateway.observe import by_key, by_release
-from hitless.gateway.routes import sticky_map
 from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, ServerState, release_key
 from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerView, View, WaitFor, difference, view_of
 from hitless.service.model import Sticky, StickyBy
@@ -66,7 +65,6 @@ class ModelOfHaproxy:
         return View(
             plain={name: by_key(self.maps[name]) for name in PLAIN},
             ordered={name: by_release(self.maps[name]) for name in ORDERED},
-            sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in LISTENING},
             servers=dict(self.servers),
         )
 
@@ -84,7 +82,7 @@ class ModelOfHaproxy:
 def same(one: View, other: View) -> bool:
     def told(view: View) -> object:
         servers = {key: (server.maxconn, server.mode) for key, server in view.servers.items()}
-        return view.plain, view.ordered, view.sticky, servers
+        return view.plain, view.ordered, servers
 
     return told(one) == told(other)
 
@@ -139,7 +137,7 @@ def states(draw: st.DrawFn) -> GatewayState:
         chosen: list[int | None] = [*numbers, None, None]
         live, candidate = chosen[:2]
         weight = draw(st.integers(0, 10_000)) if candidate else 0
-        sticky = draw(st.sampled_from(STICKY)) if candidate and stage in LISTENING else None
+        sticky = draw(st.sampled_from(STICKY)) if candidate else None
         state = state.with_stage(
             stage, live=live, candidate=candidate, weight=weight, shield=draw(st.booleans()), sticky=sticky
         ).with_access(stage, draw(st.sampled_from([None, Access(20), Access(20, query=False)])))
@@ -201,13 +199,13 @@ def test_a_change_interrupted_at_any_command_is_finished_from_haproxys_state(
 @given(states(), st.data())
 def test_duplicate_and_unknown_entries_are_corrected(state: GatewayState, data: st.DataObject) -> None:
     model = ModelOfHaproxy(view_of(state))
-    for name in (MapName.LITERALS, MapName.PATTERNS, MapName.IDEMPOTENT, sticky_map("dev")):
+    for name in (MapName.LITERALS, MapName.PATTERNS, MapName.IDEMPOTENT, MapName.STICKY):
         entries = model.maps[name]
         if entries:
             entries.append(data.draw(st.sampled_from(entries)))
     model.maps[MapName.LITERALS].append(("dev.99|GET|/old", "p00"))
     model.maps[MapName.PATTERNS].insert(0, ("^foreign", "p00"))
-    model.maps[sticky_map("prod")].append(("foreign", "x"))
+    model.maps[MapName.STICKY].append(("foreign", "x"))
     for command in difference(model.view(), view_of(state), MAPS):
         model.tell(command)
     assert same(model.view(), view_of(state))
@@ -258,12 +256,12 @@ def test_the_sticky_map_is_set_before_the_stages_entry_needs_it_and_removed_afte
     live = GatewayState.initial(["dev"], pools=1).with_stage("dev", live=1)
     user = Sticky(StickyBy.HEADER, "x-user")
     rolling = live.with_stage("dev", live=1, candidate=2, weight=1000, shield=True, announced=True, sticky=user)
-    key = "(?:^|[[:cntrl:]])x-user:[[:blank:]]*([^[:cntrl:]]+)"
+    key = "^dev[|](?s:.*?[[:cntrl:]])??x-user:[[:blank:]]*([^[:cntrl:]]+)"
     assert lines(between(live, rolling)) == [
-        f"add map sticky_dev.map {key} \\\\1",
+        f"add map sticky.map {key} \\\\1",
         "set map stages.map dev dev.1:dev.2:1000:shk",
     ]
-    assert lines(between(rolling, live)) == ["set map stages.map dev dev.1", f"del map sticky_dev.map {key}"]
+    assert lines(between(rolling, live)) == ["set map stages.map dev dev.1", f"del map sticky.map {key}"]
 
 
 def test_servers_of_a_removed_pool_wait_until_it_is_idle_and_are_never_drained() -> None:

@@ -16,7 +16,6 @@ from hitless.gateway.state import (
     release_key,
     server_timeout_ms,
 )
-from hitless.service.model import Sticky, StickyBy
 from tests.support import release_keys, with_mode
 
 pytestmark = pytest.mark.unit
@@ -175,11 +174,6 @@ def test_a_stages_name_and_host_are_unique(name: str, host: str) -> None:
 def test_an_invalid_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="has the invalid host"):
         StageState("preview_x", host=host)
-
-
-def test_a_stage_with_a_host_cannot_be_sticky() -> None:
-    with pytest.raises(ValueError, match="sticky"):
-        StageState("preview_x", host="x.localhost", sticky=Sticky(StickyBy.ADDRESS))
 
 
 def test_a_release_key_has_stage_and_number() -> None:

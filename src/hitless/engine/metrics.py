@@ -69,7 +69,7 @@ def _engine_metrics(engine: Engine) -> Iterator[Metric]:
 def _listener_metrics(stages: Mapping[str, Counts]) -> Iterator[Metric]:
     answers = CounterMetricFamily(
         "hitless_stage_answers",
-        "Responses of a stage's listener by status class, including those without a pool (403, 413, 503).",
+        "Responses of a stage by status class, including those without a pool (403, 413, 503).",
         labels=("stage", "class"),
     )
     restarts = CounterMetricFamily("hitless_gateway_restarts", "Restarts of HAProxy.")

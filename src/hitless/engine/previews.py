@@ -23,7 +23,7 @@ from hitless.release.document import ReleaseDocument
 from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.service.model import Approval, Function, Home, Hooks, PreviewSettings
+from hitless.service.model import AccessLog, Approval, Function, Home, Hooks, PreviewSettings
 from hitless.service.strategy import AllAtOnce
 from hitless.store.previews import PreviewRecords, PreviewRow
 
@@ -206,6 +206,7 @@ def preview_document(document: ReleaseDocument, settings: PreviewSettings, branc
             alarms=alarms,
             hooks=Hooks(),
             sticky=None,
+            access_log=AccessLog.OFF,
             notify=(),
         ),
         memory_mb=None,

@@ -153,8 +153,6 @@ def _address(stage: str, settings: StageSettings) -> tuple[str, str, int | None]
     if settings.domain is None:
         hint = "set it at custom.hitless.stages in serverless.yml"
         raise UsageError(f"{stage} has no domain: a shared engine tells services apart by it", hint=hint)
-    if settings.sticky is not None:
-        raise UsageError(f"{stage} is sticky, which a shared engine does not support", hint="remove sticky")
     if settings.tls is not None and (settings.tls.redirect or settings.tls.challenges):
         hint = "remove redirect and challenges: the engine's HTTP address redirects"
         raise UsageError(f"{stage} has a redirect of its own on a shared engine", hint=hint)

@@ -7,6 +7,7 @@ later releases and its counts continue: take the difference between two readings
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ _COLUMNS = {"requests": "stot", "retries": "wretr", **{name: f"hrsp_{name}" for 
 HANDED_OVER = "handed_over_"
 
 STAGE_PREFIX = "stage_"
+COUNTED = "show info;show table stages;show stat"
 
 
 Counts = Mapping[str, int]
@@ -82,9 +84,12 @@ def read_tally(text: bytes | str) -> GatewayTally:
 
 
 def parse_counts(info_and_stat: str) -> CountSample:
-    """The counts in the output of `show info;show stat`. KeyError if it has no pid."""
+    """The counts in the output of COUNTED. KeyError if it has no pid."""
     info, _, _ = info_and_stat.partition("# pxname")
     numbers: Numbers = {}
+    for stage, requests, gpc in re.findall(r"(?m)^0x.*? key=(\S+) .* http_req_cnt=(\d+) .*?(gpc0=.*)$", info):
+        by_class = zip(CLASSES, re.findall(r"=(\d+)", gpc), strict=True)
+        numbers[STAGE_PREFIX + stage] = {"requests": int(requests), **{name: int(n) for name, n in by_class}}
     for row in parse_stat(info_and_stat):
         name, kind = row["pxname"], row["svname"]
         if kind == "BACKEND" and is_pool(name):

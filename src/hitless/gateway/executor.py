@@ -19,7 +19,7 @@ from hitless.gateway.observe import (
     parse_stat,
     parse_stats,
 )
-from hitless.gateway.routes import Entry, sticky_map
+from hitless.gateway.routes import Entry
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
 from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerKey, View, WaitFor, difference, view_of
@@ -63,7 +63,6 @@ class Executor:
         return View(
             plain={name: by_key(await self._map(name)) for name in PLAIN},
             ordered={name: by_release(await self._map(name)) for name in ORDERED},
-            sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in wanted.sticky},
             servers=parse_servers(
                 await self._runtime.ask("show servers state"), await self._runtime.ask(limits) if limits else ""
             ),

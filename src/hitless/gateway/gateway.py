@@ -24,7 +24,7 @@ from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.certificate_files import CertificateFiles
-from hitless.gateway.counts import STAGE_PREFIX, Counts, GatewayTally, parse_counts, read_tally
+from hitless.gateway.counts import COUNTED, STAGE_PREFIX, Counts, GatewayTally, parse_counts, read_tally
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.link import GuardianEvent
@@ -272,11 +272,10 @@ class Gateway:
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
     async def stage_counts(self) -> Mapping[str, Counts]:
-        """Stage → counts of its listener: responses to clients, including 403 and 503 without a pool."""
+        """Stage → counts of its responses to clients, including 403 and 503 without a pool."""
         counted = await self._read_counts()
-        return {
-            name.removeprefix(STAGE_PREFIX): each for name, each in counted.items() if name.startswith(STAGE_PREFIX)
-        }
+        names = {STAGE_PREFIX + stage.stage: stage.stage for stage in self._state.stages}
+        return {names[name]: each for name, each in counted.items() if name in names}
 
     async def close(self) -> None:
         """Disconnect and leave everything running: the daemon ends, the gateway stays."""
@@ -382,7 +381,8 @@ class Gateway:
 
     async def _read_counts(self) -> dict[str, Counts]:
         with contextlib.suppress(UnreachableError, KeyError, ValueError):
-            self._tally = self._tally.after(parse_counts(await self._executor.ask("show info;show stat")))
+            # From the tally before the wait: a later reading that ends first must not look like a restart.
+            self._tally = self._tally.after(parse_counts(await self._executor.ask(COUNTED)))
         if self._clock.monotonic() - self._tally_saved_at >= _COUNTS_EVERY_S:
             self._save_tally()
         return self._tally.totals()

@@ -21,6 +21,7 @@ from hitless.errors import ConflictError, EngineError, MachineError
 from hitless.gateway import life
 from hitless.gateway.link import GuardianEvent, GuardianLink, spawn_guardian
 from hitless.gateway.listeners import InheritedSocket, listen, recorded_listeners, take_listeners
+from hitless.gateway.logfiles import EACH_STAGE
 from hitless.gateway.render import Layout
 
 TakeListeners = Callable[[int, tuple[InheritedSocket, ...]], dict[str, socket.socket] | None]
@@ -69,9 +70,10 @@ class GuardianKeeper:
 
     async def start(self) -> None:
         """Start a guardian on the sockets. Raises EngineError."""
-        for path in filter(None, map(self._layout.access_log, self.sockets)):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         logs = {name: self._layout.access_log(name) for name in self.sockets}
+        for path in filter(None, logs.values()):
+            if path.parent.name != EACH_STAGE:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await spawn_guardian(self._folder, self._haproxy, self.sockets, logs)
         link = await GuardianLink.open(self._folder)
         if link is None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from hitless.gateway.logfiles import ACCESS_LOG, LIVE_SERVER
-from hitless.gateway.routes import sticky_map
+from hitless.gateway.logfiles import ACCESS_LOG, EACH_STAGE, LIVE_SERVER
 from hitless.gateway.spooler import UPLOADS
 from hitless.gateway.state import (
     EVERY,
@@ -53,8 +52,9 @@ class Layout:
     """The folder that has one folder per stage for its access log; None without access logs."""
 
     def access_log(self, listener: str) -> Path | None:
-        """The listener's access log; None if it has none."""
-        return None if self.logs is None or "_" in listener else self.logs / listener / ACCESS_LOG
+        """The listener's access log; None if it has none. A shared listener's are by stage."""
+        folder = EACH_STAGE if listener in (SHARED, SHARED_TLS) else listener
+        return None if self.logs is None or "_" in folder else self.logs / folder / ACCESS_LOG
 
     def certificate(self, stage: str) -> Path:
         """The stage's certificates and key, as HAProxy reads them when it starts."""
@@ -148,7 +148,6 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             layout=layout,
             tuning=tuning,
             line=_boot_line,
-            sticky_map=sticky_map,
             shield=shield_of,
             trial=trial_of,
             live_server=LIVE_SERVER,

@@ -98,9 +98,9 @@ def _ordered(routes: Iterable[RouteState], value: Callable[[RouteState], str]) -
 
 
 def release_of_pattern(pattern: str) -> str:
-    """`^dev[.]12[|]…` → `dev.12`; empty for an expression that is not hitless's."""
-    found = re.match(r"\^([A-Za-z0-9_-]+)\[\.\]([0-9]+)\[\|\]", pattern)
-    return f"{found[1]}.{found[2]}" if found else ""
+    """`^dev[.]12[|]…` → `dev.12`, `^dev[|]…` → `dev`; empty for an expression that is not hitless's."""
+    found = re.match(r"\^([A-Za-z0-9_-]+)(?:\[\.\]([0-9]+))?\[\|\]", pattern)
+    return ".".join(filter(None, found.groups())) if found else ""
 
 
 _Rank = tuple[tuple[int, ...], bool]
@@ -158,19 +158,15 @@ def _factored(rows: Sequence[tuple[str, ...]]) -> str:
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})" if branches else ""
 
 
-_LINE_BEGINS = "(?:^|[[:cntrl:]])"
+_LINE_BEGINS = "(?s:.*?[[:cntrl:]])??"
+"""The beginning of the first line that matches the rest."""
 _COOKIES_BEFORE = "(?:[^[:cntrl:]]*[^!-:<-~])?"
 """Nothing, or other cookies up to a separator: any character that no name and no value may have, such as `; `."""
 
 
-def sticky_map(stage: str) -> str:
-    """The file name of a stage's map."""
-    return f"sticky_{stage}.map"
-
-
-def sticky_entries(sticky: Sticky | None) -> tuple[Entry, ...]:
-    """The map's one entry: an expression that finds the client's key in the request's headers. Empty if clients are
-    identified by address, or not at all.
+def sticky_entries(stage: str, sticky: Sticky | None) -> tuple[Entry, ...]:
+    """The stage's entry: an expression that finds the client's key in the stage's name, a bar, and the request's
+    headers. Empty if clients are identified by address, or not at all.
 
     `req.hdr(NAME)` takes its name from HAProxy's file, so a new name would need a restart; `map_regm` searches all
     headers, and maps change at run time. HAProxy lower-cases header names; cookie names keep their case. The expression
@@ -178,7 +174,7 @@ def sticky_entries(sticky: Sticky | None) -> tuple[Entry, ...]:
     """
     if sticky is None or sticky.by is StickyBy.ADDRESS:
         return ()
-    name = quoted(sticky.name)
+    name, line = quoted(sticky.name), f"^{quoted(stage)}[|]{_LINE_BEGINS}"
     if sticky.by is StickyBy.HEADER:
-        return ((f"{_LINE_BEGINS}{name}:[[:blank:]]*([^[:cntrl:]]+)", "\\1"),)
-    return ((f"{_LINE_BEGINS}cookie:{_COOKIES_BEFORE}{name}=([!-:<-~]+)", "\\1"),)
+        return ((f"{line}{name}:[[:blank:]]*([^[:cntrl:]]+)", "\\1"),)
+    return ((f"{line}cookie:{_COOKIES_BEFORE}{name}=([!-:<-~]+)", "\\1"),)

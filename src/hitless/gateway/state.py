@@ -135,8 +135,6 @@ class StageState:
     def __post_init__(self) -> None:
         if self.host is not None and not _HOST.fullmatch(self.host + self.base):
             raise ValueError(f"stage {self.stage} has the invalid host {self.host + self.base!r}")
-        if self.host is not None and self.sticky is not None:
-            raise ValueError(f"stage {self.stage} cannot be sticky: HAProxy's file has no map for it")
         if not _NAME.fullmatch(self.stage):
             raise ValueError(f"invalid stage name {self.stage!r}")
         if not 0 <= self.weight <= FULL_WEIGHT:
@@ -303,9 +301,8 @@ class GatewayState:
         return self._with_stage(replace(changed, shield=shield, announced=announced, sticky=sticky))
 
     def with_access(self, name: str, access: Access | None) -> GatewayState:
-        """Set the stage's access log. A stage without a listener of its own has none."""
-        stage = self.stage(name)
-        return self._with_stage(replace(stage, access=access if stage.host is None else None))
+        """Set what the stage's access log has."""
+        return self._with_stage(replace(self.stage(name), access=access))
 
     def _with_stage(self, changed: StageState) -> GatewayState:
         return replace(self, stages=tuple(changed if one.stage == changed.stage else one for one in self.stages))

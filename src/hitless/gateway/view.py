@@ -18,7 +18,6 @@ from hitless.gateway.routes import (
     literal_entries,
     pattern_entries,
     sticky_entries,
-    sticky_map,
 )
 from hitless.gateway.state import (
     Access,
@@ -59,6 +58,7 @@ class MapName(StrEnum):
     LITERALS = "literals.map"
     PATTERNS = "patterns.map"
     IDEMPOTENT = "idempotent.map"
+    STICKY = "sticky.map"
 
 
 class WaitFor(StrEnum):
@@ -99,17 +99,16 @@ PLAIN = (
     MapName.ACCESS,
     MapName.LITERALS,
 )
-ORDERED = (MapName.PATTERNS, MapName.IDEMPOTENT)
+ORDERED = (MapName.PATTERNS, MapName.IDEMPOTENT, MapName.STICKY)
 """Maps whose order matters, because the first match wins."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers. Ordered entries are by release, `sticky` is by stage with a listener."""
+    """HAProxy's maps and servers. Ordered entries are by release, those of STICKY by stage."""
 
     plain: Mapping[MapName, Mapping[str, str]]
     ordered: Mapping[MapName, Mapping[str, tuple[Entry, ...]]]
-    sticky: Mapping[str, tuple[Entry, ...]]
     servers: Mapping[ServerKey, ServerView]
 
     def maps(self) -> dict[str, list[Entry]]:
@@ -117,7 +116,6 @@ class View:
         return {
             **{name: list(self.plain[name].items()) for name in PLAIN},
             **{name: [entry for entries in self.ordered[name].values() for entry in entries] for name in ORDERED},
-            **{sticky_map(stage): list(entries) for stage, entries in self.sticky.items()},
         }
 
 
@@ -134,8 +132,11 @@ def view_of(state: GatewayState) -> View:
             MapName.ACCESS: {s.stage: access_value(s.access) for s in state.stages if s.access is not None},
             MapName.LITERALS: literal_entries(state.routes),
         },
-        ordered={MapName.PATTERNS: pattern_entries(state.routes), MapName.IDEMPOTENT: idempotent_entries(state.routes)},
-        sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages if stage.host is None},
+        ordered={
+            MapName.PATTERNS: pattern_entries(state.routes),
+            MapName.IDEMPOTENT: idempotent_entries(state.routes),
+            MapName.STICKY: {s.stage: found for s in state.stages if (found := sticky_entries(s.stage, s.sticky))},
+        },
         servers={
             (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket, server.checked)
             for pool in state.pools
@@ -178,14 +179,12 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *_add_servers(old, new),
         *_add_literals(old, new, maps),
         *(c for name in ORDERED for c in _rewrite_ordered(name, old.ordered[name], new.ordered[name], maps)),
-        *_set_sticky(old, new, maps),
         *_set(MapName.STAGES, old, new, maps),
         *_set(MapName.BASES, old, new, maps),
         *_set(MapName.HSTS, old, new, maps),
         *_unset(MapName.HOSTS, old, new, maps),
         *_set(MapName.HOSTS, old, new, maps),
         *(c for name in (MapName.BASES, MapName.HSTS, MapName.STAGES) for c in _unset(name, old, new, maps)),
-        *_remove_sticky(old, new, maps),
         *_take_servers_out(old, new),
         *_remove_routes(old, new, maps),
         *_remove_servers(old, new),
@@ -242,19 +241,6 @@ def _rewrite_ordered(
             yield Command(f"del map {maps}/{name} {_escaped(key)}")
         for key, value in entries:
             yield Command(f"add map {maps}/{name} {_escaped(key)} {_escaped(value)}")
-
-
-def _set_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
-    for stage, entries in new.sticky.items():
-        if entries:
-            yield from _rewrite_ordered(sticky_map(stage), {stage: old.sticky.get(stage, ())}, {stage: entries}, maps)
-
-
-def _remove_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
-    """Only after the stage's entry no longer needs the map: until then clients must be told apart as before."""
-    for stage, entries in new.sticky.items():
-        for key, _ in () if entries else old.sticky.get(stage, ()):
-            yield Command(f"del map {maps}/{sticky_map(stage)} {_escaped(key)}")
 
 
 def _escaped(text: str) -> str:
