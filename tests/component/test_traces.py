@@ -151,7 +151,9 @@ def test_a_collector_that_never_answers_delays_no_rollout(tmp_path: Path) -> Non
             settings = TraceSettings.of(collector.environ)
             assert settings is not None
             source = Rollouts(bench.store).ended
-            async with Exporter(settings, bench.engine.say, SystemClock(), Random(1), source).running():
+            exporter = Exporter(settings, bench.engine.say, SystemClock(), Random(1), source)
+            exporter.timeout_s = 1000
+            async with exporter.running():
                 assert (await bench.deploy())["outcome"] == "live"
                 assert (await bench.deploy(digest="sha256:2"))["outcome"] == "live"
         assert collector.bodies, "the last export, when the daemon leaves"
@@ -188,7 +190,16 @@ def test_each_rollout_is_exported_once_when_it_has_ended(tmp_path: Path) -> None
         await shipping
         assert exported(of_next_daemon) == [("deploy dev", 4, "succeeded")]
 
-        bench.store.write("DELETE FROM rollouts WHERE stage = 'dev'")
-        assert exported(rollouts) == [], "a removed stage has no rollouts any more"
+        begun: Any = {
+            "verb": "deploy",
+            "strategy": "AllAtOnce",
+            "state": "preparing",
+            "previous": 4,
+            "at": "2026-11-24",
+        }
+        number = bench.store.begin_rollout("dev", 5, **begun)
+        assert exported(of_next_daemon) == []
+        bench.store.write("DELETE FROM rollouts WHERE rollout = ?", (number,))
+        assert exported(of_next_daemon) == [], "its stage was removed"
 
     run(tmp_path, story)
