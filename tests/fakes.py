@@ -221,7 +221,7 @@ class FakeGateway:
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
         return {pool: self.load.get(pool, BackendLoad(0, 0)) for pool in pools}
 
-    async def counts(self) -> Mapping[str, Counts]:
+    async def counts(self, pools: Collection[str] | None = None) -> Mapping[str, Counts]:
         await asyncio.sleep(0)  # as HAProxy's response, it lets other tasks run
         return self.requests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,13 @@ def test_the_guards_rollout_cannot_be_stopped(tmp_path: Path) -> None:
         fails(bench)
         counts, refused = bench.gateway.counts, []
 
-        async def abort_meanwhile() -> Any:
+        async def abort_meanwhile(pools: Collection[str] | None = None) -> Any:
             current = bench.engine.turn_of("dev").current
             if current is not None and current.verb == "guard" and current.state == "preparing":
                 with pytest.raises(ConflictError):
                     bench.engine.abort("dev")
                 refused.append(True)
-            return await counts()
+            return await counts(pools)
 
         bench.gateway.counts = abort_meanwhile  # type: ignore[method-assign]
         bench.clock.runs.set()

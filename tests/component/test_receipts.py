@@ -9,7 +9,7 @@ import pwd
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -143,7 +143,7 @@ def test_every_request_of_a_guards_rollback_is_in_one_of_two_receipts(tmp_path: 
     seen = {"p00": 0, "p01": 0}
 
     async def story(bench: Bench) -> None:
-        async def more_at_each_reading() -> dict[str, Counts]:
+        async def more_at_each_reading(pools: Collection[str] | None = None) -> dict[str, Counts]:
             seen["p00"], seen["p01"] = seen["p00"] + 7, seen["p01"] + (10 if bench.store.pools("dev", 2) else 0)
             return {pool: counts(number, number // 2 if pool == "p01" else 0) for pool, number in seen.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hitless.documents import to_text
-from hitless.gateway.counts import CountSample, GatewayTally, parse_counts, read_tally
+from hitless.gateway.counts import CountSample, GatewayTally, parse_counts, question, read_tally
 from hitless.rollout.counted import pool_counts
 
 pytestmark = pytest.mark.unit
@@ -130,3 +130,18 @@ def test_restarts_are_counted_and_the_first_reading_is_not_a_restart() -> None:
     again = read_tally(to_text(tally.after(sample(8, 1)))).after(sample(8, 2))
     assert again.totals()["p00"]["restarts"] == 1
     assert pool_counts(again.totals()["p00"], tally.totals()["p00"]).restarts == 1
+
+
+def test_a_reading_of_some_pools_keeps_the_last_counts_of_the_others() -> None:
+    both = CountSample(1, {"p00": {"requests": 10}, "p01": {"requests": 5}})
+    tally = GatewayTally().after(both).after(CountSample(1, {"p01": {"requests": 7}}))
+    assert {name: each["requests"] for name, each in tally.totals().items()} == {"p00": 10, "p01": 7}
+    restarted = tally.after(CountSample(2, {"p01": {"requests": 1}})).totals()
+    assert {name: each["requests"] for name, each in restarted.items()} == {"p00": 10, "p01": 8}
+
+
+def test_only_the_wanted_pools_are_asked_for_unless_they_are_many() -> None:
+    assert question({"p01"}) == "show info;show stat p01 2 -1;show stat shield_p01 6 -1;show stat try_p01 1 -1"
+    assert question(None) == question([f"p{number}" for number in range(100)])
+    apart = SHIELDED.replace("shield_p00,candidate", f"# {HEAD},cli_abrt,srv_abrt,\nshield_p00,candidate")
+    assert parse_counts(apart.replace("try_p00", f"# {HEAD},cli_abrt,srv_abrt,\ntry_p00")) == parse_counts(SHIELDED)

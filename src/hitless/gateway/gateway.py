@@ -24,7 +24,7 @@ from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.certificate_files import CertificateFiles
-from hitless.gateway.counts import COUNTED, STAGE_PREFIX, Counts, GatewayTally, parse_counts, read_tally
+from hitless.gateway.counts import STAGE_PREFIX, Counts, GatewayTally, parse_counts, question, read_tally
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.link import GuardianEvent
@@ -266,14 +266,14 @@ class Gateway:
         with contextlib.suppress(UnreachableError):
             await self._executor.raise_limits(self._state, reading, loads, by_pool, before)
 
-    async def counts(self) -> Mapping[str, Counts]:
-        """Pool → counts since the gateway's first start, over restarts of HAProxy. While it is down, the last ones."""
-        counted = await self._read_counts()
+    async def counts(self, pools: Collection[str] | None = None) -> Mapping[str, Counts]:
+        """Pool → counts over restarts of HAProxy: now of these pools (None: of all). The last ones while it is down."""
+        counted = await self._read_counts(pools)
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
     async def stage_counts(self) -> Mapping[str, Counts]:
         """Stage → counts of its responses to clients, including 403 and 503 without a pool."""
-        counted = await self._read_counts()
+        counted = await self._read_counts(None)
         names = {STAGE_PREFIX + stage.stage: stage.stage for stage in self._state.stages}
         return {names[name]: each for name, each in counted.items() if name in names}
 
@@ -379,10 +379,10 @@ class Gateway:
             if self._uncertain.is_set():
                 await self._clock.sleep(1.0)
 
-    async def _read_counts(self) -> dict[str, Counts]:
+    async def _read_counts(self, pools: Collection[str] | None) -> dict[str, Counts]:
         with contextlib.suppress(UnreachableError, KeyError, ValueError):
             # From the tally before the wait: a later reading that ends first must not look like a restart.
-            self._tally = self._tally.after(parse_counts(await self._executor.ask(COUNTED)))
+            self._tally = self._tally.after(parse_counts(await self._executor.ask(question(pools))))
         if self._clock.monotonic() - self._tally_saved_at >= _COUNTS_EVERY_S:
             self._save_tally()
         return self._tally.totals()

@@ -102,13 +102,12 @@ class ReleasePools:
         started by then; the caller retires them.
         """
         backends = backends or {}
-        if len(self._free_pools(backends)) < len(functions) - len(backends):
+        needed = len(functions) - len(backends)
+        if len(self._free_pools(backends)) < needed:
             await self.lingering.remove_now()
-        before = self._free_pools(backends)
-        counts = await self._gateway.counts()
+        counts, free = await self._counted_pools(needed, backends)
         # No await from here on: rollouts of other stages take pools, too.
-        free = [name for name in self._free_pools(backends) if name in before]
-        if len(free) < len(functions) - len(backends):
+        if len(free) < needed:
             raise ConflictError(
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
                 hint="wait until older releases have drained, or start the engine with more pools",
@@ -130,6 +129,15 @@ class ReleasePools:
             size = starting[function.name] = self.allowed(release.stage, function.name, size, starting, None)
             starts.append(self._start_one(release, function, key, size, ready_timeout_s, turns))
         await _run_all(starts)
+
+    async def _counted_pools(self, needed: int, backends: Mapping[str, str]) -> tuple[Mapping[str, Counts], list[str]]:
+        """That many free pools with their counts and those of the backends; fewer if there are not as many."""
+        while True:
+            chosen = self._free_pools(backends)[:needed]
+            counts = await self._gateway.counts({*chosen, *backends.values()})
+            free = [name for name in self._free_pools(backends) if name in chosen]
+            if len(free) == len(chosen):  # otherwise a rollout of another stage took one meanwhile
+                return counts, free
 
     def _free_pools(self, backends: Mapping[str, str]) -> list[str]:
         taken = {row.gateway_pool for row in self._store.pools()} | set(backends.values())
@@ -269,7 +277,7 @@ class ReleasePools:
         asked -= {route.pool for route in self._gateway.state.routes if route.method != INVOKE}  # no client's requests
         every = (self._store.pools(stage, release) for release in releases)
         rows = [[row for row in some if row.gateway_pool not in asked] for some in every]
-        counts = await self._gateway.counts() if any(rows) else {}
+        counts = await self._gateway.counts({row.gateway_pool for some in rows for row in some}) if any(rows) else {}
         return tuple(
             Counted.of({PoolId(row.function, row.key): _count_since(row, counts) for row in some}) for some in rows
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add, sub
 from typing import Final
 
 from hitless.worker.layout import BUCKETS, BUCKETS_AT, SLOT_BYTES, SlotField, StatsPage, WorkerState, bucket_bounds
@@ -49,13 +50,11 @@ class Histogram:
         return sum(n for index, n in enumerate(self.buckets) if n and bucket_bounds(index)[0] >= limit_us)
 
     def __add__(self, other: Histogram) -> Histogram:
-        pairs = zip(self.buckets, other.buckets, strict=True)
-        return Histogram(tuple(a + b for a, b in pairs), self.sum_us + other.sum_us)
+        return Histogram(tuple(map(add, self.buckets, other.buckets)), self.sum_us + other.sum_us)
 
     def __sub__(self, earlier: Histogram) -> Histogram:
         """The difference to an earlier reading of the same page."""
-        pairs = zip(self.buckets, earlier.buckets, strict=True)
-        return Histogram(tuple(a - b for a, b in pairs), self.sum_us - earlier.sum_us)
+        return Histogram(tuple(map(sub, self.buckets, earlier.buckets)), self.sum_us - earlier.sum_us)
 
 
 EMPTY: Final = Histogram((0,) * BUCKETS, 0)
@@ -119,7 +118,7 @@ def read_stats(page: StatsPage, generation: int) -> PoolStats:
     """The page's current counts; `workers` are those that `generation` wants."""
     used = [index for index, number in enumerate(page.column(SlotField.GENERATION)) if number]
     slots = [page.slot(index).tolist() for index in used]
-    total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)
+    total = list(map(sum, zip(*slots, strict=True))) if slots else [0] * (SLOT_BYTES // 8)
     workers = []
     for index in range(page.size(generation)):
         fields = page.slot(page.slot_index(generation, index))
