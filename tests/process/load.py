@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-LONGEST_S = 100
+LONGEST_S = 300
 MIX = Path(__file__).with_name("mix.lua")
 
 

@@ -1,4 +1,4 @@
-"""`hitless upgrade` under load: from one installed version to another and back, and killed at each of its steps."""
+"""`hitless upgrade` under load: from an earlier version to this one and back, and killed at each of its steps."""
 
 from __future__ import annotations
 
@@ -26,16 +26,25 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 NEWER = "9.9.9"
+EARLIER = "3f8e0f8256d9"
+"""A commit before 0.1.0 was complete, as somebody may run it."""
 BUILT_FROM = (".gitignore", "src", "scripts", "pyproject.toml", "README.md", "LICENSE", "sbom.cdx.json")
 
 
-def build_wheel(version: str, folder: Path) -> Path:
-    """A wheel of this tree under another version number, without compiled modules: to compile them takes minutes."""
+def build_wheel(version: str, folder: Path, commit: str | None = None) -> Path:
+    """A wheel of this tree, or of a commit, under another version number.
+
+    It has no compiled modules: to compile them takes minutes.
+    """
     tree = folder / f"tree-{version}"
-    for name in BUILT_FROM:
+    tree.mkdir()
+    if commit is not None:
+        words = ["git", "-C", str(ROOT), "archive", commit, *BUILT_FROM]
+        archive = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(tree)], input=archive, check=True)
+    for name in BUILT_FROM if commit is None else ():
         source = ROOT / name
         copy: Callable[[Path, Path], Any] = shutil.copytree if source.is_dir() else shutil.copy
-        tree.mkdir(exist_ok=True)
         copy(source, tree / name)
     for file, line in (("pyproject.toml", 'version = "{}"'), ("src/hitless/__init__.py", '__version__ = "{}"')):
         text = (tree / file).read_text()
@@ -111,7 +120,10 @@ def holds(pid: int, inode: str) -> bool:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_an_installed_version_is_upgraded_to_another_and_back_and_no_request_fails(site: Site, tmp_path: Path) -> None:
-    wheels = {version: build_wheel(version, tmp_path) for version in (hitless.__version__, NEWER)}
+    wheels = {
+        hitless.__version__: build_wheel(hitless.__version__, tmp_path, EARLIER),
+        NEWER: build_wheel(NEWER, tmp_path),
+    }
     installed = Installation(tmp_path / "venv")
     installed.install(wheels[hitless.__version__])
     at = ("--service-dir", str(site.folder))
