@@ -18,8 +18,6 @@ STYLE = """
 """The marks that only these plots have."""
 WIDTH, ROW, TOP = 820, 30, 40
 _ORDERS_BEFORE_LOG = 30
-_DOTS = 12
-"""A line of so many points has a mark at each."""
 
 Lines = Mapping[str, Sequence[Point]]
 """CSS classes → points. A line of the class `area` is filled."""
@@ -55,7 +53,7 @@ def bars(title: str, figures: Sequence[Figure]) -> str:
 
 
 def panels(title: str, named: Mapping[str, Lines], *, columns: int = 1, seconds: bool = True) -> str:
-    """A plot of several panels, each from 0 on; their horizontal axis has seconds or, without a clock, sizes."""
+    """A plot of several panels, each from 0 on; the horizontal axis has seconds, or sizes with a mark each."""
     marks = [element("text", title, class_="title", x=0, y=20)] if title else []
     top, wide = TOP if title else 8, WIDTH / columns
     for number, (name, lines) in enumerate(named.items()):
@@ -76,7 +74,7 @@ def panels(title: str, named: Mapping[str, Lines], *, columns: int = 1, seconds:
             marks.append(
                 element("polyline" if shape is places else "polygon", class_=class_ or "line", points=points(shape))
             )
-            for (x, y), (across, up) in zip(line, places, strict=True) if len(line) <= _DOTS else ():
+            for (x, y), (across, up) in zip(line, places, strict=True) if not seconds else ():
                 marks.append(element("circle", title=f"{x:,g}: {y:,g}", class_="dot", cx=across, cy=up, r=3))
     return Axes(1, 1, width=WIDTH, height=top + math.ceil(len(named) / columns) * 160).svg(title, marks)
 

@@ -128,7 +128,7 @@ def conclude(path: Path, document: dict[str, Any], series: Series) -> int:
                 grown.append(f"{name} of {kind}")
     live = sum(one["outcome"] == "live" for one in document["releases"])
     failed = document["failed"]
-    headline = f"{failed} of {document['requests']} requests failed while {live} releases shipped"
+    headline = f"{failed:,} of {document['requests']:,} requests failed while {live} releases shipped"
     headline += f"; grew by more than 5 %: {', '.join(grown)}" if grown else "; no process grew by more than 5 %"
     failing = bool(failed or grown or document["surprises"])
     table = Part("Processes", "Growth is the last minute's median against the settled one.", (), head, rows)

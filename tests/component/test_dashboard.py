@@ -79,7 +79,7 @@ def test_the_last_hour_is_drawn_with_gaps_where_no_request_came(site: DashboardS
     (page,) = visit(site, "/stages/staging")
     assert "The last hour" in page.text
     assert "−30 min" in page.text
-    assert "40 /s" in page.text, "600 requests in 15 s, under the next round tick"
+    assert "20 /s" in page.text, "600 requests in 20 s, under the next round tick"
     assert len(re.findall(r'<polyline class="line all"', page.text)) == 2, "one part for each time with requests"
     assert len(re.findall(r'<polyline class="line requests"', page.text)) == 1
     site.engine.recent = []

@@ -78,6 +78,7 @@
   document.addEventListener("submit", (event) => {
     if (event.target.method === "post") for (const one of event.target.querySelectorAll("button")) one.disabled = true;
   });
+  for (const plot of document.querySelectorAll(".latest")) plot.scrollLeft = plot.scrollWidth;
   const here = document.querySelector("nav [aria-current]");
   if (here) here.parentElement.scrollLeft = here.offsetLeft - 100;
   follow();

@@ -17,7 +17,7 @@ from hitless.release.receipt import Sums
 
 Value = tuple[float, float | None]
 """Seconds, and a figure; None is a gap."""
-HOUR_S, COLUMN_S, COLUMNS = 3600, 15, 240
+HOUR_S, COLUMN_S, COLUMNS = 3600, 20, 240
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 TONES = {
     **dict.fromkeys(("live", "succeeded", "ok"), "good"),
@@ -79,7 +79,7 @@ def latency_plot(
         lines |= _latency(side, _columns(own, start_s, end_s - start_s, least_s=4))
     most = max((value or 0.0 for line in lines.values() for _, value in line), default=0.0)
     limit = limit_ms if limit_ms and limit_ms < 4 * most else None
-    return _plot(lines, limit) if any(value for _, value in lines["candidate"]) else None
+    return _plot(lines, limit, end_s - start_s) if any(value for _, value in lines["candidate"]) else None
 
 
 def hour_plots(samples: Sequence[RecentSample], now: datetime) -> tuple[RolloutPlot, RolloutPlot] | None:
@@ -90,8 +90,8 @@ def hour_plots(samples: Sequence[RecentSample], now: datetime) -> tuple[RolloutP
         name: [(at_s, sum(getattr(one, name) for one in seen) / COLUMN_S) for at_s, seen in columns]
         for name in ("requests", "failed")
     }
-    found = any(value for _, value in rates["requests"])
-    return (_plot(rates, None), _plot(_latency("all", columns), None)) if found else None
+    latency, found = _latency("all", columns), any(value for _, value in rates["requests"])
+    return (_plot(rates, None, HOUR_S), _plot(latency, None, HOUR_S)) if found else None
 
 
 def before_now(at_s: float) -> str:
@@ -117,9 +117,9 @@ def _latency(side: str, columns: Sequence[tuple[float, list[RecentSample]]]) -> 
     }
 
 
-def _plot(lines: Mapping[str, Sequence[Value]], limit: float | None) -> RolloutPlot:
+def _plot(lines: Mapping[str, Sequence[Value]], limit: float | None, span_s: float = 0.0) -> RolloutPlot:
     """Each value holds until the next."""
-    span_s = max(1.0, *(at_s for seen in lines.values() for at_s, _ in seen))
+    span_s = max(1.0, span_s, *(at_s for seen in lines.values() for at_s, _ in seen))
     ticks = nice_ticks(max([limit or 0.5, *(value or 0 for seen in lines.values() for _, value in seen)]) * 1.25, 4)
     axes = Axes(span_s, ticks[-1], height=220)
     drawn = {
