@@ -28,6 +28,7 @@ from hitless.pipeline.orders import NOTHING, Promotion, RefUpdate
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pipelines import Pipelines
 from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed, StepName
@@ -103,7 +104,7 @@ class FakePackaging:
             commit=order.commit,
             message=order.message,
         )
-        return document, replace(DEFINITION, stages=self.stages or tuple(self.settings.values()))
+        return document, replace(DEFINITION, service=self.service, stages=self.stages or tuple(self.settings.values()))
 
 
 @dataclass
@@ -247,6 +248,8 @@ class PipelineBench:
                 on_aws=self.on_aws,
             )
         )
+        self.pipelines = Pipelines(self.engine, workshop, lambda _: self.pipeline, shared=False, close=self._close)
+        """All of the engine: this one."""
         self.clone = folder / "clone"
         if world is None:
             self.repository.create(["false"], head="dev")
@@ -264,6 +267,9 @@ class PipelineBench:
         stages = tuple(self.packaging.settings.values())
         replace(DEFINITION, stages=stages).write(self.pipeline.parts.workshop.definition)
 
+    async def _close(self) -> None:
+        """Nothing is left to close."""
+
     def _notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
         self.told.append((run.state, run.run))
         self.heard.append((who, run))
@@ -278,7 +284,7 @@ class PipelineBench:
     async def start(self) -> None:
         """As the daemon does: the engine recovers, then the pipeline."""
         await recover(self.engine)
-        await self.pipeline.start()
+        await self.pipelines.start()
 
     def git(self, *words: str) -> str:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -31,6 +31,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.services: set[str] = set()
         self.next_state = "running"
         self.dies = False
         """The stream is cut off during the run."""
@@ -42,12 +43,14 @@ class FakeEngine:
             "question": {"commits": [{"commit": "1a2b3c4d5e", "subject": "Count <zones>"}], "configuration": []},
         }  # fmt: skip
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, service: str = "") -> Any:
         self.calls.append((path, to_plain(body)))
+        self.services.add(service)
         return {"refusals": self.refusals} if path == "/pipeline/check" else self.run
 
-    def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+    def stream(self, method: str, path: str, body: Any = None, service: str = "") -> Iterator[dict[str, Any]]:
         self.calls.append((path, to_plain(body)))
+        self.services.add(service)
         self.run = {**self.run, "state": self.next_state}
         yield {"started": self.run["run"]}
         if self.dies:

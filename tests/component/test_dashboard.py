@@ -16,6 +16,7 @@ import pytest
 
 from hitless.dashboard.door import SESSION_S
 from hitless.service.model import Home
+from hitless.store.runs import NewRun, RunRecords
 from tests.component.dashboard_site import AT, HOST, ON_AWS, DashboardSite, post, samples, stage, visit
 from tests.unit.test_receipt_page import NASTY
 
@@ -261,6 +262,15 @@ def test_history_is_shown_when_no_engine_runs(site: DashboardSite) -> None:
     assert "rolled back" in words_of(releases.text)
     assert "waiting for approval" in words_of(run.text)
     assert "<form" not in run.text + one.text, "nothing can be asked of it"
+
+
+def test_runs_and_promotions_of_services_that_share_the_engine_name_the_service(site: DashboardSite) -> None:
+    new = NewRun(branch="feature", commit="c0ffee", verb="push", actor="ada", message=None, options={})
+    RunRecords(site.store, "users").add(new, state="queued", at="2026-11-24T05:50:00.000Z")
+    site.engine.stages = [stage(name) for name in ("users_dev", "users_prod", "shop_dev")]
+    runs, one = visit(site, "/runs", "/stages/users_prod")
+    assert "feature (users)" in words_of(runs.text)
+    assert re.findall(r"<option>(\w+)</option>", one.text) == ["users_dev"], "no release of another service"
 
 
 def test_sixty_stages_and_ten_thousand_releases_stay_small(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_forks_commit_is_tested_after_approval_and_never_previewed(tmp_path: P
 def test_the_receiver_learns_about_a_forks_run_at_its_start(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         body = {"fork": to_plain(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
-        transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
+        transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipelines).routes()))
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             lines = [json.loads(line) for line in (await client.post("/pipeline/forks", json=body)).text.splitlines()]
         assert lines[0] == {"started": lines[-1]["run"]["run"]}

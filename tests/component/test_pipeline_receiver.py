@@ -19,6 +19,7 @@ from hitless.api.requests import PushRequest
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.forge.forge import BranchUpdate, ForkPullRequest
 from hitless.forge.github import GitHubForge
+from hitless.forge.statuses import CommitStatus
 from hitless.pipeline.repository import Repository
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
 
@@ -101,6 +102,16 @@ def test_a_refused_push_does_not_move_the_branch(site: Site) -> None:
     assert site.said == ["refused: it was never live in staging"]
 
 
+def test_a_receiver_of_one_of_several_services_names_it(site: Site) -> None:
+    site.remote.commit("1")
+    site.deliveries.service = "users"
+    assert site.deliver("push", pushed()) == 202
+    assert site.engine.services == {"users"}
+    run = {"run": 7, "stage": None, "state": "succeeded", "reason": None}
+    contexts = [CommitStatus.of(run | more).context for more in ({}, {"service": "users"}, {"stage": "users_dev"})]
+    assert contexts == ["hitless/tests", "hitless/users_tests", "hitless/users_dev"]
+
+
 def test_a_branch_deleted_at_the_forge_is_deleted_here(site: Site) -> None:
     site.remote.commit("1")
     site.remote.git("branch", "feature")
@@ -160,7 +171,7 @@ def test_a_forks_commit_is_kept_outside_the_branches_and_reported_once(site: Sit
 
 def test_a_repeated_webhook_is_sent_to_the_engine_if_none_ran_before(site: Site) -> None:
     class Away(FakeEngine):
-        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        def stream(self, method: str, path: str, body: Any = None, service: str = "") -> Iterator[dict[str, Any]]:
             raise EngineNotRunningError("no engine is running here")
 
     theirs(site)
@@ -175,7 +186,7 @@ def test_an_approval_link_is_served_while_many_runs_are_followed(site: Site) -> 
     ends = threading.Event()
 
     class Busy(FakeEngine):
-        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        def stream(self, method: str, path: str, body: Any = None, service: str = "") -> Iterator[dict[str, Any]]:
             ends.wait(120)
             yield from ()
 

@@ -89,7 +89,7 @@ def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) 
 
         looks = 0
 
-        def call(self, method: str, path: str, body: Any = None) -> Any:
+        def call(self, method: str, path: str, body: Any = None, service: str = "") -> Any:
             if path == "/pipeline/runs/7":
                 self.looks += 1
                 if self.looks == 1:
@@ -111,7 +111,7 @@ def test_a_status_is_delivered_after_the_receiver_died_during_the_run(site: Site
     going, ends = threading.Event(), threading.Event()
 
     class Long(FakeEngine):
-        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        def stream(self, method: str, path: str, body: Any = None, service: str = "") -> Iterator[dict[str, Any]]:
             yield {"started": 7}
             going.set()
             ends.wait(120)

@@ -126,7 +126,7 @@ def test_a_request_being_handled_is_not_ended_to_make_room_for_others(site: Site
     reached, answers = threading.Event(), threading.Event()
 
     class Slow(FakeEngine):
-        def call(self, method: str, path: str, body: Any = None) -> Any:
+        def call(self, method: str, path: str, body: Any = None, service: str = "") -> Any:
             reached.set()
             answers.wait(60)
             return super().call(method, path, body)

@@ -16,7 +16,7 @@ import pytest
 from hitless.errors import EngineError, MachineError
 from hitless.release.result import Outcome, Result
 from hitless.store.migrations import MIGRATIONS
-from hitless.store.runs import NewRun, RunRecords
+from hitless.store.runs import NewRun, PushRecords, PushRow, RunRecords
 from hitless.store.store import PoolRow, RolloutStepRow, Store, StoreError
 from tests.fakes import release_document
 
@@ -162,6 +162,30 @@ def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) 
     runs.set_state(promoted, "succeeded", None, AT)
     assert store.artifacts_in_use() == set()
     store.close()
+
+
+def test_runs_and_pushes_of_a_schema_without_services_stay_those_of_the_engines_one_service(tmp_path: Path) -> None:
+    path, push = (
+        tmp_path / "state.sqlite",
+        PushRow("refs/heads/dev", "0" * 40, "1" * 40, {"override": "why"}, "ada", AT),
+    )
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript("".join(MIGRATIONS[:5]) + "PRAGMA user_version = 5;")
+        run = "INSERT INTO pipeline_runs (branch, commit_id, verb, options, state, started_at, stage) VALUES"
+        old.execute(f"{run} ('dev', '1', 'push', '{{}}', 'queued', ?, 'dev')", (AT,))
+        values = (push.ref, push.old, push.new, '{"override": "why"}', "ada", AT)
+        old.execute("INSERT INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)", values)
+        old.commit()
+    with closing(Store(path)) as store:
+        (kept,) = RunRecords(store).in_state("queued")
+        assert (kept.run, kept.stage, kept.service, kept.title) == (1, "dev", "", "run 1 of dev")
+        assert PushRecords(store).all() == (push,)
+        others = RunRecords(store, "users"), PushRecords(store, "users")
+        assert (others[0].runs(), others[1].all()) == ((), ())
+        others[1].add(push)  # the same commit of the same branch
+        assert PushRecords(store).all() == others[1].all() == (push,)
+        others[1].forget(push.ref, push.new)
+        assert PushRecords(store).all() == (push,)
 
 
 def test_the_error_of_a_damaged_state_file_names_the_backup(tmp_path: Path) -> None:

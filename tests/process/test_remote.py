@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Site
+from tests.process.test_pipeline_services import written
 from tests.support import eventually
 
 pytestmark = [
@@ -79,4 +80,26 @@ def test_plain_verbs_work_on_another_machine(site: Site, sshd: tuple[int, str], 
         assert "ssh to root@127.0.0.1 failed" in site.hitless("status", "--remote", "gone", exit_code=1).stderr
     finally:
         site.hitless("down", "--force", exit_code=None)
+        shutil.rmtree(data)
+
+
+def test_a_service_of_a_shared_engine_ships_by_a_push_over_ssh(sshd: tuple[int, str], tmp_path: Path) -> None:
+    port, command = sshd
+    data = Path(tempfile.mkdtemp(prefix="there-"))
+    team = written(tmp_path, "users", {"HITLESS_SSH_COMMAND": command})
+    verb = team.site.hitless
+    try:
+        verb("remote", "add", "host", f"ssh://root@127.0.0.1:{port}{data}")
+        verb("up", "--detach", "--shared", "127.0.0.1:0", "--remote", "host")
+        path = verb("pipeline", "url", "--remote", "host").document["url"]
+        team.git("remote", "add", "engine", f"ssh://root@127.0.0.1:{port}{path}")
+        team.git("config", "core.sshCommand", command)
+        team.site.touch("second")
+        team.commit("second")
+        assert "release 2 is live in users_dev" in team.push("dev")
+        assert verb("promote", "dev", "prod", "--remote", "host").document["stage"] == "users_prod"
+        runs = verb("pipeline", "runs", "--remote", "host").document
+        assert [one["stage"] for one in runs] == ["users_prod", "users_dev"]
+    finally:
+        verb("down", "--engine", "--force", "--remote", "host", exit_code=None)
         shutil.rmtree(data)

@@ -134,6 +134,7 @@ NOT_RUN = {
     ): "needs two accounts; tests/aws/test_homes.py promotes both ways",
     ("docs/how-to/from-serverless-framework.md", "hitless aws doctor"): ADOPTION,
     ("docs/pipeline.md", "git remote add"): PIPELINE,
+    ("docs/pipeline.md", "cd orders"): "tests/process/test_pipeline_services.py runs these commands",
     ("docs/pipeline.md", "git push engine feature/login"): "tests/process/test_previews.py runs these commands",
     ("docs/pipeline.md", "hitless pipeline receive"): "needs a repository on GitHub",
     (

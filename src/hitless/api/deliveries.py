@@ -41,6 +41,8 @@ class Deliveries:
     undelivered: UndeliveredStatuses
     comments: PostedComments
     say: Callable[[str], None]
+    service: str = ""
+    """The service, on an engine that several services share."""
     look_s: float = 5.0
     """Time between looks at a run that waits for a person."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -114,7 +116,7 @@ class Deliveries:
         return f"{self.forge.name} webhook"
 
     async def _ask(self, path: str, body: object) -> dict[str, Any]:
-        answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body)
+        answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body, service=self.service)
         return answer
 
     async def _run(self, update: BranchUpdate, path: str, body: EngineRequest) -> None:
@@ -129,7 +131,7 @@ class Deliveries:
         def follow() -> list[dict[str, Any]]:
             """Each run as it ended, or as it waits."""
             runs = []
-            for line in self.client.stream("POST", path, body):
+            for line in self.client.stream("POST", path, body, service=self.service):
                 if "started" in line:
                     loop.call_soon_threadsafe(owe, int(line["started"]))
                 if "run" in line:

@@ -1,4 +1,6 @@
-"""The pipeline's endpoints. A push, a promotion, an approval, a retry stream the run's log until it ends or waits."""
+"""The endpoints of an engine's pipelines. A push, a promotion, an approval, a retry stream the run's log until it ends
+or waits. The query's `service` chooses the pipeline, unless a run or a stage does.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.pipeline.orders import Promotion, RefUpdate, read_options
 from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pipelines import Pipelines
 from hitless.pipeline.runs import RunDocument
 from hitless.release.document import ReleaseDocument
+from hitless.store.runs import RunRow
 
 MOST_RUNS = 500
 MAX_NAME = 200
@@ -26,9 +30,9 @@ MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class PipelineApi:
-    """The endpoints over one pipeline."""
+    """The endpoints over the pipelines of one engine."""
 
-    pipeline: Pipeline
+    pipelines: Pipelines
 
     def routes(self) -> list[Route]:
         return [
@@ -44,89 +48,106 @@ class PipelineApi:
             Route("/pipeline/runs/{run:int}/stop", self.stop, methods=["POST"]),
             Route("/pipeline/runs/{run:int}/approve", self.approve, methods=["POST"]),
             Route("/pipeline/runs/{run:int}/reject", self.reject, methods=["POST"]),
+            Route("/pipeline", self.remove, methods=["DELETE"]),
             Route("/stages/{stage}/promote", self.promote, methods=["POST"]),
         ]
+
+    async def _named(self, request: Request) -> Pipeline:
+        return await self.pipelines.of(request.query_params.get("service", ""))
+
+    async def _of_run(self, request: Request) -> tuple[Pipeline, int]:
+        run = int(request.path_params["run"])
+        return await self.pipelines.of_run(run), run
 
     async def check(self, request: Request) -> Response:
         body = await read_body(request, PushRequest)
         updates, options, actor = _push_of(body)
-        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor, body.lineage)})
+        pipeline = await self._named(request)
+        return JSONResponse({"refusals": await pipeline.check(updates, options, actor, body.lineage)})
 
     async def push(self, request: Request) -> Response:
         updates, options, actor = _push_of(await read_body(request, PushRequest))
-        return json_lines(self._follow_all(await self.pipeline.push(updates, options, actor)))
+        pipeline = await self._named(request)
+        return json_lines(_follow_all(pipeline, await pipeline.push(updates, options, actor)))
 
     async def fork(self, request: Request) -> Response:
-        body = await read_body(request, ForkRequest)
-        row = await self.pipeline.fork(body.fork, body.commit, _name(body.actor))
-        return json_lines(self._follow_all([row.run]))
+        body, pipeline = await read_body(request, ForkRequest), await self._named(request)
+        row = await pipeline.fork(body.fork, body.commit, _name(body.actor))
+        return json_lines(_follow_all(pipeline, [row.run]))
 
     async def close_fork(self, request: Request) -> Response:
-        self.pipeline.close_fork(request.path_params["number"])
+        (await self._named(request)).close_fork(request.path_params["number"])
         return JSONResponse({})
 
     async def close_preview(self, request: Request) -> Response:
-        body, previews = await read_body(request, ClosePreviewRequest), self.pipeline.parts.previews
+        body, pipeline = await read_body(request, ClosePreviewRequest), await self._named(request)
+        previews = pipeline.parts.previews
         return JSONResponse({"goes": previews is not None and previews.close(_name(body.branch), _name(body.why))})
 
     async def runs(self, request: Request) -> Response:
         stage = request.query_params.get("stage")
         limit = min(int(request.query_params.get("limit", 20)), MOST_RUNS)
-        records = self.pipeline.parts.records
+        service = request.query_params.get("service")
+        records = (await self.pipelines.of(service)).parts.records if service else self.pipelines.records
         return JSONResponse([to_plain(RunDocument.of(records, row)) for row in records.runs(stage, limit=limit)])
 
     async def run(self, request: Request) -> Response:
-        return JSONResponse(to_plain(self.pipeline.document(request.path_params["run"], full=True)))
+        pipeline, run = await self._of_run(request)
+        return JSONResponse(to_plain(pipeline.document(run, full=True)))
 
     async def log(self, request: Request) -> Response:
-        run = request.path_params["run"]
-        self.pipeline.row(run)
+        pipeline, run = await self._of_run(request)
         if request.query_params.get("follow"):
-            return json_lines(self.pipeline.follow(run))
-        file = self.pipeline.parts.workshop.log(run)
+            return json_lines(pipeline.follow(run))
+        file = pipeline.parts.workshop.log(run)
         data = file.read_bytes() if file.exists() else b""
         return JSONResponse({"run": run, "log": data.decode(errors="replace")})
 
     async def retry(self, request: Request) -> Response:
-        return self._resumed(request, lambda run: self.pipeline.retry(run).run)
+        return await self._resumed(request, lambda pipeline, run: pipeline.retry(run))
 
     async def stop(self, request: Request) -> Response:
-        by, why = await _person(request)
-        run = (await self.pipeline.stop_run(request.path_params["run"], by=by, why=why)).run
-        return JSONResponse(to_plain(self.pipeline.document(run)))
+        (by, why), (pipeline, run) = await _person(request), await self._of_run(request)
+        await pipeline.stop_run(run, by=by, why=why)
+        return JSONResponse(to_plain(pipeline.document(run)))
 
     async def approve(self, request: Request) -> Response:
         by, why = await _person(request)
-        return self._resumed(request, lambda run: self.pipeline.approve(run, by=by, why=why).run)
+        return await self._resumed(request, lambda pipeline, run: pipeline.approve(run, by=by, why=why))
 
     async def reject(self, request: Request) -> Response:
-        by, why = await _person(request)
-        run = self.pipeline.reject(request.path_params["run"], by=by, why=why).run
-        return json_lines(one_line({"run": to_plain(self.pipeline.document(run))}))
+        (by, why), (pipeline, run) = await _person(request), await self._of_run(request)
+        pipeline.reject(run, by=by, why=why)
+        return json_lines(one_line({"run": to_plain(pipeline.document(run))}))
+
+    async def remove(self, request: Request) -> Response:
+        await self.pipelines.remove(request.query_params.get("service", ""))
+        return JSONResponse({})
 
     async def promote(self, request: Request) -> Response:
         order = await read_body(request, Promotion)
         document = ReleaseDocument.from_json(order.document).to_json() if order.document else None
         order = replace(order, target=request.path_params["stage"], document=document)
-        row = await self.pipeline.promote(order, actor=_name(order.actor))
-        return json_lines(self.pipeline.follow(row.run))
+        pipeline = await self.pipelines.of_stage(order.target)
+        row = await pipeline.promote(order, actor=_name(order.actor))
+        return json_lines(pipeline.follow(row.run))
 
-    def _resumed(self, request: Request, verb: Callable[[int], int]) -> Response:
+    async def _resumed(self, request: Request, verb: Callable[[Pipeline, int], RunRow]) -> Response:
         """What the run's log gets from now on."""
-        run = request.path_params["run"]
-        self.pipeline.row(run)
-        log = self.pipeline.parts.workshop.log(run)
+        pipeline, run = await self._of_run(request)
+        log = pipeline.parts.workshop.log(run)
         offset = log.stat().st_size if log.exists() else 0
-        return json_lines(self.pipeline.follow(verb(run), offset=offset))
+        return json_lines(pipeline.follow(verb(pipeline, run).run, offset=offset))
 
-    async def _follow_all(self, started: list[int | str]) -> AsyncIterator[dict[str, Any]]:
-        for one in started:
-            if isinstance(one, str):
-                yield {"text": f"{one}\n"}
-                continue
-            yield {"started": one}
-            async for line in self.pipeline.follow(one):
-                yield line
+
+async def _follow_all(pipeline: Pipeline, started: list[int | str]) -> AsyncIterator[dict[str, Any]]:
+    for one in started:
+        if isinstance(one, str):
+            yield {"text": f"{one}\n"}
+            continue
+        yield {"started": one}
+        async for line in pipeline.follow(one):
+            yield line
 
 
 def _push_of(body: PushRequest) -> tuple[list[RefUpdate], dict[str, str], str]:

@@ -28,11 +28,11 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return run
 
 
-def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
+def waiting_run(ctx: Context, client: EngineClient, run: int | None, verb: str) -> int:
     """The run to approve or reject. If none is named, UsageError lists the waiting ones."""
     if run is not None:
         return run
-    runs = map(run_of, client.call("GET", "/pipeline/runs", limit=500))
+    runs = map(run_of, client.call("GET", "/pipeline/runs", limit=500, service=ctx.service_at_engine))
     waiting = [one for one in runs if one.state is RunState.WAITING]
     if not waiting:
         raise UsageError("no run is waiting for approval", hint="`hitless pipeline runs` lists the last ones")

@@ -13,7 +13,7 @@ from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
 from hitless.cli.following_runs import conclude_run, follow_run, in_a_line, run_of, waiting_run
 from hitless.errors import UsageError
-from hitless.homes.engine import client_of
+from hitless.homes.engine import client_of, has_service_file
 from hitless.homes.folder import ask_git, folders_of, load
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository, hook_command
@@ -38,12 +38,15 @@ def url(ctx: Context) -> None:
     service = load(ctx)
     folders = folders_of(ctx)
     folders.create()
-    workshop = Workshop.of(folders.data, os.environ)
+    shared = ctx.service_at_engine
+    if shared and service.previews:
+        ctx.say("note: custom.hitless.previews has no effect: an engine that several services share has no previews")
+    workshop = Workshop.of(folders.data, os.environ, shared)
     workshop.create()
     path = ask_git(ctx.service_dir, "rev-parse", "--show-prefix").rstrip("/")
     definition = Definition(service.name, path, service.stages, service.builds)
     repository = Repository(workshop.repository)
-    repository.create(hook_command(folders.data), head=definition.stages[0].branch)
+    repository.create(hook_command(folders.data, shared), head=definition.stages[0].branch)
     definition.write(workshop.definition)
     branches = {stage.name: stage.branch for stage in definition.stages}
     ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
@@ -54,8 +57,12 @@ def runs(
     ctx: Context,
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Number of runs, from the newest on.")] = 20,
 ) -> None:
-    """List the runs of all stages and branches, newest first."""
-    found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit)
+    """List the runs of all stages and branches, newest first.
+
+    On an engine that several services share, only those of the service; outside of its folder, those of all.
+    """
+    service = ctx.service_at_engine if "_" in ctx.stage or has_service_file(ctx) else ""
+    found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit, service=service)
     ctx.show(found, lambda: _table(found) if found else "no run yet: push a branch to `hitless pipeline url`")
 
 
@@ -82,7 +89,7 @@ def wait(ctx: Context, run: Annotated[int | None, typer.Argument(help="The run; 
     """Wait until a run has ended or waits for approval. Exits with the run's code, which `git push` cannot do."""
     client = client_of(ctx)
     if run is None:
-        newest = client.call("GET", "/pipeline/runs", limit=1)
+        newest = client.call("GET", "/pipeline/runs", limit=1, service=ctx.service_at_engine)
         if not newest:
             raise UsageError("there are no runs yet", hint='git push "$(hitless pipeline url)" BRANCH')
         run = newest[0]["run"]
@@ -122,7 +129,9 @@ def reject(ctx: Context, run: WaitingRun = None, why: WhyOption = None, by: ByOp
 def _answer(ctx: Context, run: int | None, verb: str, answer: RunRequest) -> dict[str, Any]:
     """Answer a waiting run's question; the run's document once it has ended."""
     client = client_of(ctx)
-    return follow_run(ctx, client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, verb)}/{verb}", answer))
+    return follow_run(
+        ctx, client.stream("POST", f"/pipeline/runs/{waiting_run(ctx, client, run, verb)}/{verb}", answer)
+    )
 
 
 def _table(runs: list[dict[str, Any]]) -> str:
@@ -140,7 +149,7 @@ def _row(run: RunDocument) -> tuple[str, ...]:
     said = run.reason or (f"in {under_way}" if under_way else run.message) or ""
     return (
         str(run.run),
-        run.stage or f"({run.branch})",
+        run.stage or (run.told_branch if run.service else f"({run.branch})"),
         (run.commit or "-")[:8],
         run.state.replace("_", " "),
         "-" if run.release is None else str(run.release),
@@ -153,7 +162,7 @@ def _row(run: RunDocument) -> tuple[str, ...]:
 def in_full(document: dict[str, Any]) -> str:
     """The run for a person, with its log if the document has one."""
     run, log = run_of(document), document.get("log")
-    lines = [f"run {run.run}: {run.branch} at {(run.commit or '-')[:12]}  {run.message or ''}".rstrip()]
+    lines = [f"run {run.run}: {run.told_branch} at {(run.commit or '-')[:12]}  {run.message or ''}".rstrip()]
     if run.overridden:
         lines.append(f"  overridden: {run.overridden}")
     for step in run.steps:

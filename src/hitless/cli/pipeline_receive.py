@@ -43,18 +43,18 @@ def receive(
     ] = None,
 ) -> None:
     """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""
-    client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
+    client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ, ctx.service_at_engine)
     try:
         host, port = parse_listen(listen)
     except ValueError as error:
         raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090; port 0 takes a free port") from error
     if public_url:
-        publish_receiver(workshop.data, public_url)
+        publish_receiver(workshop.own, public_url)
     forge = GitHubForge(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
-    repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.data)
-    comments = PostedComments(workshop.data)
-    deliveries = Deliveries(client, repository, forge, remote, undelivered, comments, ctx.say)
-    receiver = Receiver(client, workshop.data, forge, deliveries)
+    repository, undelivered = Repository(workshop.repository), UndeliveredStatuses(workshop.own)
+    comments = PostedComments(workshop.own)
+    deliveries = Deliveries(client, repository, forge, remote, undelivered, comments, ctx.say, workshop.service)
+    receiver = Receiver(client, workshop.own, forge, deliveries)
     with port_of(host, port, purpose="the receiver") as listener:
         ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
         server_of(receiver.application()).run(sockets=[listener])

@@ -74,6 +74,7 @@ def promote(
 def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:
     """Promote by a run of the engine's pipeline, and follow it."""
     client = client_of(ctx)
+    there = replace(ctx, stage=target).engine_stage
     body = Promotion(
         source=source,
         source_home=homes[0],
@@ -82,7 +83,7 @@ def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_re
         document=_configuration(ctx, client.call("GET", "/status"), source, target),
         folder=str(ctx.service_dir) if Home.AWS in homes else None,
     )
-    run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
+    run = follow_run(ctx, client.stream("POST", f"/stages/{there}/promote", body))
     document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
     if document["outcome"] in set(Outcome):
         conclude(ctx, document)
@@ -96,7 +97,8 @@ def _configuration(ctx: Context, status: dict[str, Any], source: str, target: st
 
     Its artifacts are those of the live release if the engine serves it; for AWS the run itself asks.
     """
-    found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
+    here = replace(ctx, stage=source).engine_stage
+    found = next((stage for stage in status["stages"] if stage["stage"] == here), None)
     try:
         service = replace(ctx, stage=target).load(stage=target)
         live = found["live"] if found else None

@@ -27,7 +27,7 @@ from hitless.cli.following import conclude, follow
 from hitless.cli.settings import EngineSettings, SharedAddresses
 from hitless.clock import SystemClock
 from hitless.engine.certificates import read_certificate
-from hitless.engine.folders import Folders, hold
+from hitless.engine.folders import Folders, hold, site_name
 from hitless.errors import ConflictError, EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
@@ -91,7 +91,7 @@ def down(
 ) -> None:
     """Finish open requests and stop all processes of the engine. The data stays.
 
-    On an engine that several services share, remove only the stages of this service.
+    On an engine that several services share, remove only this service: its stages, its git repository and its runs.
     """
     folders = folders_of(ctx)
     if folders.is_shared and not engine:
@@ -113,7 +113,9 @@ def down(
 
 
 def _leave(ctx: Context) -> None:
-    client, own = client_of(ctx), replace(ctx, stage="").engine_stage
+    client, service = client_of(ctx), replace(ctx, stage="").service_at_engine
+    own = site_name(service, "")
+    client.call("DELETE", "/pipeline", service=service)  # first: a run would add its stage again
     gone = [one["stage"] for one in client.call("GET", "/status")["stages"] if one["stage"].startswith(own)]
     for stage in gone:
         client.call("DELETE", f"/stages/{stage}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -26,7 +28,7 @@ from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listeners import listen
 from hitless.gateway.state import SHARED, SharedTls
-from hitless.pipeline.builds import Builds, limits_of
+from hitless.pipeline.builds import MAX_AT_ONCE, Builds, limits_of
 from hitless.pipeline.children import call_process
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
@@ -34,6 +36,7 @@ from hitless.pipeline.notify import Notice, Notifier
 from hitless.pipeline.packaging import package_in_process
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pipelines import Pipelines
 from hitless.pipeline.rehearsal.leftovers import PREFIX
 from hitless.pipeline.rehearsal.report import rehearse
 from hitless.pipeline.repository import Repository
@@ -134,19 +137,13 @@ def build_exporter(folders: Folders, engine: Engine, store: Store) -> Exporter |
     return Exporter(settings, engine.say, SystemClock(), Random(), Rollouts(store).ended) if settings else None
 
 
-def build_pipeline(
-    folders: Folders,
-    engine: Engine,
-    store: Store,
-    urls: Callable[[], Mapping[str, str]],
-    previews: Previews | None,
-) -> Pipeline:
-    """Build the engine's pipeline. Start nothing."""
-    clock = SystemClock()
-    workshop = Workshop.of(folders.data, os.environ)
-    repository = Repository(workshop.repository)
-    builds = Builds(workshop, repository, clock, lambda: limits_of(Definition.read(workshop.definition)))
-    notifier = Notifier(clock, engine.say, workshop.user)
+def build_pipelines(
+    folders: Folders, engine: Engine, machine: Machine, store: Store, previews: Previews | None
+) -> Pipelines:
+    """Build the pipelines of the engine's services. Start nothing."""
+    clock, places = SystemClock(), asyncio.Semaphore(MAX_AT_ONCE)
+    common = Workshop.of(folders.data, os.environ)
+    notifier = Notifier(clock, engine.say, common.user)
 
     def warn(sentence: str, stage: str | None) -> None:
         engine.say(sentence, stage)
@@ -154,23 +151,31 @@ def build_pipeline(
         notice = Notice("warning", f"{stage}: {sentence}", stage)
         notifier.send(live.document.settings.notify if live else (), notice)
 
+    def make(service: str) -> Pipeline:
+        workshop = replace(common, service=service)
+        repository = Repository(workshop.repository)
+        builds = Builds(workshop, repository, clock, lambda: limits_of(Definition.read(workshop.definition)), places)
+        return Pipeline(
+            Parts(
+                engine=engine,
+                workshop=workshop,
+                repository=repository,
+                records=RunRecords(store, service or None),
+                pushes=PushRecords(store, service),
+                run_build=builds.run,
+                package=partial(package_in_process, folders.artifacts),
+                clock=clock,
+                urls=machine.urls,
+                rehearse=partial(rehearse, folders.data, service),
+                notify=notifier.notify,
+                previews=previews,
+                on_aws=AwsErrands(folders.data),
+                reach=machine.reach,
+            )
+        )
+
     engine.warn = warn
-    parts = Parts(
-        engine=engine,
-        workshop=workshop,
-        repository=repository,
-        records=RunRecords(store),
-        pushes=PushRecords(store),
-        run_build=builds.run,
-        package=partial(package_in_process, folders.artifacts),
-        clock=clock,
-        urls=urls,
-        rehearse=partial(rehearse, folders.data),
-        notify=notifier.notify,
-        previews=previews,
-        on_aws=AwsErrands(folders.data),
-    )
-    return Pipeline(parts, close=notifier.close)
+    return Pipelines(engine, common, make, shared=machine.sites is not None, close=notifier.close)
 
 
 def _listen(address: Address) -> socket.socket:

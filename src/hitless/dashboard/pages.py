@@ -78,7 +78,9 @@ class Pages:
             "latency": views.latency_plot(rollout, rows[0].release, samples, now, limits.p99_ms if limits else None)
             if rollout
             else None,
-            "others": [one.stage for one in every if one.live and one.stage != name],
+            "others": [
+                one.stage for one in every if one.live and one.stage != name and _service(one) == _service(stage)
+            ],
             "function_rows": [(stage, one) for one in stage.functions],
         }
 
@@ -149,6 +151,11 @@ class Pages:
             return [RunDocument.of(records, row) for row in records.runs(stage, **asked)]
 
         return await self.history.read(found)
+
+
+def _service(stage: StageStatus) -> str:
+    """The stage's service, on an engine that several services share."""
+    return stage.stage.rpartition("_")[0]
 
 
 def _newest(store: Store, stage: str, release: int) -> tuple[RolloutDocument | None, AlarmSettings | None]:

@@ -169,6 +169,10 @@ class Machine:
             if "_" not in stage
         }
 
+    def reach(self, stage: str) -> tuple[str, int] | None:
+        """The engine's own address of a stage whose URL has a domain, which may be another machine's; else None."""
+        return self.sites.reach(stage) if self.sites is not None else None
+
     async def shut_down(self, *, force: bool) -> None:
         """Stop everything; with `force`, without waiting for requests. Takes every step, even if one fails."""
         self._engine.say("the engine is stopping" + (" at once" if force else " after the requests in progress"))

@@ -42,8 +42,8 @@ class Sites:
     async def claim(self, stage: str, document: ReleaseDocument) -> None:
         """Add the stage to the engine, or change its TLS. Raises HitlessError before anything changes."""
         if stage != site_name(document.service, document.settings.name):
-            message = f"{stage} is no stage of this engine, which several services share; it has no pipeline"
-            raise UsageError(message, hint="`hitless deploy` in the service's folder ships to it")
+            message = f"{stage} is no stage of this engine, which several services share"
+            raise UsageError(message, hint="`hitless deploy` in the service's folder ships to its stages")
         host, base, hsts_s = _address(stage, document.settings)
         tls, change = document.settings.tls, self._engine.pools.change_gateway
         async with self._lock:
@@ -117,6 +117,11 @@ class Sites:
             scheme, listener = ("http", SHARED) if entry.hsts_s is None else ("https", SHARED_TLS)
             port = self._gateway.addresses[listener][1] if listener in self._gateway.addresses else 80
             yield entry.stage, f"{scheme}://{entry.host}{'' if port in (80, 443) else f':{port}'}{entry.base}"
+
+    def reach(self, stage: str) -> tuple[str, int] | None:
+        """The listener that serves the stage."""
+        secure = self._engine.pools.gateway_stage(stage).hsts_s is not None
+        return self._gateway.addresses.get(SHARED_TLS if secure else SHARED)
 
     def _present(self, stage: str, host: str, base: str, tls: TlsSettings | None) -> StageState | None:
         """The stage at the gateway, if it is there. Raises ConflictError if its address is another's."""

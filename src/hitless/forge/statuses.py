@@ -30,10 +30,15 @@ class CommitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     def of(cls, run: Mapping[str, Any]) -> CommitStatus:
         """The status of a run's commit."""
         said = f"run {run['run']}: {run['state'].replace('_', ' ')}" + (f": {run['reason']}" if run["reason"] else "")
-        state, context = _STATES.get(run["state"], "failure"), f"hitless/{run['stage'] or 'tests'}"
+        state, context = _STATES.get(run["state"], "failure"), f"hitless/{run['stage'] or _tests_of(run)}"
         if url := run.get("preview"):
             return cls(state, context, f"{said}, preview at {url}/", f"{url}/")
         return cls(state, context, said)
+
+
+def _tests_of(run: Mapping[str, Any]) -> str:
+    """The context of runs without a stage; services that share an engine and a repository have different ones."""
+    return f"{run['service']}_tests" if run.get("service") else "tests"
 
 
 class UndeliveredStatuses:

@@ -57,12 +57,18 @@ class Workplace:
     @property
     def engine_stage(self) -> str:
         """The stage's name at the engine: on one that several services share, the service's name is part of it."""
-        if "_" in self.stage or not Folders.of(self.data_dir, os.environ).is_shared:
-            return self.stage
-        service = peek(self.service_dir, os.environ, "service")
+        service = "" if "_" in self.stage else self.service_at_engine
+        return site_name(service, self.stage) if service else self.stage
+
+    @property
+    def service_at_engine(self) -> str:
+        """The service if several share the engine, otherwise empty. UsageError if neither stage nor folder names it."""
+        if not Folders.of(self.data_dir, os.environ).is_shared:
+            return ""
+        service = self.stage.rpartition("_")[0] or peek(self.service_dir, os.environ, "service")
         if service is None:
             raise UsageError("several services share this engine", hint="name a service's folder with --service-dir")
-        return site_name(service, self.stage)
+        return service
 
     def load_for_aws(self, region: str | None = None) -> Service:
         """The service as osls, which always gets the stage, reads it."""

@@ -33,6 +33,8 @@ from hitless.pipeline.runs import StepFailed, StepName
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 
+MAX_AT_ONCE = 2
+"""Builds of an engine at a time."""
 TEST_FILE = "buildspec-test.yml"
 BUILD_FILE = "buildspec-build.yml"
 _PASSED_ON = re.compile(
@@ -60,17 +62,25 @@ class BuildOrder:
 
 
 class Builds:
-    """The builds of one engine: at most `MAX_AT_ONCE` at a time, each in a process that ends with the daemon."""
+    """The builds of one pipeline, each in a process that ends with the daemon."""
 
-    MAX_AT_ONCE = 2
-
-    def __init__(self, workshop: Workshop, repository: Repository, clock: Clock, limits: Callable[[], Limits]) -> None:
-        """`limits` is called before each build."""
+    def __init__(
+        self,
+        workshop: Workshop,
+        repository: Repository,
+        clock: Clock,
+        limits: Callable[[], Limits],
+        places: asyncio.Semaphore | None = None,
+    ) -> None:
+        """`limits` is called before each build; all pipelines of an engine share the `places` of builds."""
         self._workshop, self._repository, self._clock, self._limits = workshop, repository, clock, limits
-        self._places = asyncio.Semaphore(self.MAX_AT_ONCE)
+        self._places = places or asyncio.Semaphore(MAX_AT_ONCE)
 
     async def run(self, order: BuildOrder) -> BuildResult | None:
         """The build's result; None if the commit has no such file. Raises StepFailed if the build did not succeed."""
+        if self._places.locked():
+            with self._workshop.log(order.run).open("a") as log:
+                log.write(f"waits until one of {MAX_AT_ONCE} builds has ended\n")
         async with self._places, AsyncExitStack() as stack:
             user = stack.enter_context(self._workshop.run_user(order.run))
             if user:
@@ -92,7 +102,8 @@ class Builds:
             scratch = self._workshop.make(place / "scratch", user)
             python = await self._environment(stack, order, spec, text, folder, user)
             environ = self._environ(order, [python / "bin", *tools(spec)], scratch)
-            kept = self._workshop.caches / key_of(order.branch, spec, repr(spec.cache.paths), Path("/nonexistent"))
+            scope, nowhere = f"{self._workshop.service}:{order.branch}", Path("/nonexistent")
+            kept = self._workshop.caches / key_of(scope, spec, repr(spec.cache.paths), nowhere)
             shares = order.fork is None
             if spec.cache.paths and shares:
                 await asyncio.to_thread(restore_cache, kept, folder, user)
@@ -132,7 +143,8 @@ class Builds:
         self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path, user: User | None
     ) -> Path:
         """A virtual environment, made or found in a thread; returned when the build has ended."""
-        key, root = key_of(order.branch, spec, text, folder), self._workshop.environments
+        key = key_of(f"{self._workshop.service}:{order.branch}", spec, text, folder)
+        root = self._workshop.environments
         if order.fork is not None:
             root = self._workshop.work_of(order.run) / "environments"
             root.mkdir(mode=0o711)

@@ -89,7 +89,7 @@ class Course:
                     await self._run_step(name, step)
         except WaitsForApproval:
             self.set_state(RunState.WAITING, None)
-            waits = f"run {row.run} of {row.branch} waits for approval: hitless approve {row.run}"
+            waits = f"{row.title} waits for approval: hitless approve {row.run}"
             self.parts.engine.say(waits, row.stage)
             self.notify()
             return
@@ -134,9 +134,14 @@ class Course:
 
     @property
     def stage(self) -> str:
-        """The stage of a run that has one."""
+        """The stage of a run that has one, by its name at the engine."""
         assert self.row.stage is not None
         return self.row.stage
+
+    @property
+    def stage_in_file(self) -> str:
+        """The same stage by its name in serverless.yml and on AWS."""
+        return self.parts.in_file(self.stage)
 
     @property
     def candidate(self) -> ReleaseDocument:
@@ -173,7 +178,7 @@ class Course:
             branch=row.branch,
             path=self.path,
             actor=fork.description if fork else row.actor or "hitless",
-            stage=row.stage,
+            stage=row.stage and self.stage_in_file,
             fork=fork.number if fork else None,
             step=step,
         )
@@ -187,7 +192,8 @@ class Course:
             self.built = built
             added = await asyncio.to_thread(add_artifacts, workshop.artifacts_of(run, StepName.BUILD), folder)
             self.say(f"{BUILD_FILE}: added to the package's files: {', '.join(added) or 'nothing'}")
-        order = PackageOrder(folder, self.path, stage, self.row.commit, self.row.message, artifacts)
+        row, at_engine = self.row, self.parts.at_engine(stage)
+        order = PackageOrder(folder, self.path, stage, row.commit, row.message, artifacts, at_engine)
         return await self.parts.package(order, self.log)
 
     async def folder_for_aws(self) -> str:
@@ -245,11 +251,11 @@ class Course:
         self.set_state(RunState.QUEUED, None)
         self.say(said)
         who = f"{answer.decision} by {answer.decided_by}"
-        self.parts.engine.say(f"run {run} of {self.row.branch} was {who}", self.row.stage)
+        self.parts.engine.say(f"{self.row.title} was {who}", self.row.stage)
 
     def end(self, state: RunState, reason: str | None) -> None:
         """End the run: record it, log it, add an event, notify."""
-        what = f"run {self.row.run} of {self.row.branch} {state}"
+        what = f"{self.row.title} {state}"
         self.say(f"{what}: {reason}" if reason else what)
         self.set_state(state, reason)
         self.parts.engine.say(f"{what}{f' ({reason})' if reason else ''}", self.row.stage)
@@ -262,13 +268,14 @@ class Course:
             document = RunDocument.of(self.parts.records, row)
             asked = self.parts.records.approval(row.run)
             if row.state == RunState.WAITING and asked:
-                link = approval_link(self.parts.workshop.data, row.run, asked.asked_at)
+                link = approval_link(self.parts.workshop.own, row.run, asked.asked_at)
                 document = replace(document, link=link, protection=self.changed)
             self.parts.notify(self._notified(), document)
 
     def _notified(self) -> tuple[Notify, ...]:
         """The receivers of notifications, by the settings in force: a push does not choose who gets approval links."""
-        settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
+        stage = self.row.stage or next(iter(self.parts.stages), None)
+        settings = self.parts.in_force(stage) if stage else None
         if settings is None and self._candidate_file.exists():
             settings = self.candidate.settings  # of a folder, which its owner promotes: they are trusted
         return settings.notify if settings else ()

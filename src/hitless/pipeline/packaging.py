@@ -30,7 +30,9 @@ from hitless.store.secrets import SecretStore
 
 @dataclass(frozen=True, slots=True)
 class PackageOrder:
-    """`path` is the service's folder in the repository; if `artifacts` are given, nothing is built."""
+    """`path` is the service's folder in the repository; if `artifacts` are given, nothing is built. `at_engine` is the
+    stage's name at the engine, if it differs.
+    """
 
     folder: Path
     path: str
@@ -38,13 +40,15 @@ class PackageOrder:
     commit: str
     message: str | None
     artifacts: Mapping[str, ArtifactRef] | None
+    at_engine: str | None = None
 
 
 async def package_in_process(store: Path, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
     """The candidate and the stages of its commit. It is built into an artifact store, in a process that ends if the
     awaiting task is cancelled. StepFailed if it cannot be built.
     """
-    plan = {**asdict(order), "store": store, "secrets": SecretStore(store.parent).sealed(order.stage)}
+    secrets = SecretStore(store.parent).sealed(order.at_engine or order.stage)
+    plan = {**asdict(order), "store": store, "secrets": secrets}
     answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
     error = answer.get("error") if answer else {"message": "the build's process failed"}
     if error:

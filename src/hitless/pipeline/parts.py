@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
+from hitless.engine.folders import site_name
 from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
@@ -50,6 +51,30 @@ class Parts:
     on_aws: AwsErrands
     previews: Previews | None = None
     """The engine's previews; None if the service has none."""
+    reach: Callable[[str], tuple[str, int] | None] = lambda _: None
+    """Where this machine reaches a stage whose URL has a domain; None if the URL's own host is right."""
+
+    @property
+    def service(self) -> str:
+        """The pipeline's service."""
+        return self.workshop.service or self.engine.service
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The service's stages by their names at the engine."""
+        if not self.workshop.service:
+            return self.engine.stages
+        found = Definition.read(self.workshop.definition)
+        return tuple(self.at_engine(one.name) for one in found.stages) if found else ()
+
+    def at_engine(self, stage: str) -> str:
+        """A stage's name at the engine and in a run's record: on one that several services share, with its service."""
+        service = self.workshop.service
+        return site_name(service, self.in_file(stage)) if service else stage
+
+    def in_file(self, stage: str) -> str:
+        """A stage's name in serverless.yml and in the definition, by either of its names."""
+        return stage.removeprefix(site_name(self.workshop.service, "")) if self.workshop.service else stage
 
     def record(self, new: NewRun) -> RunRow:
         """Record a run without queueing it."""
@@ -67,6 +92,6 @@ class Parts:
     def in_force(self, stage: str) -> StageSettings | None:
         """The stage's settings in force: its live release's, or if none is live here, as on AWS, the last ones read."""
         found = Definition.read(self.workshop.definition)
-        known = found.stage(stage) if found else None
-        live = self.engine.live_release(stage) if known is None or known.home is Home.ENGINE else None
+        known = found.stage(self.in_file(stage)) if found else None
+        live = self.engine.live_release(self.at_engine(stage)) if known is None or known.home is Home.ENGINE else None
         return live.document.settings if live else known

@@ -1,4 +1,4 @@
-"""One engine's pipeline: each push becomes a run, each stage has one run at a time, newer runs replace queued ones.
+"""One service's pipeline: each push becomes a run, each stage has one run at a time, newer runs replace queued ones.
 
 Runs are recorded in the state file. Which run is active and which are queued is only in memory; it is rebuilt when the
 engine starts. The gateway and the workers do not depend on the pipeline.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -52,18 +52,19 @@ log = structlog.get_logger()
 class Pipeline:
     """The verbs: push, fork, promote, approve, reject, stop, retry, follow."""
 
-    def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
-        """`close` ends background work of the parts."""
-        self.parts, self._close = parts, close
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self._turns = Turns(parts)
         self._watch: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Resume or end each run that was in progress when the last daemon ended, and queue the queued ones again."""
-        await asyncio.to_thread(self.parts.workshop.clean_all)
+        """Resume or end each run that was in progress when the last daemon ended, and queue the queued ones again.
+
+        The caller has removed the working folders of that daemon's runs.
+        """
         try:
-            command = hook_command(self.parts.workshop.data.parent)
+            command = hook_command(self.parts.workshop.data.parent, self.parts.workshop.service)
             await asyncio.to_thread(self.parts.repository.renew_hooks, command)
         except OSError as error:
             log.error("the repository's hooks could not be renewed", error=str(error))
@@ -82,8 +83,16 @@ class Pipeline:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._close:
-            await self._close()
+
+    async def remove(self) -> None:
+        """End the pipeline for good with its open runs; remove the repository and the runs. Events stay."""
+        await self.stop()
+        records = self.parts.records
+        for row in records.in_state(RunState.QUEUED, RunState.RUNNING, RunState.WAITING):
+            Course(self.parts, row).end(RunState.INTERRUPTED, "the service was removed")
+        await self.parts.clock.sleep(2 * FOLLOW_S)  # followers see the end of their runs
+        self.parts.pushes.forget_all()
+        await asyncio.to_thread(self.parts.workshop.remove, records.forget_old(kept=0))
 
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hitless.clock import timestamp
 from hitless.documents import to_plain
-from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.homes.errands import TellOrigin
 from hitless.pipeline.definition import Definition
@@ -17,7 +16,7 @@ from hitless.pipeline.runs import RunOptions, RunState, options_of
 from hitless.release.document import Origin
 from hitless.release.result import Outcome
 from hitless.service.model import Home
-from hitless.store.runs import RUNS_KEPT, NewRun, RunRecords, RunRow
+from hitless.store.runs import RUNS_KEPT, NewRun, RunRow
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
@@ -37,10 +36,10 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
         origin=origin,
         document=order.document,
     )
-    entry = definition.stage(order.target) if definition else None
-    branch = entry.branch if entry else order.target
+    entry = definition.stage(parts.in_file(order.target)) if definition else None
+    branch = entry.branch if entry else parts.in_file(order.target)
     new = NewRun(
-        stage=order.target,
+        stage=parts.at_engine(order.target),
         branch=branch,
         commit=origin.commit or "",
         message=origin.message,
@@ -61,49 +60,60 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
 
 async def _origin(parts: Parts, order: Promotion) -> Origin:
     """The live release of the source stage, read at that stage's home."""
+    source, target = parts.at_engine(order.source), parts.at_engine(order.target)
     if (order.document or {}).get("settings", {}).get("home", Home.ENGINE) == Home.ENGINE:
-        parts.engine.turn_of(order.target)  # UsageError for an unknown stage
-    if order.source == order.target:
+        _check_exists(parts, target, order)
+    if source == target:
         raise UsageError(f"{order.source} cannot be promoted to itself", hint="`hitless promote dev staging`")
     if order.source_home is Home.AWS:
         if order.folder is None:
             raise UsageError(
                 f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="pass --service-dir"
             )
-        return await parts.on_aws(TellOrigin(stage=order.source, folder=order.folder), Origin)
-    parts.engine.turn_of(order.source)
-    live = parts.engine.live_release(order.source)
+        return await parts.on_aws(TellOrigin(stage=parts.in_file(source), folder=order.folder), Origin)
+    if not parts.workshop.service:
+        parts.engine.turn_of(source)
+    live = parts.engine.live_release(source)
     if live is None:
-        raise ConflictError(f"{order.source} has no live release to promote", hint="deploy or push to it first")
+        raise ConflictError(f"{source} has no live release to promote", hint="deploy or push to it first")
     return Origin.of(live.stage, live.number, live.document)
 
 
-def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
+def _check_exists(parts: Parts, target: str, order: Promotion) -> None:
+    """Raise UsageError for an unknown stage. A promotion may add one to an engine that several services share."""
+    if not parts.workshop.service:
+        parts.engine.turn_of(target)
+    elif target not in parts.stages and order.document is None:
+        hint = "add it to serverless.yml, then run `hitless pipeline url`"
+        raise UsageError(f"{parts.service} has no stage {parts.in_file(target)}", hint=hint)
+
+
+def origin_of(parts: Parts, row: RunRow) -> Origin | None:
     """The release whose bytes the run ships: the one given to `promote`, or one of the previous stage with its commit.
 
     None if there is none, so the run must build its commit.
     """
-    options = options_of(row)
+    options, engine, definition = options_of(row), parts.engine, parts.definition()
     if options.origin:
         return options.origin
     if options.source and options.release:  # recorded by an earlier version
         release = engine.release(options.source, options.release)
         return Origin.of(release.stage, release.number, release.document)
-    before = definition.previous_stage(row.stage) if definition and row.stage else None
-    for kept in reversed(engine.store.releases(before)) if before else ():
+    before = definition.previous_stage(parts.in_file(row.stage)) if definition and row.stage else None
+    for kept in reversed(engine.store.releases(parts.at_engine(before))) if before else ():
         if kept.commit == row.commit:
             release = engine.release(kept.stage, kept.release)
             return Origin.of(release.stage, release.number, release.document)
     return None
 
 
-def was_live(engine: Engine, records: RunRecords, stage: str, commit: str) -> bool:
+def was_live(parts: Parts, stage: str, commit: str) -> bool:
     """Whether a kept release of that commit was ever live in the stage; on AWS, only this pipeline's runs are known."""
-    if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in records.runs(stage, limit=RUNS_KEPT)):
+    stage, store = parts.at_engine(stage), parts.engine.store
+    runs = parts.records.runs(stage, limit=RUNS_KEPT)
+    if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in runs):
         return True
-    numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
+    numbers = {row.release for row in store.releases(stage) if row.commit == commit}
     return any(
-        rollout.outcome == Outcome.LIVE
-        for number in numbers
-        for rollout in engine.store.rollouts(stage, release=number)
+        rollout.outcome == Outcome.LIVE for number in numbers for rollout in store.rollouts(stage, release=number)
     )

@@ -68,11 +68,7 @@ def _refusal(
                 f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.name} requires: push a"
                 " branch of its own first and merge it once its run succeeded, or push with -o override='why'"
             )
-    if (
-        definition.requires_promotion(entry)
-        and before
-        and not was_live(parts.engine, parts.records, before, update.new)
-    ):
+    if definition.requires_promotion(entry) and before and not was_live(parts, before, update.new):
         return (
             f"{update.new[:12]} was never live in {before}, so it does not ship to {entry.name}: promote it"
             f" (`hitless promote {before} {entry.name}`), or push with -o override='why'"
@@ -124,6 +120,8 @@ def _of_previews(
         return []
     if definition and definition.deployed_from(branch):
         return [f"{branch} feeds a stage, and gets no preview"]
+    if parts.workshop.service:
+        return ["no preview: an engine that several services share has none"]
     if parts.previews is None:
         return ["no preview: serverless.yml had no custom.hitless.previews when the engine was started"]
     return []
@@ -152,5 +150,5 @@ async def _runs_of(
         guarded = definition is not None and (definition.requires_promotion(entry) or entry.required_checks)
         override = options.get("override") if guarded else None
         message = info.subject + (f" (override: {override})" if override else "")
-        planned.append(replace(new, stage=entry.name, message=message, overridden=override))
+        planned.append(replace(new, stage=parts.at_engine(entry.name), message=message, overridden=override))
     return planned

@@ -57,9 +57,11 @@ class CommitInfo(msgspec.Struct, frozen=True):
     author: str
 
 
-def hook_command(data: Path) -> list[str]:
-    """The command that an engine's repository calls as its hooks, with the hook's name appended."""
-    return [sys.executable, "-m", "hitless.processes.git_hook", str(data)]
+def hook_command(data: Path, service: str = "") -> list[str]:
+    """The command that an engine's repository calls as its hooks, with the hook's name appended. `service`: whose
+    repository it is, if several services share the engine.
+    """
+    return [sys.executable, "-m", "hitless.processes.git_hook", str(data), *filter(None, [service])]
 
 
 class Repository:

@@ -192,6 +192,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The URL of the branch's preview, if the run has reached that step."""
     fork: ForkPullRequest | None
     steps: tuple[StepDocument, ...]
+    service: str | UnsetType = UNSET
+    """The run's service, on an engine that several services share."""
     approval: ApprovalDocument | UnsetType | None = UNSET
     exit_code: int | UnsetType = UNSET
     """The exit code of a command that waited for the run."""
@@ -210,6 +212,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
             **{key: value for key, value in asdict(row).items() if key in _OF_ROW},
             commit=row.commit or None,
             state=RunState(row.state),
+            service=row.service or UNSET,
             preview=next((url for url in urls if url), None),
             fork=options_of(row).fork,
             steps=tuple(
@@ -222,10 +225,15 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def where(self) -> str:
         """The run's stage, or its branch."""
-        return self.stage or self.branch
+        return self.stage or self.told_branch
+
+    @property
+    def told_branch(self) -> str:
+        """The branch: `dev`, or `dev (users)` on an engine that several services share."""
+        return self.branch + (f" ({self.service})" if self.service else "")
 
 
-_OF_ROW = {field.name for field in fields(RunRow)} & set(RunDocument.__struct_fields__) - {"commit", "state"}
+_OF_ROW = {field.name for field in fields(RunRow)} & set(RunDocument.__struct_fields__) - {"commit", "state", "service"}
 
 
 def exit_code(records: RunRecords, row: RunRow) -> int:

@@ -67,7 +67,8 @@ class OwnEngine:
         if live_number(course) != release:
             return None
         url = course.parts.urls()[course.stage]
-        asked = [await asyncio.to_thread(fault_of, url, one, release) for one in course.candidate.settings.smoke]
+        at = course.parts.reach(course.stage)
+        asked = [await asyncio.to_thread(fault_of, url, one, release, at) for one in course.candidate.settings.smoke]
         faults = tuple(filter(None, asked))
         return faults if live_number(course) == release else None  # otherwise another release responded
 
@@ -92,7 +93,7 @@ class AwsByErrands:
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         if course.copied is None:
-            errand = CopyLive(stage=course.stage, folder=await course.folder_for_aws())
+            errand = CopyLive(stage=course.stage_in_file, folder=await course.folder_for_aws())
             found = await course.parts.on_aws(errand, dict[str, Any], course.log)
             course.copied = ReleaseDocument.from_json(found["document"]) if found["document"] else str(found["why"])
         return course.copied
@@ -104,12 +105,12 @@ class AwsByErrands:
         given = GivenArtifacts(
             document.digests, document.commit, document.message, document.promoted_from, who_of(course)
         )
-        errand = Ship(stage=course.stage, folder=await course.folder_for_aws(), given=given)
+        errand = Ship(stage=course.stage_in_file, folder=await course.folder_for_aws(), given=given)
         return await course.parts.on_aws(errand, Result, course.log)
 
     async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         folder, digests = await course.folder_for_aws(), course.candidate.digests
-        errand = Verify(stage=course.stage, folder=folder, release=release, digests=digests)
+        errand = Verify(stage=course.stage_in_file, folder=folder, release=release, digests=digests)
         found = await course.parts.on_aws(errand, Verified, course.log)
         return None if found.superseded else found.faults
 
@@ -117,7 +118,7 @@ class AwsByErrands:
         course.say(f"rolling back: {why}")
         try:
             folder, said = await course.folder_for_aws(), f"run {course.row.run}: {why}"
-            errand = RollBack(stage=course.stage, folder=folder, why=said)
+            errand = RollBack(stage=course.stage_in_file, folder=folder, why=said)
             result = await course.parts.on_aws(errand, Result, course.log)
         except HitlessError as error:
             return f"it stays live, because no release can replace it: {error.message}"

@@ -91,7 +91,7 @@ async def _tested(course: Course) -> StepEnd:
 
 async def build(course: Course) -> StepEnd:
     """Make the candidate from the commit, or from the artifacts of the release that is promoted."""
-    origin = origin_of(course.parts.engine, course.row, course.parts.definition())
+    origin = origin_of(course.parts, course.row)
     if origin and origin.home is Home.AWS:
         digests = tuple(origin.artifacts.values())
         errand = FetchArtifacts(stage=origin.stage, folder=await course.folder_for_aws(), digests=digests)
@@ -99,9 +99,9 @@ async def build(course: Course) -> StepEnd:
         course.say(f"{fetched['fetched']} artifacts fetched from the bucket of {origin.stage}, their digests checked")
     if origin and not await course.parts.holds(course.row.commit):
         return _candidate_of_folder(course, origin)
-    document, definition = await course.package(course.stage, origin.refs if origin else None)
-    if document.service != course.parts.engine.service:  # its stacks on AWS would be those of another service
-        raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
+    document, definition = await course.package(course.stage_in_file, origin.refs if origin else None)
+    if document.service != course.parts.service:  # its stacks on AWS would be those of another service
+        raise StepFailed(f"this commit is of service {document.service}, not {course.parts.service}")
     if known := course.parts.definition():
         known.merged_with(definition).write(course.parts.workshop.definition)
     if origin and course.options.source:

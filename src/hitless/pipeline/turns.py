@@ -64,6 +64,10 @@ class Turns:
         if lane.queued is not None and lane.queued.run != row.run:
             Course(self._parts, lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
         lane.queued = row
+        if lane.running is not None:
+            waits = f"waits for the end of run {lane.running[0]}"
+            self._parts.records.set_state(row.run, RunState.QUEUED, waits, None)
+            Course(self._parts, row).say(waits)
         self._wake(lane)
 
     def resume(self, row: RunRow) -> None:
@@ -195,7 +199,7 @@ def _resumes(parts: Parts, row: RunRow) -> bool:
     if row.restarts < MAX_RESTARTS and not touched:
         parts.records.count_restart(row.run)
         course.say(f"{where}: the run continues")
-        parts.engine.say(f"run {row.run} of {row.branch} continues: {where}", row.stage)
+        parts.engine.say(f"{row.title} continues: {where}", row.stage)
         return True
     if step:
         parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail=StepDetail(reason=where))

@@ -1,8 +1,9 @@
 """The folders of a pipeline, and the users that its builds run as.
 
-The data folder has the repository, the definition, the parameters, and each run's log and candidate. Builds work in a
-folder of their own. If the engine is root, that folder is in /var/lib, where builds' users can reach it but no file of
-the engine. Only root can write to the folders above a build's, because tools look for settings in all folders above.
+The data folder has the repository, the definition, the parameters, and each run's log and candidate. On an engine that
+several services share, each service has the first three in a folder of its own. Builds work in another folder. If the
+engine is root, that folder is in /var/lib, where builds' users can reach it but no file of the engine. Only root can
+write to the folders above a build's, because tools look for settings in all folders above.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import pwd
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.environments import withdraw
 
 OUTSIDE = Path("/var/lib")
-PREFIX, OWNER = "hitless-builds-", "owner"
+PREFIX, OWNER, SERVICES = "hitless-builds-", "owner", "services"
 BUILD_USERS = ("hitless-build", "nobody")
 BUILD_UIDS = range(60706, 61184)
 """User ids that no distribution and no service manager uses (systemd.io/UIDS-GIDS)."""
@@ -41,26 +42,33 @@ class Workshop:
     data: Path
     work: Path
     user: User | None
+    service: str = ""
+    """On an engine that several services share: the pipeline's service."""
 
     @classmethod
-    def of(cls, data: Path, environ: Mapping[str, str]) -> Workshop:
+    def of(cls, data: Path, environ: Mapping[str, str], service: str = "") -> Workshop:
         """The workshop of a data folder; creates nothing. `$HITLESS_BUILD_USER` names another build user."""
         home = data / "pipeline"
         if os.getuid() != 0:
-            return cls(home, home / "work", None)
-        return cls(home, _outside(data), _build_user(environ.get("HITLESS_BUILD_USER")))
+            return cls(home, home / "work", None, service)
+        return cls(home, _outside(data), _build_user(environ.get("HITLESS_BUILD_USER")), service)
+
+    @property
+    def own(self) -> Path:
+        """The folder of the service's files; all services share the numbers and folders of runs."""
+        return self.data / SERVICES / self.service if self.service else self.data
 
     @property
     def repository(self) -> Path:
-        return self.data / "repository.git"
+        return self.own / "repository.git"
 
     @property
     def definition(self) -> Path:
-        return self.data / "definition.json"
+        return self.own / "definition.json"
 
     @property
     def parameters(self) -> Path:
-        return self.data / "parameters.yml"
+        return self.own / "parameters.yml"
 
     @property
     def environments(self) -> Path:
@@ -119,7 +127,7 @@ class Workshop:
     def create(self) -> None:
         """Make the folders. Raises MachineError if another user's folder is in the way."""
         try:
-            for folder in (self.data, self.data / "runs"):
+            for folder in (self.data, self.data / "runs", self.own):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.work.mkdir(mode=0o711, parents=True, exist_ok=True)
             if self.work.is_symlink() or self.work.stat().st_uid != os.getuid():
@@ -143,6 +151,14 @@ class Workshop:
     def clean(self, run: int) -> None:
         """Remove a run's working folder. Blocking."""
         remove(self.work_of(run))
+
+    def remove(self, runs: Iterable[int]) -> None:
+        """Remove the service's files and those of its runs. The parameters stay, because a person wrote them."""
+        for folder in (*map(self.of_run, runs), *(self.own.iterdir() if self.own.is_dir() else ())):
+            if folder != self.parameters:
+                remove(folder)
+        with suppress(OSError):
+            self.own.rmdir()
 
     def clean_all(self) -> None:
         """Remove the working folders that a dead daemon's runs left."""

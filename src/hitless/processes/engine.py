@@ -36,7 +36,7 @@ from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
 from hitless.cli.daemon_log import DaemonLog, keep_small
 from hitless.cli.settings import EngineSettings
-from hitless.cli.wire import build_exporter, build_machine, build_pipeline
+from hitless.cli.wire import build_exporter, build_machine, build_pipelines
 from hitless.documents import replace_file, to_text
 from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError, MachineError
@@ -124,11 +124,11 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     leaving = asyncio.Event()
     engine, machine, previews = build_machine(folders, settings, store, leave=leaving.set)
     exporter = build_exporter(folders, engine, store)
-    pipeline = build_pipeline(folders, engine, store, machine.urls, previews)
+    pipelines = build_pipelines(folders, engine, machine, store, previews)
     await machine.start()
-    await pipeline.start()
+    await pipelines.start()
     listener = listen_for_owner(folders.api_socket)
-    api = application(Api(engine, machine, before_stop=pipeline.stop), PipelineApi(pipeline).routes())
+    api = application(Api(engine, machine, before_stop=pipelines.stop), PipelineApi(pipelines).routes())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
@@ -153,7 +153,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     watched.cancel()
     trimming.cancel()
     await sweeping
-    await pipeline.stop()
+    await pipelines.stop()
     folders.api_socket.unlink(missing_ok=True)
     folders.remove_run_folder()
     store.close()

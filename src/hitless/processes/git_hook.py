@@ -1,4 +1,4 @@
-"""The git hook of the engine's repository: `DATA_DIR pre-receive|post-receive`. Started by git on a push.
+"""The git hook of an engine's repository: `DATA_DIR [SERVICE] pre-receive|post-receive`. Started by git on a push.
 
 The first asks the engine whether to refuse the push. The second starts its runs and prints their logs, which git shows
 to the pusher. A pusher who disconnects stops nothing.
@@ -26,7 +26,8 @@ MAX_OPTIONS = 20
 
 def main() -> int:
     """0, or 1 if the push is refused."""
-    data, name = sys.argv[1:3]
+    data, *named, name = sys.argv[1:]
+    service = named[0] if named else None
     started: int | None = None
     push = PushRequest([RefUpdate(*line.split(None, 2)) for line in sys.stdin.read().splitlines()], _options(), who())
     try:
@@ -35,11 +36,12 @@ def main() -> int:
             raise EngineNotRunningError(f"no engine is running on {folders.data}")
         client = EngineClient(folders.api_socket)
         if name == "pre-receive":
-            refusals = client.call("POST", "/pipeline/check", replace(push, lineage=_lineage(push.updates)))["refusals"]
+            asked = replace(push, lineage=_lineage(push.updates))
+            refusals = client.call("POST", "/pipeline/check", asked, service=service)["refusals"]
             for sentence in refusals:
                 _say(f"refused: {sentence}\n")
             return 1 if refusals else 0
-        for line in client.stream("POST", "/pipeline/push", push):
+        for line in client.stream("POST", "/pipeline/push", push, service=service):
             started = line.get("started", started)
             _say(line.get("text", ""))
     except HitlessError as error:

@@ -40,6 +40,13 @@ class RunRow(NewRun):
     ended_at: str | None
     restarts: int = 0
     """How often a new daemon continued it."""
+    service: str = ""
+    """On an engine that several services share: the run's service."""
+
+    @property
+    def title(self) -> str:
+        """`run 7 of dev`, or `run 7 of dev (users)` on an engine that several services share."""
+        return f"run {self.run} of {self.branch}" + (f" ({self.service})" if self.service else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +77,18 @@ class ApprovalRow:
 class RunRecords:
     """Runs, steps and approvals. Each method is one transaction."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, service: str | None = None) -> None:
+        """With `service`, only its runs are listed, and added, on an engine that several services share."""
+        self._store, self._service = store, service or ""
+        self._ours, self._named = ("service = ?", [service]) if service else ("TRUE", list[str]())
 
     def add(self, new: NewRun, *, state: str, at: str) -> RunRow:
         """Record a run with the next number."""
         told = (new.stage, new.branch, new.commit, new.verb, new.actor, new.message, new.overridden)
         cursor = self._store.write(
             "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
-            " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*told, json.dumps(new.options), state, at),
+            " started_at, service) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*told, json.dumps(new.options), state, at, self._service),
         )
         found = self.run(int(cursor.lastrowid or 0))
         assert found is not None
@@ -95,30 +104,34 @@ class RunRecords:
         """Newest first; of one stage, or of all stages and branches; those before the run with the number `before`."""
         rows = self._store.read(
             "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR state = ?2)"
-            " AND (?3 IS NULL OR run < ?3) ORDER BY run DESC LIMIT ?4",
-            (stage, state, before, limit),
+            f" AND (?3 IS NULL OR run < ?3) AND {self._ours.replace('?', '?5')} ORDER BY run DESC LIMIT ?4",
+            (stage, state, before, limit, *self._named),
         )
         return tuple(map(_run, rows))
 
     def started(self, branch: str, commit: str, *, since: str) -> bool:
         """Whether a run of the branch at that commit started since then."""
-        query = "SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? LIMIT 1"
-        return bool(self._store.read(query, (branch, commit, since)))
+        query = f"SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? AND {self._ours}"
+        return bool(self._store.read(f"{query} LIMIT 1", (branch, commit, since, *self._named)))
 
     def has_passed(self, commit: str) -> bool:
         """Whether the commit's tests passed on any branch. A report without a test that ran does not count."""
         query = (
             "SELECT 1 FROM pipeline_runs JOIN pipeline_steps USING (run) WHERE commit_id = ? AND name = 'test'"
             " AND pipeline_steps.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM json_each(detail, '$.reports') WHERE"
-            " json_extract(value, '$.tests') <= json_extract(value, '$.skipped')) LIMIT 1"
+            f" json_extract(value, '$.tests') <= json_extract(value, '$.skipped')) AND {self._ours} LIMIT 1"
         )
-        return bool(self._store.read(query, (commit,)))
+        return bool(self._store.read(query, (commit, *self._named)))
 
     def in_state(self, *states: str) -> tuple[RunRow, ...]:
         """Runs in one of these states, oldest first."""
         marks = ", ".join("?" * len(states))
-        rows = self._store.read(f"SELECT * FROM pipeline_runs WHERE state IN ({marks}) ORDER BY run", states)
-        return tuple(map(_run, rows))
+        query = f"SELECT * FROM pipeline_runs WHERE state IN ({marks}) AND {self._ours} ORDER BY run"
+        return tuple(map(_run, self._store.read(query, (*states, *self._named))))
+
+    def services(self) -> set[str]:
+        """The services of all runs, on an engine that several share."""
+        return {row["service"] for row in self._store.read("SELECT DISTINCT service FROM pipeline_runs")} - {""}
 
     def set_state(self, number: int, state: str, reason: str | None, ended_at: str | None) -> None:
         query = "UPDATE pipeline_runs SET state = ?, reason = ?, ended_at = ? WHERE run = ?"
@@ -130,11 +143,10 @@ class RunRecords:
     def count_restart(self, number: int) -> None:
         self._store.write("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
 
-    def forget_old(self) -> list[int]:
+    def forget_old(self, kept: int = RUNS_KEPT) -> list[int]:
         """Delete all ended runs except the newest. Returns their numbers."""
-        rows = self._store.read(
-            "SELECT run FROM pipeline_runs WHERE ended_at IS NOT NULL ORDER BY run DESC LIMIT -1 OFFSET ?", (RUNS_KEPT,)
-        )
+        query = f"SELECT run FROM pipeline_runs WHERE ended_at IS NOT NULL AND {self._ours} ORDER BY run DESC"
+        rows = self._store.read(f"{query} LIMIT -1 OFFSET ?", (*self._named, kept))
         gone = [int(row["run"]) for row in rows]
         with self._store.transaction() as db:
             db.executemany("DELETE FROM pipeline_runs WHERE run = ?", [(number,) for number in gone])
@@ -202,24 +214,29 @@ class PushRow:
 
 
 class PushRecords:
-    """Pushes without a run. Each method is one transaction."""
+    """Pushes of a service without a run. Each method is one transaction."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, service: str = "") -> None:
+        self._store, self._service = store, service
 
     def add(self, push: PushRow) -> None:
         self._store.write(
-            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)",
-            (push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
+            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self._service, push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
         )
 
     def all(self) -> tuple[PushRow, ...]:
         """Oldest first."""
-        rows = self._store.read("SELECT * FROM pipeline_pushes ORDER BY at, rowid")
+        query = "SELECT * FROM pipeline_pushes WHERE service = ? ORDER BY at, rowid"
+        rows = self._store.read(query, (self._service,))
         return tuple(
             PushRow(row["ref"], row["old_id"], row["new_id"], json.loads(row["options"]), row["actor"], row["at"])
             for row in rows
         )
 
     def forget(self, ref: str, new: str) -> None:
-        self._store.write("DELETE FROM pipeline_pushes WHERE ref = ? AND new_id = ?", (ref, new))
+        query = "DELETE FROM pipeline_pushes WHERE service = ? AND ref = ? AND new_id = ?"
+        self._store.write(query, (self._service, ref, new))
+
+    def forget_all(self) -> None:
+        self._store.write("DELETE FROM pipeline_pushes WHERE service = ?", (self._service,))

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from hitless.documents import convert
+from hitless.engine.folders import site_name
 from hitless.pages.page import environment_of
 from hitless.pipeline.children import call_process
 from hitless.pipeline.rehearsal.judge import Measured
@@ -61,11 +62,18 @@ class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutReport | None = None
 
 
-async def rehearse(data: Path, live: ReleaseDocument, candidate: ReleaseDocument, log: Path) -> RehearsalReport:
-    """Rehearse with the artifacts of an engine's data folder. Raises StepFailed if the rehearsal itself failed."""
+async def rehearse(
+    data: Path, service: str, live: ReleaseDocument, candidate: ReleaseDocument, log: Path
+) -> RehearsalReport:
+    """Rehearse with the artifacts of an engine's data folder. Raises StepFailed if the rehearsal itself failed.
+
+    `service`: the service of the stage, if several share the engine.
+    """
+    name = candidate.settings.name
+    stage = site_name(service, name) if service else name
     # On standard input, because the releases' environment may hold secrets.
     plan = {"live": live.to_json(), "candidate": candidate.to_json()}
-    words = ("rehearse", "--json", "--plan", "--stage", candidate.settings.name, "--data-dir", str(data))
+    words = ("rehearse", "--json", "--plan", "--stage", stage, "--data-dir", str(data))
     document = await call_process("hitless", *words, plan=plan, log=log)
     if "may_ship" not in document:
         raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
