@@ -29,7 +29,7 @@ import json
 
 def record(event, context):
     client = event["requestContext"]["identity"]["sourceIp"]
-    line = json.dumps([client, context.aws_request_id, event["path"]]) + "\\n"
+    line = json.dumps([client, context.aws_request_id, event["path"], event["headers"].get("Host")]) + "\\n"
     with open(LOG, "a") as log:
         log.write(line)
     return {"statusCode": 200, "headers": {"x-run": context.aws_request_id}, "body": event["path"]}
@@ -40,7 +40,7 @@ provider: {name: aws, runtime: python3.11}
 functions:
   api: {handler: handlers.record, events: [{http: 'ANY /'}, {http: 'ANY /{proxy+}'}]}
 custom:
-  hitless: {workers: 2, stages: {dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}}}}
+  hitless: {workers: 2, stages: {dev: {%s, alarms: {guard_s: 0}}}}
 """
 ORDINARY = "127.8.0.1"
 SECOND = "GET /second HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -190,12 +190,29 @@ async def ordinary(address: tuple[str, int], name: str, tls: ssl.SSLContext | No
     await writer.wait_closed()
 
 
-def test_hostile_requests_never_reach_a_worker_as_another_request(site: Site, tmp_path: Path) -> None:
-    log = tmp_path / "written" / "runs"
+def start_recording(site: Site, log: Path, stage: str = "listen: '127.0.0.1:0'") -> None:
+    """Starts a service whose handler writes each run to the log."""
     site.allow(log.parent)
     (site.folder / "handlers.py").write_text(f"LOG = {str(log)!r}\n{HANDLERS}")
-    (site.folder / "serverless.yml").write_text(SERVICE)
+    (site.folder / "serverless.yml").write_text(SERVICE % stage)
     site.up()
+
+
+def recorded(log: Path, clients: Mapping[str, object]) -> dict[str, list[tuple[str, str, str]]]:
+    """The runs of each client, by its address: id, path and Host. All ordinary requests have run; they are left out."""
+    ran: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for line in log.read_text("utf-8").splitlines():
+        source, *run = json.loads(line)
+        ran[source].append(tuple(run))
+    ran.pop("127.0.0.1", None)  # the engine's own smoke request
+    assert set(ran) <= {*clients, ORDINARY}, "a worker saw a request that no client sent"
+    assert len(ran.pop(ORDINARY)) == 120
+    return ran
+
+
+def test_hostile_requests_never_reach_a_worker_as_another_request(site: Site, tmp_path: Path) -> None:
+    log = tmp_path / "written" / "runs"
+    start_recording(site, log)
     workers = worker_pids(site)
     url = urlsplit(site.url)
     published = json.loads((Path(__file__).parent / "corpora/gunicorn.json").read_text("utf-8"))
@@ -204,18 +221,12 @@ def test_hostile_requests_never_reach_a_worker_as_another_request(site: Site, tm
         f"gunicorn {kind} {name}": text for kind in ("invalid", "valid") for name, text in published[kind].items()
     }
     clients = asyncio.run(replay((url.hostname or "", url.port or 0), cases))
-    ran: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for line in log.read_text("utf-8").splitlines():
-        source, run, path = json.loads(line)
-        ran[source].append((run, path))
-    ran.pop("127.0.0.1", None)  # the engine's own smoke request
-    assert set(ran) <= {*clients, ORDINARY}, "a worker saw a request that no client sent"
-    assert len(ran.pop(ORDINARY)) == 120
+    ran = recorded(log, clients)
     for name, (source, client) in zip(cases, clients.items(), strict=True):
         told = (name, client.sent, bytes(client.got), ran[source])
-        assert [run for run, _ in ran[source]] == client.runs(), told
+        assert [run for run, _, _ in ran[source]] == client.runs(), told
         if name in REFUSED or name in ONE:
-            assert "/second" not in [path for _, path in ran[source]], told
+            assert "/second" not in [path for _, path, _ in ran[source]], told
             assert len(ran[source]) <= (name in ONE), told
         if name in REFUSED:
             assert re.match(rb"HTTP/1\.[01] (4\d\d|50[15]) |$", client.got), told

@@ -14,9 +14,7 @@ requests are served at the same time. The cases follow published lists:
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,29 +28,11 @@ from tests.certificates import DOMAIN, write_certificate
 from tests.process.conftest import Site
 from tests.process.gateway_support import UNVERIFIED
 from tests.process.test_fuzz import worker_pids
-from tests.process.test_hostile_http import ORDINARY, ordinary
+from tests.process.test_hostile_http import ordinary, recorded, start_recording
 from tests.process.test_tls import free_port
 
 pytestmark = pytest.mark.process
 
-HANDLERS = """
-import json
-
-def record(event, context):
-    client = event["requestContext"]["identity"]["sourceIp"]
-    line = json.dumps([client, context.aws_request_id, event["path"], event["headers"].get("Host")]) + "\\n"
-    with open(LOG, "a") as log:
-        log.write(line)
-    return {"statusCode": 200, "headers": {"x-run": context.aws_request_id}, "body": event["path"]}
-"""
-SERVICE = """
-service: hostile
-provider: {name: aws, runtime: python3.11}
-functions:
-  api: {handler: handlers.record, events: [{http: 'ANY /'}, {http: 'ANY /{proxy+}'}]}
-custom:
-  hitless: {workers: 2, stages: {dev: {listen: '127.0.0.1:%d', alarms: {guard_s: 0}%s}}}
-"""
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PROMISE, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 WAIT_S = 40
@@ -355,12 +335,9 @@ def memory_kb(pid: int) -> int:
 @pytest.mark.parametrize("secure", [False, True], ids=["prior knowledge", "TLS"])
 def test_hostile_http2_never_reaches_a_worker_as_another_request(site: Site, tmp_path: Path, secure: bool) -> None:
     log = tmp_path / "written" / "runs"
-    site.allow(log.parent)
     write_certificate(tmp_path, DOMAIN)
     tls = f", domain: {DOMAIN}, tls: {{certificate: {tmp_path}/chain.pem, key: {tmp_path}/key.pem}}" if secure else ""
-    (site.folder / "handlers.py").write_text(f"LOG = {str(log)!r}\n{HANDLERS}")
-    (site.folder / "serverless.yml").write_text(SERVICE % (free_port() if secure else 0, tls))
-    site.up()
+    start_recording(site, log, f"listen: '127.0.0.1:{free_port() if secure else 0}'{tls}")
     workers, gateway = worker_pids(site), site.status()["engine"]["gateway_pid"]
     before_kb = memory_kb(gateway)
     url = urlsplit(site.url)
@@ -369,14 +346,8 @@ def test_hostile_http2_never_reaches_a_worker_as_another_request(site: Site, tmp
     floods = {name: sent + frame(PING, 0, 0, MARK) for name, sent in FLOODS.items()}
     for cases in (requests | BROKEN, floods):
         clients = asyncio.run(replay(address, cases, UNVERIFIED if secure else None))
-        ran: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-        for text in log.read_text("utf-8").splitlines():
-            source, run, path, host = json.loads(text)
-            ran[source].append((run, path, host))
+        ran = recorded(log, clients)
         log.unlink()
-        ran.pop("127.0.0.1", None)  # the engine's own smoke request
-        assert set(ran) <= {*clients, ORDINARY}, "a worker saw a request that no client sent"
-        assert len(ran.pop(ORDINARY)) == 120
         wrong = {
             name: (client, ran[source])
             for name, (source, client) in zip(cases, clients.items(), strict=True)

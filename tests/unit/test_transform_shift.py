@@ -16,22 +16,10 @@ from hitless.cloud.transform.updates import numbered
 from hitless.cloud.transition import without_publishing
 from hitless.errors import ConflictError, UsageError
 from hitless.homes.aws_stage import clock_factor
+from tests.unit.aws_fakes import FakeTime
 from tests.unit.release_support import RememberedStack, packaged, release
 
 pytestmark = pytest.mark.unit
-
-
-class NoTime:
-    """Time passes only by sleeping, which takes no real time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float, /) -> None:
-        self.now += seconds
 
 
 @dataclass
@@ -108,7 +96,7 @@ def moves(*names: str) -> list[Move]:
 def shift(states: dict[str, list[Deployment]], busy: frozenset[str] = frozenset()) -> tuple[Shift, FakeCodeDeploy]:
     aliases = FakeAliases()
     codedeploy = FakeCodeDeploy(states, aliases, busy)
-    return Shift(codedeploy, aliases, alias="live", clock=NoTime()), codedeploy
+    return Shift(codedeploy, aliases, alias="live", clock=FakeTime()), codedeploy
 
 
 def run(one: Shift, *names: str) -> tuple[ShiftFailure | None, list[float]]:
@@ -127,7 +115,7 @@ def test_a_shift_succeeds_if_all_its_deployments_do() -> None:
 
 @pytest.mark.parametrize(("factor", "watched_s"), [(1.0, 60.0), (6.0, 10.0)])
 def test_the_guard_is_shortened_by_the_emulators_clock_factor(factor: float, watched_s: float) -> None:
-    clock, aliases = NoTime(), FakeAliases()
+    clock, aliases = FakeTime(), FakeAliases()
     one = Shift(
         FakeCodeDeploy({}, aliases, frozenset()), aliases, alias="live", clock=clock, poll_s=2.0, clock_factor=factor
     )
