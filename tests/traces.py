@@ -71,7 +71,7 @@ class Collector:
         task = asyncio.current_task()
         assert task is not None
         self.serving.append(task)
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, EOFError):  # the exporter gave up
             await self._respond(reader, writer)
         writer.close()
         with suppress(ConnectionError):

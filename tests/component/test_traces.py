@@ -53,9 +53,7 @@ class World:
     def exporter_of(self) -> Exporter:
         settings = TraceSettings.of({**self.collector.environ, **self.environ})
         assert settings is not None
-        exporter = Exporter(settings, lambda text, _: self.said.append(text), self.clock, Random(1), self.collect)
-        exporter.timeout_s = 0.2
-        return exporter
+        return Exporter(settings, lambda text, _: self.said.append(text), self.clock, Random(1), self.collect)
 
     async def step(self, *spans: Recorded, later_s: float = 0) -> tuple[int, int, int]:
         """One step of the exporter. Returns requests, exported and dropped spans so far."""
@@ -98,15 +96,17 @@ def test_a_failure_that_may_pass_is_retried_with_longer_pauses(response: str | N
     world = World(response)
 
     async def story() -> None:
+        world.exporter.timeout_s = 0.05 if response is None else 10
         instants = []
         for _ in range(200):
-            before = len(world.collector.bodies)
-            if (await world.step(*recorded(1), later_s=1))[0] > before:
+            before = world.exporter._failures
+            await world.step(*recorded(1), later_s=1)
+            if world.exporter._failures > before:
                 instants.append(world.clock.elapsed_s)
         pauses = [b - a for a, b in itertools.pairwise(instants)]
         assert 4 < len(instants) < 16
         assert pauses[:3] < pauses[3:6]
-        world.collector.responses = ["200 OK"]
+        world.collector.responses, world.exporter.timeout_s = ["200 OK"], 10
         assert (await world.step(later_s=60))[1:] == (200, 0)
 
     world.run(story())
@@ -159,6 +159,15 @@ def test_a_collector_that_never_answers_delays_no_rollout(tmp_path: Path) -> Non
         assert collector.bodies, "the last export, when the daemon leaves"
 
     run(tmp_path, story)
+
+
+def test_a_shared_engines_stage_is_exported_without_its_services_name(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        rollouts = Rollouts(bench.store)
+        await bench.deploy(stage="shop_prod")
+        assert {about for about, _ in rollouts.ended()} == {("shop", 1, "prod")}
+
+    run(tmp_path, story, stages=("shop_prod",))
 
 
 def test_each_rollout_is_exported_once_when_it_has_ended(tmp_path: Path) -> None:

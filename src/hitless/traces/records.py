@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from hitless.release.result import Outcome, Step
@@ -38,6 +39,7 @@ class Rollouts:
     def _spans(self, row: RolloutRow) -> Iterator[Recorded]:
         release = self._store.release(row.stage, row.release)
         service, commit = (release.document["service"], release.commit) if release else (row.stage, None)
+        row = replace(row, stage=row.stage.rpartition("_")[2])  # a shared engine's stages begin with the service's name
         spans = rollout_spans(row, self._store.steps(row.rollout), service, commit)
         return (((service, row.release, row.stage), one) for one in spans)
 
