@@ -77,7 +77,7 @@ def main() -> int:
             status = hitless("up", "--detach", "--listen", "127.0.0.1:0", where)
             url = next(stage["url"] for stage in status["stages"] if stage["stage"] == "dev")
             rate = options.rate or bearable_rate_per_s(where, str(report))
-            print(f"worldclock answers at {url}; now load, and releases over it", flush=True)
+            print(f"worldclock serves at {url}; now load, and releases over it", flush=True)
             drill = hitless(
                 *("drill", "--rate", str(rate), "--duration", str(options.duration)),
                 *("--releases", str(len(SCENARIOS)), "--scenarios", ",".join(SCENARIOS), "--idempotency-key"),

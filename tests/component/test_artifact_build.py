@@ -351,6 +351,14 @@ def test_a_password_in_requirements_is_a_warning(tmp_path: Path, store: Artifact
     assert built(left_out, store).warnings == ()
 
 
+def test_a_database_in_the_package_causes_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s")
+    (tmp_path / "s" / "shop.db").touch()
+    (warning,) = built(service, store).warnings
+    assert warning == "shop.db is a database and is packaged; package.patterns: ['!shop.db'] leaves it out"
+    assert built(a_service(tmp_path / "s", patterns=("!shop.db",)), store).warnings == ()
+
+
 def test_an_unread_lock_file_without_requirements_txt_is_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
     [warning] = built(a_service(tmp_path / "s", {"uv.lock": ""}), store).warnings
     assert "uv.lock is not read" in warning

@@ -99,7 +99,7 @@ def test_an_approval_is_valid_for_only_one_commit_of_a_fork(tmp_path: Path) -> N
         first = await asked(bench, "1")
         second = await asked(bench, "2")
         assert bench.pipeline.document(first["run"]).state == "superseded"
-        with pytest.raises(ConflictError, match="does not wait for approval"):
+        with pytest.raises(ConflictError, match="is not waiting for approval"):
             bench.pipeline.approve(first["run"], by="Bo", why=None)
         bench.pipeline.approve(second["run"], by="Bo", why=None)
         await bench.end_of(second["run"])

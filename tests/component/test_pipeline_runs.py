@@ -268,7 +268,7 @@ def test_an_approval_is_recorded_with_name_and_reason_and_the_run_ships(tmp_path
             "bo@desk",
             "seen",
         )
-        with pytest.raises(ConflictError, match="does not wait for approval"):
+        with pytest.raises(ConflictError, match="is not waiting for approval"):
             bench.pipeline.approve(number, by="bo", why=None)
 
     tell_story(tmp_path, story)
@@ -307,7 +307,7 @@ def test_a_newer_approval_question_supersedes_an_older_one(tmp_path: Path) -> No
         second = (await promote(bench, "staging", "prod")).run
         await bench.end_of(second)
         assert bench.pipeline.row(first).state == "superseded"
-        with pytest.raises(ConflictError, match="does not wait"):
+        with pytest.raises(ConflictError, match="is not waiting"):
             bench.pipeline.approve(first, by="bo", why=None)
 
     tell_story(tmp_path, story)

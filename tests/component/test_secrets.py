@@ -131,7 +131,7 @@ def test_a_name_or_value_that_cannot_be_used_is_refused(
 
 def test_a_secret_that_serverless_yml_uses_is_unset_only_by_force(secrets: Callable[..., Any]) -> None:
     secrets("set", "/shop/db", value="s3cret")
-    assert "api of stage dev uses" in secrets("unset", "/shop/db", code=1)["error"]["message"]
+    assert "is used in stage dev by api" in secrets("unset", "/shop/db", code=1)["error"]["message"]
     secrets("unset", "/shop/db", "--force")
     assert secrets("list") == []
     assert secrets("unset", "/shop/db", code=2)["error"]["hint"] == "dev has no secrets"

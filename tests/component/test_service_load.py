@@ -270,7 +270,7 @@ def test_a_variable_that_a_function_overrides_causes_no_notice_about_the_provide
 
 def test_a_value_that_only_aws_knows_is_an_error_if_needed(folder: Path) -> None:
     error = fault(folder, HEAD + API.replace("handler:", "environment: {KEY: '${ssm:/k}'}, handler:"))
-    assert "functions.api.environment.KEY: ${ssm:/k} cannot be resolved here: AWS Systems Manager" in error.message
+    assert "functions.api.environment.KEY: ${ssm:/k} cannot be resolved here: the stage has no secret" in error.message
     assert "${env:NAME, …}" in error.hint
 
 

@@ -252,7 +252,7 @@ def test_a_value_that_only_aws_knows_is_an_error_when_it_is_read() -> None:
     value = resolve("custom: {s: '${ssm:/a/b}'}\nv: x-${self:custom.s}").mapping()["v"]
     assert isinstance(value.data, Unresolved)
     with pytest.raises(
-        ServiceFileError, match=r"f.yml:2: v: \$\{ssm:/a/b\} cannot be resolved here: AWS Systems Manager"
+        ServiceFileError, match=r"f.yml:2: v: \$\{ssm:/a/b\} cannot be resolved here: the stage has no secret"
     ):
         value.text()
 

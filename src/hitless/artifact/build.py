@@ -32,6 +32,7 @@ _Source = tuple[str, ...] | str
 
 _OTHER_LOCKS = (*LOCKS, "pdm.lock")
 _SHOWN_AT_MOST = 5
+_DATABASES = (".db", ".sqlite", ".sqlite3")
 
 _WSGI_HANDLER = """\
 \"\"\"Added by hitless in place of the plugin serverless-wsgi: the WSGI application as a Lambda handler.\"\"\"
@@ -142,7 +143,7 @@ class _Build:
                     self.portable[function.name] = self.by_function[function.name]
             if function.is_python:
                 self._check_handler(function, source)
-        self._warn_of_requirements()
+        self._warn_of_contents()
 
     def _portable(self, source: _Source, declared: Platform) -> Artifact | None:
         """The artifact for a declared platform that is not this machine's. A promotion needs it."""
@@ -285,7 +286,7 @@ class _Build:
                 hint="write FOLDER/MODULE.FUNCTION, and check that package.patterns do not exclude the module",
             )
 
-    def _warn_of_requirements(self) -> None:
+    def _warn_of_contents(self) -> None:
         distributions = {name for used in self.installed.values() for name in used.distributions}
         if loose := self.requirements.unpinned(distributions):
             more = f" and {len(loose) - _SHOWN_AT_MOST} more" if len(loose) > _SHOWN_AT_MOST else ""
@@ -303,6 +304,8 @@ class _Build:
                 f"{', '.join(raised)}: the pinned version has no wheel for this machine's Python, so this machine runs"
                 " a newer one of the same major version"
             )
+        if data := sorted({name for code in self.code.values() for name in code if name.endswith(_DATABASES)}):
+            self._warn(f"{data[0]} is a database and is packaged; package.patterns: ['!{data[0]}'] leaves it out")
         for name in self.requirements.with_passwords():
             if any(name in code for code in self.code.values()):
                 self._warn(f"{name} contains a password in a URL and is packaged; set UV_INDEX_URL instead")

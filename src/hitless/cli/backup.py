@@ -114,7 +114,10 @@ def restore(ctx: Context, file: FileArgument) -> None:
         raise UsageError(f"{file} is not an archive of `hitless backup`", hint="name another file") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    ctx.show({"restored": str(folders.data), "version": manifest.version}, lambda: "restored; `hitless up` serves it")
+    ctx.show(
+        {"restored": str(folders.data), "version": manifest.version},
+        lambda: "restored; `hitless up` serves the same release",
+    )
 
 
 def _tar(*words: str) -> None:

@@ -80,7 +80,7 @@ def unset_secret(
     users = sorted({*(used_secrets(live).get(name, ()) if live else ()), *_users_in_file(ctx, name)})
     if users and not force and name in store.of(ctx.engine_stage):
         raise ConflictError(
-            f"{', '.join(users)} of stage {ctx.stage} uses the secret {name}",
+            f"the secret {name} is used in stage {ctx.stage} by {', '.join(users)}",
             hint="remove it from serverless.yml and deploy; or --force: the live release keeps its value, builds fail",
         )
     folders.create()
@@ -110,5 +110,6 @@ def _value(name: str) -> str:
 
 
 def _use(users: list[str], waits: bool) -> str:
-    named = ", ".join(users) or "no function of a live release"
-    return f"{named} uses {'an earlier value' if waits else 'it'}"
+    if not users:
+        return "the live release does not use it"
+    return f"{'its earlier value is ' * waits}used by {', '.join(users)}"

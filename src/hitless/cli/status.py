@@ -140,10 +140,12 @@ def _function(function: FunctionStatus) -> str:
     timing = f"p50 {latency.p50} ms, p99 {latency.p99} ms" if latency else "no request yet"
     limits = f" of {scaling.min} to {scaling.max}" if scaling and scaling.min != scaling.max else ""
     why = f"; {scaling.reason}" if scaling and scaling.reason else ""
+    workers = "worker" if len(function.workers) == 1 else "workers"
+    requests = "request" if function.requests == 1 else "requests"
     return (
-        f"  {function.name:<16} {len(function.workers)}{limits} workers ({busy} busy{why}), "
+        f"  {function.name:<16} {len(function.workers)}{limits} {workers} ({busy} busy{why}), "
         f"{function.restarts} restarts, "
-        f"{function.requests} requests, {function.failed} failed, {timing}{_at_gateway(function.gateway)}"
+        f"{function.requests} {requests}, {function.failed} failed, {timing}{_at_gateway(function.gateway)}"
     )
 
 

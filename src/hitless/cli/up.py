@@ -76,9 +76,9 @@ def up(
     if port and port != int(url.rpartition(":")[2]):
         ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; run `hitless down` first to change it")
     if detach:
-        ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
+        ctx.show(status, lambda: f"{ctx.stage} serves at {url}")
         return
-    _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
+    _attend(ctx, f"{ctx.stage} serves at {url}; Ctrl-C stops the engine")
 
 
 @command("down", example="hitless down --force")

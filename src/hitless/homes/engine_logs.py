@@ -32,7 +32,7 @@ def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
     folders = [folder / function] if function else sorted(folder.glob("*"))
     if function and not folders[0].is_dir() and not query.follow:
         known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
-        raise UsageError(f"{function} has written nothing in {folder.name}", hint=f"functions with logs: {known}")
+        raise UsageError(f"{folder.name} has no logs of a function {function}", hint=f"functions with logs: {known}")
     # a worker's rotated file comes before its current one
     files = [path for each in folders for pattern in ("*.log.1", "*.log") for path in sorted(each.glob(pattern))]
     lines = list(heapq.merge(*map(_stamped, files)))

@@ -91,7 +91,7 @@ def check_open(row: RunRow, expires_at: str | None, now: datetime) -> None:
     run = row.run
     if row.state != RunState.WAITING or expires_at is None:
         raise ConflictError(
-            f"run {run} does not wait for approval; it is {row.state}", hint=f"`hitless pipeline show {run}`"
+            f"run {run} is not waiting for approval; its state is {row.state}", hint=f"`hitless pipeline show {run}`"
         )
     if datetime.fromisoformat(expires_at) <= now:
         raise ConflictError(

@@ -75,7 +75,7 @@ async def source(course: Course) -> StepEnd:
 async def test(course: Course) -> StepEnd:
     """Run buildspec-test.yml in a clean checkout."""
     if origin := course.options.source:
-        return skipped(f"the same bytes were tested on their way to {origin}")
+        return skipped(f"a promotion ships the bytes of {origin} and does not test them again")
     known = course.parts.in_force(course.row.stage) if course.row.stage else None
     if known and not known.test:
         return skipped(LEFT_OUT)

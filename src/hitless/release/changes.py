@@ -21,6 +21,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return []
     if path.endswith("notify"):
         return [f"{path}: changed"]
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(one, Mapping) for one in (*old, *new)):
+        changed = [f"{path}: removed {_shown(one)}" for one in old if one not in new]
+        return [*changed, *(f"{path}: added {_shown(one)}" for one in new if one not in old)] or [f"{path}: new order"]
     if path.endswith(".environment"):
         before, now = dict(old or ()), dict(new or ())
         added = [f"{path}.{name}: added" for name in now if name not in before]
@@ -37,5 +40,9 @@ def _named(one: object) -> bool:
 def _shown(value: object) -> str:
     if isinstance(value, Mapping) and "name" in value:
         return str(value["name"])
+    if isinstance(value, Mapping):
+        line = " ".join(value[key] for key in ("method", "path") if key in value)
+        rest = [f"{key} {one}" for key, one in value.items() if key not in ("method", "path") and one]
+        value = ", ".join(filter(None, (line, *rest)))
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -213,19 +213,16 @@ class Value:
         if isinstance(self.data, Unresolved):
             if self.data.error is not None:
                 raise self.data.error
-            name = self.data.reference[2:-1]
-            script = self.data.kind == JAVASCRIPT
-            better = (
-                f"store it with `hitless secrets set {name[4:].removesuffix('~true')}`, "
-                if name.startswith("ssm:")
-                else ""
-            )
-            if script:
-                better = "move its values to a YAML or JSON file, "
+            name, kind = self.data.reference[2:-1], self.data.kind
+            why, first = f"{kind} is not available here", ""
+            if name.startswith("ssm:"):
+                why = "the stage has no secret of this name"
+                first = f"store it with `hitless secrets set {name[4:].removesuffix('~true')}`, "
+            elif kind == JAVASCRIPT:
+                why, first = f"{kind} is not run here", "move its values to a YAML or JSON file, "
             raise self.fault(
-                f"{self.data.reference} cannot be resolved here: "
-                f"{self.data.kind} is not {'run' if script else 'available'} here",
-                f"{better}pass --param '{name}=VALUE', put an available source before it (${{env:NAME, …}}), "
+                f"{self.data.reference} cannot be resolved here: {why}",
+                f"{first}pass --param '{name}=VALUE', put an available source before it (${{env:NAME, …}}), "
                 "or give it a default (${…, 'value'})",
             )
         if self.tag:
