@@ -164,28 +164,22 @@ def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) 
     store.close()
 
 
-def test_runs_and_pushes_of_a_schema_without_services_stay_those_of_the_engines_one_service(tmp_path: Path) -> None:
-    path, push = (
-        tmp_path / "state.sqlite",
-        PushRow("refs/heads/dev", "0" * 40, "1" * 40, {"override": "why"}, "ada", AT),
-    )
-    with closing(sqlite3.connect(path)) as old:
-        old.executescript("".join(MIGRATIONS[:5]) + "PRAGMA user_version = 5;")
-        run = "INSERT INTO pipeline_runs (branch, commit_id, verb, options, state, started_at, stage) VALUES"
-        old.execute(f"{run} ('dev', '1', 'push', '{{}}', 'queued', ?, 'dev')", (AT,))
-        values = (push.ref, push.old, push.new, '{"override": "why"}', "ada", AT)
-        old.execute("INSERT INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)", values)
-        old.commit()
-    with closing(Store(path)) as store:
-        (kept,) = RunRecords(store).in_state("queued")
-        assert (kept.run, kept.stage, kept.service, kept.title) == (1, "dev", "", "run 1 of dev")
-        assert PushRecords(store).all() == (push,)
-        others = RunRecords(store, "users"), PushRecords(store, "users")
-        assert (others[0].runs(), others[1].all()) == ((), ())
-        others[1].add(push)  # the same commit of the same branch
-        assert PushRecords(store).all() == others[1].all() == (push,)
-        others[1].forget(push.ref, push.new)
-        assert PushRecords(store).all() == (push,)
+def test_services_of_one_engine_have_runs_and_pushes_of_their_own(tmp_path: Path) -> None:
+    push = PushRow("refs/heads/dev", "0" * 40, "1" * 40, {"override": "why"}, "ada", AT)
+    new = NewRun(stage="dev", branch="dev", commit="1", verb="push", actor=None, message=None, options={"forced": True})
+    with closing(Store(tmp_path / "state.sqlite")) as store:
+        for service in ("shop", "users"):  # the same commit of the same branch
+            PushRecords(store, service).add(push)
+            RunRecords(store, service).add(new, state="queued", at=AT)
+        shop, users = ((RunRecords(store, name), PushRecords(store, name)) for name in ("shop", "users"))
+        (run,) = users[0].in_state("queued")
+        assert (run.run, run.service, run.title) == (2, "users", "run 2 of dev (users)")
+        assert (RunRecords(store).services(), len(RunRecords(store).runs())) == ({"shop", "users"}, 2)
+        assert (shop[1].all(), users[1].all(), PushRecords(store).all()) == ((push,), (push,), ())
+        users[1].forget(push.ref, push.new)
+        users[0].set_state(2, "succeeded", None, AT)
+        assert (shop[1].all(), users[1].all()) == ((push,), ())
+        assert (shop[0].forget_old(kept=0), users[0].forget_old(kept=0)) == ([], [2])
 
 
 def test_the_error_of_a_damaged_state_file_names_the_backup(tmp_path: Path) -> None:

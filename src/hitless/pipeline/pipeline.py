@@ -91,7 +91,8 @@ class Pipeline:
         for row in records.in_state(RunState.QUEUED, RunState.RUNNING, RunState.WAITING):
             Course(self.parts, row).end(RunState.INTERRUPTED, "the service was removed")
         await self.parts.clock.sleep(2 * FOLLOW_S)  # followers see the end of their runs
-        self.parts.pushes.forget_all()
+        for push in self.parts.pushes.all():
+            self.parts.pushes.forget(push.ref, push.new)
         await asyncio.to_thread(self.parts.workshop.remove, records.forget_old(kept=0))
 
     async def check(

@@ -123,6 +123,8 @@ class StepFailed(Exception):
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"source": "from"}):
     """The options of a run, as its record keeps them."""
 
+    service: str = ""
+    """On an engine that several services share."""
     skip_rehearsal: bool = False
     forced: bool = False
     """The push replaced commits of the branch."""

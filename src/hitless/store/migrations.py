@@ -141,23 +141,6 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (ref, new_id)
     ) STRICT;
     """,
-    """
-    ALTER TABLE pipeline_runs ADD COLUMN service TEXT NOT NULL DEFAULT '';
-
-    ALTER TABLE pipeline_pushes RENAME TO earlier_pushes;
-    CREATE TABLE pipeline_pushes (
-        service TEXT NOT NULL,
-        ref TEXT NOT NULL,
-        old_id TEXT NOT NULL,
-        new_id TEXT NOT NULL,
-        options TEXT NOT NULL,
-        actor TEXT NOT NULL,
-        at TEXT NOT NULL,
-        PRIMARY KEY (service, ref, new_id)
-    ) STRICT;
-    INSERT INTO pipeline_pushes SELECT '', ref, old_id, new_id, options, actor, at FROM earlier_pushes ORDER BY rowid;
-    DROP TABLE earlier_pushes;
-    """,
 )
 
 

@@ -12,6 +12,7 @@ from hitless.documents import to_text
 from hitless.store.store import Store
 
 RUNS_KEPT = 500
+_SERVICE = "json_extract(options, '$.service')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,11 @@ class RunRow(NewRun):
     ended_at: str | None
     restarts: int = 0
     """How often a new daemon continued it."""
-    service: str = ""
-    """On an engine that several services share: the run's service."""
+
+    @property
+    def service(self) -> str:
+        """The run's service, on an engine that several share; otherwise empty."""
+        return str(self.options.get("service", ""))
 
     @property
     def title(self) -> str:
@@ -75,20 +79,24 @@ class ApprovalRow:
 
 
 class RunRecords:
-    """Runs, steps and approvals. Each method is one transaction."""
+    """Runs, steps and approvals. Each method is one transaction.
+
+    A run's service is one of its options, not a column, so that the previous version can use the state file, too.
+    """
 
     def __init__(self, store: Store, service: str | None = None) -> None:
         """With `service`, only its runs are listed, and added, on an engine that several services share."""
-        self._store, self._service = store, service or ""
-        self._ours, self._named = ("service = ?", [service]) if service else ("TRUE", list[str]())
+        self._store, self._service = store, service
+        self._ours, self._named = (f"{_SERVICE} = ?", [service]) if service else ("TRUE", list[str]())
 
     def add(self, new: NewRun, *, state: str, at: str) -> RunRow:
         """Record a run with the next number."""
+        named = {"service": self._service} if self._service else {}
         told = (new.stage, new.branch, new.commit, new.verb, new.actor, new.message, new.overridden)
         cursor = self._store.write(
             "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
-            " started_at, service) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*told, json.dumps(new.options), state, at, self._service),
+            " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*told, json.dumps({**new.options, **named}), state, at),
         )
         found = self.run(int(cursor.lastrowid or 0))
         assert found is not None
@@ -131,7 +139,7 @@ class RunRecords:
 
     def services(self) -> set[str]:
         """The services of all runs, on an engine that several share."""
-        return {row["service"] for row in self._store.read("SELECT DISTINCT service FROM pipeline_runs")} - {""}
+        return {name for (name,) in self._store.read(f"SELECT DISTINCT {_SERVICE} FROM pipeline_runs") if name}
 
     def set_state(self, number: int, state: str, reason: str | None, ended_at: str | None) -> None:
         query = "UPDATE pipeline_runs SET state = ?, reason = ?, ended_at = ? WHERE run = ?"
@@ -214,29 +222,29 @@ class PushRow:
 
 
 class PushRecords:
-    """Pushes of a service without a run. Each method is one transaction."""
+    """Pushes of a service without a run. Each method is one transaction.
+
+    If several services share the engine, the service stands before the ref: no ref has a colon (git-check-ref-format).
+    """
 
     def __init__(self, store: Store, service: str = "") -> None:
-        self._store, self._service = store, service
+        self._store, self._prefix = store, f"{service}:" if service else ""
 
     def add(self, push: PushRow) -> None:
         self._store.write(
-            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self._service, push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
+            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)",
+            (self._prefix + push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
         )
 
     def all(self) -> tuple[PushRow, ...]:
         """Oldest first."""
-        query = "SELECT * FROM pipeline_pushes WHERE service = ? ORDER BY at, rowid"
-        rows = self._store.read(query, (self._service,))
+        rows = self._store.read("SELECT * FROM pipeline_pushes ORDER BY at, rowid")
+        split = [(*row["ref"].rpartition(":"), row) for row in rows]
         return tuple(
-            PushRow(row["ref"], row["old_id"], row["new_id"], json.loads(row["options"]), row["actor"], row["at"])
-            for row in rows
+            PushRow(ref, row["old_id"], row["new_id"], json.loads(row["options"]), row["actor"], row["at"])
+            for service, colon, ref, row in split
+            if service + colon == self._prefix
         )
 
     def forget(self, ref: str, new: str) -> None:
-        query = "DELETE FROM pipeline_pushes WHERE service = ? AND ref = ? AND new_id = ?"
-        self._store.write(query, (self._service, ref, new))
-
-    def forget_all(self) -> None:
-        self._store.write("DELETE FROM pipeline_pushes WHERE service = ?", (self._service,))
+        self._store.write("DELETE FROM pipeline_pushes WHERE ref = ? AND new_id = ?", (self._prefix + ref, new))
