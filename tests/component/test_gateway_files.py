@@ -6,8 +6,10 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,19 @@ def test_a_template_of_another_version_does_not_change_a_running_daemon(
     monkeypatch.setattr("hitless.gateway.render._TEMPLATES", Environment(loader=newer, undefined=StrictUndefined))
     folder.write(STATE)
     assert layout.configuration.read_text().endswith("\n")
+
+
+def test_haproxy_starts_under_a_guardian_of_an_earlier_version_that_has_no_access_log(layout: Layout) -> None:
+    """The daemon is upgraded first. The guardian before it starts HAProxy from the new daemon's files if it dies."""
+    with_logs = replace(layout, logs=layout.folder.parent / "logs")
+    boot(with_logs).write(GatewayState.initial(["dev"], pools=2, shared=True))
+    with listen("127.0.0.1", 0) as first, listen("127.0.0.1", 0) as second:
+        environment = {"HITLESS_FD_0": str(first.fileno()), "HITLESS_FD_1": str(second.fileno())}
+        command = [find_haproxy(os.environ), "-c", "-f", str(layout.configuration)]
+        checked = subprocess.run(
+            command, env=environment, pass_fds=(first.fileno(), second.fileno()), capture_output=True, text=True
+        )
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_a_path_too_long_for_sockets_is_refused_with_a_hint(tmp_path: Path) -> None:
