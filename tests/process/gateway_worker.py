@@ -1,5 +1,6 @@
 """A stand-in for a worker: a threaded HTTP server on a Unix socket that reports what it received. Arguments: socket
-path, release, milliseconds a request takes. `/die` ends the process without a response; `/slow/MS` takes that long;
+path, release, milliseconds a request takes. `/die` ends the process without a response, `/drop` the connection;
+`/slow/MS` takes that long;
 `/ANY/RELEASE/STATUS` gets that status from that release alone, `/ANY/RELEASE/slow` a 500 after a second.
 """
 
@@ -24,6 +25,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.path.startswith("/die"):
             os._exit(3)
+        if self.path == "/drop":
+            self.close_connection = True
+            return
         if self.path.startswith("/slow/"):
             time.sleep(int(self.path.rsplit("/", 1)[1]) / 1000)
         elif self.delay_s:

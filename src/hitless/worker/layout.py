@@ -30,8 +30,8 @@ LONGEST_ID: Final = 56
 STRIKES_AT: Final = 63
 
 STRIKES_OUT: Final = 3
-"""The number of lost runs after which a request is not run again. The gateway retries as often (`retries`); the last
-try gets a 502 without being run, because a gateway without a retry left can only close the connection.
+"""The number of lost runs after which a request is not run again. The gateway retries more often (`retries`): the try
+after them gets a 502 without being run, because a gateway without a retry left can only close the connection.
 """
 LOST: Final = 1
 """Strikes for a request whose worker was killed from outside: if it is safe to repeat, it will probably succeed."""
