@@ -26,3 +26,19 @@ def test_the_last_place_is_the_services_own() -> None:
     assert last_place(TRACE) == " (app/stock.py:12)"
     assert last_place(TRACE[2:]) == ""
     assert last_place([f'  File "{TREE}/app/api.py" Line 7\n    def x(:']) == " (app/api.py:7)"
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        (f"{TREE}/src/prices.js:2", " (src/prices.js:2)"),
+        (f"    at Object.<anonymous> ({TREE}/src/prices.cjs:7:3)", " (src/prices.cjs:7)"),
+        (f"    at file://{TREE}/src/orders.mjs:1:8", " (src/orders.mjs:1)"),
+        (f"    at main ({TREE}/node_modules/pg/lib/index.js:9:1)", ""),
+        ("    at load (file:///opt/hitless/worker/bootstrap.mjs:103:22)", ""),
+        ("    at Module.load (node:internal/modules/cjs/loader:1266:32)", ""),
+    ],
+)
+def test_the_first_place_of_a_node_trace_is_the_services_own(line: str, place: str) -> None:
+    later = f"    at later ({TREE}/src/later.js:1:1)"
+    assert last_place(["ReferenceError: nothere is not defined", line, later]) == (place or " (src/later.js:1)")
