@@ -72,9 +72,7 @@ class Platform:
         """The runtime's minor version: 11 for python3.11."""
         head, _, minor = self.runtime.partition(".")
         if head not in ("python2", "python3") or not minor.isdecimal():
-            raise BuildError(
-                f"runtime {self.runtime!r} is not a Python of Lambda", hint="use python3.11 or a newer one"
-            )
+            raise BuildError(f"runtime {self.runtime!r} is not a Python of Lambda", hint="use python3.11 or newer")
         return int(minor)
 
     @property

@@ -44,9 +44,7 @@ def check_program(function: Function, program: ZipMember | None, differences: Se
             hint="with Go: GOOS=linux CGO_ENABLED=0 go build -o bootstrap",
         )
     if differences:
-        raise BuildError(
-            f"{where} cannot run here: {'; '.join(differences)}", hint="build it for this machine and declare that"
-        )
+        raise BuildError(f"{where} cannot run here: {'; '.join(differences)}", hint="build it for this machine")
 
 
 def check_node(function: Function, names: Collection[str], differences: Sequence[str]) -> Iterator[str]:

@@ -207,9 +207,7 @@ class ArtifactStore:
 def _hex(digest: str) -> str:
     match = _DIGEST.fullmatch(digest)
     if match is None:
-        raise UsageError(
-            f"{digest!r} is not an artifact's digest", hint="a digest is sha256: and 64 hexadecimal digits"
-        )
+        raise UsageError(f"{digest!r} is not an artifact's digest", hint="a digest is sha256: and 64 hex digits")
     return match[1]
 
 

@@ -64,9 +64,7 @@ def rollback(
     document = follow(ctx, chosen.rollback(release, message))
     conclude(ctx, document)
     if document is not None and document["outcome"] == Outcome.LIVE:
-        ctx.say(
-            f"its configuration is back too: memory, environment and stage settings of release {document['release']}"
-        )
+        ctx.say(f"its configuration is back: memory, environment and stage settings of release {document['release']}")
         if before is not None and document["release"] > before:
             ctx.say(f"this undid the rollback to release {before}; to go further back: hitless rollback NUMBER")
 

@@ -81,7 +81,7 @@ class HostUnits:
         """Write the template of the units, and set up and start a service's. MachineError, UsageError."""
         if name is not None and not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name} is not a valid name", hint="use 2 to 20 of a-z, 0-9 and -, beginning with a letter"
+                f"{name} is not a valid name", hint="use 2 to 20 of a-z, 0-9 and -, starting with a letter"
             )
         if self.python.startswith(tuple(f"{folder}/" for folder in HIDDEN)):
             raise MachineError(

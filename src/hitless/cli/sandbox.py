@@ -78,9 +78,7 @@ def _end(root: Path) -> None:
             start_daemon(folders)  # it adopts the processes of its predecessor
         EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force=True))
         if not await_end(folders, END_DEADLINE_S):
-            raise EngineError(
-                f"the sandbox's processes in {root} are still running", hint="the next rehearsal tries again"
-            )
+            raise EngineError(f"the sandbox's processes in {root} are still running", hint="the next rehearsal retries")
     remove(folders.run)
 
 

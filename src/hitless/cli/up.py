@@ -98,9 +98,7 @@ def down(
         _leave(ctx)
         return
     if not folders.remains():
-        raise EngineNotRunningError(
-            f"no engine is running on {folders.data}", hint="nothing to stop; `hitless up` starts one"
-        )
+        raise EngineNotRunningError(f"no engine is running on {folders.data}", hint="`hitless up` starts one")
     if not folders.engine_is_alive():
         ensure_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
     if folders.is_managed:
@@ -339,9 +337,7 @@ def _attend(ctx: Context, greeting: str) -> None:
                 return  # by `hitless down` from another shell
             with hold_start(folders):  # `hitless upgrade` starts the daemon itself
                 if not folders.engine_is_alive() and folders.remains():
-                    ctx.say(
-                        "the engine's daemon has died; starting it again, while the gateway and workers keep running"
-                    )
+                    ctx.say("the daemon has died; starting it again, while the gateway and workers keep running")
                     ensure_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")

@@ -137,9 +137,7 @@ def site_name(service: str, stage: str) -> str:
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(folder):
-        raise MachineError(
-            f"{folder} belongs to another user", hint="choose another folder with --data-dir or XDG_RUNTIME_DIR"
-        )
+        raise MachineError(f"{folder} belongs to another user", hint="use another --data-dir or XDG_RUNTIME_DIR")
     if folder.stat().st_mode & stat.S_IWOTH:
         raise MachineError(f"{folder} is writable by everybody", hint=f"`chmod 700 {folder}`, or choose another folder")
 

@@ -32,9 +32,7 @@ class Definition:
         except FileNotFoundError:
             return None
         except (OSError, EngineError) as error:
-            raise EngineError(
-                f"{file} cannot be read: {error}", hint="`hitless pipeline url` writes it again"
-            ) from error
+            raise EngineError(f"{file} cannot be read: {error}", hint="`hitless pipeline url` rewrites it") from error
 
     def write(self, file: Path) -> None:
         """Write a file that only its owner can read, because `notify` may contain secrets."""

@@ -63,9 +63,7 @@ def read_options(lines: list[str]) -> dict[str, str]:
         if key not in OPTIONS:
             raise UsageError(f"the push option {key!r} is unknown", hint=f"known: {', '.join(OPTIONS)}")
         if len(value) > MAX_OPTION or not value.isprintable():
-            raise UsageError(
-                f"the push option {key} is not a line of at most {MAX_OPTION} characters", hint="shorten it"
-            )
+            raise UsageError(f"the push option {key} is not a line of up to {MAX_OPTION} characters", hint="shorten it")
         options[key] = value
     if "override" in options and not options["override"].strip():
         raise UsageError("the push option override gives no reason", hint="git push -o override='why' …")

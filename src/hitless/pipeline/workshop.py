@@ -101,9 +101,7 @@ class Workshop:
                 (kept / "node_modules").symlink_to(modules)  # plugins of the service, and its own osls
         except (OSError, shutil.Error) as error:
             remove(kept)
-            raise UsageError(
-                f"{named} cannot be copied: {error}", hint="check that every file in it is readable"
-            ) from error
+            raise UsageError(f"{named} cannot be copied: {error}", hint="make all its files readable") from error
 
     def artifacts_of(self, run: int, step: str) -> Path:
         """The artifacts of a step's buildspec."""

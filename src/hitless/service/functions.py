@@ -88,9 +88,7 @@ class FunctionReader:
         """All functions, in the file's order; ServiceFileError if AWS would refuse one or this home cannot run it."""
         entries = _entries(functions)
         if not entries:
-            raise functions.fault(
-                "has no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
-            )
+            raise functions.fault("has no function", "add functions: {api: {handler: app.api, events: [http: GET /]}}")
         events = with_url({name: read_events(entry) for name, entry in entries.items()}, entries, self.notices)
         events = AuthorizerReader(entries, self.provider, self.opened, self.settings.jwks, self.notices).read(events)
         every = [event for each in events.values() for event in each]
@@ -243,9 +241,7 @@ class FunctionReader:
         timeout_s = value.integer(1, 900)
         if limit_s and timeout_s > limit_s:
             status = 503 if limit_s == HTTP_API_TIMEOUT_S else 504
-            self.notices.add(
-                "timeout", value, f"over {limit_s} s, API Gateway's limit: clients get {status} after that"
-            )
+            self.notices.add("timeout", value, f"over {limit_s} s, API Gateway's limit: clients then get {status}")
         return timeout_s
 
     def _environment(self, entry: Value) -> tuple[tuple[str, str], ...]:
@@ -269,9 +265,7 @@ class FunctionReader:
             raise value.fault("has no value", "write '' for an empty one")
         text = value.sealed_text()
         if value.raw and value.raw != text and not isinstance(value.data, bool):
-            self.notices.add(
-                value.path, value, "YAML would change how the number is written; quote it to keep every character"
-            )
+            self.notices.add(value.path, value, "YAML would change how the number is written: quote it")
         return text
 
     def _patterns(self, entry: Value) -> tuple[str, ...]:

@@ -55,9 +55,7 @@ def _module_file(handler: Value, folder: Path, module: str) -> Path | None:
         if not path.is_file():
             continue
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-            raise handler.fault(
-                f"{path.relative_to(folder).as_posix()} is a link to a file outside the service's folder"
-            )
+            raise handler.fault(f"{path.relative_to(folder).as_posix()} is a link out of the service's folder")
         return path
     wanted = f"{module.replace('.', '/')}.py"
     beside = base.parent if base.parent.is_dir() else folder

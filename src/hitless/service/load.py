@@ -114,9 +114,7 @@ def read_yaml(path: Path, name: str) -> Value:
         size = path.stat().st_size
         content = path.read_bytes() if size <= MAX_FILE_BYTES else b""
     except OSError as error:
-        raise ServiceFileError(
-            f"{name} cannot be read: {error.strerror}", hint="check the file's permissions"
-        ) from error
+        raise ServiceFileError(f"{name} cannot be read: {error.strerror}", hint="check its permissions") from error
     if size > MAX_FILE_BYTES:
         raise ServiceFileError(f"{name} is larger than {MAX_FILE_BYTES} bytes", hint="move parts of it into ${file()}")
     try:

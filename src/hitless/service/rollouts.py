@@ -118,7 +118,7 @@ def _own_alarms(value: Value) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(item.text().strip() for item in value.items()))
     if len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names):
         raise value.fault(
-            f"{value.shown()} is not a list of at most {ALSO_AT_MOST} alarm names", "name CloudWatch alarms"
+            f"{value.shown()} is not a list of up to {ALSO_AT_MOST} alarm names", "name CloudWatch alarms"
         )
     return names
 
@@ -147,9 +147,7 @@ def read_sticky(value: Value) -> Sticky | None:
     if by == StickyBy.ADDRESS and not colon:
         return Sticky(StickyBy.ADDRESS)
     if by not in (StickyBy.HEADER, StickyBy.COOKIE) or not HEADER_NAME.fullmatch(name) or len(name) > 64:
-        raise value.fault(
-            f"{value.shown()} cannot distinguish clients", "write address, header:X-User-Id or cookie:session"
-        )
+        raise value.fault(f"{value.shown()} cannot distinguish clients", "write address, header:NAME or cookie:NAME")
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
 
 

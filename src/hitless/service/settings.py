@@ -217,9 +217,7 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
         if (stage.host, stage.port) == (host, port) and port:
             raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
     if len(read.get("domain", "")) > MAX_PREVIEW_DOMAIN:
-        raise value.fault(
-            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "shorten it: a branch's name precedes it"
-        )
+        raise value.fault(f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "shorten it")
     if "max" in read:
         read["most"] = read.pop("max")
     return PreviewSettings(host=host, port=port, **({"from_stage": fit[0]} | read))

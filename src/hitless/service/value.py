@@ -226,9 +226,7 @@ class Value:
                 "or give it a default (${…, 'value'})",
             )
         if self.tag:
-            raise self.fault(
-                f"{self.tag} is resolved by CloudFormation and has no value here", "write the value itself"
-            )
+            raise self.fault(f"{self.tag} is resolved by CloudFormation and has no value here", "write the value")
         if isinstance(self.data, str) and (secret := SEALED.search(self.data)):
             raise self.fault(f"the secret {secret[1]} is used here", "use it in the environment of functions only")
         return self.data
