@@ -89,8 +89,10 @@ class FakePackaging:
     service: str = "shop"
     stages: tuple[StageSettings, ...] | None = None
     """The commit's list of stages, where it is not the usual one."""
+    orders: list[PackageOrder] = field(default_factory=list)
 
     async def __call__(self, order: PackageOrder, log: Path) -> tuple[ReleaseDocument, Definition]:
+        self.orders.append(order)
         self.diary.append(f"{'reuse' if order.artifacts else 'build'} for {order.stage}")
         if self.hold is not None:
             await self.hold.wait()

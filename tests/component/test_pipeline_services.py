@@ -134,6 +134,7 @@ def test_services_with_stages_of_one_name_have_runs_and_repositories_of_their_ow
         assert (await pushed(bench.users, "3"))["release"] == 2
         assert bench.engine.live_release("shop_dev").number == 1  # type: ignore[union-attr]
         assert {order.stage for order in bench.users.builds.orders} == {"dev"}, "STAGE is the file's name, as on AWS"
+        assert {(one.stage, one.at_engine) for one in bench.users.packaging.orders} == {("dev", "users_dev")}, "secrets"
         assert await bench.shop.repository.head_of("dev") == shop["commit"]
         tested = await pushed(bench.users, "4", "feature")
         listed = await bench.ask("GET", "/pipeline/runs", service="users")
