@@ -14,6 +14,7 @@ from hitless.cli.common import VERBS, Context, command
 from hitless.cli.following import follow
 from hitless.cli.following_runs import follow_run
 from hitless.cli.main import main
+from hitless.cli.remotes import folder_there
 from hitless.documents import convert
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
 from hitless.homes.home import RolloutNews
@@ -226,3 +227,10 @@ def test_ctrl_c_reaches_a_background_job_of_a_shell() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("text", "there"), [("service: users", "users"), ("service: ../..", "api"), ("a: [", "api")])
+def test_the_copy_of_a_folder_on_a_host_has_the_name_of_its_service(tmp_path: Path, text: str, there: str) -> None:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "serverless.yml").write_text(text)
+    assert folder_there(tmp_path / "api") == there

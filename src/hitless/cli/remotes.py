@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import msgspec
 from hitless.documents import decode, replace_file, to_text
 from hitless.errors import MachineError, UsageError
 from hitless.homes.folder import ask_git, commit_of
+from hitless.service.load import peek
 from hitless.service.value import did_you_mean
 
 FILE: Final = "remotes.json"
@@ -70,9 +72,17 @@ def remote_words(words: Sequence[str], remote: Remote, folder: str, stage: str) 
     return [*kept, "--data-dir", remote.data, "--service-dir", f"{remote.data}/source/{folder}"]
 
 
+def folder_there(service_dir: Path) -> str:
+    """The name of a folder's copy on the host: the service's, because services of one engine may have folders of one
+    name. The folder's own if that is no name.
+    """
+    name = peek(service_dir, os.environ, "service") or ""
+    return name if re.fullmatch("[A-Za-z][0-9A-Za-z-]*", name) else service_dir.name
+
+
 def run_there(remote: Remote, words: Sequence[str], verb: str, service_dir: Path, stage: str) -> int:
     """Run the verb on the host and return its exit code. MachineError if ssh fails."""
-    there = remote_words(words, remote, service_dir.name, stage)
+    there = remote_words(words, remote, folder_there(service_dir), stage)
     script = f"c={shlex.quote(commit_of(service_dir) or '')}; {_RUN}"
     if verb in SENDING:
         script += f"h remote receive {shlex.join(there[-4:])} && "
