@@ -1,17 +1,19 @@
-"""engine.log is renewed when it is large, without losing lines."""
+"""engine.log has lines of JSON, and is renewed when it is large, without losing lines."""
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TextIO, cast
 
 import pytest
-import structlog
 
-from hitless.cli.daemon_log import DaemonLog, put_aside_if_large, renew_if_large
+from hitless.cli.daemon_log import log_to, put_aside_if_large, renew_if_large
 
 pytestmark = pytest.mark.component
 
@@ -55,11 +57,31 @@ def test_a_starting_daemon_renames_a_large_log(tmp_path: Path) -> None:
     assert not log.exists()
 
 
-def test_a_line_that_a_full_disk_refuses_raises_nothing() -> None:
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The logger of hitless's modules, as it was again after the test."""
+    logger = logging.getLogger("hitless")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    return logger
+
+
+def test_a_line_of_the_log_is_an_object_with_its_fields_event_and_instant(own: logging.Logger) -> None:
+    log_to(stream := io.StringIO())
+    own.getChild("engine").info("engine event", {"sentence": "100 % of traffic", "stage": None})
+    own.error("no field", {"path": Path("/x")})
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert list(first) == ["sentence", "stage", "event", "timestamp"]
+    assert (first["sentence"], first["stage"], first["event"]) == ("100 % of traffic", None, "engine event")
+    assert datetime.fromisoformat(first["timestamp"]).utcoffset() == timedelta(0)
+    assert second["path"] == "PosixPath('/x')"
+
+
+def test_a_line_that_a_full_disk_refuses_raises_nothing(own: logging.Logger) -> None:
     with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:
         with pytest.raises(OSError, match="No space left"):
             full.write("a line\n")
-        logger = structlog.PrintLogger(cast("TextIO", DaemonLog(full)))
-        logger.error("cannot record an event")
+        log_to(full)
+        own.error("cannot record an event", {"stage": "dev"})
         with suppress(OSError):
             full.close()

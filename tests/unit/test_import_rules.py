@@ -259,7 +259,6 @@ def test_a_command_that_asks_the_daemon_loads_no_engine() -> None:
         "hitless.pipeline.parts",
         "hitless.gateway.render",
         "boto3",
-        "structlog",
         "uvicorn",
     }
     script = f"import sys, {', '.join(modules)}; print(*sorted({heavy} & set(sys.modules)))"

@@ -1,4 +1,5 @@
-"""Renews the daemon's engine.log before it grows too large: `up` does at a start, the daemon while it runs.
+"""Writes the daemon's engine.log as lines of JSON, and renews it before it grows too large: `up` does at a start, the
+daemon while it runs.
 
 A child process that inherited a descriptor of the old file continues to write there, in engine.log.1.
 """
@@ -6,9 +7,12 @@ A child process that inherited a descriptor of the old file continues to write t
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -17,21 +21,25 @@ LOOK_S = 5.0
 STANDARD = (1, 2)
 
 
-class DaemonLog:
-    """The daemon's standard error for structlog. A line that cannot be written (a full disk) is lost, and its cause
-    goes on: an error here once left a rollout without an end.
+class JsonLines(logging.Formatter):
+    """One JSON object a record: the fields of its only argument, the event and its instant."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = record.args if isinstance(record.args, Mapping) else {}
+        at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        return json.dumps({**fields, "event": record.msg, "timestamp": at}, default=repr)
+
+
+def log_to(stream: TextIO) -> None:
+    """Write the log of hitless's own modules there.
+
+    A line that cannot be written (a full disk) is lost, and its cause goes on: logging's handlers raise nothing. An
+    error here once left a rollout without an end.
     """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+    handler, own = logging.StreamHandler(stream), logging.getLogger("hitless")
+    handler.setFormatter(JsonLines())
+    own.handlers, own.propagate = [handler], False
+    own.setLevel(logging.INFO)
 
 
 def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> bool:

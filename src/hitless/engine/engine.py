@@ -8,12 +8,11 @@ running processes (`hitless.engine.recovery`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
-
-import structlog
 
 from hitless.clock import Clock, timestamp
 from hitless.documents import to_plain
@@ -34,7 +33,7 @@ from hitless.service.value import did_you_mean
 from hitless.store.secrets import SecretKey, SecretStore, outdated, with_current
 from hitless.store.store import Store, StoreError
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -225,11 +224,11 @@ class Engine:
 
         It is also a line of the daemon's log, and only there if the state file cannot be written (a full disk).
         """
-        log.info("engine event", sentence=sentence, stage=stage)
+        log.info("engine event", {"sentence": sentence, "stage": stage})
         try:
             self.store.add_event(sentence, stage, timestamp(self.clock.now()))
         except StoreError as error:
-            log.error("cannot record an event", sentence=sentence, stage=stage, error=str(error))
+            log.error("cannot record an event", {"sentence": sentence, "stage": stage, "error": str(error)})
             return
         self._run_in_background(self._notify_followers())
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -46,7 +46,7 @@ from hitless.store.runs import NewRun, PushRow, RunRow
 FOLLOW_S = 0.05
 CHECK_INTERVAL_S, LATE_PUSH_S = 30.0, 60.0
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -67,7 +67,7 @@ class Pipeline:
             command = hook_command(self.parts.workshop.data.parent, self.parts.workshop.service)
             await asyncio.to_thread(self.parts.repository.renew_hooks, command)
         except OSError as error:
-            log.error("the repository's hooks could not be renewed", error=str(error))
+            log.error("the repository's hooks could not be renewed", {"error": str(error)})
         continued = recover(self.parts)
         for row in continued:
             self._turns.resume(row)
@@ -130,7 +130,7 @@ class Pipeline:
         try:
             await self.parts.repository.tidy()
         except (OSError, HitlessError) as error:
-            log.error("the repository could not be packed", error=str(error))
+            log.error("the repository could not be packed", {"error": str(error)})
 
     async def start_missed_pushes(self, *, older_than_s: float) -> None:
         """Start the runs of pushes whose post-receive hook never ran: the branch has moved, but no run was recorded."""
@@ -295,5 +295,5 @@ class Pipeline:
                 await self.start_missed_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S
             except (OSError, HitlessError) as error:
-                log.error("the pipeline's periodic checks failed; they will be repeated", error=str(error))
+                log.error("the pipeline's periodic checks failed; they will be repeated", {"error": str(error)})
             await self.parts.clock.sleep(CHECK_INTERVAL_S)

@@ -7,11 +7,10 @@ that was in progress continues, or its real result is recorded.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-
-import structlog
 
 from hitless.errors import HitlessError
 from hitless.pipeline.buildspec.files import remove
@@ -29,7 +28,7 @@ BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
 FORKED = {StepName.SOURCE: source, StepName.APPROVE: ask_maintainer, StepName.TEST: test}
 PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ class Turns:
                             Course(self._parts, row).end_unfinished(why)
                         del self._unrecorded[run]
                     except (OSError, HitlessError) as error:
-                        log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
+                        log.error("a run's end could not be recorded", {"run": run, "why": why, "error": str(error)})
                 await self._parts.clock.sleep(TRY_AGAIN_S)
         finally:
             self._ends_later = None

@@ -15,6 +15,7 @@ import asyncio
 import ctypes
 import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -24,9 +25,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import TextIO, cast
 
-import structlog
 from setproctitle import setproctitle
 
 from hitless.api.app import Api, application, figures
@@ -34,7 +33,7 @@ from hitless.api.client import EngineClient
 from hitless.api.pipeline import PipelineApi
 from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
-from hitless.cli.daemon_log import DaemonLog, keep_small
+from hitless.cli.daemon_log import keep_small, log_to
 from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_exporter, build_machine, build_pipelines
 from hitless.documents import replace_file, to_text
@@ -46,7 +45,7 @@ from hitless.rollout.hook_endpoint import served
 from hitless.service.listen import parse_listen
 from hitless.store.store import Store
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 METRICS_VARIABLE = "HITLESS_METRICS"
 """HOST:PORT for Prometheus and for checks of liveness and readiness. Unset: none."""
@@ -78,14 +77,7 @@ def main() -> None:
         if folders.engine_is_alive():
             EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest())
         return
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", DaemonLog(sys.stderr))),
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-    )
+    log_to(sys.stderr)
     if options.ready_fd is None:
         _wait_for_settings(folders)
     else:
@@ -93,7 +85,7 @@ def main() -> None:
     try:
         asyncio.run(serve(folders, options.ready_fd))
     except HitlessError as error:
-        log.error("daemon ended", error=error.message, hint=error.hint)
+        log.error("daemon ended", {"error": error.message, "hint": error.hint})
         document = {"error": {**error.to_json(), "exit_code": error.exit_code}}
         if options.ready_fd is not None:
             _report(options.ready_fd, document)
@@ -136,9 +128,9 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
         _report(ready_fd, {"ready": True})
     gc.collect()
     gc.freeze()  # full collections need not walk the modules: some 5 % of a deploy's processor time
-    log.info("ready", urls=machine.urls())
+    log.info("ready", {"urls": machine.urls()})
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
-    logging = asyncio.create_task(keep_small(folders.daemon_log))
+    keeping = asyncio.create_task(keep_small(folders.daemon_log))
     watched = asyncio.create_task(_feed_watchdog())
     trimming = asyncio.create_task(_return_memory())
     async with AsyncExitStack() as serving:
@@ -149,7 +141,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
             machine.other_metrics = exporter.metrics
             await serving.enter_async_context(exporter.running())
         await leaving.wait()
-    logging.cancel()
+    keeping.cancel()
     watched.cancel()
     trimming.cancel()
     await sweeping
@@ -175,7 +167,7 @@ def _sweep_sandboxes(folders: Folders) -> None:
     if not folders.data.parent.name.startswith(PREFIX) and leftovers(Path(tempfile.gettempdir())):
         words = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
-        log.info("sandboxes of killed rehearsals were ended", exit_status=done.returncode)
+        log.info("sandboxes of killed rehearsals were ended", {"exit_status": done.returncode})
 
 
 async def _return_memory() -> None:
