@@ -78,9 +78,7 @@ class Pages:
             "latency": views.latency_plot(rollout, rows[0].release, samples, now, limits.p99_ms if limits else None)
             if rollout
             else None,
-            "others": [
-                one.stage for one in every if one.live and one.stage != name and _service(one) == _service(stage)
-            ],
+            "others": [one for one in every if one.live and one.stage != name and _service(one) == _service(stage)],
             "function_rows": [(stage, one) for one in stage.functions],
         }
 

@@ -201,9 +201,10 @@ class Dashboard:
         form, session = await _form(request), request.scope["session"]
         why, number = form.get("why") or None, form.get("release", "")
         rollback = RollbackRequest(int(number) if number.isdecimal() else None, why, False, self.caller)
-        feed, source = self.pages.feed, form.get("from", "")
-        home = Home.AWS if feed.is_on_aws(source) else Home.ENGINE
-        folder = str(feed.elsewhere.place.service_dir) if home is Home.AWS or feed.is_on_aws(name) else None
+        source_home, _, source = form.get("from", "").rpartition("/")
+        home, elsewhere = Home.AWS if source_home else Home.ENGINE, self.pages.feed.elsewhere
+        on_aws = kind == "stages" and self.pages.feed.is_on_aws(name)
+        folder = str(elsewhere.place.service_dir) if on_aws or home is Home.AWS else None
         bodies: dict[tuple[str, str], Any] = {
             ("stages", "abort"): {},
             ("stages", "rollback"): rollback,
@@ -215,8 +216,11 @@ class Dashboard:
         path = f"/{kind}/{name}/{verb}" if kind == "stages" else f"/pipeline/{kind}/{name}/{verb}"
         said = "the engine has accepted it"
         try:
-            if verb in ("abort", "rollback") and feed.is_on_aws(name):
-                said = await feed.elsewhere.act(
+            if on_aws != (form.get("home") == Home.AWS):  # both homes may have a stage of this name
+                message = f"the page was out of date: {'AWS' if on_aws else 'the engine'} serves {name}"
+                raise UsageError(message, hint="check this page, and try again")
+            if on_aws and verb != "promote":
+                said = await elsewhere.act(
                     name, lambda home: home.abort() if verb == "abort" else home.rollback(rollback.release, why)
                 )
             else:
