@@ -14,8 +14,10 @@ import pytest
 
 from hitless.clock import SystemClock
 from hitless.gateway.executor import Executor
-from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
-from hitless.gateway.view import Command, WaitFor
+from hitless.gateway.runtime import OutdatedError, RejectedError, RuntimeSocket, UnreachableError
+from hitless.gateway.state import GatewayState
+from hitless.gateway.view import Command, MapName, WaitFor, view_of
+from hitless.service.model import Sticky, StickyBy
 
 pytestmark = pytest.mark.component
 
@@ -167,6 +169,25 @@ def test_no_command_for_a_server_is_sent_before_its_requests_ended() -> None:
         command = Command("set server p00/w0 state maint", WaitFor.SERVER_IDLE, "p00/w0")
         asyncio.run(subject.run([command], drain_s=5))
         assert fake.heard == ["show stat p00 4 -1"] * 4 + ["set server p00/w0 state maint"]
+
+
+def test_an_earlier_haproxy_without_the_map_of_sticky_clients_is_adopted_and_gets_no_new_ones() -> None:
+    """An upgrade by apt may meet a sticky rollout. In the earlier HAProxy each stage has a map of its own."""
+    unknown = b"Unknown map identifier. Please use #<id> or <file>.\n\n"  # HAProxy 2.6, recorded
+
+    def answer(command: str) -> bytes:
+        return unknown if command.endswith("/sticky.map") else b"\n"
+
+    idle = GatewayState.initial(["dev"], pools=0)
+    sticky = idle.with_stage("dev", live=1, candidate=2, weight=1000, sticky=Sticky(StickyBy.HEADER, "x-user"))
+    with executor(answer) as (subject, fake):
+        wanted = view_of(sticky)
+        assert asyncio.run(subject.observe(wanted)).ordered[MapName.STICKY] == wanted.ordered[MapName.STICKY]
+        fake.heard.clear()
+    with executor(lambda command: unknown) as (subject, _):
+        with pytest.raises(OutdatedError) as refused:
+            asyncio.run(subject.run(subject.commands_between(idle, sticky), drain_s=1))
+        assert "hitless upgrade" in refused.value.hint
 
 
 def test_after_a_refused_command_no_further_command_is_sent() -> None:

@@ -20,7 +20,7 @@ from hitless.gateway.observe import (
     parse_stats,
 )
 from hitless.gateway.routes import Entry
-from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
+from hitless.gateway.runtime import NO_MAP, RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
 from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerKey, View, WaitFor, difference, view_of
 
@@ -62,11 +62,16 @@ class Executor:
         limits = ";".join(f"show stat {pool} {_SERVERS} -1" for pool in {pool for pool, _ in wanted.servers})
         return View(
             plain={name: by_key(await self._map(name)) for name in PLAIN},
-            ordered={name: by_release(await self._map(name)) for name in ORDERED},
+            ordered={name: await self._ordered(name, wanted) for name in ORDERED},
             servers=parse_servers(
                 await self._runtime.ask("show servers state"), await self._runtime.ask(limits) if limits else ""
             ),
         )
+
+    async def _ordered(self, name: MapName, wanted: View) -> Mapping[str, tuple[Entry, ...]]:
+        """A map by release; as it is wanted if HAProxy was started by an earlier version, whose rollout may go on."""
+        text = await self._runtime.ask(f"show map {self._maps}/{name}")
+        return wanted.ordered[name] if text.startswith(NO_MAP) else by_release(parse_map(text))
 
     async def _map(self, name: str) -> list[Entry]:
         return parse_map(await self._runtime.ask(f"show map {self._maps}/{name}"))

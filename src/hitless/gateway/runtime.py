@@ -10,9 +10,10 @@ import asyncio
 import socket
 from pathlib import Path
 
-from hitless.errors import EngineError
+from hitless.errors import ConflictError, EngineError
 
 _ACCEPTED = frozenset({"", "New server registered.", "Server deleted."})
+NO_MAP = "Unknown map identifier"
 _LARGEST_ANSWER_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 18
 
@@ -23,6 +24,10 @@ class UnreachableError(EngineError):
 
 class RejectedError(EngineError):
     """HAProxy rejected a command; the message is its own."""
+
+
+class OutdatedError(ConflictError):
+    """HAProxy was started by an earlier version, whose configuration has no such map. A comparison would not help."""
 
 
 class RuntimeSocket:
@@ -48,8 +53,13 @@ class RuntimeSocket:
         return answer.decode("utf-8", "replace")
 
     async def tell(self, command: str) -> None:
-        """Run a command that changes something. Raises RejectedError with HAProxy's message, or UnreachableError."""
+        """Run a command that changes something. Raises RejectedError with HAProxy's message, UnreachableError, or
+        OutdatedError for a new entry of a map that HAProxy does not have.
+        """
         answer = (await self.ask(command)).strip()
+        if answer.startswith(NO_MAP) and command.startswith("add "):
+            message = "the running HAProxy is of an earlier version and cannot do this"
+            raise OutdatedError(message, hint="run `hitless upgrade`", details={"command": command})
         if answer not in _ACCEPTED:
             raise RejectedError(
                 f"HAProxy rejected `{command}`: {' '.join(answer.split())}", details={"command": command}
