@@ -80,6 +80,15 @@ def test_a_candidate_has_samples_of_its_own_from_its_first_request_on() -> None:
     assert [(one.release, one.requests) for one in watched.recent.of("dev")] == [(1, 30), (2, 3)]
 
 
+def test_counters_that_a_handler_has_overwritten_stop_no_sample() -> None:
+    """The counters are in memory that the pool's own workers write."""
+    watched = Watched(api=(1, api := CountingPool()), other=(2, other := CountingPool()))
+    for count, counted in ((2**40, 0xFFFF_FFFF), (5, 0)):
+        api.ended, other.ended = [(count, 1_000)], [(other.latency.count + 1, 1_000)]
+        watched.after(5)
+        assert [(one.release, one.requests) for one in watched.recent.of("dev")][-2:] == [(1, counted), (2, 1)]
+
+
 def test_a_stage_without_requests_adds_no_sample_and_a_busy_one_keeps_an_hour() -> None:
     watched = Watched(api=(1, api := CountingPool()))
     for _ in range(KEPT + 3):

@@ -65,7 +65,9 @@ class Recent:
         for (stage, release), (requests, failed, latency) in grown.items() if self._counted is not None else ():
             p50, p99 = ((latency.percentile_us(percent) or 0.0) / 1000 for percent in (50, 99))
             ring = self._rings.setdefault(stage, bytearray())
-            ring += _PACKED.pack(at_s, release, requests, failed, p50, p99)
+            # a handler can write any number into the counters of its own pool
+            most = (max(0, min(one, 0xFFFF_FFFF)) for one in (requests, failed))
+            ring += _PACKED.pack(at_s, release, *most, p50, p99)
             del ring[: -KEPT * _PACKED.size]
         self._counted = counted
         self._rings = {stage: ring for stage, ring in self._rings.items() if stage in self._engine.turns}
