@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from hitless.errors import MachineError
 from hitless.worker.process import join_share
+from hitless.worker.spec import PoolSpec
 from hitless.workers.shares import Shares, nice_of
 
 pytestmark = pytest.mark.component
@@ -26,6 +29,10 @@ PRIO_TO_WEIGHT = [
     110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 ]  # fmt: skip
 """Linux's sched_prio_to_weight (kernel/sched/core.c), from nice -20 to 19; 1024 is the default."""
+
+
+def pool_spec(**changes: Any) -> PoolSpec:
+    return cast(PoolSpec, SimpleNamespace(**{"service": "shop", "cpu_weight": 0, **changes}))
 
 
 class FakeKernel:
@@ -108,6 +115,27 @@ def test_sessions_share_in_the_root_group_alone(mounts: str, tmp_path: Path) -> 
     if mounts == V2:
         with pytest.raises(MachineError, match="counts as one session"):
             kernel.shares().admit("shop", 50, 1)
+
+
+@pytest.mark.parametrize(("capabilities", "share"), [("0000000000800000", {"nice": -6}), ("0000000000000000", {})])
+def test_a_session_gets_more_than_the_default_only_from_an_engine_that_may_raise_it(
+    capabilities: str, share: dict[str, int], tmp_path: Path
+) -> None:
+    """An engine that lost CAP_SYS_NICE must still start the workers of a running release."""
+    kernel = FakeKernel(tmp_path, group="0::/\n", mounts=V2)
+    kernel.group("", type_=None)
+    kernel.write("proc/self/status", f"Name:\tpython\nCapEff:\t{capabilities}")
+    assert kernel.shares().of(pool_spec(cpu_weight=400)) == share
+    assert kernel.shares().of(pool_spec(cpu_weight=50)) == {"nice": 3}
+
+
+@pytest.mark.parametrize(("type_", "joins"), [("threaded", True), ("domain invalid", False)])
+def test_no_process_joins_a_group_that_was_not_made_completely(type_: str, joins: bool, tmp_path: Path) -> None:
+    shares = FakeKernel(tmp_path, group="0::/\n", mounts="").shares()
+    shares.group = tmp_path
+    (tmp_path / "service-shop").mkdir()
+    (tmp_path / "service-shop" / "cgroup.type").write_text(f"{type_}\n")
+    assert shares.of(pool_spec()) == ({"group": str(tmp_path / "service-shop")} if joins else {})
 
 
 def test_the_kernel_keeps_the_nice_value_of_a_session(tmp_path: Path) -> None:

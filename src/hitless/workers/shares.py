@@ -42,13 +42,14 @@ class Shares:
     def admit(self, service: str, weight: int | None, functions: int) -> None:
         """Prepare a service's share. Raises MachineError if the weight would have no effect."""
         try:
-            if self.group is not None and not self._folder(service).exists():
+            if self.group is not None and not self._is_made(service):
                 self._create(service, weight or DEFAULT_WEIGHT)
         except OSError as error:
             trouble = f"{self.group} allows no group: {error.strerror}"
         else:
             raises = self.group is None and nice_of((weight or DEFAULT_WEIGHT) / functions) < 0
-            denied = "a session with more than the default needs CAP_SYS_NICE" if raises and not _may_raise() else ""
+            may = not raises or _may_raise(self._root)
+            denied = "" if may else "a session with more than the default needs CAP_SYS_NICE"
             trouble = self.trouble or denied
         if weight is not None and trouble:
             hint = "remove cpu_weight, or run the engine in the unit of `hitless host install`, with cgroup v2"
@@ -73,13 +74,19 @@ class Shares:
     def of(self, spec: PoolSpec) -> dict[str, str | int]:
         """What `hitless.worker.process.join_share` takes, for a process of the pool; empty for the default."""
         if self.group is not None:
-            folder = self._folder(spec.service)
-            return {"group": str(folder)} if folder.exists() else {}
-        return {"nice": nice} if not self.trouble and spec.cpu_weight and (nice := nice_of(spec.cpu_weight)) else {}
+            return {"group": str(self._folder(spec.service))} if self._is_made(spec.service) else {}
+        nice = nice_of(spec.cpu_weight) if spec.cpu_weight and not self.trouble else 0
+        return {"nice": nice} if nice > 0 or (nice < 0 and _may_raise(self._root)) else {}
 
     def _folder(self, service: str) -> Path:
         assert self.group is not None
         return self.group / f"service-{service}"
+
+    def _is_made(self, service: str) -> bool:
+        """Whether processes can join the service's group: not if a crash left one that is not threaded yet."""
+        with suppress(OSError):
+            return (self._folder(service) / "cgroup.type").read_text().strip() == "threaded"
+        return False
 
     def _create(self, service: str, weight: int) -> None:
         assert self.group is not None
@@ -146,8 +153,8 @@ def _no_autogroup(root: Path) -> str:
     return "" if free else f"the engine runs in the control group {path}, which counts as one session"
 
 
-def _may_raise() -> bool:
+def _may_raise(root: Path) -> bool:
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = (root / "proc/self/status").read_text().splitlines()
         return bool(int(next(line for line in lines if line.startswith("CapEff")).split()[1], 16) & _NICE_CAPABILITY)
     return False
