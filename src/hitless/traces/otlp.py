@@ -23,19 +23,12 @@ SERVER: Final = 2
 _ERROR: Final = 2
 
 _EXPORTER = "OTEL_EXPORTER_OTLP_"
-_PORT = r"(?!6553[6-9]|655[4-9]\d|65[6-9]\d\d|6[6-9]\d{3}|[7-9]\d{4})[1-9]\d{0,4}"
-_URL = rf"(?a)https?://([\w.-]+|\[[\da-fA-F:.]+\])(:{_PORT})?(/[!-\"$->@-~]*)?"
-_NAME = r"\s*(?!(?i:host|connection|content-\w+|transfer-encoding)\b)[!#$&'*+.^`|~0-9A-Za-z_-]+\s*"
-_HEADER = _NAME + r"=(?:[ -$&-+\--~]|%(?!7[fF])[2-7][\da-fA-F])*"
-_PAIR = r"[^,=]+=[^,]*"
-_READ = {
-    f"{_EXPORTER}ENDPOINT": (_URL, "an http:// or https:// URL without credentials: http://127.0.0.1:4318"),
-    f"{_EXPORTER}HEADERS": (f"{_HEADER}(?:,{_HEADER})*", "headers that may be sent: name1=value1,name2=value2"),
-    f"{_EXPORTER}PROTOCOL": ("http/json", "http/json"),
-    "OTEL_RESOURCE_ATTRIBUTES": (f"{_PAIR}(?:,{_PAIR})*", "key1=value1,key2=value2"),
-}
-"""Variable → the values that are accepted, and how to write them."""
+_ENDPOINT, _HEADERS, _PROTOCOL = (f"{_EXPORTER}{name}" for name in ("ENDPOINT", "HEADERS", "PROTOCOL"))
+_NAME, _ATTRIBUTES = "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"
 _OTHER_SIGNALS = tuple(f"{_EXPORTER}{signal}_" for signal in ("METRICS", "LOGS", "PROFILES"))
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name: https://www.rfc-editor.org/rfc/rfc9110#name-tokens"""
+_OWN_HEADERS = ("host", "connection", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +43,57 @@ class TraceSettings:
     def of(cls, environ: Mapping[str, str]) -> Self | None:
         """None if no endpoint is set. Raises MachineError; as a value may be secret, it names the variable alone."""
         given = {name: value for name, value in environ.items() if value}
-        endpoints = {f"{_EXPORTER}ENDPOINT", f"{_EXPORTER}TRACES_ENDPOINT"}
+        endpoints = {_ENDPOINT, f"{_EXPORTER}TRACES_ENDPOINT"}
         if endpoints.isdisjoint(given) or given.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return None
-        for name, value in given.items():
-            if name in _READ and not re.fullmatch(_READ[name][0], value):
-                raise MachineError(f"{name} has a value that is not supported", hint=f"write {_READ[name][1]}")
-            if name.startswith(_EXPORTER) and name not in _READ and not name.startswith(_OTHER_SIGNALS):
+        for name in given:
+            known = name in (_ENDPOINT, _HEADERS, _PROTOCOL) or name.startswith(_OTHER_SIGNALS)
+            if name.startswith(_EXPORTER) and not known:
                 raise MachineError(f"{name} is not supported", hint="remove it from the environment of the engine")
-        named = {"service.name": given["OTEL_SERVICE_NAME"]} if "OTEL_SERVICE_NAME" in given else {}
-        return cls(
-            urlsplit(given[f"{_EXPORTER}ENDPOINT"].rstrip("/") + "/v1/traces"),
-            _pairs(given.get(f"{_EXPORTER}HEADERS", "")),
-            _pairs(given.get("OTEL_RESOURCE_ATTRIBUTES", "")) | named,
-        )
+        if given.get(_PROTOCOL, "http/json") != "http/json":
+            raise _refused(_PROTOCOL, "write http/json")
+        if not given.get(_NAME, "").isprintable():
+            raise _refused(_NAME, "write the name of a service")
+        named = {"service.name": given[_NAME]} if _NAME in given else {}
+        attributes = _pairs(_ATTRIBUTES, given.get(_ATTRIBUTES, "")) | named
+        return cls(_url(given[_ENDPOINT]), _headers(given.get(_HEADERS, "")), attributes)
 
 
-def _pairs(text: str) -> dict[str, str]:
-    entries = (entry.partition("=") for entry in text.split(",") if entry)
-    return {unquote(key.strip()): unquote(value.strip()) for key, _, value in entries}
+def _url(endpoint: str) -> SplitResult:
+    """The URL for traces below that base. It goes into the request's head, so it has visible ASCII characters alone."""
+    try:
+        url = urlsplit(endpoint)
+        known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # of a port or an IPv6 address
+        known = False
+    visible = all("!" <= character <= "~" for character in endpoint)
+    if not (known and visible) or "@" in url.netloc or "?" in endpoint or "#" in endpoint:
+        raise _refused(_ENDPOINT, "write an http:// or https:// URL without credentials: http://127.0.0.1:4318")
+    return url._replace(path=url.path.rstrip("/") + "/v1/traces")
+
+
+def _headers(text: str) -> dict[str, str]:
+    headers = _pairs(_HEADERS, text)
+    for name, value in headers.items():
+        ours = name.lower() in _OWN_HEADERS or name.lower().startswith("content-")
+        if ours or not _TOKEN.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise _refused(_HEADERS, "write headers that may be sent: name1=value1,name2=value2")
+    return headers
+
+
+def _pairs(variable: str, text: str) -> dict[str, str]:
+    """Names and values that are percent-encoded, so the text itself is ASCII."""
+    pairs = {}
+    for entry in text.split(",") if text else ():
+        name, equals, value = entry.partition("=")
+        if not (name.strip() and equals and text.isascii()):
+            raise _refused(variable, "write name1=value1,name2=value2")
+        pairs[unquote(name.strip())] = unquote(value.strip())
+    return pairs
+
+
+def _refused(variable: str, hint: str) -> MachineError:
+    return MachineError(f"{variable} has a value that is not supported", hint=hint)
 
 
 class KeyValue(msgspec.Struct, frozen=True):
