@@ -46,6 +46,20 @@ def test_a_log_writer_survives_its_reader_and_continues_with_the_next(tmp_path: 
     os.close(second.reader)
 
 
+def test_a_star_in_the_path_of_the_data_folder_has_no_meaning(tmp_path: Path) -> None:
+    for name in ("dev", "shop_prod"):
+        (tmp_path / "a*b" / name).mkdir(parents=True)
+    for name, line in (("dev", b"{}\n"), (EACH_STAGE, b"shop_prod {}\n")):
+        log = PipedLog(str(tmp_path / f"fifo-{len(name)}"), str(tmp_path / "a*b" / name / "access.log"))
+        writer = log.writer()
+        os.write(writer, line)
+        log.take()
+        os.close(writer)
+        os.close(log.reader)
+    assert {one.read_text() for one in tmp_path.glob("a[*]b/*/access.log")} == {"{}\n"}
+    assert len(list(tmp_path.glob("a[*]b/*/access.log"))) == 2
+
+
 def test_lines_of_several_stages_go_to_files_of_their_own(tmp_path: Path) -> None:
     for stage in ("shop_prod", "users_prod"):
         (tmp_path / stage).mkdir()

@@ -38,7 +38,8 @@ class PipedLog:
         self, fifo: str, path: str, largest_bytes: int = LARGEST_ACCESS_LOG_BYTES, kept: int = ACCESS_LOGS_KEPT
     ) -> None:
         self._fifo, self._path, self._largest_bytes, self._kept = fifo, path, largest_bytes, kept
-        self._rest = b""
+        ends = f"/{EACH_STAGE}/{ACCESS_LOG}"
+        self._stages, self._rest = path.removesuffix(ends) if path.endswith(ends) else None, b""
         with contextlib.suppress(FileExistsError):
             os.mkfifo(fifo, 0o600)
         self.reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # also a writer, so that it never reports end of file
@@ -56,7 +57,7 @@ class PipedLog:
         """Move the FIFO's content into the file, or into each stage's. Drops what cannot be written."""
         with contextlib.suppress(OSError):
             data = os.read(self.reader, _MOST_AT_ONCE)
-            for path, lines in self._parts(data).items() if EACH_STAGE in self._path else [(self._path, data)]:
+            for path, lines in self._parts(data).items() if self._stages else [(self._path, data)]:
                 with contextlib.suppress(OSError):
                     self._append(path, lines)
 
@@ -67,7 +68,7 @@ class PipedLog:
         for line in lines:
             stage, _, rest = line.partition(b" ")
             if re.fullmatch(rb"[A-Za-z0-9_-]{2,}", stage):  # HAProxy writes a dash for a missing value
-                path = self._path.replace(EACH_STAGE, stage.decode())
+                path = f"{self._stages}/{stage.decode()}/{ACCESS_LOG}"
                 found[path] = found.get(path, b"") + rest + b"\n"
         return found
 
