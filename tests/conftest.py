@@ -23,7 +23,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
-LONGEST = ("tests/conformance/test_engine.py", "tests/process/test_pipeline.py", "tests/process/test_smoke.py")
+LONGEST = tuple(
+    f"tests/{name}.py"
+    for name in ("conformance/test_engine", "process/test_docs_pages", "process/test_pipeline", "process/test_smoke")
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
