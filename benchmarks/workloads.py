@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import servers
 from benchmarks.contenders import BEHIND, GRANIAN, HITLESS, Contender
@@ -151,19 +152,28 @@ def _figures(
 
 
 def waiting(rounds: int, seconds: float, say: Callable[[str], None]) -> tuple[Section, ...]:
-    """As many requests at once as workers, each of which waits. Raises BenchmarkError."""
-    rates, p99s, memory = [], [], []
+    """As many requests at once as workers, each of which waits. Raises BenchmarkError.
+
+    On a busy machine the rate shows the machine; the number of workers that have a request at one instant does not.
+    """
+    rates, p99s, memory, busy = [], [], [], []
     with plain_service(edit=_waits) as site:
         url = f"{site.url()}/wait"
         wrk(url, seconds=3, connections=WAITING)  # the first request of a worker copies its pages
         for number in range(rounds):
-            load = wrk(url, seconds=max(seconds, 2), connections=WAITING)
+            with ThreadPoolExecutor() as pool:
+                running = pool.submit(wrk, url, seconds=max(seconds, 8), connections=WAITING)
+                busy.append(0)
+                while not running.done():
+                    busy[-1] = max(busy[-1], sum(one["busy"] for one in _workers(site)))
+                load = running.result()
             rates.append(load.requests_per_s)
             p99s.append(load.p99_ms)
             memory.append(sum(one.pss_mib for one in measure(site.roots())))
-            say(f"round {number + 1}/{rounds}: {rates[-1]:,.0f}/s, {memory[-1]:,.0f} MiB, {_workers(site)} workers")
+            say(f"round {number + 1}/{rounds}: {rates[-1]:,.0f}/s, {memory[-1]:,.0f} MiB, {busy[-1]} busy at once")
     figures = (
         Figure("memory_mib", "PSS of all processes", "MiB", Spread.of(memory), 0, Goal(Bound.AT_MOST, WAIT_MIB)),
+        Figure("busy", "workers with a request at once", "workers", Spread.of(busy), 0, Goal(Bound.AT_LEAST, WAITING)),
         Figure("rate", f"requests a second, of {WAITING / _WAIT_S:,.0f}", "requests/s", Spread.of(rates), 0),
         Figure("p99_ms", "p99", "ms", Spread.of(p99s), 0),
     )
@@ -179,6 +189,6 @@ def _waits(folder: Path) -> None:
     file.write_text(text.rstrip() + "\n        ready_timeout_s: 300\n")  # a busy machine starts them slowly
 
 
-def _workers(site: Site) -> int:
+def _workers(site: Site) -> list[dict[str, Any]]:
     functions = site.status()["stages"][0]["functions"]
-    return next(len(one["workers"]) for one in functions if one["name"] == "wait")
+    return next(one["workers"] for one in functions if one["name"] == "wait")
