@@ -19,7 +19,7 @@ def test_a_restored_engine_serves_the_same_release(running: Site, tmp_path: Path
     before = running.stage()["live"]
     running.hitless("backup", str(archive))
     assert archive.stat().st_mode & 0o777 == 0o600
-    assert "an engine runs" in running.hitless("restore", str(archive), exit_code=None).stderr
+    assert "an engine is running" in running.hitless("restore", str(archive), exit_code=None).stderr
     running.hitless("down", "--force")
     assert "already has state" in running.hitless("restore", str(archive), exit_code=None).stderr
     shutil.rmtree(running.folder / ".hitless")

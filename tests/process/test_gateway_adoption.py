@@ -239,7 +239,7 @@ def test_the_old_haproxy_serves_on_when_the_new_one_does_not_start() -> None:
                 text = configuration.read_text()
                 configuration.write_text("not a configuration")
                 await gateway._keeper.replace_haproxy()
-                await event_of(gateway, "the old one serves on")
+                await event_of(gateway, "the old one keeps serving")
                 assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
                 assert gateway._keeper.finishing == 0
                 await until(lambda: gateway.haproxy_pid == haproxy, "the pid of the one that serves")
