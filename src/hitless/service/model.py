@@ -28,8 +28,7 @@ PROGRAM_RUNTIMES = ("provided.al2", "provided.al2023")
 NODE_RUNTIMES = ("nodejs20.x", "nodejs22.x", "nodejs24.x")
 """Node.js runs the handler, by a bootstrap of hitless's own that asks the Runtime API."""
 
-DEFAULT_MEMORY_MB = 1024
-DEFAULT_STORAGE_MB = 512
+DEFAULT_MEMORY_MB, DEFAULT_STORAGE_MB = 1024, 512
 DEFAULT_WORKERS = 2
 DEFAULT_TARGET_PERCENT = 70
 """Share of a function's workers that may be busy before more are started."""
@@ -384,7 +383,6 @@ class Service:
     """MiB for all workers of the service together; None leaves it to the engine."""
     total_workers: int | None = None
     cpu_weight: int | None = None
-    """The service's share of the processors on an engine of several services, as cgroup v2's `cpu.weight`."""
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
     wsgi: WsgiApp | None = None
