@@ -82,9 +82,7 @@ def build_machine(
         bodies=folders.data / "bodies",
     )
     shares = Shares() if common is not None else None
-    fleet = Fleet(folders.run, clock=clock, python=sys.executable)
-    if shares is not None:
-        fleet.divide(shares)
+    fleet = Fleet(folders.run, clock=clock, python=sys.executable, shares=shares)
     artifacts = ArtifactStore(folders.artifacts)
     pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
     retention = Retention(store, artifacts, folders.logs, clock)

@@ -80,7 +80,7 @@ class Elsewhere:
     async def act(self, stage: str, act: Callable[[StageHome], Iterator[RolloutNews]]) -> str:
         """Act on a stage until the end; its sentence. An action that nobody awaits any more continues."""
         *_, news = await asyncio.to_thread(lambda: [*act(self.home(stage))])
-        self._kept = {key: (float("-inf"), value) for key, (_, value) in self._kept.items()}  # it is not true any more
+        self._kept = {key: (float("-inf"), value) for key, (_, value) in self._kept.items()}  # all may have changed
         result = news.result or {}
         return f"{result.get('outcome')}, release {result.get('release') or '–'}".replace("_", " ")
 

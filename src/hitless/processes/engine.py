@@ -171,7 +171,7 @@ def _sweep_sandboxes(folders: Folders) -> None:
 
 
 async def _return_memory() -> None:
-    """Give free pages of malloc back, which else keeps what a release needed for a moment (malloc_trim(3))."""
+    """Return the free memory of malloc, which keeps what a release needed for a moment (malloc_trim(3))."""
     while True:
         await asyncio.sleep(TRIM_S)
         with suppress(OSError, AttributeError):  # another C library

@@ -49,11 +49,22 @@ _RETRY_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 class Fleet:
     """Starts, finds, reads and stops pools. One per engine daemon; its methods may run concurrently."""
 
-    def __init__(self, run_dir: Path, *, clock: Clock, python: str | None = None, ping_s: float = PING_S) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        clock: Clock,
+        python: str | None = None,
+        ping_s: float = PING_S,
+        shares: Shares | None = None,
+    ) -> None:
+        """`shares`: new processes get their service's share of the processors."""
         self._folder = run_dir / "w"
         self._clock = clock
         self._python = python or base_python()
         self._root = RootZygote(self._folder, self._python, self._root_died)
+        if shares is not None:
+            self._root.share_of = shares.of
         self._ping_s = ping_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
@@ -81,10 +92,6 @@ class Fleet:
         if self._isolation_missing is None:
             self._isolation_missing = await asyncio.to_thread(missing_measures, os.environ)
         return self._isolation_missing
-
-    def divide(self, shares: Shares) -> None:
-        """Give new processes their service's share of the processors."""
-        self._root.share_of = shares.of
 
     @property
     def root_pid(self) -> int:
