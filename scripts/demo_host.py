@@ -2,7 +2,8 @@
 
 pebble issues the certificates, which live a minute, so each is renewed during the load. Clients verify them. Then a
 release of each service ships, `hitless upgrade` replaces all processes, and HAProxy is killed: only requests on its
-connections may be lost. At last a machine of systemd-nspawn restores the engine's backup and is booted.
+connections may be lost. At last a machine of systemd-nspawn restores the engine's backup, is booted, and is upgraded
+under load.
 """
 
 from __future__ import annotations
@@ -56,18 +57,34 @@ echo done >/out/first
 """
 BOOTED = f"""
 {AWAIT}
-for name in $NAMES; do
-  key=$(openssl x509 -noout -pubkey -in {DATA}/acme/*/$name.pem | openssl pkey -pubin -outform der |
+ask() {{
+  set +x
+  key=$(openssl x509 -noout -pubkey -in {DATA}/acme/*/$1.pem | openssl pkey -pubin -outform der |
     openssl dgst -sha256 -binary | base64)
-  for _ in $(seq $EACH); do
-    curl --silent --max-time 10 --insecure --pinnedpubkey sha256//$key --resolve $name:$PORT:127.0.0.1 \\
-      https://$name:$PORT/ >>/out/bodies
-    echo >>/out/bodies
-  done
+  for _ in $(seq $2); do
+    [ ! -e /out/enough ] || break
+    curl --silent --max-time 10 --insecure --pinnedpubkey sha256//$key --resolve $1:$PORT:127.0.0.1 \\
+      https://$1:$PORT/ || echo -n "failed with $?"
+    echo
+  done >>/out/$3-$1
+}}
+for name in $NAMES; do ask $name $EACH booted; done
+clients=
+for name in $NAMES; do
+  ask $name 100000 upgraded &
+  clients="$clients $!"
 done
+hitless upgrade --force --data-dir {DATA}
+touch /out/enough
+wait $clients
+{AWAIT}
+systemctl is-active hitless@main
+grep -q "\\"pid\\": $(systemctl show --property=MainPID --value hitless@main)," /out/status.json
 echo done >/out/second
 """
-"""By then a certificate that lives a minute may have expired, so the client compares keys."""
+"""By then a certificate that lives a minute may have expired, so the client compares keys. At the end the unit's main
+process is the new daemon.
+"""
 EACH = 20
 
 
@@ -220,7 +237,7 @@ def account(loads: list[Load], killed_at: float) -> int:
 
 
 def booted(folder: Path, port: int) -> int:
-    """Boot a machine with the backup; 0 if each service serves with the certificate that it had."""
+    """Boot a machine with the backup and upgrade it; 0 if each service serves with the certificate that it had."""
     if shutil.which("systemd-nspawn") is None or os.getuid() != 0:
         print("boot: skipped, because systemd-nspawn is not installed or this user is not root")
         return 0
@@ -232,12 +249,21 @@ def booted(folder: Path, port: int) -> int:
         print("boot: skipped, because systemd does not start in systemd-nspawn here")
         return 0
     log += machine.boot(root, f"NAMES='{' '.join(DOMAINS.values())}' PORT={port} EACH={EACH}\n{BOOTED}")
-    bodies = (root / "out/bodies").read_text().split("\n") if (root / "out/bodies").exists() else []
-    served, wanted = sum(bodies.count(f"{name} 2") for name in DOMAINS), EACH * len(DOMAINS)
+    served, wanted = answered(root / "out", "booted")
     print(f"boot: a machine restored the backup and was booted; {served} of {wanted} requests served with its keys")
-    if served < wanted:
+    during, sent = answered(root / "out", "upgraded")
+    print(f"boot: systemd's unit was upgraded under load; {sent} requests, {sent - during} failed")
+    bad = served < EACH * len(DOMAINS) or during < sent or not sent or not (root / "out/second").exists()
+    if bad:
         print(log[-3000:])
-    return int(served < wanted)
+    return int(bad)
+
+
+def answered(out: Path, when: str) -> tuple[int, int]:
+    """How many requests of the machine's clients had the right response, and how many there were."""
+    files = {name: out / f"{when}-{domain}" for name, domain in DOMAINS.items()}
+    bodies = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
+    return sum(each.count(f"{name} 2") for name, each in bodies.items()), sum(map(len, bodies.values()))
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.cli.host import CONFIG, DATA, TEMPLATE, UNITS, HostUnits
+from hitless.cli.host import CONFIG, DATA, TEMPLATE, UNITS, HostUnits, stable_python
 from hitless.cli.owner import read_environment
 from hitless.engine.folders import Folders
 from hitless.errors import MachineError, UsageError
@@ -58,6 +58,15 @@ def test_the_unit_allows_the_calls_by_which_handlers_isolate_themselves() -> Non
     allowed = next(line for line in lines if line.startswith("SystemCallFilter=@")).split("=", 1)[1].split()
     landlock = {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")}
     assert {"@mount", "seccomp", *landlock} <= {*allowed}
+
+
+def test_the_unit_of_the_debian_package_outlives_the_version_that_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / "1.0").mkdir()
+    assert stable_python(str(tmp_path / "1.0")) is None
+    (tmp_path / "current").symlink_to("1.0")
+    assert stable_python(str(tmp_path / "1.0")) == str(tmp_path / "current/bin/python")
+    (tmp_path / "2.0").mkdir()
+    assert stable_python(str(tmp_path / "2.0")) is None
 
 
 def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) -> None:

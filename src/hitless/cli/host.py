@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -55,13 +55,19 @@ def run_command(words: Sequence[str]) -> str:
     return done.stdout
 
 
+def stable_python(prefix: str) -> str | None:
+    """The Debian package's interpreter by the link `current`, which outlives the version in `prefix`; else None."""
+    current = Path(prefix).with_name("current")
+    return str(current / "bin/python") if current.is_symlink() and current.samefile(prefix) else None
+
+
 @dataclass(frozen=True, slots=True)
 class HostUnits:
     """The machine below `root`, and its commands."""
 
     root: Path = Path("/")
     run: Run = run_command
-    python: str = sys.executable
+    python: str = field(default_factory=lambda: stable_python(sys.prefix) or sys.executable)
 
     def at(self, path: Path) -> Path:
         return self.root / path.relative_to("/")
