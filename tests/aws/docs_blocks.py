@@ -17,6 +17,10 @@ class Block:
     page: str
     begin: str
     instead: Mapping[str, str] = field(default_factory=dict)
+    before: str = ""
+    """What a reader has already done."""
+    serves: bool = False
+    """It serves until Ctrl-C."""
 
     @property
     def script(self) -> str:
@@ -26,7 +30,7 @@ class Block:
         for said, run in self.instead.items():
             assert said in text, f"{self.page} no longer has {said}"
             text = text.replace(said, run)
-        return text
+        return self.before + (f"timeout --signal INT 8 {text.rstrip()} || test $? = 124\n" if self.serves else text)
 
 
 STAGES = """\

@@ -45,13 +45,14 @@ ENVIRONMENT = {f"GIT_{who}_{what}": "a@example.com" for who in ("AUTHOR", "COMMI
 
 
 @contextmanager
-def no_engine_is_left(folder: Path) -> Iterator[None]:
-    """Whatever a page does, the engines that it started end with the test."""
+def no_engine_is_left(folder: Path, name: str = ".hitless") -> Iterator[None]:
+    """Whatever a page does, the engines that it started in folders of that name end with the test."""
     try:
         yield
     finally:
-        for data in folder.glob("**/.hitless"):
-            subprocess.run([sys.executable, "-m", "hitless", "down", "--force", f"--service-dir={data.parent}"])
+        for data in folder.glob(f"**/{name}"):
+            down = [sys.executable, "-m", "hitless", "down", "--force", f"--data-dir={data}"]
+            subprocess.run([*down, f"--service-dir={data.parent}"])
 
 
 VARIES = re.compile(
