@@ -236,6 +236,18 @@ def test_a_removed_service_takes_its_runs_and_repository_along_and_nothing_else(
     tell(SharedBench(tmp_path), story)
 
 
+def test_no_service_waits_for_the_removal_of_another(tmp_path: Path) -> None:
+    async def story(bench: SharedBench) -> None:
+        await asyncio.gather(pushed(bench.shop, "1"), pushed(bench.users, "2"))
+        removing = asyncio.create_task(bench.pipelines.remove("users"))
+        await until(lambda: bench.pipelines._locks["users"].locked())
+        assert await bench.pipelines.of("shop") is bench.shop.pipeline
+        assert not removing.done()
+        await removing
+
+    tell(SharedBench(tmp_path), story)
+
+
 def test_runs_of_both_services_resume_after_the_daemon_died(tmp_path: Path) -> None:
     bench = SharedBench(tmp_path)
     runs: list[int] = []

@@ -7,6 +7,7 @@ other.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from hitless.engine.engine import Engine
@@ -31,7 +32,7 @@ class Pipelines:
         """`make` builds a service's pipeline; `close` ends background work that they share."""
         self._engine, self._workshop, self._make, self._close = engine, workshop, make, close
         self.records = RunRecords(engine.store)
-        self._shared, self._lock = shared, asyncio.Lock()
+        self._shared, self._locks = shared, defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._started: dict[str, Pipeline] = {}
 
     async def start(self) -> None:
@@ -47,14 +48,14 @@ class Pipelines:
 
     async def stop(self) -> None:
         """Stop the runs in progress; the next start resumes them or marks them as interrupted."""
-        for pipeline in self._started.values():
+        for pipeline in tuple(self._started.values()):  # a request may start another one meanwhile
             await pipeline.stop()
         await self._close()
 
     async def of(self, service: str) -> Pipeline:
         """The service's pipeline. UsageError if the engine has no such service."""
         service = service if self._shared else ""
-        async with self._lock:
+        async with self._locks[service]:
             if service not in self._started:
                 self._check_known(service)
                 pipeline = self._make(service)
@@ -77,7 +78,7 @@ class Pipelines:
         """End the service's pipeline and remove its state."""
         if self._shared and service in self._recorded() | self._started.keys():
             pipeline = await self.of(service)
-            async with self._lock:
+            async with self._locks[service]:
                 await pipeline.remove()
                 self._started.pop(service, None)
 
