@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import pytest
 
 from hitless.clock import SystemClock
+from hitless.gateway.state import Access
+from hitless.service.model import SAMPLED_PER_S
 from hitless.traces.exporter import MOST_QUEUED, MOST_REQUESTS, Exporter
 from hitless.traces.otlp import INTERNAL, SERVER, Recorded, TraceSettings, encode, span
-from hitless.traces.records import Rollouts
+from hitless.traces.records import Requests, Rollouts
 from tests.component.engine_bench import Bench, run, until
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, release_document
 from tests.traces import Collector, facts_of, spans_of
 
 pytestmark = pytest.mark.component
@@ -210,5 +214,48 @@ def test_each_rollout_is_exported_once_when_it_has_ended(tmp_path: Path) -> None
         assert exported(of_next_daemon) == []
         bench.store.write("DELETE FROM rollouts WHERE rollout = ?", (number,))
         assert exported(of_next_daemon) == [], "its stage was removed"
+
+    run(tmp_path, story)
+
+
+def test_requests_are_read_once_from_the_log_of_a_stage_that_traces_them_and_over_its_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "dev" / "access.log"
+    log.parent.mkdir(parents=True)
+
+    def add(number: int, release: int = 1) -> None:
+        known = {"at_ms": 1_795_500_000_000, "release": f"dev.{release}", "method": "POST", "status": 201}
+        known |= {"duration_ms": 5, "bytes": 1, "server": "w", "end": "--", "path": "/api", "query": "-"}
+        known["request"] = f"{number:08x}-16cd-43dd-8448-eb211c80319c"
+        known["traceparent"] = f"00-{'4' * 32}-{'2' * 16}-01"
+        with log.open("a") as file:
+            file.write(json.dumps(known) + "\n")
+
+    async def story(bench: Bench) -> None:
+        bench.engine.pools.traced = 0
+        document = release_document()
+        settings = replace(document.settings, trace_requests=True)
+        await bench.end(
+            await bench.engine.deploy("dev", replace(document, settings=settings), strategy=None, force=True)
+        )
+        assert bench.gateway.state.stage("dev").access == Access(SAMPLED_PER_S, traced=0)
+        requests = Requests(bench.engine, tmp_path / "logs")
+
+        def logged() -> list[tuple[str, str]]:
+            return [(one.name, one.span_id[:8]) for about, one in requests.logged() if about == ("shop", 1, "dev")]
+
+        add(1)
+        assert logged() == [], "it was logged before the daemon started"
+        add(2)
+        add(3, release=9)
+        assert logged() == [("POST /api", "00000002")]
+        add(4)
+        log.rename(f"{log}.1")
+        add(5)
+        assert logged() == [("POST /api", "00000004"), ("POST /api", "00000005")]
+        assert logged() == []
+        await bench.deploy(digest="sha256:2")
+        assert bench.gateway.state.stage("dev").access == Access(SAMPLED_PER_S)
+        add(6)
+        assert logged() == [], "the stage no longer traces requests"
 
     run(tmp_path, story)

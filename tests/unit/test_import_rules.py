@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "dashboard": {"dashboard", "api", "engine", "receipts", "pipeline", "homes", *ADAPTERS, *MODEL},
     "cli": {"cli", "api", "dashboard", "homes", "templates", "traces", *SERVICES, *ADAPTERS, *MODEL},
-    "traces": {"traces", "rollout", *ADAPTERS, *MODEL},
+    "traces": {"traces", "pipeline", "engine", "rollout", *ADAPTERS, *MODEL},
     "processes": {"processes", "cli", "api", "homes", "worker", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }

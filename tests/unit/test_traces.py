@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from hitless.errors import MachineError
+from hitless.gateway.accesslog import AccessLine
 from hitless.release.result import Step
 from hitless.store.store import RolloutRow
 from hitless.traces.otlp import Span, TraceSettings, encode
-from hitless.traces.records import rollout_spans
+from hitless.traces.records import request_ids, request_span, rollout_spans
 from tests.traces import facts_of, spans_of
 
 pytestmark = pytest.mark.unit
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.unit
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRET = "do-not-print-me"
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+"""The example of https://www.w3.org/TR/trace-context/#examples-of-http-traceparent-headers."""
 ROLLOUT = RolloutRow(
     rollout=7, stage="prod", release=4, verb="deploy", strategy="Canary10Percent5Minutes", state="ended",
     previous_release=3, outcome="rolled_back", reason="alarm: 12% of 100 requests failed", result=None,
@@ -104,6 +108,9 @@ def test_headers_and_attributes_are_decoded_and_headers_are_not_printed() -> Non
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", SECRET),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", SECRET),
         ("OTEL_RESOURCE_ATTRIBUTES", SECRET),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "nan"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_variables_name_alone(variable: str, value: str) -> None:
@@ -162,3 +169,100 @@ def test_a_clock_that_was_set_back_makes_no_span_of_negative_length() -> None:
     spans = rollout_spans(replace(ROLLOUT, ended_at="2026-11-24T05:00:00.000Z"), STEPS, "shop", None)
     for _, span in exported(spans):
         assert span.end_time_unix_nano >= span.start_time_unix_nano
+
+
+def line(traceparent: str, **other: Any) -> AccessLine:
+    known = AccessLine(
+        at="2026-11-24T06:00:01.500Z", method="GET", path="/zones/europe", query="secret=1", status=200,
+        duration_ms=250, bytes=120, release=4, shielded=False, request="0af76519-16cd-43dd-8448-eb211c80319c",
+        cut_off=False, traceparent=traceparent,
+    )  # fmt: skip
+    return replace(known, **other)
+
+
+@pytest.mark.parametrize(
+    "valid",
+    [
+        PARENT,
+        # Trace Context, 4.: "the parser … MUST … accept a version higher than it supports" if the rest can be parsed
+        "cc" + PARENT[2:],
+        "cc" + PARENT[2:] + "-what-the-future-will-be-like",
+    ],
+)
+def test_a_sampled_requests_span_is_a_child_of_the_clients(valid: str) -> None:
+    assert request_ids(line(valid), 0) == (PARENT[3:35], "0af7651916cd43dd", PARENT[36:52])
+    assert request_ids(line(valid[:53] + "00" + valid[55:]), 0) is None, "the client did not sample it"
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        # cases of test_traceparent_… in https://github.com/w3c/trace-context/blob/main/test/test.py
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.",
+        "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.what",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+        "00-.bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "0-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-.1",
+        "nonsense",
+    ],
+)
+def test_an_invalid_traceparent_counts_as_none_so_the_ratio_decides(invalid: str) -> None:
+    own = ("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd", "")
+    assert request_ids(line(invalid), 0xEB211C80319C) == own
+    assert request_ids(line(invalid), 0xEB211C80319D) is None
+
+
+@pytest.mark.parametrize("none", [line(""), line(PARENT, request="")])
+def test_a_request_that_was_not_traced_has_no_span(none: AccessLine) -> None:
+    assert request_ids(none, 0) is None
+
+
+def test_the_gateways_own_traceparent_names_the_root_span() -> None:
+    own = "00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01"
+    assert request_ids(line(own), 0) == (own[3:35], own[36:52], "")
+
+
+@pytest.mark.parametrize(
+    ("ended", "error"),
+    [
+        ({"status": 200}, None),
+        # HTTP spans, Status: "4xx range span status MUST be left unset in case of SpanKind.SERVER"
+        ({"status": 404}, None),
+        ({"status": 502}, "502"),
+        ({"status": 200, "cut_off": True}, "cut_off"),
+    ],
+)
+def test_a_requests_span_has_the_attributes_of_an_http_server(ended: dict[str, Any], error: str | None) -> None:
+    one = line(PARENT, **ended)
+    ids = request_ids(one, 0)
+    assert ids is not None
+    ((_, span),) = exported([request_span(one, ids, "https", "api", "GET /zones/{zone}")])
+    assert (span.name, span.kind) == ("GET /zones/{zone}", trace_pb2.Span.SPAN_KIND_SERVER)
+    assert span.end_time_unix_nano == 1_795_500_001_500_000_000
+    assert span.end_time_unix_nano - span.start_time_unix_nano == 250_000_000
+    assert span.parent_span_id.hex() == PARENT[36:52]
+    facts = facts_of(span)
+    assert facts.pop("error.type", None) == error
+    assert span.status.code == (trace_pb2.Status.STATUS_CODE_ERROR if error else trace_pb2.Status.STATUS_CODE_UNSET)
+    assert facts == {
+        "http.request.method": "GET",
+        "http.response.status_code": ended["status"],
+        "http.route": "/zones/{zone}",
+        "url.path": "/zones/europe",
+        "url.scheme": "https",
+        "hitless.function": "api",
+        "hitless.request_id": one.request,
+        "hitless.shielded": "false",
+    }
+
+
+def test_a_request_without_a_route_is_named_by_its_method_alone() -> None:
+    # "Instrumentation MUST NOT default to using URI path as a {target}" (HTTP spans, Name)
+    span = request_span(line(PARENT), ("1" * 32, "1" * 16, ""), "http", None, None)
+    assert span.name == "GET"

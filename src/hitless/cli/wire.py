@@ -51,7 +51,7 @@ from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
 from hitless.traces.exporter import Exporter
 from hitless.traces.otlp import TraceSettings
-from hitless.traces.records import Rollouts
+from hitless.traces.records import Requests, Rollouts
 from hitless.workers.fleet import Fleet
 from hitless.workers.shares import Shares
 
@@ -132,7 +132,11 @@ def _bind(settings: EngineSettings) -> Mapping[str, socket.socket]:
 def build_exporter(folders: Folders, engine: Engine, store: Store) -> Exporter | None:
     """Build the exporter of traces. None without an endpoint and in a rehearsal. Raises MachineError."""
     settings = None if folders.data.parent.name.startswith(PREFIX) else TraceSettings.of(os.environ)
-    return Exporter(settings, engine.say, SystemClock(), Random(), Rollouts(store).ended) if settings else None
+    if settings is None:
+        return None
+    engine.pools.traced = round((1 - settings.ratio) * (1 << 48))
+    sources = Rollouts(store).ended, Requests(engine, folders.logs).logged
+    return Exporter(settings, engine.say, SystemClock(), Random(), *sources)
 
 
 def build_pipelines(

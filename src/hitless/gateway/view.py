@@ -129,7 +129,7 @@ def view_of(state: GatewayState) -> View:
             MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools}
             | {shield_of(pool.name): str(pool.attempt_ms) for pool in state.pools},
             MapName.THROTTLES: {pool.name: str(pool.throttle) for pool in state.pools},
-            MapName.ACCESS: {s.stage: access_value(s.access) for s in state.stages if s.access is not None},
+            MapName.ACCESS: {key: value for s in state.stages for key, value in access_entries(s.stage, s.access)},
             MapName.LITERALS: literal_entries(state.routes),
         },
         ordered={
@@ -156,9 +156,12 @@ def stage_value(stage: StageState) -> str:
     return f"{live}:{release_key(stage.stage, stage.candidate)}:{stage.weight}:{letters or NO_RELEASE}"
 
 
-def access_value(access: Access) -> str:
-    """Twice the lines a second, plus one if the query is logged: HAProxy decodes it by arithmetic."""
-    return str(2 * access.per_s + access.query)
+def access_entries(stage: str, access: Access | None) -> Iterator[Entry]:
+    """Twice the lines a second, plus one if the query is logged: HAProxy decodes it by arithmetic. And `traced`."""
+    if access is not None:
+        yield stage, str(2 * access.per_s + access.query)
+    if access is not None and access.traced is not None:
+        yield f"{stage}/traced", str(access.traced)
 
 
 def server_line(server: ServerView) -> str:

@@ -63,9 +63,7 @@ class Approval(StrEnum):
 
 
 class AccessLog(StrEnum):
-    """Which of a stage's requests are in its access log. `SAMPLED`: all of them up to `SAMPLED_PER_S` a
-    second, beyond them a random share.
-    """
+    """Which of a stage's requests are in its access log. `SAMPLED`: up to `SAMPLED_PER_S` a second, then a sample."""
 
     OFF = "off"
     SAMPLED = "sampled"
@@ -319,6 +317,7 @@ class StageSettings:
     notify: tuple[Notify, ...] = ()
     access_log: AccessLog = AccessLog.SAMPLED
     access_log_query: bool = True
+    trace_requests: bool = False
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
     tls: TlsSettings | None = None

@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/ and …/otel/configu
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _ERROR: Final = 2
 _EXPORTER = "OTEL_EXPORTER_OTLP_"
 _ENDPOINT, _HEADERS, _PROTOCOL = (f"{_EXPORTER}{name}" for name in ("ENDPOINT", "HEADERS", "PROTOCOL"))
 _NAME, _ATTRIBUTES = "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"
+_SAMPLER, _RATIO = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+_SAMPLERS = ("parentbased_always_on", "parentbased_traceidratio")
 _OTHER_SIGNALS = tuple(f"{_EXPORTER}{signal}_" for signal in ("METRICS", "LOGS", "PROFILES"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name: https://www.rfc-editor.org/rfc/rfc9110#name-tokens"""
@@ -33,11 +36,12 @@ _OWN_HEADERS = ("host", "connection", "transfer-encoding")
 
 @dataclass(frozen=True, slots=True)
 class TraceSettings:
-    """Where traces go. `attributes` are those of each resource."""
+    """`attributes` are those of each resource. `ratio`: the share of requests without a parent that get a trace."""
 
     url: SplitResult
     headers: Mapping[str, str] = field(repr=False)
     attributes: Mapping[str, str]
+    ratio: float
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self | None:
@@ -56,7 +60,10 @@ class TraceSettings:
             raise _refused(_NAME, "write the name of a service")
         named = {"service.name": given[_NAME]} if _NAME in given else {}
         attributes = _pairs(_ATTRIBUTES, given.get(_ATTRIBUTES, "")) | named
-        return cls(_url(given[_ENDPOINT]), _headers(given.get(_HEADERS, "")), attributes)
+        if given.get(_SAMPLER, _SAMPLERS[0]) not in _SAMPLERS:
+            raise _refused(_SAMPLER, f"write {' or '.join(_SAMPLERS)}")
+        ratio = _ratio(given.get(_RATIO, "1"))
+        return cls(_url(given[_ENDPOINT]), _headers(given.get(_HEADERS, "")), attributes, ratio)
 
 
 def _url(endpoint: str) -> SplitResult:
@@ -70,6 +77,16 @@ def _url(endpoint: str) -> SplitResult:
     if not (known and visible) or "@" in url.netloc or "?" in endpoint or "#" in endpoint:
         raise _refused(_ENDPOINT, "write an http:// or https:// URL without credentials: http://127.0.0.1:4318")
     return url._replace(path=url.path.rstrip("/") + "/v1/traces")
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 0 <= ratio <= 1:
+        raise _refused(_RATIO, "write a number from 0 to 1")
+    return ratio
 
 
 def _headers(text: str) -> dict[str, str]:
