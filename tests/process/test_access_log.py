@@ -114,7 +114,7 @@ def test_shielded_requests_are_marked_and_lines_beyond_the_limit_are_sampled() -
 
             await gateway.apply(gateway.state.with_stage("dev", live=1).with_access("dev", Access(5)))
             with Load(gateway.addresses["dev"]) as load:
-                await until(lambda: load.sent > 3000, "requests")
+                await until(lambda: load.sent > 3000, "requests", 60)
             assert load.failures == {}
             assert 5 <= len(lines(folder)) < load.sent / 4
 
