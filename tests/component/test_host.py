@@ -67,6 +67,8 @@ def test_the_unit_of_the_debian_package_outlives_the_version_that_wrote_it(tmp_p
     assert stable_python(str(tmp_path / "1.0")) == str(tmp_path / "current/bin/python")
     (tmp_path / "2.0").mkdir()
     assert stable_python(str(tmp_path / "2.0")) is None
+    (tmp_path / "1.0").rmdir()
+    assert stable_python(str(tmp_path / "2.0")) is None, "a broken link beside any virtual environment"
 
 
 def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) -> None:

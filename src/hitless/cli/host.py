@@ -58,7 +58,7 @@ def run_command(words: Sequence[str]) -> str:
 def stable_python(prefix: str) -> str | None:
     """The Debian package's interpreter by the link `current`, which outlives the version in `prefix`; else None."""
     current = Path(prefix).with_name("current")
-    return str(current / "bin/python") if current.is_symlink() and current.samefile(prefix) else None
+    return str(current / "bin/python") if current.is_symlink() and current.resolve() == Path(prefix).resolve() else None
 
 
 @dataclass(frozen=True, slots=True)
