@@ -1,1 +1,1 @@
-"""OpenTelemetry's traces of rollouts, made from what the engine records anyway."""
+"""OpenTelemetry's traces of rollouts and requests, made from what the engine records anyway."""

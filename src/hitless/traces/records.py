@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from hitless.engine.engine import Engine
@@ -62,7 +62,7 @@ class Requests:
 
     def __init__(self, engine: Engine, logs: Path) -> None:
         self._engine, self._logs, self._positions = engine, logs, dict[str, int]()
-        self._described = cache(self._describe)
+        self._described = lru_cache(32)(self._describe)  # of running releases; earlier ones are forgotten
 
     def logged(self) -> Iterator[Recorded]:
         """The spans of the requests since the last call."""
