@@ -210,6 +210,15 @@ def test_the_plots_show_the_requested_and_the_actual_share_and_the_failures() ->
     assert marks(count, "shielded")[0].findtext("title") == "0.0 s to 5.0 s: 5 shielded"
 
 
+def test_a_rollout_that_was_read_once_has_plots_without_bars() -> None:
+    rollout = rolled_back()
+    rollout["receipt"]["points"] = rollout["receipt"]["points"][:1]
+    drawn = plots(rollout)
+    assert drawn
+    assert len(marks(drawn[0], "asked")) == 1
+    assert not marks(drawn[0], "got")
+
+
 def test_spans_of_few_requests_are_joined() -> None:
     rollout = rolled_back()
     rollout["receipt"]["points"] = [

@@ -39,7 +39,7 @@ def plots(rollout: Mapping[str, Any]) -> tuple[str, str] | None:
     last = max(receipt["points"][-1]["at"], rollout["ended_at"] or start)
     end_s = max(0.001, seconds_between(start, last))
     found = list(spans(start, receipt["points"]))
-    most = nice_ticks(max(2, *(max(span.failed, span.shielded) for span in found)), 2)
+    most = nice_ticks(max([2, *(max(span.failed, span.shielded) for span in found)]), 2)  # one point makes no span
     share, count = (Axes(end_s, top, width=820, height=high, top=10) for top, high in ((100, 200), (most[-1], 120)))
 
     def bar(axes: Axes, class_: str, span: Span, height: float, said: str) -> str:
