@@ -202,7 +202,7 @@ def _the_dashboard_rolls_back_on_aws(both: Both) -> None:
                 assert "release 2 is live on AWS" in page
                 assert "release 2 of dev" in browser.get(f"{base}/stages/prod/releases/2").text
                 key = page.partition('name="form_key" value="')[2].partition('"')[0]
-                form = {"form_key": key, "release": "", "why": "slow"}
+                form = {"form_key": key, "home": "aws", "release": "", "why": "slow"}
                 sent = browser.post(f"{base}/stages/prod/rollback", data=form, headers={"origin": origin})
                 assert "Rollback of prod: live, release 1." in browser.get(origin + sent.headers["location"]).text
         finally:

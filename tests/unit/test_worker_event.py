@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -225,6 +226,11 @@ def test_a_pools_spec_survives_a_round_trip_through_json() -> None:
     assert PoolSpec.from_json(spec(environment={"A": "é"}).to_json()) == spec(environment={"A": "é"})
     with pytest.raises(ValueError, match="not a pool's spec"):
         PoolSpec.from_json('{"routes": [], "key": 1}')
+
+
+def test_a_pools_spec_names_only_what_it_needs_so_that_an_earlier_version_can_read_it() -> None:
+    assert {"cpu_weight", "storage_mb", "node", "fresh"}.isdisjoint(json.loads(spec().to_json()))
+    assert json.loads(spec(cpu_weight=200).to_json())["cpu_weight"] == 200
 
 
 def test_the_headers_of_an_invocation_replace_its_defaults() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -118,11 +118,17 @@ class PoolSpec:
         return f"{self.service}/{self.stage} r{self.release} {self.function}"
 
     def to_json(self) -> str:
-        """One JSON object; `from_json` gives the same spec back."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        fields["environment"] = dict(self.environment)
-        fields["routes"] = [asdict(route) for route in self.routes]
-        return json.dumps(fields)
+        """One JSON object; `from_json` gives the same spec back.
+
+        What has its default is left out, so that an earlier version of hitless can read specs without newer features.
+        """
+        document: dict[str, Any] = {}
+        for each in fields(self):
+            if (value := getattr(self, each.name)) != each.default:
+                document[each.name] = value
+        document["environment"] = dict(self.environment)
+        document["routes"] = [asdict(route) for route in self.routes]
+        return json.dumps(document)
 
     @classmethod
     def from_json(cls, text: str) -> PoolSpec:
