@@ -322,7 +322,7 @@ def test_a_spooler_that_is_stopped_is_replaced() -> None:
             assert await spooling.ensure()
             try:
                 assert not await spooling.ensure(), "it lives and responds"
-                await until(lambda: (folder / LOCK).read_text())
+                await until(lambda: (folder / LOCK).read_text() != "")
                 pid = int((folder / LOCK).read_text())
                 os.kill(pid, signal.SIGSTOP)
                 assert await spooling.ensure()
@@ -342,7 +342,7 @@ def test_a_spooler_that_is_replaced_finishes_its_transfers() -> None:
             spooling = SpoolerKeeper(folder, folder / "bodies", folder / "in", MIB, SystemClock())
             assert await spooling.ensure()
             try:
-                await until(lambda: (folder / LOCK).read_text())
+                await until(lambda: (folder / LOCK).read_text() != "")
                 old = int((folder / LOCK).read_text())
                 reader, writer = await asyncio.open_unix_connection(str(folder / UPLOADS))
                 writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nha")
