@@ -84,7 +84,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "canary": lambda: rollouts.canary(rounds, seconds, _say),
         "crash": lambda: rollouts.crash(_say),
         "crowd": lambda: crowd.run(rounds, _say),
-        "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
+        "drill": lambda: (releasing.run(options.releases, _say),),
         "direct": lambda: direct.run(rounds, seconds, _say),
         "deploy": lambda: (deploys.run(options.deploys, _say),),
         "push": lambda: (pushes.run(options.pushes, _say),),
@@ -109,7 +109,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--deploys", type=int, default=7)
     parser.add_argument("--pushes", type=int, default=5)
     parser.add_argument("--rest", type=float, default=20, help="seconds at rest")
-    parser.add_argument("--drill-seconds", type=float, help="default: 30, quick: 15")
     parser.add_argument("--axes", nargs="+", default=GROWING, choices=GROWING, help="of growth; default: all")
     parser.add_argument("--scale", type=float, default=1, help="of growth's greatest sizes; default: 1")
     options = parser.parse_args()
@@ -123,7 +122,6 @@ def _options() -> argparse.Namespace:
     options.seconds = options.seconds or (1 if quick else 4)
     if quick:  # its default would take seven seconds a release
         os.environ.setdefault("GRANIAN_RESPAWN_INTERVAL", "1")
-    options.drill_seconds = options.drill_seconds or (15 if quick else 30)
     return options
 
 

@@ -13,6 +13,7 @@ from benchmarks.load import parse_h2load, parse_wrk
 from benchmarks.machine import BenchmarkError
 from benchmarks.processes import Process, cpu_ticks, descendants, pss_mib
 from benchmarks.pushes import timing_of as pushed
+from benchmarks.releasing import section as latencies
 from benchmarks.site import Ran
 
 pytestmark = pytest.mark.unit
@@ -209,3 +210,23 @@ def test_growth_names_the_cost_of_a_hundred_more_and_misses_its_goal_if_it_is_wo
 def test_growth_has_at_least_three_sizes(most: int) -> None:
     assert len(sizes(most)) == 4
     assert sizes(most)[-1] >= most
+
+
+def test_a_request_that_is_open_while_a_release_ships_counts_as_sent_meanwhile() -> None:
+    between = [(100.0 + n / 100, 200, 1.0) for n in range(90)]
+    meanwhile = [(100.99, 200, 20.0), (101.1, 200, 6.0), (101.2, 503, 6.0)]
+    outside = [(90.0, 200, 900.0)]
+    figures = {
+        figure.key: figure.spread.median
+        for figure in latencies([*between, *meanwhile, *outside], [(101.0, 101.5)], 10).figures
+    }
+    assert figures["steady_p99_ms"] == 1.0
+    assert figures["releasing_p99_ms"] == 6.0
+    assert figures["ratio"] == 6.0
+    assert figures["failed"] == 1
+    assert figures["release_s"] == 0.5
+
+
+def test_latencies_need_requests_in_both_states() -> None:
+    with pytest.raises(BenchmarkError, match="no request"):
+        latencies([(101.1, 200, 6.0)], [(101.0, 101.5)], 10)
