@@ -1,1 +1,0 @@
-"""OpenTelemetry's traces of rollouts and requests, made from what the engine records anyway."""
