@@ -12,7 +12,9 @@ import pytest
 
 from hitless.gateway.accesslog import AccessLine, newest
 from hitless.gateway.state import EVERY, FULL_WEIGHT, Access
+from hitless.traces.records import request_ids
 from tests.process.gateway_support import (
+    Answer,
     Load,
     Workers,
     ask,
@@ -29,6 +31,9 @@ from tests.process.gateway_support import (
 pytestmark = pytest.mark.process
 
 SECRET = "do-not-write-me"
+CRLF = "\r\n"
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+"""The example of https://www.w3.org/TR/trace-context/#examples-of-http-traceparent-headers."""
 
 
 def lines(folder: Path) -> list[AccessLine]:
@@ -112,6 +117,44 @@ def test_shielded_requests_are_marked_and_lines_beyond_the_limit_are_sampled() -
                 await until(lambda: load.sent > 3000, "requests", 60)
             assert load.failures == {}
             assert 5 <= len(lines(folder)) < load.sent / 4
+
+    in_scenario(scenario)
+
+
+def test_a_traced_stages_handler_and_log_get_the_same_traceparent() -> None:
+    def seen(answer: Answer) -> str | None:
+        return dict(json.loads(answer.body)["headers"]).get("traceparent")
+
+    async def scenario(folder: Path, workers: Workers) -> None:
+        async with running_gateway(folder, logs=folder / "logs") as gateway:
+            state = await with_release(gateway, workers)
+            address, given = gateway.addresses["dev"], {"traceparent": PARENT}
+            await gateway.apply(state.with_access("dev", Access(EVERY)))
+            untraced = await asyncio.to_thread(ask, address, "/zones")
+            await gateway.apply(gateway.state.with_access("dev", Access(EVERY, traced=0)))
+            own = await asyncio.to_thread(ask, address, "/zones")
+            of_client = await asyncio.to_thread(ask, address, "/zones", headers=given)
+            long = await asyncio.to_thread(ask, address, "/zones", headers={"traceparent": "0" * 9000})
+            twice = f"GET /zones HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{2 * f'traceparent: {PARENT}{CRLF}'}\r\n"
+            assert b" 200 " in await asyncio.to_thread(raw, address, twice.encode())
+            await gateway.apply(gateway.state.with_access("dev", Access(EVERY, traced=1 << 48)))
+            none = await asyncio.to_thread(ask, address, "/zones")
+            still_of_client = await asyncio.to_thread(ask, address, "/zones", headers=given)
+
+            found = await logged(folder, 7)
+            assert [one.traceparent for one in found] == ["", seen(own), PARENT, "", "", "", PARENT]
+            assert [seen(one) for one in (untraced, none)] == [None, None]
+            assert (seen(of_client), seen(still_of_client), seen(long)) == (PARENT, PARENT, "0" * 9000)
+            ids = request_ids(found[1], 0)
+            assert ids is not None
+            assert seen(own) == f"00-{ids[0]}-{ids[1]}-01", "the handler's parent is the span that is exported"
+
+            # half of them: the gateway and the exporter decide by the same digits
+            await gateway.apply(gateway.state.with_access("dev", Access(EVERY, traced=1 << 47)))
+            for _ in range(40):
+                await asyncio.to_thread(ask, address, "/zones")
+            chosen = [(one.traceparent != "", one.request[24:] >= "8") for one in (await logged(folder, 47))[7:]]
+            assert all(traced == expected for traced, expected in chosen)
 
     in_scenario(scenario)
 

@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "homes": {"homes", "api", "engine", "cloud", "drill", "receipts", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "dashboard": {"dashboard", "api", "engine", "receipts", "pipeline", "homes", *ADAPTERS, *MODEL},
-    "cli": {"cli", "api", "dashboard", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
+    "cli": {"cli", "api", "dashboard", "homes", "templates", "traces", *SERVICES, *ADAPTERS, *MODEL},
+    "traces": {"traces", "pipeline", "engine", "rollout", *ADAPTERS, *MODEL},
     "processes": {"processes", "cli", "api", "homes", "worker", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }

@@ -142,7 +142,7 @@ def test_every_setting_of_a_stage_is_read() -> None:
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
         also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
-        notify: [{slack: 'https://a.example'}], access_log: all, access_log_query: false,
+        notify: [{slack: 'https://a.example'}], access_log: all, access_log_query: false, trace_requests: true,
         steps: [rehearse, approve],
         ready_timeout_s: 30, required_checks: true}"""
     found = stage(text)
@@ -158,7 +158,7 @@ def test_every_setting_of_a_stage_is_read() -> None:
     assert found.hooks == Hooks("check", "report")
     assert found.sticky == Sticky(StickyBy.COOKIE, "session")
     assert (found.ready_timeout_s, found.required_checks) == (30, True)
-    assert (found.access_log, found.access_log_query) == (AccessLog.ALL, False)
+    assert (found.access_log, found.access_log_query, found.trace_requests) == (AccessLog.ALL, False, True)
     assert [stage(f"{{access_log: {word}}}").access_log for word in ("off", "'off'", "sampled")] == [
         AccessLog.OFF,
         AccessLog.OFF,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from random import Random
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, EngineSettings
@@ -36,6 +37,7 @@ from hitless.pipeline.packaging import package_in_process
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.pipelines import Pipelines
+from hitless.pipeline.rehearsal.leftovers import PREFIX
 from hitless.pipeline.rehearsal.report import rehearse
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
@@ -47,6 +49,9 @@ from hitless.store.previews import PreviewRecords
 from hitless.store.runs import PushRecords, RunRecords
 from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
+from hitless.traces.exporter import Exporter
+from hitless.traces.otlp import TraceSettings
+from hitless.traces.records import Requests, Rollouts
 from hitless.workers.fleet import Fleet
 from hitless.workers.shares import Shares
 
@@ -122,6 +127,16 @@ def _bind(settings: EngineSettings) -> Mapping[str, socket.socket]:
             sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
         bound.pop_all()  # all are bound: keep them open
     return sockets
+
+
+def build_exporter(folders: Folders, engine: Engine, store: Store) -> Exporter | None:
+    """Build the exporter of traces. None without an endpoint and in a rehearsal. Raises MachineError."""
+    settings = None if folders.data.parent.name.startswith(PREFIX) else TraceSettings.of(os.environ)
+    if settings is None:
+        return None
+    engine.pools.traced = round((1 - settings.ratio) * (1 << 48))
+    sources = Rollouts(store).ended, Requests(engine, folders.logs).logged
+    return Exporter(settings, engine.say, SystemClock(), Random(), *sources)
 
 
 def build_pipelines(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+
+from prometheus_client.core import Metric
 
 import hitless
 from hitless.clock import Clock, timestamp
@@ -70,6 +72,7 @@ class Machine:
         self._scaler, self.recent = Scaler(engine, gateway, clock, pace), Recent(engine, clock)
         self._started_at = timestamp(clock.now())
         self._background_tasks: list[asyncio.Task[None]] = []
+        self.other_metrics: Callable[[], Iterable[Metric]] = tuple
 
     async def start(self) -> None:
         """Start or adopt every part. Raises MachineError or EngineError, after stopping the parts that it started."""
@@ -153,7 +156,7 @@ class Machine:
         )
 
     async def metrics(self) -> bytes:
-        return await exposition(self._engine, self._gateway)
+        return await exposition(self._engine, self._gateway, self.other_metrics())
 
     def urls(self) -> dict[str, str]:
         tls = {one.stage for one in self._gateway.state.tls}

@@ -30,9 +30,9 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 """0.26 ms to 34 s, doubling. The workers' own finer buckets end at these bounds, so the counts are exact."""
 
 
-async def exposition(engine: Engine, gateway: Gateway) -> bytes:
-    """All figures as text. While HAProxy is down, its figures are missing."""
-    families = [*_engine_metrics(engine), *_listener_metrics(await gateway.stage_counts())]
+async def exposition(engine: Engine, gateway: Gateway, others: Iterable[Metric]) -> bytes:
+    """All figures as text, with `others`. While HAProxy is down, its figures are missing."""
+    families = [*others, *_engine_metrics(engine), *_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()
     loads = await gateway.loads([row.gateway_pool for row in rows])
     families += _gateway_metrics(rows, await counted_pools(engine, rows), loads)

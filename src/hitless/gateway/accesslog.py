@@ -42,6 +42,8 @@ class AccessLine:
     request: str
     cut_off: bool
     """The client, the worker or a timeout ended it before its response was complete."""
+    traceparent: str = ""
+    """As the handler got it, if the stage's requests are traced."""
 
     @property
     def target(self) -> str:
@@ -72,6 +74,7 @@ def parse(line: str) -> AccessLine | None:
             shielded=found["server"] == LIVE_SERVER,
             request=_text(found["request"]),
             cut_off=found["end"][:1] in _CUT_OFF,
+            traceparent=_text(found.get("traceparent", "-")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return None

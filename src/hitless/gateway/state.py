@@ -105,10 +105,15 @@ EVERY = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A stage's access log: lines a second (beyond them a random sample), and whether they include the query."""
+    """A stage's access log: lines a second (beyond them a random sample), and whether they include the query.
+
+    `traced`: of the requests logged without a `traceparent`, those get one whose id ends in 48 bits from this number
+    on; None for all if requests are not traced.
+    """
 
     per_s: int
     query: bool = True
+    traced: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,9 +157,11 @@ def stage_value(stage: StageState) -> str:
 
 
 def access_entries(stage: str, access: Access | None) -> Iterator[Entry]:
-    """Twice the lines a second, plus one if the query is logged: HAProxy decodes it by arithmetic."""
+    """Twice the lines a second, plus one if the query is logged: HAProxy decodes it by arithmetic. And `traced`."""
     if access is not None:
         yield stage, str(2 * access.per_s + access.query)
+    if access is not None and access.traced is not None:
+        yield f"{stage}/traced", str(access.traced)
 
 
 def server_line(server: ServerView) -> str:

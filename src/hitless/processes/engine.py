@@ -35,7 +35,7 @@ from hitless.api.requests import ShutdownRequest
 from hitless.api.server import PeerProtocol, listen_for_owner
 from hitless.cli.daemon_log import keep_small, log_to
 from hitless.cli.settings import EngineSettings
-from hitless.cli.wire import build_machine, build_pipelines
+from hitless.cli.wire import build_exporter, build_machine, build_pipelines
 from hitless.documents import replace_file, to_text
 from hitless.engine.folders import Folders, lock_engine
 from hitless.errors import HitlessError, MachineError
@@ -115,6 +115,7 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
     store = Store(folders.state_file)
     leaving = asyncio.Event()
     engine, machine, previews = build_machine(folders, settings, store, leave=leaving.set)
+    exporter = build_exporter(folders, engine, store)
     pipelines = build_pipelines(folders, engine, machine, store, previews)
     await machine.start()
     await pipelines.start()
@@ -136,6 +137,9 @@ async def serve(folders: Folders, ready_fd: int | None) -> None:
         await serving.enter_async_context(served(api, listener, http=PeerProtocol, timeout_graceful_shutdown=2))
         if figures_at is not None:
             await serving.enter_async_context(served(figures(machine), figures_at, timeout_graceful_shutdown=2))
+        if exporter is not None:
+            machine.other_metrics = exporter.metrics
+            await serving.enter_async_context(exporter.running())
         await leaving.wait()
     keeping.cancel()
     watched.cancel()

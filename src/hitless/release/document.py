@@ -100,7 +100,7 @@ class _OtherVersionError(UsageError):
     default_hint = "use the same version of hitless for the engine and the command"
 
 
-_LATER_SETTINGS = {"network": Network(), "throttle": None, "tls": None, "base_path": ""}
+_LATER_SETTINGS = {"network": Network(), "throttle": None, "tls": None, "base_path": "", "trace_requests": False}
 """Settings of a stage that documents of earlier versions do not have, with their defaults."""
 
 

@@ -72,6 +72,8 @@ class ReleasePools:
     ) -> None:
         self._workers, self._gateway, self._artifacts = workers, gateway, artifacts
         self._store, self._logs = store, logs
+        self.traced: int | None = None
+        """`Access.traced` of stages whose settings have `trace_requests`."""
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
         self.lingering = Lingering()
@@ -249,7 +251,8 @@ class ReleasePools:
         if release is not None and (row := self._store.release(stage, release)) is not None:
             settings = release_of(row).document.settings
             per_s = LOGGED_PER_S[settings.access_log]
-            access = Access(per_s, settings.access_log_query) if per_s else None
+            traced = self.traced if settings.trace_requests else None
+            access = Access(per_s, settings.access_log_query, traced) if per_s else None
         await self.change_gateway(lambda state: state.with_stage(stage, live=release).with_access(stage, access))
 
     async def shift(self, candidate: Release, live: int | None, weight_percent: float) -> None:

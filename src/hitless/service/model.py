@@ -317,6 +317,7 @@ class StageSettings:
     notify: tuple[Notify, ...] = ()
     access_log: AccessLog = AccessLog.SAMPLED
     access_log_query: bool = True
+    trace_requests: bool = False
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
     tls: TlsSettings | None = None

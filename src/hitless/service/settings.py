@@ -341,6 +341,7 @@ STAGE: Readers = {
     "notify": read_notify,
     "access_log": _access_log,
     "access_log_query": FLAG,
+    "trace_requests": FLAG,
     "release_header": FLAG,
     "ready_timeout_s": whole(1, 900),
 }

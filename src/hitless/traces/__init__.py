@@ -1,0 +1,1 @@
+"""OpenTelemetry's traces of rollouts and requests, made from what the engine records anyway."""
