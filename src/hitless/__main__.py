@@ -1,5 +1,5 @@
 """`python -m hitless` is the `hitless` command."""
 
-from hitless.cli.main import main
+from hitless.cli.program import run
 
-main()
+run()

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,3 +236,10 @@ def test_the_copy_of_a_folder_on_a_host_has_the_name_of_its_service(tmp_path: Pa
     (tmp_path / "api").mkdir()
     (tmp_path / "api" / "serverless.yml").write_text(text)
     assert folder_there(tmp_path / "api") == there
+
+
+def test_the_program_ends_with_its_exit_code_and_all_output_after_its_exit_handlers() -> None:
+    script = "import atexit; from hitless.cli.program import run; atexit.register(print, 'handled'); run()"
+    done = subprocess.run([sys.executable, "-c", script, "no-such-verb"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "handled\n"), done.stderr
+    assert "no such command 'no-such-verb'" in done.stderr
