@@ -114,19 +114,35 @@ def main(argument: str, own_paths: Sequence[str]) -> None:
 
 def is_private(path: str, process: str | int = "self") -> bool:
     """Whether the process has a file system of its own in which the path is shown, so that it belongs to a pool."""
+    shown = (path, _ASIDE + path)
     try:
-        if process != "self" and _root_mount(process) == _own_root_mount():
-            return False  # without the kernel listing all mounts, which takes it half a millisecond
+        # First without the kernel listing all mounts, which takes it half a millisecond
+        if process != "self" and (
+            _root_mount(process) == _own_root_mount() or not any(_may_exist(process, place) for place in shown)
+        ):
+            return False
         mounts = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
     except OSError:
         return False
-    places = [place.replace("\\", "\\134").replace(" ", "\\040") for place in (path, _ASIDE + path)]
+    places = [place.replace("\\", "\\134").replace(" ", "\\040") for place in shown]
     return any(line.split(" ", 5)[4] in places for line in mounts)
 
 
+def _may_exist(process: str | int, path: str) -> bool:
+    """Whether the process sees something at the path, or the kernel does not tell."""
+    try:
+        os.lstat(f"/proc/{process}/root{path}")
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
+
+
 def _root_mount(process: str | int) -> bytes:
-    with open(f"/proc/{process}/mountinfo", "rb", buffering=0) as file:
-        return file.read(16)  # the ids of the mount and of its parent come first
+    file = os.open(f"/proc/{process}/mountinfo", os.O_RDONLY)
+    try:
+        return os.read(file, 16)  # the ids of the mount and of its parent come first
+    finally:
+        os.close(file)
 
 
 @cache
