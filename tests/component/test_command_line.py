@@ -1,6 +1,7 @@
 """The errors of the command line: `error:` and `hint:` lines, one document with --json, exit codes, Ctrl-C."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,7 +240,9 @@ def test_the_copy_of_a_folder_on_a_host_has_the_name_of_its_service(tmp_path: Pa
 
 
 def test_the_program_ends_with_its_exit_code_and_all_output_after_its_exit_handlers() -> None:
-    script = "import atexit; from hitless.cli.program import run; atexit.register(print, 'handled'); run()"
-    done = subprocess.run([sys.executable, "-c", script, "no-such-verb"], capture_output=True, text=True, check=False)
+    script = "from hitless.cli.program import run; import atexit; atexit.register(print, 'handled'); run()"
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", script, "no-such-verb"]
+    done = subprocess.run(command, env=buffered, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "handled\n"), done.stderr
     assert "no such command 'no-such-verb'" in done.stderr
