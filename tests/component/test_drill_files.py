@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -138,61 +138,6 @@ def test_the_changes_of_a_release_are_undone_before_the_next(tmp_path: Path) -> 
     assert {name: (workspace.folder / name).read_text() for name in names(workspace.folder)} == before
     assert (folder / "src/a.py").read_text() == "A = 1\n"
     workspace.remove()
-
-
-def archive(tmp_path: Path, entries: object) -> Path:
-    file = tmp_path / "session.har"
-    file.write_text(json.dumps({"log": {"version": "1.2", "entries": entries}}))
-    return file
-
-
-Headers = Mapping[str, str]
-NONE: Headers = {}
-
-
-def entry(method: str, url: str, status: int = 200, body: str | None = None, headers: Headers = NONE) -> dict[str, Any]:
-    pairs = [{"name": name, "value": value} for name, value in headers.items()]
-    post = {"postData": {"mimeType": "application/json", "text": body}} if body is not None else {}
-    return {"request": {"method": method, "url": url, "headers": pairs, **post}, "response": {"status": status}}
-
-
-def test_requests_to_the_main_host_of_a_har_archive_are_read_and_weighted(tmp_path: Path) -> None:
-    ours = {"Host": "shop.example", ":authority": "shop.example", "Connection": "keep-alive", "X-User": "7"}
-    file = archive(
-        tmp_path,
-        [
-            entry("GET", "https://shop.example/items?q=a%20b", headers=ours),
-            entry("GET", "https://fonts.example/f.woff2"),
-            entry("GET", "https://shop.example/items?q=a%20b", headers=ours),
-            entry("POST", "https://shop.example/items", 201, '{"a": 1}', {**ours, "Content-Length": "8"}),
-            entry("GET", "https://shop.example", 500),
-            entry("GET", "https://shop.example/never-answered", 0),
-        ],
-    )
-    assert read_requests(file) == (
-        DrillRequest("GET", "/items?q=a%20b", (("X-User", "7"),), weight=2, status=200),
-        DrillRequest("POST", "/items", (("X-User", "7"),), b'{"a": 1}', status=201),
-        DrillRequest("GET", "/"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("{", "not an HTTP archive"),
-        ("[]", "not an HTTP archive"),
-        ('{"log": {"entries": [{"request": {"method": "GET"}}]}}', "missing required field `url`"),
-        ('{"log": {"entries": [{"request": {"method": "GET", "url": 1}, "response": {}}]}}', r"entries\[0\]"),
-        ('{"log": {"entries": []}}', "0 requests"),
-        (json.dumps({"log": {"entries": [entry("GET", "http://x/\u00e9")]}}), "path"),
-    ],
-)
-def test_an_invalid_har_archive_is_an_error_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
-    file = tmp_path / "bad.har"
-    file.write_text(text)
-    with pytest.raises(UsageError, match=why) as error:
-        read_requests(file)
-    assert "bad.har" in error.value.message
 
 
 def test_a_scenario_wraps_every_handler_of_a_module(tmp_path: Path) -> None:

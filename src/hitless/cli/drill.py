@@ -62,7 +62,7 @@ SeedOption = Annotated[
 ]
 RequestsOption = Annotated[
     Path | None,
-    typer.Option("--requests", help="JSON lines or a HAR file; default: the smoke requests, else each route."),
+    typer.Option("--requests", help="JSON lines; default: the smoke requests, else each route."),
 ]
 TargetOption = Annotated[str | None, typer.Option("--target", help="A URL to load; without --releases nothing ships.")]
 StrategyOption = Annotated[

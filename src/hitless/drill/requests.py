@@ -1,4 +1,4 @@
-"""The requests of a drill: from a file of JSON lines, an HTTP archive, the stage's smoke requests, or one per route.
+"""The requests of a drill: from a file of JSON lines, the stage's smoke requests, or one per route.
 
 Everything that comes from outside is limited and checked here, and an error names file and line. The sender sets the
 connection's headers and the content-length, so a file may not set them.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import structs
 
-from hitless.documents import decode, to_text
+from hitless.documents import decode
 from hitless.drill.wire import WireRequest
 from hitless.errors import UsageError
 from hitless.service.event_sources import Route
@@ -32,9 +29,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PATH = re.compile(r"/[!-~]*\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "expect", "upgrade"})
-_LEFT_OUT = _OURS | {"host", "accept-encoding", "te", "proxy-connection"}
 _LINE_HINT = 'a line is like {"method": "POST", "path": "/items", "headers": {}, "body": "{}"}'
-ARCHIVE_SUFFIX = ".har"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 KEY = "idempotency-key"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -87,65 +82,10 @@ class RequestLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     check_release: bool = True
 
 
-class _Header(msgspec.Struct):
-    name: str
-    value: str
-
-
-class _PostData(msgspec.Struct):
-    text: str | None = None
-
-
-class _ArchivedRequest(msgspec.Struct):
-    method: str
-    url: str
-    headers: tuple[_Header, ...] = ()
-    post_data: _PostData | None = msgspec.field(default=None, name="postData")
-
-
-class _ArchivedResponse(msgspec.Struct):
-    status: int = 0
-
-
-class _Entry(msgspec.Struct):
-    request: _ArchivedRequest
-    response: _ArchivedResponse | None = None
-
-    @property
-    def status(self) -> int:
-        """0 if there was no response."""
-        return self.response.status if self.response else 0
-
-    def line(self) -> RequestLine:
-        """As a line of a requests file."""
-        url, post = urlsplit(self.request.url), self.request.post_data
-        return RequestLine(
-            (url.path or "/") + (f"?{url.query}" if url.query else ""),
-            self.request.method.upper(),
-            {
-                one.name: one.value
-                for one in self.request.headers
-                if not one.name.startswith(":") and one.name.lower() not in _LEFT_OUT
-            },
-            (post.text or None) if post else None,
-            status=self.status if 200 <= self.status < 500 else None,
-        )
-
-
-class _Log(msgspec.Struct):
-    entries: tuple[_Entry, ...]
-
-
-class _Archive(msgspec.Struct):
-    """An HTTP archive (HAR 1.2) as browsers and proxies export it, as far as it is read."""
-
-    log: _Log
-
-
 def read_requests(file: Path) -> tuple[DrillRequest, ...]:
-    """The requests of a file of JSON lines, or of an HTTP archive (`*.har`).
+    """The requests of a file of JSON lines. Blank lines and lines that begin with `#` are skipped.
 
-    Blank lines and lines that begin with `#` are skipped. Raises UsageError naming file and line, or entry.
+    Raises UsageError naming file and line.
     """
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
@@ -153,7 +93,7 @@ def read_requests(file: Path) -> tuple[DrillRequest, ...]:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}", hint="--requests takes a file of JSON lines") from error
-    requests = list(_from_archive(text, file) if file.suffix == ARCHIVE_SUFFIX else _from_lines(text, file))
+    requests = list(_from_lines(text, file))
     if not 0 < len(requests) <= MAX_REQUESTS:
         raise UsageError(
             f"{file}: {len(requests)} requests; a drill takes 1 to {MAX_REQUESTS}",
@@ -203,26 +143,6 @@ def _from_lines(text: str, file: Path) -> Iterable[DrillRequest]:
             except UsageError as wrong:
                 raise UsageError(wrong.message, hint=_LINE_HINT) from wrong
             yield _request_of(read, where)
-
-
-def _from_archive(text: str, file: Path) -> Iterable[DrillRequest]:
-    """The requests to the most frequent host; equal ones become one, with their number as its weight.
-    The host itself is left out, because a drill has its own target.
-    """
-    try:
-        archive = decode(text, _Archive, f"{file}: not an HTTP archive", error=UsageError)
-        hosts = Counter(urlsplit(one.request.url).netloc for one in archive.log.entries if one.status)
-        main = [host for host, _ in hosts.most_common(1)]
-        lines = Counter(
-            to_text(one.line())
-            for one in archive.log.entries
-            if one.status and urlsplit(one.request.url).netloc in main
-        )
-    except (UsageError, ValueError) as wrong:
-        raise UsageError(str(wrong), hint="export it from the browser's network panel as HAR") from wrong
-    for line, count in lines.items():
-        read = structs.replace(decode(line, RequestLine, str(file)), weight=min(count, MAX_WEIGHT))
-        yield _request_of(read, f"{file}: {read.method} {read.path}")
 
 
 def _request_of(read: RequestLine, where: str) -> DrillRequest:
