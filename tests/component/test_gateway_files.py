@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from hitless.gateway.boot import BootFolder
 from hitless.gateway.guardian import RECORD
 from hitless.gateway.life import LIFE, haproxy_is_alive
 from hitless.gateway.listeners import address_of, listen, recorded_listeners, take_listeners
-from hitless.gateway.render import Layout, Tuning, template
+from hitless.gateway.render import Layout, Tuning, template, tuning_for
 from hitless.gateway.state import GatewayState, ServerState
 
 pytestmark = pytest.mark.component
@@ -231,3 +232,26 @@ def test_a_socket_record_of_another_process_or_socket_is_ignored(tmp_path: Path)
         assert take_listeners(os.getpid(), recorded_listeners(tmp_path, os.getpid())) is None
         (tmp_path / RECORD).write_text("{")
         assert recorded_listeners(tmp_path, os.getpid()) == ()
+
+
+def test_haproxy_starts_within_its_limit_of_descriptors_with_hundreds_of_pools(layout: Layout) -> None:
+    limit = 2048
+    state = GatewayState.initial(["dev"], pools=600)
+    for number, pool in enumerate(state.pools[:300]):
+        state = state.with_servers(pool.name, [ServerState("w0", f"/r/w{number}")])
+    folder = BootFolder(layout, tuning_for(1, limit))
+    folder.prepare()
+    folder.write(state)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inherited = {"HITLESS_FD_0": str(listener.fileno()), "PATH": os.environ["PATH"]}
+        pid = layout.folder / "pid"
+        command = [
+            *("prlimit", f"--nofile={limit}:{limit}", find_haproxy(os.environ)),
+            *("-D", "-p", str(pid), "-f", str(layout.configuration)),
+        ]
+        done = subprocess.run(
+            command, env=inherited, pass_fds=[listener.fileno()], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        assert done.returncode == 0, done.stderr

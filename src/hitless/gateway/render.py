@@ -6,7 +6,7 @@ import functools
 import os
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -33,6 +33,7 @@ CONFIGURATION = "haproxy.cfg"
 
 _DESCRIPTORS_APART = 512
 _MOST_DESCRIPTORS = 131_072
+_LEAST_CONNECTIONS = 64
 _TEMPLATES = Environment(
     loader=PackageLoader("hitless.gateway", "."),
     undefined=StrictUndefined,
@@ -124,7 +125,7 @@ def tuning_for(cores: int, descriptors: int) -> Tuning:
     cores, at most 8. Two descriptors per client connection; HAProxy does not start with more than its limit allows.
     """
     usable = min(descriptors, _MOST_DESCRIPTORS) - _DESCRIPTORS_APART
-    return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(64, usable // 2))
+    return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(_LEAST_CONNECTIONS, usable // 2))
 
 
 def tuning_here() -> Tuning:
@@ -142,6 +143,9 @@ def template() -> Template:
 
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
     """File name → content, for a HAProxy that starts with this state."""
+    # HAProxy counts a descriptor for each pool's own listener and for each server, besides those of clients.
+    held = len(state.pools) + sum(len(pool.servers) for pool in state.pools)
+    tuning = replace(tuning, maxconn=max(_LEAST_CONNECTIONS, tuning.maxconn - held // 2))
     return {
         CONFIGURATION: template().render(
             state=state,
