@@ -123,6 +123,23 @@ def test_a_daemon_that_leaves_while_it_asks_does_not_delay_the_next_one(tmp_path
     assert Engine(tmp_path).look() == 1
 
 
+def test_a_certificate_that_arrives_after_its_preview_has_gone_is_not_kept(tmp_path: Path) -> None:
+    engine, there, served = Engine(tmp_path), [LISTENER], list[TlsListener]()
+
+    async def call(order: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.to_thread(Path(order["file"]).write_text, "a certificate and its key")
+        there.clear()
+        return {"next_at": 0.0}
+
+    async def serve(listener: TlsListener) -> None:
+        served.append(listener)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Acme(tmp_path, engine.clock, call).watch(lambda: tuple(there), serve))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert served == []
+
+
 def test_the_authority_may_ask_for_a_longer_pause(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.answer = refused(again_at=engine.clock.now().timestamp() + 7200)

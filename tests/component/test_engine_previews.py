@@ -40,7 +40,7 @@ from tests.fakes import release_document
 
 pytestmark = pytest.mark.component
 
-SETTINGS = PreviewSettings("dev", most=2, expires_h=1)
+SETTINGS = PreviewSettings("dev", domain="preview.localhost", most=2, expires_h=1)
 STAGE, HOST = "preview_fix", "fix.preview.localhost"
 
 
@@ -53,7 +53,7 @@ class PreviewBench(Bench):
             self.gateway.state = GatewayState.initial(["dev", "prod"], pools, shared=True)
             self.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
         self.records = PreviewRecords(self.store)
-        self.previews = Previews(self.engine, self.records, cast(Any, self.gateway), SETTINGS, pools_kept=kept)
+        self.previews = Previews(self.engine, cast(Any, self.gateway), lambda _: SETTINGS, pools_kept=kept)
 
     def again(self) -> PreviewBench:
         self.store.close()

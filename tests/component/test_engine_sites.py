@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 
+from hitless.engine.acme import Acme
 from hitless.engine.recovery import recover
 from hitless.engine.sites import Sites
 from hitless.errors import HitlessError, MachineError
 from hitless.gateway.state import SHARED, SHARED_TLS, GatewayState, SharedTls
 from hitless.service.model import AcmeSettings, TlsSettings
-from tests.certificates import DOMAIN, write_certificate
+from tests.certificates import DOMAIN, no_authority, write_certificate
 from tests.component.engine_bench import Bench
 from tests.fakes import release_document
 
@@ -28,10 +29,12 @@ class FakeShares:
     def __init__(self) -> None:
         self.trouble = ""
         self.weights: dict[str, int | None] = {}
+        self.groups: set[str] = set()
 
     def admit(self, service: str, weight: int | None, functions: int) -> None:
         if weight is not None and self.trouble:
             raise MachineError(f"cpu_weight of {service} would have no effect: {self.trouble}", hint="remove it")
+        self.groups.add(service)
 
     def apply(self, weights: Mapping[str, int | None]) -> str:
         self.weights = dict(weights)
@@ -39,6 +42,7 @@ class FakeShares:
 
     def remove(self, service: str) -> None:
         self.weights.pop(service, None)
+        self.groups.discard(service)
 
 
 class SitesBench(Bench):
@@ -51,7 +55,12 @@ class SitesBench(Bench):
             self.gateway.state = _empty(secure)
             self.gateway.addresses |= {SHARED: ("127.0.0.1", 80), SHARED_TLS: ("127.0.0.1", 443)}
         self.shares = FakeShares()
-        self.sites = Sites(self.engine, cast(Any, self.gateway), cast(Any, self.shares))
+        self.sites = Sites(
+            self.engine,
+            cast(Any, self.gateway),
+            cast(Any, self.shares),
+            Acme(folder / "acme", self.clock, no_authority),
+        )
 
     def again(self) -> SitesBench:
         self.store.close()
@@ -78,7 +87,7 @@ class SitesBench(Bench):
 
 
 def _empty(secure: bool) -> GatewayState:
-    return replace(GatewayState.initial((), 8, shared=True), secure=SharedTls(443) if secure else None)
+    return replace(GatewayState.initial((), 9, shared=True), secure=SharedTls(443) if secure else None)
 
 
 def tell(folder: Path, story: Callable[[SitesBench], Coroutine[Any, Any, None]], **options: Any) -> None:
@@ -169,6 +178,7 @@ def test_a_claim_that_cannot_be_granted_changes_nothing(settings: dict[str, Any]
         assert said in refused.value.message
         assert refused.value.hint
         assert (bench.gateway.state, bench.engine.stages) == (before, ("shop_dev", "other_dev"))
+        assert bench.shares.groups == {"shop", "other"}
         assert len(bench.store.read("SELECT * FROM releases")) == rows
         with pytest.raises(HitlessError, match=f"shop_dev is at {DOMAIN}/, not at {DOMAIN}/moved"):
             await bench.ship("shop", base_path="/moved", digest="sha256:2")

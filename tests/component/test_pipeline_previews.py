@@ -13,18 +13,17 @@ from hitless.engine.previews import Previews
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.pipeline.orders import NOTHING, RefUpdate
 from hitless.service.model import Approval, PreviewSettings
-from hitless.store.previews import PreviewRecords
 from tests.component.pipeline_bench import STAGES, PipelineBench, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
 
-SETTINGS = PreviewSettings("dev", most=1)
+SETTINGS = PreviewSettings("dev", domain="preview.localhost", most=1)
 
 
 def with_previews(bench: PipelineBench, settings: PreviewSettings = SETTINGS) -> None:
     bench.gateway.state = GatewayState.initial(STAGES, 9, shared=True)
     bench.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
-    previews = Previews(bench.engine, PreviewRecords(bench.store), cast(Any, bench.gateway), settings, pools_kept=0)
+    previews = Previews(bench.engine, cast(Any, bench.gateway), lambda _: settings)
     bench.replace_parts(previews=previews)
 
 

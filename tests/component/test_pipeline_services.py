@@ -14,15 +14,20 @@ import pytest
 from starlette.applications import Starlette
 
 from hitless.api.pipeline import PipelineApi
+from hitless.engine.acme import Acme
+from hitless.engine.previews import Previews
 from hitless.engine.recovery import recover
 from hitless.engine.sites import Sites
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.state import SHARED, GatewayState
-from hitless.pipeline.orders import Promotion
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.orders import NOTHING, Promotion, RefUpdate
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.pipelines import Pipelines
 from hitless.pipeline.repository import Repository
+from hitless.service.model import PreviewSettings, TlsSettings
 from hitless.store.runs import PushRecords, RunRecords, RunRow
+from tests.certificates import no_authority
 from tests.component.pipeline_bench import DEFINITION, PipelineBench, until
 from tests.component.test_engine_sites import FakeShares
 
@@ -75,13 +80,27 @@ class SharedBench:
         if world is None:
             self.common.gateway.state = GatewayState.initial((), 12, shared=True)
             self.common.gateway.addresses |= {SHARED: ("127.0.0.1", 80)}
-        self.sites = Sites(self.engine, cast(Any, self.common.gateway), cast(Any, FakeShares()))
+        self.sites = Sites(
+            self.engine,
+            cast(Any, self.common.gateway),
+            cast(Any, FakeShares()),
+            Acme(folder / "acme", self.common.clock, no_authority),
+        )
+        self.previews = Previews(self.engine, cast(Any, self.common.gateway), self.previews_in, sites=self.sites)
         self.shop, self.users = (
             ServiceBench(folder, name, engine=self.common, fresh=world is None) for name in ("shop", "users")
         )
+        for one in (self.shop, self.users):
+            one.replace_parts(previews=self.previews.of(one.service))
         self.pipelines = Pipelines(
             self.engine, self.common.pipeline.parts.workshop, self.made, shared=True, close=self.common._close
         )
+
+    def previews_in(self, service: str) -> PreviewSettings | None:
+        """The settings of previews that `hitless pipeline url` read in the service's folder."""
+        workshop = self.common.pipeline.parts.workshop
+        found = Definition.read(replace(workshop, service=service).definition)
+        return found.previews if found else None
 
     def made(self, service: str) -> Pipeline:
         return {"shop": self.shop, "users": self.users}[service].pipeline
@@ -93,6 +112,7 @@ class SharedBench:
         return successor
 
     async def start(self) -> None:
+        await self.previews.restore()
         await self.sites.restore()
         await recover(self.engine)
         await self.pipelines.start()
@@ -269,3 +289,84 @@ def test_runs_of_both_services_resume_after_the_daemon_died(tmp_path: Path) -> N
         assert bench.common.diary.count("test run 1") == 2, "each run was resumed once"
 
     tell(bench.again(), story)
+
+
+def with_previews(bench: ServiceBench) -> None:
+    """`hitless pipeline url` in the service's folder with `previews: {}`."""
+    file = bench.pipeline.parts.workshop.definition
+    found = Definition.read(file)
+    assert found
+    replace(found, previews=PreviewSettings("dev")).write(file)
+
+
+async def shown(bench: ServiceBench, branch: str, code: str, **options: str) -> dict[str, Any]:
+    """The run of a branch that feeds no stage, when it has ended."""
+    bench.git("switch", "-q", "-C", branch)
+    bench.commit(code)
+    return await bench.end_of(await bench.push(branch, options=options))
+
+
+def test_a_push_previews_the_branch_of_its_service_until_the_branch_is_deleted(tmp_path: Path) -> None:
+    async def story(bench: SharedBench) -> None:
+        for one in (bench.shop, bench.users):
+            with_previews(one)
+        runs = [await shown(one, "fix", one.service) for one in (bench.shop, bench.users)]
+        urls = [f"http://fix.preview.dev.{one}.example.org" for one in ("shop", "users")]
+        assert [(run["state"], run["preview"], run["service"]) for run in runs] == [
+            ("succeeded", urls[0], "shop"),
+            ("succeeded", urls[1], "users"),
+        ]
+        assert f"preview at {urls[1]}/\n" in bench.users.log(runs[1]["run"])
+        assert {one.at_engine for one in bench.users.packaging.orders} == {"users_dev"}, "whose secrets it has"
+        old = await bench.shop.repository.head_of("fix") or ""
+        await bench.shop.repository.move("fix", None, old)
+        said = await bench.shop.pipeline.push([RefUpdate(old, NOTHING, "refs/heads/fix")], {}, "ada")
+        assert said == ["the branch fix was deleted, and its preview is removed"]
+        await until(lambda: [row.stage for row in bench.previews.rows()] == ["users_preview_fix"])
+        await bench.ask("DELETE", "/pipeline", service="users")
+        assert (bench.previews.rows(), bench.common.gateway.state.stages) == ((), ())
+
+    tell(SharedBench(tmp_path), story)
+
+
+def test_a_service_without_previews_says_what_to_do(tmp_path: Path) -> None:
+    async def story(bench: SharedBench) -> None:
+        bench.shop.git("switch", "-q", "-C", "fix")
+        commit = bench.shop.commit("1")
+        bench.shop.git("push", "-q", str(bench.shop.repository.folder), "fix")
+        update = RefUpdate(NOTHING, commit, "refs/heads/fix")
+        started = await bench.shop.pipeline.push([update], {"preview": ""}, "ada")
+        assert (
+            "no preview: serverless.yml had no custom.hitless.previews when `hitless pipeline url` read it" in started
+        )
+
+    tell(SharedBench(tmp_path), story)
+
+
+def test_the_branchs_own_file_chooses_neither_host_nor_certificate_of_its_preview(tmp_path: Path) -> None:
+    async def story(bench: SharedBench) -> None:
+        with_previews(bench.shop)
+        dev = replace(bench.shop.packaging.settings["dev"], domain="users.example.org", tls=TlsSettings("/key", "/key"))
+        bench.shop.packaging.settings["dev"] = dev
+        run = await shown(bench.shop, "fix", "1")
+        assert (run["state"], run["preview"]) == ("succeeded", "http://fix.preview.dev.shop.example.org")
+        assert bench.sites.listeners == ()
+
+    tell(SharedBench(tmp_path), story)
+
+
+def test_a_run_says_that_its_preview_has_no_certificate(tmp_path: Path) -> None:
+    async def story(bench: SharedBench) -> None:
+        with_previews(bench.shop)
+        file = bench.shop.pipeline.parts.workshop.definition
+        found = Definition.read(file)
+        assert found
+        dev = replace(found.stages[0], tls=TlsSettings("/no/chain.pem", "/no/key.pem"))
+        replace(found, stages=(dev, *found.stages[1:])).write(file)
+        run = await shown(bench.shop, "fix", "1")
+        assert run["state"] == "succeeded"
+        note = "no certificate, so it is served by HTTP: /no/chain.pem cannot be read: No such file or directory"
+        assert f"\nnote: {note}" in bench.shop.log(run["run"])
+        assert run["steps"][-1]["detail"]["note"].startswith(note)
+
+    tell(SharedBench(tmp_path), story)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hitless.engine.folders import service_of
 from hitless.engine.memory import EngineMemory, Room
 from tests.component.engine_bench import Bench, run
 from tests.fakes import release_document
@@ -17,9 +18,9 @@ pytestmark = pytest.mark.component
 
 async def ship(bench: Bench, stage: str, *functions: str, workers: int, number: int = 1, **limits: Any) -> None:
     """Deploy a release with a fixed number of workers for each function."""
-    service = stage.rpartition("_")[0] or "shop"
+    service = service_of(stage) or "shop"
     made = release_document(*functions, service=service, digest=f"sha256:{number}")
-    settings = replace(made.settings, name=stage.rpartition("_")[2])
+    settings = replace(made.settings, name="dev" if "_preview_" in stage else stage.rpartition("_")[2])
     sized = tuple(replace(function, workers=workers) for function in made.functions)
     document = replace(made, functions=sized, settings=settings, **limits)
     result = await bench.end(await bench.engine.deploy(stage, document, strategy=None, force=False))
@@ -51,6 +52,20 @@ def test_all_functions_and_stages_of_a_service_share_its_total(tmp_path: Path) -
         assert told(bench) == ["a starts with 2 of 4 workers: total_workers allows no more"]
 
     run(tmp_path, story)
+
+
+def test_the_workers_of_a_preview_count_beside_those_of_its_stage(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        async def admit(*_: Any) -> None:
+            """All stages are there already."""
+
+        bench.engine.admit = admit
+        memory = limited(bench)
+        await ship(bench, "small_dev", "a", workers=4, total_workers=10)
+        await ship(bench, "small_preview_fix", "a", workers=3, total_workers=10)
+        assert memory.room(None, "small_prod", "a") == Room(3, "total_workers")
+
+    run(tmp_path, story, stages=("small_dev", "small_preview_fix"))
 
 
 def test_a_candidate_is_as_large_as_the_release_that_it_replaces(tmp_path: Path) -> None:

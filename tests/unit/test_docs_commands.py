@@ -121,6 +121,7 @@ NOT_RUN = {
     ): "needs two accounts; tests/aws/test_homes.py promotes both ways",
     ("docs/how-to/from-serverless-framework.md", "hitless aws doctor"): ADOPTION,
     ("docs/pipeline.md", "cd orders"): "tests/process/test_pipeline_services.py runs these commands",
+    ("docs/pipeline.md", "cd users"): "tests/process/test_shared_previews.py runs these commands",
     (
         "docs/receipts.md",
         "hitless releases 12",

@@ -365,7 +365,7 @@ def previews(text: str, stages: str = "dev: {}, prod: {}") -> PreviewSettings | 
 def test_previews_are_off_by_default() -> None:
     assert settings("{}").previews is None
     assert previews("") is None
-    assert previews("{}") == PreviewSettings("dev", "127.0.0.1", 8090, "preview.localhost", 5, 72, 1, automatic=True)
+    assert previews("{}") == PreviewSettings("dev", "127.0.0.1", 8090, "", 5, 72, 1, automatic=True)
 
 
 def test_every_setting_of_previews_is_read() -> None:

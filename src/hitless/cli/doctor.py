@@ -139,7 +139,7 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
         return findings
     for stage in [one for one in service.stages if one.home is Home.ENGINE]:
         findings.append(_check(f"port of {stage.name}", lambda stage=stage: _port(stage.host, stage.port)))  # type: ignore[misc]
-    if previews := service.previews:
+    if (previews := service.previews) and not folders.is_shared:
         findings.append(_check("port of previews", lambda: _port(previews.host, previews.port)))
     return findings
 

@@ -39,12 +39,10 @@ def url(ctx: Context) -> None:
     folders = folders_of(ctx)
     folders.create()
     shared = ctx.service_at_engine
-    if shared and service.previews:
-        ctx.say("note: custom.hitless.previews has no effect: an engine that several services share has no previews")
     workshop = Workshop.of(folders.data, os.environ, shared)
     workshop.create()
     path = ask_git(ctx.service_dir, "rev-parse", "--show-prefix").rstrip("/")
-    definition = Definition(service.name, path, service.stages, service.builds)
+    definition = Definition(service.name, path, service.stages, service.builds, service.previews if shared else None)
     repository = Repository(workshop.repository)
     repository.create(hook_command(folders.data, shared), head=definition.stages[0].branch)
     definition.write(workshop.definition)

@@ -12,6 +12,7 @@ from hitless.service.listen import ALL_INTERFACES, DEFAULT_HOST, FIRST_PORT
 from hitless.service.model import CHECKS, Home, PreviewSettings, Service, TlsSettings, with_pools
 
 SPARE_POOLS, SHARED_POOLS = 64, 256
+DEFAULT_PREVIEW_DOMAIN = "preview.localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class EngineSettings:
             if stage.home is Home.ENGINE
         )
         pools = len(service.functions) + (CHECKS in with_pools(service.functions))
-        return cls(service.name, addresses, pools, service.previews)
+        previews = service.previews
+        named = previews and replace(previews, domain=previews.domain or DEFAULT_PREVIEW_DOMAIN)
+        return cls(service.name, addresses, pools, named)
 
     @classmethod
     def read(cls, folders: Folders) -> EngineSettings:

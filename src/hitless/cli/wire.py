@@ -44,8 +44,7 @@ from hitless.pipeline.workshop import Workshop
 from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import ScaleInPace
-from hitless.service.model import DEFAULT_PREVIEW_PORT
-from hitless.store.previews import PreviewRecords
+from hitless.service.model import DEFAULT_PREVIEW_PORT, PreviewSettings
 from hitless.store.runs import PushRecords, RunRecords
 from hitless.store.secrets import SecretStore
 from hitless.store.store import Store
@@ -97,10 +96,11 @@ def build_machine(
         secrets=SecretStore(folders.data),
     )
 
+    sites = Sites(engine, gateway, shares, acme) if shares is not None else None
     previews = None
-    if settings.previews is not None:
-        records = PreviewRecords(store)
-        previews = Previews(engine, records, gateway, settings.previews, pools_kept=settings.stage_pools)
+    if sites is not None or settings.previews is not None:
+        read = partial(_preview_settings, settings, Workshop.of(folders.data, os.environ))
+        previews = Previews(engine, gateway, read, pools_kept=settings.stage_pools, sites=sites)
     limit, disk = budget_bytes(os.environ), DiskBudget(folders.data, store, artifacts, retention, clock, engine.say)
     machine = Machine(
         engine,
@@ -112,10 +112,16 @@ def build_machine(
         acme=acme,
         pace=ScaleInPace.of(os.environ),
         previews=previews,
-        sites=Sites(engine, gateway, shares) if shares is not None else None,
+        sites=sites,
         budget=partial(disk.watch, limit) if limit else None,
     )
     return engine, machine, previews
+
+
+def _preview_settings(settings: EngineSettings, common: Workshop, service: str) -> PreviewSettings | None:
+    """Those of the engine's start, or of a service on an engine that several share."""
+    found = Definition.read(replace(common, service=service).definition) if settings.shared else settings
+    return found.previews if found else None
 
 
 def _bind(settings: EngineSettings) -> Mapping[str, socket.socket]:
@@ -170,7 +176,7 @@ def build_pipelines(
                 urls=machine.urls,
                 rehearse=partial(rehearse, folders.data, service),
                 notify=notifier.notify,
-                previews=previews,
+                previews=previews and previews.of(service),
                 on_aws=AwsErrands(folders.data),
                 reach=machine.reach,
             )

@@ -16,7 +16,7 @@ from hitless.clock import Clock
 from hitless.dashboard import views
 from hitless.dashboard.sources import Feed, History
 from hitless.engine import releases
-from hitless.engine.folders import Folders
+from hitless.engine.folders import Folders, service_of
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, newest
 from hitless.gateway.logfiles import ACCESS_LOG
@@ -153,7 +153,7 @@ class Pages:
 
 def _service(stage: StageStatus) -> str:
     """The stage's service, on an engine that several services share."""
-    return stage.stage.rpartition("_")[0]
+    return service_of(stage.stage)
 
 
 def _newest(store: Store, stage: str, release: int) -> tuple[RolloutDocument | None, AlarmSettings | None]:

@@ -77,6 +77,12 @@ class Acme:
         at = datetime.fromtimestamp(record.next_at, UTC)
         return f"{record.refusal}; {serves}", f"{record.hint}; the engine tries again at {at:%Y-%m-%d %H:%M} UTC"
 
+    def forget(self, domain: str) -> None:
+        """Remove a domain's certificates, and when to ask for the next one."""
+        for suffix in ("pem", "json"):
+            for file in self._folder.glob(f"*/{domain}.{suffix}"):
+                file.unlink(missing_ok=True)
+
     async def watch(
         self, listeners: Callable[[], Iterable[TlsListener]], serve: Callable[[TlsListener], Awaitable[None]]
     ) -> None:
@@ -86,7 +92,10 @@ class Acme:
             for listener in sorted(by_acme, key=lambda one: self._record(one).refusals):
                 if self._clock.now().timestamp() >= self._record(listener).next_at:
                     await self._ask(listener)
-                    await serve(listener)
+                    if listener in listeners():
+                        await serve(listener)
+                    else:  # a preview that was removed meanwhile
+                        self.forget(listener.domain or "")
             await self._clock.sleep(LOOK_EVERY_S)
 
     async def _ask(self, listener: TlsListener) -> None:

@@ -108,7 +108,9 @@ class Certificates:
     async def watch(self, listeners: Callable[[], Iterable[TlsListener]]) -> None:
         """Replace certificates whose files have changed. Never returns."""
         while True:
-            for listener in listeners():
+            there = tuple(listeners())
+            self.troubles = {one.stage: self.troubles[one.stage] for one in there if one.stage in self.troubles}
+            for listener in there:
                 await self.look(listener)
             await self._clock.sleep(LOOK_EVERY_S)
 

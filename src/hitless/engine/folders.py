@@ -134,6 +134,11 @@ def site_name(service: str, stage: str) -> str:
     return f"{service}_{stage}"
 
 
+def service_of(stage: str) -> str:
+    """The service in the name of a stage, or of a preview, at a shared engine; "" if it has none."""
+    return stage.partition("_")[0] if "_" in stage else ""
+
+
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(folder):

@@ -152,7 +152,7 @@ class Machine:
             reason_of=self._scaler.reason_of,
             rate_of=self.recent.per_second,
             at_gateway=at_gateway,
-            troubles=self._certificates.troubles,
+            troubles=self._certificates.troubles | (self.sites.bare if self.sites is not None else {}),
         )
 
     async def metrics(self) -> bytes:

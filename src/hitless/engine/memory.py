@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from hitless.engine.engine import Engine
+from hitless.engine.folders import service_of
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import FIRST_GUESS_MB, budget_mb, room_for, taken_mb
 from hitless.workers.pool import Pool
@@ -67,7 +68,7 @@ class EngineMemory:
             live = self._engine.pools.live_row(stage, function)
             each_mb = self._mean_mb.get(live.key if live else "") or FIRST_GUESS_MB
         limits, shared, living = self._limits(stage), self._engine.admit is not None, self._engine.pools.living
-        service, name = stage.rpartition("_")[::2] if shared else ("", stage)
+        service = service_of(stage) if shared else ""
         more_mb = taken_mb(sum(starting.values())) if starting else 0.0
         taken = {each: taken_mb(pool.size, self._mean_mb.get(each) or FIRST_GUESS_MB) for each, pool in living.items()}
         budget = budget_mb(None if shared else limits.memory_mb, self._machine_mb)
@@ -77,13 +78,13 @@ class EngineMemory:
             used = sum(taken[each] for each in own) + more_mb
             rooms.append(Room(room_for(each_mb, limits.memory_mb, used), f"memory_mb of {service}"))
         if limits.total_workers is not None:
-            most = {(name, one): workers for one, workers in starting.items()}
+            most = {(stage, one): workers for one, workers in starting.items()}
             for pool in own.values():  # a candidate's workers replace those of the live release
-                place = pool.spec.stage, pool.spec.function
+                place = pool.spec.release_key.rpartition(".")[0], pool.spec.function
                 most[place] = max(most.get(place, 0), pool.size)
             left = limits.total_workers - sum(most.values())
             size = living[key].size if key in living else 0
-            rooms.append(Room(max(0, left + most.get((name, function), 0) - size), "total_workers"))
+            rooms.append(Room(max(0, left + most.get((stage, function), 0) - size), "total_workers"))
         return min((one for one in rooms if one.workers is not None), key=lambda one: one.workers or 0, default=Room())
 
     def allowed(self, stage: str, function: str, wanted: int, starting: Mapping[str, int], key: str | None) -> int:
@@ -103,7 +104,7 @@ class EngineMemory:
         live = tuple(engine.pools.gateway_stage(each).live for each in engine.stages)
         if live != self._live:
             self._live, self._known = live, {}
-        service = stage.rpartition("_")[0]
+        service = service_of(stage)
         if service not in self._known:
             document = newest_live(engine, service if engine.admit is not None else None)
             self._known[service] = (
@@ -114,7 +115,7 @@ class EngineMemory:
 
 def newest_live(engine: Engine, service: str | None) -> ReleaseDocument | None:
     """The live release that was shipped last, of all stages of the engine, or of those of one of its services."""
-    alike = [each for each in engine.stages if service in (None, each.rpartition("_")[0])]
+    alike = [each for each in engine.stages if service in (None, service_of(each))]
     since = {each: found for each in alike if (found := engine.store.live(each)) is not None}
     newest = max(since, key=lambda each: since[each][1], default=None)
     return engine.release(newest, since[newest][0]).document if newest else None

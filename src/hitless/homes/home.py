@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hitless.engine.folders import Folders, site_name
+from hitless.engine.folders import Folders, service_of, site_name
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Step
@@ -65,7 +65,7 @@ class Workplace:
         """The service if several share the engine, otherwise empty. UsageError if neither stage nor folder names it."""
         if not Folders.of(self.data_dir, os.environ).is_shared:
             return ""
-        service = self.stage.rpartition("_")[0] or peek(self.service_dir, os.environ, "service")
+        service = service_of(self.stage) or peek(self.service_dir, os.environ, "service")
         if service is None:
             raise UsageError("several services share this engine", hint="name a service's folder with --service-dir")
         return service

@@ -12,17 +12,21 @@ from pathlib import Path
 
 from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError
-from hitless.service.model import Approval, BuildSettings, RehearsalSettings, StageSettings
+from hitless.service.model import Approval, BuildSettings, PreviewSettings, RehearsalSettings, StageSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """`path` is the service's folder in the repository, "" for its root; `stages` are in the order of promotion."""
+    """`path` is the service's folder in the repository, "" for its root; `stages` are in the order of promotion.
+
+    `previews` are set on an engine that several services share; another engine reads them when it starts.
+    """
 
     service: str
     path: str
     stages: tuple[StageSettings, ...]
     builds: BuildSettings = field(default_factory=BuildSettings)
+    previews: PreviewSettings | None = None
 
     @classmethod
     def read(cls, file: Path) -> Definition | None:

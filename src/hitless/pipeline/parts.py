@@ -20,7 +20,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import Home, Notify, StageSettings
+from hitless.service.model import Home, Notify, PreviewSettings, StageSettings
 from hitless.store.runs import NewRun, PushRecords, RunRecords, RunRow
 
 RunBuild = Callable[[BuildOrder], Awaitable[BuildResult | None]]
@@ -50,9 +50,14 @@ class Parts:
     notify: NotifyOf
     on_aws: AwsErrands
     previews: Previews | None = None
-    """The engine's previews; None if the service has none."""
+    """The service's previews; None if the engine has no listener for any."""
     reach: Callable[[str], tuple[str, int] | None] = lambda _: None
     """Where this machine reaches a stage whose URL has a domain; None if the URL's own host is right."""
+
+    @property
+    def preview_settings(self) -> PreviewSettings | None:
+        """None if the service has no previews."""
+        return self.previews.settings if self.previews is not None else None
 
     @property
     def service(self) -> str:

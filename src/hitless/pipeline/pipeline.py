@@ -93,6 +93,8 @@ class Pipeline:
         await self.parts.clock.sleep(2 * FOLLOW_S)  # followers see the end of their runs
         for push in self.parts.pushes.all():
             self.parts.pushes.forget(push.ref, push.new)
+        if self.parts.previews is not None:
+            await self.parts.previews.end_all("the service was removed")
         await asyncio.to_thread(self.parts.workshop.remove, records.forget_old(kept=0))
 
     async def check(

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from hitless.engine.engine import Engine
+from hitless.engine.folders import service_of
 from hitless.errors import HitlessError, UsageError
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.workshop import SERVICES, Workshop
@@ -65,7 +66,7 @@ class Pipelines:
 
     async def of_stage(self, stage: str) -> Pipeline:
         """The pipeline of a stage, by its name at the engine. UsageError."""
-        return await self.of(stage.rpartition("_")[0])
+        return await self.of(service_of(stage))
 
     async def of_run(self, run: int) -> Pipeline:
         """The pipeline of a run. UsageError if there is no such run."""
@@ -88,7 +89,7 @@ class Pipelines:
         if not service:
             hint = "name a service's folder with --service-dir, or a stage such as --stage users_prod"
             raise UsageError("several services share this engine", hint=hint)
-        if service not in {stage.rpartition("_")[0] for stage in self._engine.stages}:
+        if service not in {service_of(stage) for stage in self._engine.stages}:
             hint = "`hitless up` or `hitless pipeline url` in the service's folder adds it"
             raise UsageError(f"this engine has no service {service}", hint=hint)
 

@@ -120,10 +120,9 @@ def _of_previews(
         return []
     if definition and definition.deployed_from(branch):
         return [f"{branch} feeds a stage, and gets no preview"]
-    if parts.workshop.service:
-        return ["no preview: an engine that several services share has none"]
-    if parts.previews is None:
-        return ["no preview: serverless.yml had no custom.hitless.previews when the engine was started"]
+    if parts.preview_settings is None:
+        read = "`hitless pipeline url` read it" if parts.workshop.service else "the engine was started"
+        return [f"no preview: serverless.yml had no custom.hitless.previews when {read}"]
     return []
 
 
@@ -133,13 +132,12 @@ async def _runs_of(
     assert update.branch is not None
     info = await parts.repository.describe(update.new)
     entries = definition.deployed_from(update.branch) if definition else ()
-    possible = parts.previews is not None and "no-preview" not in options
-    wanted = "preview" in options or (parts.previews is not None and parts.previews.settings.automatic)
+    previews = parts.preview_settings if "no-preview" not in options else None
     kept = to_plain(
         RunOptions(
             skip_rehearsal="skip-rehearsal" in options,
             forced=not update.creates and not await parts.repository.is_ancestor(update.old, update.new),
-            preview=not entries and possible and wanted,
+            preview=not entries and previews is not None and ("preview" in options or previews.automatic),
         )
     )
     new = NewRun(branch=update.branch, commit=info.commit, message=info.subject, options=kept, verb="push", actor=actor)

@@ -329,6 +329,8 @@ class StageSettings:
 class PreviewSettings:
     """Previews of branches that feed no stage: temporary stages at one listener, with hosts of `domain`.
 
+    On an engine that several services share, the listeners are its own, and an empty `domain` is `preview.` and that of
+    `from_stage`.
     At most `most` at a time; each has the configuration of `from_stage` and ends `expires_h` hours after its last push.
     `automatic`: at every push, not only when the push asks for one.
     """
@@ -336,7 +338,7 @@ class PreviewSettings:
     from_stage: str
     host: str = "127.0.0.1"
     port: int = DEFAULT_PREVIEW_PORT
-    domain: str = "preview.localhost"
+    domain: str = ""
     most: int = 5
     expires_h: int = 72
     workers: int = 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+import sqlite3
+from dataclasses import astuple, dataclass, replace
 
 from hitless.store.store import Store
 
@@ -19,22 +20,39 @@ class PreviewRow:
     expires_at: str
     ending: str | None = None
 
+    @property
+    def service(self) -> str:
+        """Its service, on an engine that several services share: `users` of `users_preview_fix`; otherwise empty."""
+        first, _, rest = self.stage.partition("_")
+        return first if "_" in rest else ""
+
 
 class PreviewRecords:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    """The previews of an engine, or of one service on an engine that several share.
+
+    The column `branch` is unique, so it has such a service before the branch: `users:fix`. No branch has a colon. With
+    a column for the service, the previous version could not use the state file.
+    """
+
+    def __init__(self, store: Store, service: str = "") -> None:
+        self._store, self._prefix = store, f"{service}:" if service else ""
 
     def all(self) -> tuple[PreviewRow, ...]:
         """Oldest first."""
         rows = self._store.read("SELECT * FROM previews ORDER BY created_at, stage")
-        return tuple(PreviewRow(**dict(row)) for row in rows)
+        return tuple(_row(row) for row in rows if row["branch"].startswith(self._prefix))
 
     def of_branch(self, branch: str) -> PreviewRow | None:
-        rows = self._store.read("SELECT * FROM previews WHERE branch = ?", (branch,))
-        return PreviewRow(**dict(rows[0])) if rows else None
+        rows = self._store.read("SELECT * FROM previews WHERE branch = ?", (f"{self._prefix}{branch}",))
+        return _row(rows[0]) if rows else None
+
+    def hosts(self) -> set[str]:
+        """The hosts of all previews, also of other services."""
+        return {row["host"] for row in self._store.read("SELECT host FROM previews")}
 
     def add(self, row: PreviewRow) -> None:
-        self._store.write("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        values = astuple(replace(row, branch=f"{self._prefix}{row.branch}"))
+        self._store.write("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def renew(self, stage: str, *, from_stage: str, expires_at: str) -> None:
         """Set the stage whose configuration it has, and its expiry."""
@@ -53,3 +71,7 @@ class PreviewRecords:
             for table in ("previews", "releases", "rollouts", "stages", "pools"):
                 db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))
             db.execute("DELETE FROM counters WHERE name = ?", (f"release.{stage}",))
+
+
+def _row(row: sqlite3.Row) -> PreviewRow:
+    return PreviewRow(**(dict(row) | {"branch": row["branch"].rpartition(":")[2]}))
