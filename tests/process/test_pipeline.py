@@ -66,6 +66,7 @@ def test_git_shows_failures_and_refusals(team: Team) -> None:
     assert "test: buildspec-test.yml: it is not YAML" in team.push("dev")
     waited = team.site.hitless("pipeline", "wait", exit_code=1)
     assert waited.document["state"] == "failed", "a script can notice, though git push ended with 0"
+    assert "== test" not in waited.stderr, "the log of a run that has ended is not shown again"
     buildspec.write_text(TESTS)
     team.site.edit("runtime: python3.11", "runtime: ruby3.3", "serverless.yml")
     team.commit("a broken service")

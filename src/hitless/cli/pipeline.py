@@ -84,14 +84,20 @@ def show(
 
 @command("pipeline wait", example="git push engine dev && hitless pipeline wait")
 def wait(ctx: Context, run: Annotated[int | None, typer.Argument(help="The run; default: the newest.")] = None) -> None:
-    """Wait until a run has ended or waits for approval. Exits with the run's code, which `git push` cannot do."""
+    """Wait until a run has ended or waits for approval. Exits with the run's code, which `git push` cannot do.
+
+    Shows the run's log, or only its result if the run has ended already.
+    """
     client = client_of(ctx)
     if run is None:
         newest = client.call("GET", "/pipeline/runs", limit=1, service=ctx.service_at_engine)
         if not newest:
             raise UsageError("there are no runs yet", hint='git push "$(hitless pipeline url)" BRANCH')
         run = newest[0]["run"]
-    conclude_run(ctx, client, follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1)))
+    found = client.call("GET", f"/pipeline/runs/{run}")
+    if not run_of(found).state.has_ended:
+        found = follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1))
+    conclude_run(ctx, client, found)
 
 
 @command("pipeline retry", example="hitless pipeline retry 7")
