@@ -235,7 +235,7 @@ def test_large_numbers_in_the_first_line_have_separators() -> None:
     result = drilled()
     result.tally.requests = 240_000
     assert "<h1>0 of 240,000 requests failed while 1 release shipped</h1>" in render(result)
-    assert result.headline == "0 of 240000 requests failed while 1 release shipped"
+    assert result.headline == "0 of 240,000 requests failed while 1 release shipped"
 
 
 def test_workers_are_drawn_as_steps_and_only_with_an_engine() -> None:

@@ -68,7 +68,7 @@ class TerminalProgress:
             total=snapshot.duration_s,
             completed=min(snapshot.elapsed_s, snapshot.duration_s),
             clock=f"{max(0.0, snapshot.elapsed_s):.0f}/{snapshot.duration_s:g} s",
-            sent=f"{snapshot.requests} requests",
-            failed=f"[{colour}]{snapshot.failed} failed[/]",
+            sent=f"{snapshot.requests:,} requests",
+            failed=f"[{colour}]{snapshot.failed:,} failed[/]",
             rest=f"{p99}{releases}{snapshot.doing}",
         )

@@ -22,7 +22,7 @@ def render(result: DrillResult, suffix: str = ".html") -> str:
     bands = _bands(result)
     document = result.to_json()
     return environment.get_template(f"report{suffix}").render(
-        headline=result.headline_of("{:,}".format),
+        headline=result.headline,
         ok=result.exit_code == 0,
         surprises=result.surprises,
         document=document,

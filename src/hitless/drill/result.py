@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -118,16 +118,12 @@ class DrillResult:
 
     @property
     def headline(self) -> str:
-        """`0 of 120000 requests failed while 30 releases shipped`."""
-        return self.headline_of(str)
-
-    def headline_of(self, number: Callable[[int], str]) -> str:
-        """The headline with each number formatted by `number`."""
+        """`0 of 120,000 requests failed while 30 releases shipped`."""
         noun = "release" if self.shipped == 1 else "releases"
-        while_ = f" while {number(self.shipped)} {noun} shipped" if self.plan.scenarios else ""
+        while_ = f" while {self.shipped:,} {noun} shipped" if self.plan.scenarios else ""
         excused = self.excused().total()
-        but = f", {number(excused)} of them excused" if excused else ""
-        return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{but}{while_}"
+        but = f", {excused:,} of them excused" if excused else ""
+        return f"{self.tally.failed:,} of {self.tally.requests:,} requests failed{but}{while_}"
 
     def excused(self, *faults: Window) -> Counter[FailureKind]:
         """Requests whose connection was open on a gateway when one of these faults (all by default) killed it.

@@ -199,9 +199,9 @@ def _generator_notices(load: Load, tally: Tally) -> list[str]:
     if late:
         share = 100 * late / max(1, tally.requests)
         notices.append(
-            f"{late} requests ({share:.2f} %) were sent over {LATE_MS:g} ms late, because the generator or the machine"
-            " was busy; their latencies include that delay"
+            f"{late:,} requests ({share:.2f} %) were sent over {LATE_MS:g} ms late, because the generator or the"
+            " machine was busy; their latencies include that delay"
         )
     if load.missing():
-        notices.append(f"a sending process died: its {load.missing()} requests are counted as not sent")
+        notices.append(f"a sending process died: its {load.missing():,} requests are counted as not sent")
     return notices
