@@ -47,7 +47,7 @@ def run(
         if axis.key in axes:
             measured: dict[int, dict[str, float]] = {}
             with axis.start() as grown:
-                for size in sizes(round(axis.most * scale)):
+                for size in sizes(round(axis.most * scale), axis.step):
                     grown.to(size)
                     measured[size] = _measured(grown, rest_s, seconds)
                     say(f"{size:,} {axis.key}: {', '.join(f'{k} {v:.4g}' for k, v in measured[size].items())}")
@@ -55,9 +55,9 @@ def run(
     return tuple(sections)
 
 
-def sizes(most: int) -> list[int]:
-    """At least three sizes, the least first."""
-    return sorted({max(number, round(most * share)) for number, share in enumerate(SHARES, 1)})
+def sizes(most: int, step: int = 1) -> list[int]:
+    """At least three sizes, all multiples of `step`, the least first."""
+    return sorted({step * max(number, round(most * share / step)) for number, share in enumerate(SHARES, 1)})
 
 
 def section(key: str, measured: Mapping[int, Mapping[str, float]]) -> Section:

@@ -48,11 +48,12 @@ class Grown:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One thing of which there are more and more, up to `most`."""
+    """One thing of which there are more and more, up to `most`, always `step` at once."""
 
     key: str
     most: int
     start: Callable[[], AbstractContextManager[Grown]]
+    step: int = 1
 
 
 def write(folder: Path, *, routes: int = 1, functions: int = 1, workers: int = 1) -> None:
@@ -213,7 +214,7 @@ AXES: Final = (
     Axis("routes", 1000, _written("routes")),
     Axis("functions", 100, _written("functions")),
     Axis("workers", 500, _written("workers")),
-    Axis("stages", 60, _stages),
+    Axis("stages", 20 * len(STAGES), _stages, step=len(STAGES)),
     Axis("releases", 1000, _releases),
     Axis("connections", _MOST_CONNECTIONS, _connections),
 )

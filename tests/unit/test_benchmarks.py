@@ -15,6 +15,7 @@ from benchmarks.processes import Process, cpu_ticks, descendants, pss_mib
 from benchmarks.pushes import timing_of as pushed
 from benchmarks.releasing import section as latencies
 from benchmarks.site import Ran
+from benchmarks.sized import AXES
 
 pytestmark = pytest.mark.unit
 
@@ -210,6 +211,12 @@ def test_growth_names_the_cost_of_a_hundred_more_and_misses_its_goal_if_it_is_wo
 def test_growth_has_at_least_three_sizes(most: int) -> None:
     assert len(sizes(most)) == 4
     assert sizes(most)[-1] >= most
+
+
+def test_growth_by_services_has_whole_services_and_ends_at_twenty() -> None:
+    axis = next(one for one in AXES if one.key == "stages")
+    assert sizes(axis.most, axis.step) == [3, 21, 42, 60]
+    assert sizes(axis.most // 2, axis.step) == [3, 12, 21, 30]
 
 
 def test_a_request_that_is_open_while_a_release_ships_counts_as_sent_meanwhile() -> None:
