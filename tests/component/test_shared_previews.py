@@ -102,6 +102,7 @@ def test_previews_of_one_branch_in_two_services_have_hosts_of_their_own(tmp_path
         assert bench.at() == before | {second.removeprefix("http://"): "users_preview_" + second[7:17]}
         await bench.close("users")
         assert bench.at() == before
+        assert bench.shares.groups == {"shop", "users"}, "of their stages"
         assert {row.stage for row in bench.store.pools()} == {"shop_dev", "users_dev"}
 
     tell(tmp_path, story)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import write_certificate
+from tests.pebble import MISSING, pebble
 from tests.process.conftest import kill
 from tests.process.gateway_support import Load
 from tests.process.pipeline_support import Team, states
@@ -34,10 +35,10 @@ custom:
 SHOP, USERS = "shop.example.org", "users.example.org"
 
 
-def begun(folder: Path, name: str, *words: str, tls: str = "") -> Team:
+def begun(folder: Path, name: str, *words: str, tls: str = "", **environ: str) -> Team:
     """A service on the shared engine; its remote is `engine`."""
     (folder / name).mkdir()
-    team = Team(SharedSite(folder / name, {"HITLESS_DATA_DIR": str(folder / "home")}))
+    team = Team(SharedSite(folder / name, {"HITLESS_DATA_DIR": str(folder / "home"), **environ}))
     team.site.folder.joinpath("serverless.yml").write_text(SERVICE.format(name=name, tls=tls))
     team.site.folder.joinpath("h.py").write_text(HANDLER.replace("@", name))
     team.site.folder.joinpath(".gitignore").write_text("__pycache__\n")
@@ -55,6 +56,12 @@ def ports() -> tuple[int, int]:
     return free_port(), free_port()
 
 
+def end(folder: Path) -> None:
+    site = SharedSite(folder / "shop", {"HITLESS_DATA_DIR": str(folder / "home")})
+    site.hitless("down", "--engine", "--force", exit_code=None)
+    eventually(lambda: not site.folders.remains(), what="every process of the engine has ended")
+
+
 @pytest.fixture
 def teams(tmp_path: Path, ports: tuple[int, int]) -> Iterator[tuple[Team, Team]]:
     """`shop` has HTTPS by a certificate that covers its previews; `users` has HTTP."""
@@ -64,9 +71,7 @@ def teams(tmp_path: Path, ports: tuple[int, int]) -> Iterator[tuple[Team, Team]]
     try:
         yield begun(tmp_path, "shop", *addresses, tls=tls), begun(tmp_path, "users")
     finally:
-        site = SharedSite(tmp_path / "shop", {"HITLESS_DATA_DIR": str(tmp_path / "home")})
-        site.hitless("down", "--engine", "--force", exit_code=None)
-        eventually(lambda: not site.folders.remains(), what="every process of the engine has ended")
+        end(tmp_path)
 
 
 def curl(url: str, folder: Path) -> tuple[int, Any]:
@@ -139,6 +144,8 @@ def test_previews_of_two_services_come_and_go_under_load(
     assert {one["stage"]: one["url"] for one in status["previews"]} == {
         f"{name}_preview_fix-1": url for name, url in urls.items()
     }
+    assert users.site.hitless("releases", "--stage", "users_preview_fix-1").document[0]["live"]
+    assert users.site.hitless("logs", "--stage", "users_preview_fix-1").document
     run = users.runs()[-1]
     assert (run["service"], run["preview"], states(run)["preview"]) == ("shop", urls["shop"], "succeeded")
     for gone_host in (f"goes.preview.{USERS}", f"fix-1.{USERS}", f"fix-1.preview.{SHOP}.invalid"):
@@ -162,3 +169,27 @@ def test_previews_of_two_services_come_and_go_under_load(
     assert users.site.hitless("down").document["removed"] == ["users_dev"]
     assert set(previews(shop)) == {"shop_preview_fix-1"}
     assert curl(f"{urls['users']}/zones", tmp_path)[0] == 404
+
+
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
+def test_a_preview_gets_a_certificate_by_acme_which_goes_with_it(ports: tuple[int, int], tmp_path: Path) -> None:
+    host, (plain, secure) = f"fix.preview.{SHOP}", ports
+    with pebble(tmp_path / "pebble", http_port=plain) as authority:
+        (tmp_path / "chain.pem").write_bytes(authority.root())
+        for name in (SHOP, host):
+            authority.resolve(name, "127.0.0.1")
+        tls = f", tls: {{acme: {{directory: '{authority.directory}'}}}}"
+        addresses = f"--shared=127.0.0.1:{plain}", f"--shared-tls=127.0.0.1:{secure}"
+        try:
+            team = begun(tmp_path, "shop", *addresses, tls=tls, REQUESTS_CA_BUNDLE=str(authority.trust))
+            assert f"preview at https://{host}:{secure}/" in show(team, "fix", "one")
+            answer = ["shop", "shop-dev-main", "1"]
+            eventually(lambda: curl(f"https://{host}:{secure}/zones", tmp_path) == (200, answer), deadline_s=60)
+            kept = {file.name for file in (tmp_path / "home" / "acme").rglob("*.*") if host in file.name}
+            assert kept == {f"{host}.pem", f"{host}.json"}
+            team.push(":fix")
+            eventually(lambda: not previews(team), what="the preview is gone")
+            assert not [file for file in (tmp_path / "home" / "acme").rglob("*") if host in file.name]
+            assert curl(f"https://{host}:{secure}/zones", tmp_path)[0] == 0, "the alert unrecognized_name"
+        finally:
+            end(tmp_path)
