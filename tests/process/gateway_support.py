@@ -7,6 +7,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import SystemClock
-from hitless.gateway.binary import find_haproxy
+from hitless.gateway.binary import find_haproxy, version_text
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.life import haproxy_is_alive
 from hitless.gateway.listeners import listen
@@ -36,6 +37,12 @@ WORKER = Path(__file__).with_name("gateway_worker.py")
 HAPROXY = find_haproxy(os.environ)
 POOLS = 8
 UNVERIFIED = ssl._create_unverified_context()
+
+
+def haproxy_version() -> tuple[int, int]:
+    found = re.search(r"version (\d+)\.(\d+)", version_text(HAPROXY))
+    assert found
+    return int(found[1]), int(found[2])
 
 
 @contextmanager

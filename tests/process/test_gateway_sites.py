@@ -23,6 +23,7 @@ from tests.process.gateway_support import (
     ask,
     event_of,
     finish,
+    haproxy_version,
     kill,
     new_gateway,
     run_dir,
@@ -106,8 +107,9 @@ def test_services_share_a_port_by_host_base_path_and_certificate(tmp_path: Path)
             assert json.loads((await ask(f"https://{API}{path}"))[1])["release"] == "2", "a base path is one segment"
         assert (await ask("https://old.example.org/v1/zones"))[0].startswith("curl: (35)"), "no handshake"
         assert (await ask(f"https://{API}/zones", "--header", "host: old.example.org"))[0] == "2 404"
-        for host in (f"{API}/orders", f"evil.{API}"):
-            assert (await ask(f"https://{API}/zones", "--header", f"host: {host}"))[0] == "2 404", host
+        assert (await ask(f"https://{API}/zones", "--header", f"host: evil.{API}"))[0] == "2 404"
+        how, _ = await ask(f"https://{API}/zones", "--header", f"host: {API}/orders")
+        assert how == "2 404" or (haproxy_version() > (2, 6) and how.startswith("curl: (92)")), "3.0 resets the stream"
         how, _ = await ask(f"http://{API}/orders/zones?a=b%20c")
         assert how == f"1.1 308 https://{API}:{secure[1]}/orders/zones?a=b%20c"
         assert (await ask("http://other.example.org/zones"))[0] == "1.1 404"

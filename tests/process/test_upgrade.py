@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 NEWER = "9.9.9"
-EARLIER = "3f8e0f8256d9"
-"""A commit before 0.1.0 was complete, as somebody may run it."""
+EARLIER = "e1a6ead3094beae68a8132c207192c9a01dce24a"
+"""0.1.0."""
 BUILT_FROM = (".gitignore", "src", "scripts", "pyproject.toml", "README.md", "LICENSE", "sbom.cdx.json")
 
 
@@ -59,28 +58,16 @@ def build_wheel(version: str, folder: Path, commit: str | None = None) -> Path:
 
 @dataclass
 class Installation:
-    """An environment with one version of hitless at a time, and the dependencies of the tests' environment."""
+    """An environment with one version of hitless at a time, and its dependencies."""
 
     folder: Path
 
     def __post_init__(self) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder)], check=True)
-        purelib = self.folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-        (purelib / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def install(self, wheel: Path) -> None:
         """Install a wheel in place of the version that is there."""
-        words = [
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--offline",
-            "--no-deps",
-            "--reinstall",
-            "--python",
-            str(self.folder),
-        ]
+        words = ["uv", "pip", "install", "--quiet", "--reinstall-package", "hitless", "--python", str(self.folder)]
         subprocess.run([*words, str(wheel)], check=True, env={**os.environ, "PATH": _path()})
 
     def command(self, *words: str) -> list[str]:
