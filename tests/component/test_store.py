@@ -46,14 +46,14 @@ def test_stored_rows_survive_a_restart(tmp_path: Path) -> None:
         "dev", 1, verb="deploy", strategy="AllAtOnce", state="preparing", previous=None, at=AT
     )
     first.record_step(rollout, "shifting", 12.5, "why", AT)
-    first.add_pool(PoolRow("k", "dev", 1, "api", "p00", 7, 1))
+    first.add_pool(PoolRow("k", "dev", 1, "api", "p00", "{}"))
     first.close()
 
     second = Store(tmp_path / "state.sqlite")
     assert second.live("dev") == (1, AT)
     assert [row.rollout for row in second.unfinished_rollouts()] == [rollout]
     assert second.steps(rollout) == (RolloutStepRow(AT, "shifting", 12.5, "why"),)
-    assert second.pools() == (PoolRow("k", "dev", 1, "api", "p00", 7, 1),)
+    assert second.pools() == (PoolRow("k", "dev", 1, "api", "p00", "{}"),)
     result = Result("dev", 1, Outcome.LIVE, "AllAtOnce", duration_s=1.5)
     second.end_rollout(rollout, "live", None, result, AT)
     assert second.unfinished_rollouts() == ()

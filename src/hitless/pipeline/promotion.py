@@ -96,9 +96,6 @@ def origin_of(parts: Parts, row: RunRow) -> Origin | None:
     options, engine, definition = options_of(row), parts.engine, parts.definition()
     if options.origin:
         return options.origin
-    if options.source and options.release:  # recorded by an earlier version
-        release = engine.release(options.source, options.release)
-        return Origin.of(release.stage, release.number, release.document)
     before = definition.previous_stage(parts.in_file(row.stage)) if definition and row.stage else None
     for kept in reversed(engine.store.releases(parts.at_engine(before))) if before else ():
         if kept.commit == row.commit:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from hitless import checks
 from hitless.artifact.store import ArtifactStore
 from hitless.errors import ConflictError
@@ -120,12 +118,7 @@ class ReleasePools:
             gateway_pool = backends.get(function.name) or free.pop(0)
             counted = counts.get(gateway_pool, {})
             self._store.add_pool(
-                PoolRow(
-                    *(key, release.stage, release.number, function.name, gateway_pool),
-                    requests_before=counted.get("requests", 0),
-                    failed_before=counted.get("5xx", 0),
-                    counts_before=json.dumps(counted),
-                )
+                PoolRow(key, release.stage, release.number, function.name, gateway_pool, json.dumps(counted))
             )
             size = self._wanted_size(release.stage, function)
             size = starting[function.name] = self.allowed(release.stage, function.name, size, starting, None)
@@ -234,8 +227,7 @@ class ReleasePools:
         pool = self.living.get(row.key)
         if pool is None:
             return
-        response_s = pool.spec.response_s or pool.spec.timeout_s  # 0 in a spec of an earlier version
-        timeout_ms = server_timeout_ms(response_s, depth, http_api=pool.spec.only_http_api)
+        timeout_ms = server_timeout_ms(pool.spec.response_s, depth, http_api=pool.spec.only_http_api)
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
@@ -338,11 +330,7 @@ class ReleasePools:
 
 def _count_since(row: PoolRow, counts: Mapping[str, Counts]) -> SavedCounts:
     """The requests at the pool's backend since the pool got it."""
-    now = counts.get(row.gateway_pool, {})
-    if row.counts_before is not None:
-        return pool_counts(now, json.loads(row.counts_before))
-    early = {"requests": row.requests_before, "5xx": row.failed_before, "restarts": now.get("restarts", 0)}
-    return msgspec.structs.replace(pool_counts(now, early), by_class={})
+    return pool_counts(counts.get(row.gateway_pool, {}), json.loads(row.counts_before))
 
 
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:

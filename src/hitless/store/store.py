@@ -69,10 +69,8 @@ class PoolRow:
     release: int
     function: str
     gateway_pool: str
-    requests_before: int = 0
-    failed_before: int = 0
-    counts_before: str | None = None
-    """All counts as JSON; None in rows of earlier versions, which have only the two counts above."""
+    counts_before: str = "{}"
+    """As JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,14 +334,15 @@ class Store:
         return tuple(RolloutStepRow(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 
     def add_pool(self, row: PoolRow) -> None:
-        self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, 0, 0, ?)", astuple(row))
 
     def remove_pool(self, key: str) -> None:
         self.write("DELETE FROM pools WHERE key = ?", (key,))
 
     def pools(self, stage: str | None = None, release: int | None = None) -> tuple[PoolRow, ...]:
         rows = self.read(
-            "SELECT * FROM pools WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2) ORDER BY key",
+            "SELECT key, stage, release, function, gateway_pool, counts_before FROM pools"
+            " WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2) ORDER BY key",
             (stage, release),
         )
         return tuple(PoolRow(**dict(row)) for row in rows)

@@ -280,9 +280,7 @@ class Rollouts:
 
     def _counted(self, entry: KeptRollout) -> KeptRollout:
         """The entry with a receipt of what CloudWatch has now."""
-        # earlier versions kept the two instants only in the entry
-        counting = {"began": entry.started_at, "ended": entry.ended_at, **(entry.counting or {})}
-        rollout, now = convert(counting, CountedRollout, "counting"), self._clock.now()
+        rollout, now = convert(entry.counting, CountedRollout, "counting"), self._clock.now()
         series = self._traffic.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
         clients = self._traffic.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
         receipt = receipt_of(rollout, series, clients, now)
