@@ -41,6 +41,13 @@ class Site:
     environ: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
+    @classmethod
+    def plain(cls, place: Path) -> Site:
+        """A copy of the plain test service in a folder of that place, not started."""
+        folder = place / "plain"
+        shutil.copytree(SERVICES / "plain", folder)
+        return cls(folder)
+
     @property
     def folders(self) -> Folders:
         return Folders.of(self.folder / ".hitless", os.environ)
@@ -112,9 +119,7 @@ def kill(pid: int) -> None:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """The plain test service, not started."""
-    folder = tmp_path / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    place = Site(folder)
+    place = Site.plain(tmp_path)
     yield place
     place.end()
 
@@ -124,3 +129,24 @@ def running(site: Site) -> Site:
     """The plain test service, running."""
     site.up()
     return site
+
+
+@pytest.fixture(scope="module")
+def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The plain test service, running for all tests of a module."""
+    place = Site.plain(tmp_path_factory.mktemp("shared"))
+    place.up()
+    yield place
+    place.end()
+
+
+@pytest.fixture
+def shared(module_site: Site) -> Iterator[Site]:
+    """A running engine for tests after which release 1 is live; each begins with the service's own files."""
+    for left in module_site.folder.iterdir():
+        if left.is_file() and not (SERVICES / "plain" / left.name).exists():
+            left.unlink()
+    shutil.copytree(SERVICES / "plain", module_site.folder, dirs_exist_ok=True)
+    yield module_site
+    stage = module_site.stage()
+    assert (stage["live"]["release"], stage["candidate"]) == (1, None), "the next test needs release 1"

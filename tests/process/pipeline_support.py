@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from hitless.api.client import EngineClient
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal.load import Driven
 from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
+from tests.process.conftest import Site
 from tests.support import eventually
 
 TESTS = """version: 0.2
@@ -39,13 +38,6 @@ REQUESTS = (
     DrillRequest("POST", "/echo", (("Idempotency-Key", "of-the-load"),), b"{}"),
 )
 ENDED = ("succeeded", "failed", "rejected", "superseded", "interrupted")
-
-
-def plain(place: Path) -> Site:
-    """A copy of the plain service in a folder of that place."""
-    folder = place / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    return Site(folder)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Site
-from tests.process.pipeline_support import LoadOnAll, plain
+from tests.process.pipeline_support import LoadOnAll
 from tests.process.test_pipeline_disk import _fill, _succeeds
 from tests.support import eventually
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 @pytest.fixture
 def disks(tmp_path: Path) -> Iterator[tuple[Site, Path, Path]]:
     """The plain service, not started, its data folder and the parent of its runtime folder."""
-    site = plain(tmp_path)
+    site = Site.plain(tmp_path)
     data, run = site.folder / ".hitless", Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))
     data.mkdir()
     site.environ["XDG_RUNTIME_DIR"] = str(run)

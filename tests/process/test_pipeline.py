@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.pipeline_support import TESTS, LoadOnAll, Team, plain, states
+from tests.process.conftest import Site
+from tests.process.pipeline_support import TESTS, LoadOnAll, Team, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -38,7 +39,7 @@ BREAKS_OUTSIDE_OF_DEV = (
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """One engine and one repository for all of this module."""
-    with Team(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
+    with Team(Site.plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from hitless.worker.memory import family
+from tests.process.conftest import Site
 from tests.process.pipeline_holds import HANDLER, Holds, holds, index
-from tests.process.pipeline_support import LoadOnAll, Team, plain, states
+from tests.process.pipeline_support import LoadOnAll, Team, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -75,7 +76,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with holds() as held, index(held) as url:
         buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
-        team = Team(plain(tmp_path_factory.mktemp("team")), STAGES, buildspec)
+        team = Team(Site.plain(tmp_path_factory.mktemp("team")), STAGES, buildspec)
         team.site.environ["PATH"] = held.path
         team.site.allow(held.folder)
         with team.at_work():

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from hitless.pipeline.workshop import Workshop
+from tests.process.conftest import Site
 from tests.process.pipeline_holds import Holds, holds
-from tests.process.pipeline_support import LoadOnAll, Team, plain, states
+from tests.process.pipeline_support import LoadOnAll, Team, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -30,7 +31,7 @@ def held() -> Iterator[Holds]:
 @pytest.fixture
 def team(tmp_path: Path, held: Holds) -> Iterator[Team]:
     """Its data folder is a small disk of its own."""
-    site = plain(tmp_path)
+    site = Site.plain(tmp_path)
     data = site.folder / ".hitless"
     data.mkdir()
     if os.getuid() != 0 or not _succeeds("mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", str(data)):

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.pipeline_support import plain, states
+from tests.process.conftest import Site
+from tests.process.pipeline_support import states
 from tests.process.test_previews import Previewed
 from tests.support import eventually
 
@@ -69,7 +70,7 @@ class Forge:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
-    with Previewed(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
+    with Previewed(Site.plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.conftest import kill
-from tests.process.pipeline_support import LoadOnAll, Team, plain, states
+from tests.process.conftest import Site, kill
+from tests.process.pipeline_support import LoadOnAll, Team, states
 from tests.support import eventually, free_port, gone
 
 pytestmark = pytest.mark.process
@@ -78,7 +78,7 @@ class Previewed(Team):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
     """One engine and one repository for all of this module."""
-    with Previewed(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
+    with Previewed(Site.plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Site
-from tests.process.pipeline_support import Team, plain
+from tests.process.pipeline_support import Team
 
 pytestmark = pytest.mark.process
 
@@ -17,7 +17,7 @@ STAGES = "    stages: {dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}}}\n"
 
 
 def test_a_push_keeps_a_rotated_secret_and_no_file_has_its_value(tmp_path: Path) -> None:
-    site = plain(tmp_path)
+    site = Site.plain(tmp_path)
     site.environ = {"HITLESS_SECRETS_KEY_FILE": str(tmp_path / "keys" / "key"), "RUNS_FILE": "of-the-shell"}
     file, handlers = site.folder / "serverless.yml", site.folder / "handlers.py"
     file.write_text(file.read_text().replace("${env:RUNS_FILE, ''}", "'x-${ssm:/plain/token}'"))

@@ -71,12 +71,12 @@ def test_up_after_down_serves_the_last_live_release(site: Site) -> None:
     assert site.get("/fast")[2]["release"] == "2"
 
 
-def test_up_with_a_running_engine_changes_nothing(running: Site) -> None:
-    before = running.status()
-    after = running.up()
+def test_up_with_a_running_engine_changes_nothing(shared: Site) -> None:
+    before = shared.status()
+    after = shared.up()
     assert after["engine"]["pid"] == before["engine"]["pid"]
     assert [stage["url"] for stage in after["stages"]] == [stage["url"] for stage in before["stages"]]
-    assert running.stage()["live"]["release"] == 1
+    assert shared.stage()["live"]["release"] == 1
 
 
 def test_up_in_the_foreground_shows_only_new_events(site: Site) -> None:
@@ -125,24 +125,25 @@ def test_ctrl_c_leaves_the_engines_work_running_and_stops_a_foreground_engine(si
     assert not site.folders.remains()
 
 
-def test_a_release_that_cannot_be_imported_is_rolled_back_without_traffic(running: Site) -> None:
-    running.edit("import json", "import json\nimport not_there")
-    ran = running.hitless("deploy", exit_code=3)
+def test_a_release_that_cannot_be_imported_is_rolled_back_without_traffic(shared: Site) -> None:
+    shared.edit("import json", "import json\nimport not_there")
+    ran = shared.hitless("deploy", exit_code=3)
     assert ran.document["outcome"] == "rolled_back"
     assert "not_there" in ran.document["reason"]
     assert ran.document["candidate"]["requests"] == 0
     assert "error: " in ran.stderr
-    assert "hint: `hitless logs --release 2`" in ran.stderr
-    assert any("not_there" in line for line in running.hitless("logs", "--release", "2").document)
-    assert running.get("/fast")[2]["release"] == "1"
-    assert running.stage()["candidate"] is None
+    number = str(ran.document["release"])
+    assert f"hint: `hitless logs --release {number}`" in ran.stderr
+    assert any("not_there" in line for line in shared.hitless("logs", "--release", number).document)
+    assert shared.get("/fast")[2]["release"] == "1"
+    assert shared.stage()["candidate"] is None
 
 
-def test_a_release_whose_smoke_request_fails_is_rolled_back(running: Site) -> None:
-    running.edit("case _:", 'case "/fast":\n            raise ValueError("smoke")\n        case _:')
-    ran = running.hitless("deploy", exit_code=3)
+def test_a_release_whose_smoke_request_fails_is_rolled_back(shared: Site) -> None:
+    shared.edit("case _:", 'case "/fast":\n            raise ValueError("smoke")\n        case _:')
+    ran = shared.hitless("deploy", exit_code=3)
     assert "smoke request GET /fast: 502 instead of 200" in ran.document["reason"]
-    assert running.get("/fast")[0] == 200
+    assert shared.get("/fast")[0] == 200
 
 
 def test_a_first_up_sends_one_request_and_fails_only_if_the_handler_returns_no_result(site: Site) -> None:
@@ -164,11 +165,11 @@ def test_a_first_up_sends_one_request_and_fails_only_if_the_handler_returns_no_r
     )
 
 
-def test_a_release_that_is_never_ready_is_rolled_back(running: Site) -> None:
-    running.edit("import time\n", "import time\ntime.sleep(30)\n")
-    ran = running.hitless("deploy", exit_code=3)
+def test_a_release_that_is_never_ready_is_rolled_back(shared: Site) -> None:
+    shared.edit("import time\n", "import time\ntime.sleep(30)\n")
+    ran = shared.hitless("deploy", exit_code=3)
     assert "not ready" in ran.document["reason"]
-    assert running.get("/fast")[0] == 200
+    assert shared.get("/fast")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -180,16 +181,17 @@ def test_a_release_that_is_never_ready_is_rolled_back(running: Site) -> None:
         ("hang", 502, "Internal server error"),
     ],
 )
-def test_a_failing_handler_responds_as_on_api_gateway(running: Site, how: str, status: int, message: str) -> None:
-    got = running.get(f"/misbehave/{how}")
+def test_a_failing_handler_responds_as_on_api_gateway(shared: Site, how: str, status: int, message: str) -> None:
+    got = shared.get(f"/misbehave/{how}")
     assert (got[0], got[2]) == (status, {"message": message})
     assert got[1]["content-type"] == "application/json"
-    assert running.get("/misbehave/nothing")[0] == 200, "the function goes on"
+    assert shared.get("/misbehave/nothing")[0] == 200, "the function goes on"
 
 
-def test_a_request_that_ends_its_worker_gets_a_502(running: Site) -> None:
+def test_a_request_that_ends_its_worker_gets_a_502(shared: Site) -> None:
     """On a used keep-alive connection, where a gateway without a response could only close it."""
-    parts = urlsplit(running.url)
+    before = shared.stage()["functions"][1]["restarts"]
+    parts = urlsplit(shared.url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=15)
     for path, status in (("/misbehave/nothing", 200), ("/misbehave/exit", 502), ("/misbehave/nothing", 200)):
         connection.request("GET", path)
@@ -198,19 +200,19 @@ def test_a_request_that_ends_its_worker_gets_a_502(running: Site) -> None:
         assert answer.status == status
         assert status == 200 or body == {"message": "Internal server error"}
     connection.close()
-    assert running.stage()["functions"][1]["restarts"] == 1
+    assert shared.stage()["functions"][1]["restarts"] == before + 1
 
 
-def test_an_unknown_route_and_a_stage_without_a_release_get_json_responses(running: Site) -> None:
-    assert running.get("/nowhere")[::2] == (403, {"message": "Missing Authentication Token"})
-    running.url = running.stage("prod")["url"]
-    assert running.get("/fast")[::2] == (503, {"message": "Service Unavailable"})
+def test_an_unknown_route_and_a_stage_without_a_release_get_json_responses(shared: Site) -> None:
+    assert shared.get("/nowhere")[::2] == (403, {"message": "Missing Authentication Token"})
+    prod = Site(shared.folder, url=shared.stage("prod")["url"])
+    assert prod.get("/fast")[::2] == (503, {"message": "Service Unavailable"})
 
 
-def test_logs_show_the_same_lines_as_cloudwatch(running: Site) -> None:
-    running.get("/misbehave/print")
-    running.get("/misbehave/raise")
-    text = "\n".join(running.hitless("logs", "misbehave").document)
+def test_logs_show_the_same_lines_as_cloudwatch(shared: Site) -> None:
+    shared.get("/misbehave/print")
+    shared.get("/misbehave/raise")
+    text = "\n".join(shared.hitless("logs", "misbehave").document)
     for part in (
         "START RequestId: ",
         "a line of the handler's own",
@@ -239,13 +241,13 @@ def test_a_route_can_be_invoked_by_its_method_and_path(site: Site) -> None:
     assert error["hint"].startswith("its routes: GET /fast")
 
 
-def test_the_engines_sockets_and_folders_are_private(running: Site) -> None:
-    assert stat.S_IMODE(running.folders.run.stat().st_mode) == 0o700
-    assert stat.S_IMODE(running.folders.data.stat().st_mode) == 0o700
-    sockets = [path for path in running.folders.run.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+def test_the_engines_sockets_and_folders_are_private(shared: Site) -> None:
+    assert stat.S_IMODE(shared.folders.run.stat().st_mode) == 0o700
+    assert stat.S_IMODE(shared.folders.data.stat().st_mode) == 0o700
+    sockets = [path for path in shared.folders.run.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
     assert sockets
     for path in sockets:
-        shown = path.parent in (running.folders.run / "gw" / "hop", running.folders.run / "gw" / "handed")
+        shown = path.parent in (shared.folders.run / "gw" / "hop", shared.folders.run / "gw" / "handed")
         closed = path.parents[1] if shown else path  # workers with another user see the folder between them
         assert stat.S_IMODE(closed.stat().st_mode) & 0o077 == 0, path
         assert closed.stat().st_uid == os.getuid() or ("w" in path.parts and path.stat().st_uid in HANDLER_UIDS)
