@@ -18,16 +18,16 @@ from tests.process.conftest import SERVICES, Site
 pytestmark = pytest.mark.process
 
 HANDLER = "def api(event: dict[str, Any], context: Any) -> dict[str, Any]:\n"
-SLEEPS = "    time.sleep(0.005)\n"
+SLEEPS = "    time.sleep(0.010)\n"
 LOCKS = """\
     with open(os.environ["LOCK_FILE"], "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        time.sleep(0.005)
+        time.sleep(0.010)
 """
 CROWDS = """\
     mine = f"{os.environ['LOCK_FILE']}.{os.getpid()}"
     open(mine, "w").close()
-    time.sleep(0.006 * len(glob.glob(os.environ["LOCK_FILE"] + ".*")))
+    time.sleep(0.012 * len(glob.glob(os.environ["LOCK_FILE"] + ".*")))
     os.unlink(mine)
 """
 FAILS_UNDER_LOAD = """\

@@ -95,7 +95,8 @@ def test_the_guard_rolls_back_a_broken_release(site: Site) -> None:
         assert site.hitless("deploy").document["outcome"] == "live"
         eventually(lambda: site.stage()["live"]["release"] == 1, deadline_s=20, what="release 1 took over again")
         eventually(lambda: {site.get("/fast")[0] for _ in range(20)} == {200}, what="it answers")
-    assert releases(site) == [(2, False, "rolled_back"), (1, True, "live")]
+    rolled_back = [(2, False, "rolled_back"), (1, True, "live")]
+    eventually(lambda: releases(site) == rolled_back, what="the rollback is recorded")
     assert any("rolling back release 2" in event["sentence"] for event in site.hitless("events").document)
 
 
