@@ -171,8 +171,6 @@ class Driver:
             "NPM_CONFIG_CACHE": str(Path.home() / ".npm"),
             "PIP_CACHE_DIR": str(Path.home() / ".cache" / "pip"),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_NO_COMPILE": "0",  # set off, which pip reads as --no-compile: to compile all takes ten seconds
-            "PYTHONDONTWRITEBYTECODE": "",
         }
 
     def _git(self, *words: str, check: bool = True) -> str:
