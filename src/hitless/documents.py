@@ -12,13 +12,23 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from hitless.errors import EngineError, HitlessError
 
 T = TypeVar("T")
+
+
+class Discreet(msgspec.Struct, frozen=True):
+    """A structure that keeps the fields in `HIDDEN` out of its `repr`, because they may be secrets."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in self.HIDDEN)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def decode(raw: bytes | str, kind: type[T], source: str, *, error: type[HitlessError] = EngineError) -> T:

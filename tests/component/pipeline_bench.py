@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from msgspec import structs
+
 from hitless.clock import SystemClock
 from hitless.documents import convert, to_plain
 from hitless.engine.engine import Engine
@@ -99,7 +101,7 @@ class FakePackaging:
         tree = (order.folder / "code").read_text()
         made = release_document("api", digest=f"sha256:{tree.strip()}", service=self.service)
         artifacts = self.instead or (order.artifacts if order.artifacts is not None else made.artifacts)
-        document = replace(
+        document = structs.replace(
             made,
             artifacts=artifacts,
             settings=self.settings[order.stage],

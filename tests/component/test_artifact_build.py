@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember
@@ -440,7 +441,7 @@ def test_a_functions_module_is_the_root_of_its_package_and_has_its_own_requireme
     code = "def hello(event, context): ..."
     files = {"bot/web.py": code, "bot/lib/x.py": "", "bot/requirements.txt": PINNED}
     service = a_service(tmp_path / "s", files)
-    bot = replace(a_function("bot", "web.hello"), module="bot")
+    bot = structs.replace(a_function("bot", "web.hello"), module="bot")
     result = built(replace(service, functions=(*service.functions, bot)), store)
     assert list(result.by_function) == ["api", "bot"]
     packed = zip_names(store.zip_path(result.by_function["bot"].digest))

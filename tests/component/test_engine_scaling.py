@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from hitless.engine.scaling import Scaler
 from hitless.errors import EngineError
@@ -29,7 +30,7 @@ MS = 1_000_000
 def document(digest: str = "sha256:1", strategy: str = "AllAtOnce", **function: Any) -> ReleaseDocument:
     """A release of one function with these settings."""
     made = release_document(digest=digest, strategy=strategy)
-    return replace(made, functions=(replace(made.functions[0], **function),))
+    return structs.replace(made, functions=(structs.replace(made.functions[0], **function),))
 
 
 async def ship(bench: Bench, **settings: Any) -> PoolRow:
@@ -264,7 +265,7 @@ def test_a_memory_refusal_is_reported_once_a_minute_and_limits_a_deploy(tmp_path
         row = await ship(bench, workers=1, max_workers=32)
         watch = Watch(bench)
         bench.store.set_live("dev", 1, "2026-11-24T06:00:00Z")
-        limited = replace(document("sha256:2", workers=1, max_workers=32), memory_mb=100)
+        limited = structs.replace(document("sha256:2", workers=1, max_workers=32), memory_mb=100)
         assert (await bench.end(await bench.engine.deploy("dev", limited, strategy=None, force=True)))[
             "outcome"
         ] == "live"
@@ -275,7 +276,7 @@ def test_a_memory_refusal_is_reported_once_a_minute_and_limits_a_deploy(tmp_path
         assert watch.size(row) == 100 // 16
         refusals = [sentence for sentence in watch.told() if "room for" in sentence and "→" not in sentence]
         assert len(refusals) == 1
-        demanding = replace(document("sha256:3", workers=20, max_workers=32), memory_mb=100)
+        demanding = structs.replace(document("sha256:3", workers=20, max_workers=32), memory_mb=100)
         assert (await bench.end(await bench.engine.deploy("dev", demanding, strategy=None, force=True)))[
             "outcome"
         ] == "live"

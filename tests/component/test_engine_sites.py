@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from hitless.engine.acme import Acme
 from hitless.engine.recovery import recover
@@ -77,8 +78,8 @@ class SitesBench(Bench):
     ) -> str:
         document = release_document(service=service, digest=digest)
         weight = settings.pop("cpu_weight", None)
-        document = replace(document, cpu_weight=weight)
-        document = replace(document, settings=replace(document.settings, domain=domain, **settings))
+        document = structs.replace(document, cpu_weight=weight)
+        document = structs.replace(document, settings=structs.replace(document.settings, domain=domain, **settings))
         started = await self.engine.deploy(f"{service}_dev", document, strategy=None, force=False)
         return str((await self.end(started))["outcome"])
 

@@ -7,11 +7,11 @@ import json
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from hitless.cloud import status as cloud_releases
 from hitless.cloud.status import stage_status

@@ -8,12 +8,12 @@ import hmac
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from hitless.api.requests import PushRequest
 from hitless.errors import EngineNotRunningError, UsageError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.orders import NOTHING, RefUpdate, read_options

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from msgspec import structs
 from starlette.applications import Starlette
 
 from hitless.api.pipeline import PipelineApi
@@ -43,7 +44,8 @@ class ServiceBench(PipelineBench):
         self.store, self.engine, self.service = engine.store, engine.engine, service
         self.packaging.service = service
         self.packaging.settings = {
-            name: replace(one, domain=f"{name}.{service}.example.org") for name, one in self.packaging.settings.items()
+            name: structs.replace(one, domain=f"{name}.{service}.example.org")
+            for name, one in self.packaging.settings.items()
         }
         workshop = replace(engine.pipeline.parts.workshop, service=service)
         self.repository = Repository(workshop.repository)
@@ -346,7 +348,9 @@ def test_a_service_without_previews_says_what_to_do(tmp_path: Path) -> None:
 def test_the_branchs_own_file_chooses_neither_host_nor_certificate_of_its_preview(tmp_path: Path) -> None:
     async def story(bench: SharedBench) -> None:
         with_previews(bench.shop)
-        dev = replace(bench.shop.packaging.settings["dev"], domain="users.example.org", tls=TlsSettings("/key", "/key"))
+        dev = structs.replace(
+            bench.shop.packaging.settings["dev"], domain="users.example.org", tls=TlsSettings("/key", "/key")
+        )
         bench.shop.packaging.settings["dev"] = dev
         run = await shown(bench.shop, "fix", "1")
         assert (run["state"], run["preview"]) == ("succeeded", "http://fix.preview.dev.shop.example.org")
@@ -361,7 +365,7 @@ def test_a_run_says_that_its_preview_has_no_certificate(tmp_path: Path) -> None:
         file = bench.shop.pipeline.parts.workshop.definition
         found = Definition.read(file)
         assert found
-        dev = replace(found.stages[0], tls=TlsSettings("/no/chain.pem", "/no/key.pem"))
+        dev = structs.replace(found.stages[0], tls=TlsSettings("/no/chain.pem", "/no/key.pem"))
         replace(found, stages=(dev, *found.stages[1:])).write(file)
         run = await shown(bench.shop, "fix", "1")
         assert run["state"] == "succeeded"

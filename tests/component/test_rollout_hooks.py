@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from hitless.release.document import ArtifactRef
 from hitless.rollout.hooks import LOG_NAME, Hook, HookResult, LifecycleHooks, hook_environment

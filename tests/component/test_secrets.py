@@ -10,11 +10,11 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hitless.cli.main import main
 from hitless.errors import EngineError, MachineError, UsageError

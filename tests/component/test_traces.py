@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import json
 from collections.abc import Coroutine, Iterable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hitless.clock import SystemClock
 from hitless.gateway.state import Access

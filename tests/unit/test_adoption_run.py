@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.lambdas import LATEST, Invocation, Running
@@ -307,9 +308,11 @@ class FailingLambdas(FakeCode):
 def smoked(world: World, *failing: str, said: io.StringIO | None = None) -> Adoption:
     one = adoption(world, said)
     one._cloud = replace(one._cloud, lambdas=FailingLambdas(world, failing))
-    settings = replace(one._service.settings, smoke=(SmokeRequest("GET", "/health"),))
+    settings = structs.replace(one._service.settings, smoke=(SmokeRequest("GET", "/health"),))
     health = (Route("GET", "/health"),)
-    functions = tuple(replace(each, routes=health if each.name == "meta" else ()) for each in one._service.functions)
+    functions = tuple(
+        structs.replace(each, routes=health if each.name == "meta" else ()) for each in one._service.functions
+    )
     one._service = replace(one._service, stages=(settings,), functions=functions)
     return one
 

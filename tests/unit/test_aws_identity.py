@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from msgspec import structs
 
 from hitless.aws.account import AUDIENCE, ensure_provider
 from hitless.aws.session import Identity
@@ -147,7 +148,7 @@ def test_options_of_core_are_refused_with_another_accounts_deploy_role(changed: 
 
 def test_a_pipeline_in_another_account_is_refused_for_a_stage_with_rehearsals() -> None:
     service = make_service()
-    rehearsed = replace(service, stages=(replace(service.settings, rehearsal=RehearsalSettings()),))
+    rehearsed = replace(service, stages=(structs.replace(service.settings, rehearsal=RehearsalSettings()),))
     with pytest.raises(UsageError, match="is rehearsed"):
         check_apart(rehearsed)
     check_apart(service)

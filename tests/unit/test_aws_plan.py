@@ -9,6 +9,7 @@ from typing import Any, cast
 import boto3
 import pytest
 from botocore.stub import Stubber
+from msgspec import structs
 
 from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
@@ -264,7 +265,7 @@ def test_provisioned_concurrency_is_priced_by_the_hour() -> None:
 def test_alarms_are_priced_by_their_metrics() -> None:
     def metrics(**limits: Any) -> str:
         service = make_service()
-        stage = replace(service.settings, alarms=AlarmSettings(**limits))
+        stage = structs.replace(service.settings, alarms=AlarmSettings(**limits))
         lines = costs(replace(service, stages=(stage,)), load_prices(), pipeline=False).lines
         return next(line.what for line in lines if "alarms" in line.what)
 

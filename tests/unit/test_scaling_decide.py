@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hitless.errors import MachineError
 from hitless.scaling.bounds import FIRST_GUESS_MB, Bounds, bounds_of, budget_mb, room_for, taken_mb, throttle_of
@@ -162,7 +163,7 @@ def test_the_number_of_workers_stays_within_its_limits_and_has_a_reason(
 
 
 def function(**changes: object) -> Function:
-    return replace(Function("api", "a.b", workers=2), **changes)  # type: ignore[arg-type]
+    return structs.replace(Function("api", "a.b", workers=2), **changes)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_missing_fields_of_an_older_document_get_their_defaults() -> None:
 
 
 def test_every_field_of_the_model_is_in_the_document() -> None:
-    assert set(to_plain(Function("a", "b.c"))) == set(Function.__dataclass_fields__)
-    assert set(to_plain(StageSettings("dev", "dev"))) == set(StageSettings.__dataclass_fields__)
+    assert set(to_plain(Function("a", "b.c"))) == set(Function.__struct_fields__)
+    assert set(to_plain(StageSettings("dev", "dev"))) == set(StageSettings.__struct_fields__)
 
 
 def test_secrets_are_not_in_the_repr() -> None:

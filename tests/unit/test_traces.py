@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from hitless.errors import MachineError
@@ -177,7 +178,7 @@ def line(traceparent: str, **other: Any) -> AccessLine:
         duration_ms=250, bytes=120, release=4, shielded=False, request="0af76519-16cd-43dd-8448-eb211c80319c",
         cut_off=False, traceparent=traceparent,
     )  # fmt: skip
-    return replace(known, **other)
+    return structs.replace(known, **other)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
+
+import msgspec
 
 from hitless.artifact.model import UNPACKED_LIMIT_BYTES
 from hitless.errors import BuildError, EngineError
@@ -29,8 +30,7 @@ _UNIX = 3
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class ZipMember:
+class ZipMember(msgspec.Struct, frozen=True):
     """A file for a zip: its name there; `source`: its bytes or their path; `executable`: for its owner."""
 
     name: str

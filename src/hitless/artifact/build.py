@@ -11,8 +11,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hitless.artifact import archive, dependencies, npm, serverless_wsgi
 from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown
@@ -92,8 +94,7 @@ def wsgi_files(wsgi: WsgiApp | None) -> Mapping[str, bytes]:
     }
 
 
-@dataclass(slots=True)
-class _Build:
+class _Build(msgspec.Struct):
     """The artifacts of the functions of one `module`: the folder that is their package's root, "" for the service's."""
 
     service: Service
@@ -108,10 +109,10 @@ class _Build:
     by_function: dict[str, Artifact]
     portable: dict[str, Artifact]
     warnings: list[str]
-    code: dict[_Source, dict[str, ZipMember]] = field(default_factory=dict)
-    installed: dict[Platform, Dependencies] = field(default_factory=dict)
-    made: dict[tuple[_Source, Platform], Artifact] = field(default_factory=dict)
-    unportable: dict[Platform, BuildError] = field(default_factory=dict)
+    code: dict[_Source, dict[str, ZipMember]] = msgspec.field(default_factory=dict)
+    installed: dict[Platform, Dependencies] = msgspec.field(default_factory=dict)
+    made: dict[tuple[_Source, Platform], Artifact] = msgspec.field(default_factory=dict)
+    unportable: dict[Platform, BuildError] = msgspec.field(default_factory=dict)
 
     def run(self) -> None:
         """Build all functions in the file's order; equal packages are built once."""

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -40,8 +39,7 @@ _TRACES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Dependencies:
+class Dependencies(msgspec.Struct, frozen=True):
     """One entry of the cache. `names` are its files in the zip's order, `distributions` the installed packages."""
 
     folder: Path

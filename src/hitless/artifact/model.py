@@ -10,7 +10,8 @@ import platform
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hitless.errors import BuildError
 from hitless.service.model import PROGRAM_RUNTIMES
@@ -22,8 +23,7 @@ DIRECT_UPLOAD_LIMIT_BYTES = 52_428_800
 """Lambda accepts a larger zip only from a bucket."""
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True):
     """One function package. `local`: built for this machine because the declared platform differs; never promoted."""
 
     digest: str
@@ -34,8 +34,7 @@ class Artifact:
     architecture: str
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltArtifacts:
+class BuiltArtifacts(msgspec.Struct, frozen=True):
     """The artifacts of all functions: for this machine, and for the declared platform, which a promotion needs."""
 
     by_function: Mapping[str, Artifact]
@@ -50,8 +49,7 @@ _AL2_GLIBC, _AL2023_GLIBC = (2, 17), (2, 34)
 3.12 on Amazon Linux 2023 (glibc 2.34)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """A platform that packages are installed for. `host` is empty for a declared one, else describes this machine."""
 
     runtime: str
@@ -93,8 +91,7 @@ class Platform:
         return f"this machine ({declared}, {self.host})" if self.host else declared
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """The properties of this machine that packages depend on. `glibc` is None if the C library is another one."""
 
     implementation: str

@@ -11,8 +11,10 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+
+import msgspec
+from msgspec.structs import replace
 
 from hitless.artifact.locks import normalised, read_lock
 from hitless.errors import BuildError
@@ -30,8 +32,7 @@ _EXACT = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)==\d+(?:\.\d+)*", re.A
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(msgspec.Struct, frozen=True):
     """One requirement: its normalised name, its place, and whether it allows only one version."""
 
     name: str
@@ -39,8 +40,7 @@ class Requirement:
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(msgspec.Struct, frozen=True):
     """All that is required. `texts` are the files read (name, text), `links` the values of --find-links."""
 
     required: tuple[Requirement, ...] = ()
@@ -116,15 +116,14 @@ def parse_requirements(name: str, read: Callable[[str], str]) -> Requirements:
     )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(msgspec.Struct):
     read: Callable[[str], str]
-    required: list[Requirement] = field(default_factory=list)
-    constrained: set[str] = field(default_factory=set)
-    hashed: set[str] = field(default_factory=set)
-    texts: dict[str, str] = field(default_factory=dict)
-    links: list[str] = field(default_factory=list)
-    seen: set[tuple[str, bool]] = field(default_factory=set)
+    required: list[Requirement] = msgspec.field(default_factory=list)
+    constrained: set[str] = msgspec.field(default_factory=set)
+    hashed: set[str] = msgspec.field(default_factory=set)
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
+    links: list[str] = msgspec.field(default_factory=list)
+    seen: set[tuple[str, bool]] = msgspec.field(default_factory=set)
 
     def file(self, name: str, *, constraint: bool) -> None:
         if (name, constraint) in self.seen:

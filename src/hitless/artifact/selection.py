@@ -18,9 +18,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from wcmatch import glob
 
 from hitless.artifact.archive import ZipMember, shown, why_unsafe
@@ -101,8 +101,7 @@ def _as_micromatch(written: str) -> list[str]:
 _LEAVE_OUT = "fix it, or exclude it: package.patterns: ['!{}']"
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
+class _Folder(msgspec.Struct, frozen=True):
     """One folder of the walk. `name` ends with a slash; `above` are the real paths of its parents, to find loops."""
 
     name: str
@@ -112,14 +111,13 @@ class _Folder:
     above: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(msgspec.Struct):
     """One walk of `root`. Folders in `left_out` (real paths) are not entered, whatever the patterns say."""
 
     root: Path
     patterns: PackagePatterns
     left_out: frozenset[str] = frozenset()
-    notices: list[str] = field(default_factory=list)
+    notices: list[str] = msgspec.field(default_factory=list)
 
     def files(self) -> list[ZipMember]:
         """The selected files, sorted by name. Raises BuildError, which names the file that cannot be packaged."""

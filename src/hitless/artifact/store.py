@@ -24,7 +24,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,8 +41,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MIN_AGE_S = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkFolder:
+class WorkFolder(msgspec.Struct, frozen=True):
     """A private folder for one build or unpacking, removed afterwards. Child processes inherit `lock_fd`."""
 
     folder: Path

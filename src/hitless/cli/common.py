@@ -12,11 +12,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
+import msgspec
 import typer
 from typer.models import CommandInfo
 
@@ -51,15 +51,14 @@ def say_on_stderr(message: str) -> None:
     sys.stderr.flush()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context(Workplace):
+class Context(Workplace, frozen=True, kw_only=True):
     """The common options of one command, resolved."""
 
     json: bool
     yes: bool
     debug: bool
     remote: str | None = None
-    on_interrupt: list[str] = field(default_factory=list)
+    on_interrupt: list[str] = msgspec.field(default_factory=list)
     """The message and hint that Ctrl-C shows: what continues, and how to stop it. Empty: only "interrupted"."""
 
     def show(self, document: Any, lines: Callable[[], str]) -> None:

@@ -6,10 +6,10 @@ Between two stages on AWS no engine is needed: then the command itself ships the
 from __future__ import annotations
 
 import pkgutil
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from hitless.cli.common import Context, HomeOption, command
 from hitless.cli.following import conclude

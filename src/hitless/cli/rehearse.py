@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import structs
 
 from hitless.cli.access_log import recorded_load
 from hitless.cli.common import Context, UnsuccessfulResult, command, positive
@@ -81,7 +82,7 @@ def rehearse(
         _skip(ctx, both, page)
         return
     live, candidate = both
-    pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
+    pace = structs.replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
     sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
     with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
         report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
@@ -142,7 +143,7 @@ def _documents(ctx: Context, against: str | None, if_due: bool) -> tuple[Release
         raise
     built = build_document(ctx, service)
     told = next(filter(None, map(os.environ.get, COMMIT_VARIABLES)), None)
-    candidate = replace(built, commit=told or built.commit)
+    candidate = structs.replace(built, commit=told or built.commit)
     if if_due and candidate.fingerprint() == live.fingerprint():
         return "nothing has changed"
     return live, candidate
@@ -152,7 +153,7 @@ def _live(ctx: Context, service: Service, against: str | None) -> ReleaseDocumen
     """The release to rehearse against: of the stage's home, on AWS (`aws`), or the code of a folder."""
     if against is None or against == Home.AWS:
         return home_at(Home.AWS if against else service.settings.home, ctx).live()
-    there = replace(ctx, service_dir=Path(against).expanduser().resolve())
+    there = structs.replace(ctx, service_dir=Path(against).expanduser().resolve())
     return build_document(there, load(there))
 
 

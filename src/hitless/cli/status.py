@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from hitless.cli.common import Context, HomeOption, command
 from hitless.cli.following import beside, painted

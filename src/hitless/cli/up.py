@@ -17,6 +17,7 @@ from typing import Annotated, Any, BinaryIO
 from urllib.parse import urlsplit
 
 import typer
+from msgspec import structs
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.api.requests import ShutdownRequest
@@ -111,7 +112,7 @@ def down(
 
 
 def _leave(ctx: Context) -> None:
-    client, service = client_of(ctx), replace(ctx, stage="").service_at_engine
+    client, service = client_of(ctx), structs.replace(ctx, stage="").service_at_engine
     own = site_name(service, "")
     client.call("DELETE", "/pipeline", service=service)  # first: a run would add its stage again
     gone = [one["stage"] for one in client.call("GET", "/status")["stages"] if one["stage"].startswith(own)]

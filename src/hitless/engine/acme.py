@@ -64,7 +64,7 @@ class Acme:
         if listener.settings.acme is None:
             return listener
         file = str(self._file(listener))
-        return replace(listener, settings=replace(listener.settings, certificate=file, key=file))
+        return replace(listener, settings=msgspec.structs.replace(listener.settings, certificate=file, key=file))
 
     def trouble(self, listener: TlsListener) -> tuple[str, str]:
         """What the authority refused last, or "", and how to fix it."""

@@ -15,8 +15,9 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Container
-from dataclasses import replace
 from datetime import timedelta
+
+from msgspec.structs import replace
 
 from hitless.clock import timestamp
 from hitless.engine.engine import Engine

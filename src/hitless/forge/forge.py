@@ -7,7 +7,6 @@ has no effect.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import msgspec
@@ -41,8 +40,7 @@ class ForkPullRequest(msgspec.Struct, frozen=True):
         return f"pull request {self.number} of {self.origin or 'a deleted repository'}"
 
 
-@dataclass(frozen=True, slots=True)
-class BranchUpdate:
+class BranchUpdate(msgspec.Struct, frozen=True):
     """A webhook's message: fetch the remote's `ref` into the local `branch`, or remove `branch` if `closed`.
 
     For a pull request from the same repository, `head` is its source branch. One from a fork updates no branch.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from hitless.gateway.logfiles import ACCESS_LOGS_KEPT, LIVE_SERVER
 
@@ -24,8 +26,7 @@ _CUT_OFF = ("C", "c", "S", "s")
 """
 
 
-@dataclass(frozen=True, slots=True)
-class AccessLine:
+class AccessLine(msgspec.Struct, frozen=True):
     """One request. `release` is the release that it was routed to; None if the stage had none or the request was
     refused before. `shielded`: the live release responded in place of the candidate. `bytes` includes the headers.
     """

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from hitless.artifact.model import Host, Platform
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.buckets import Bucket
@@ -85,7 +87,7 @@ class AwsHome:
         if source == self.place.stage:
             raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote staging prod`")
         strategy_of(self.place.load_for_aws(), strategy)  # refused before anything is fetched
-        begin = AwsHome(replace(self.place, stage=source), from_profile)
+        begin = AwsHome(structs.replace(self.place, stage=source), from_profile)
         origin = begin.origin(os.environ.get("HITLESS_COMMIT"))
         self.place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetched = begin.fetch(origin.artifacts.values())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from hitless.api.client import EngineClient
 from hitless.api.requests import DeployRequest, RollbackRequest
@@ -25,8 +27,7 @@ from hitless.service.model import Service
 from hitless.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class EngineHome:
+class EngineHome(msgspec.Struct, frozen=True):
     """The engine of the data folder."""
 
     place: Workplace

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hitless.artifact.build import build
 from hitless.artifact.model import Artifact, BuiltArtifacts

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from hitless.documents import Discreet
 from hitless.engine.folders import Folders, service_of, site_name
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
@@ -28,18 +28,18 @@ CLASSES = {Home.ENGINE: "hitless.homes.engine:EngineHome", Home.AWS: "hitless.ho
 """Each is a StageHome, made of a Workplace."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workplace:
+class Workplace(Discreet, frozen=True, kw_only=True):
     """Where a command works: a stage of the service in a folder, with the data folder of an engine."""
 
+    HIDDEN = ("params",)
     stage: str
     service_dir: Path
     data_dir: Path
     say: Callable[[str], None]
     """Shows a message to a person."""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The values of `${opt:}`, as given."""
-    params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The values of `${param:}`, as given."""
 
     def load(self, *, on_aws: bool = False, **options: str) -> Service:
@@ -82,8 +82,7 @@ class Workplace:
             return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployOrder:
+class DeployOrder(msgspec.Struct, frozen=True, kw_only=True):
     """The options of `hitless deploy`. `strategy` as it was typed; None is the stage's own.
 
     `compare` and `core_outputs` belong to a dry run on AWS: compare with the live stack; a file of core's outputs.
@@ -97,8 +96,7 @@ class DeployOrder:
     core_outputs: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogQuery:
+class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted log lines. `limit`: number of past lines; `minutes`: their greatest age; None: the home's default."""
 
     function: str | None = None

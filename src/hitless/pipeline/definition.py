@@ -7,8 +7,10 @@ settings replace that stage's settings.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import structs
 
 from hitless.documents import decode, replace_file, to_text
 from hitless.errors import EngineError
@@ -74,8 +76,8 @@ class Definition:
 
 def stricter(one: StageSettings, other: StageSettings) -> StageSettings:
     """`one` with every step and check that `other` asks for as well. Has no side effects."""
-    rehearsals = [astuple(settings.rehearsal) for settings in (one, other) if settings.rehearsal]
-    return replace(
+    rehearsals = [structs.astuple(settings.rehearsal) for settings in (one, other) if settings.rehearsal]
+    return structs.replace(
         one,
         approval=other.approval if one.approval is Approval.NONE else one.approval,
         rehearsal=RehearsalSettings(*map(max, zip(*rehearsals, strict=True))) if rehearsals else None,

@@ -48,7 +48,7 @@ async def package_in_process(store: Path, order: PackageOrder, log: Path) -> tup
     awaiting task is cancelled. StepFailed if it cannot be built.
     """
     secrets = SecretStore(store.parent).sealed(order.at_engine or order.stage)
-    plan = {**asdict(order), "store": store, "secrets": secrets}
+    plan = {**asdict(order), "artifacts": to_plain(order.artifacts), "store": store, "secrets": secrets}
     answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
     error = answer.get("error") if answer else {"message": "the build's process failed"}
     if error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
@@ -22,8 +21,7 @@ DRILL_MESSAGE = "drill: "
 """How the message of a release begins that a drill shipped."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactRef:
+class ArtifactRef(msgspec.Struct, frozen=True):
     """An artifact by its digest (`sha256:…`); `local` ones run on this machine only."""
 
     digest: str
@@ -38,8 +36,7 @@ class PromotedFrom(msgspec.Struct, frozen=True):
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseDocument:
+class ReleaseDocument(msgspec.Struct, frozen=True):
     """Everything a release is made of."""
 
     service: str

@@ -6,8 +6,10 @@ import getpass
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, Self
+
+import msgspec
+from msgspec.structs import replace
 
 LONGEST_NAME = 200
 _CI: Final = (
@@ -20,8 +22,7 @@ _CI: Final = (
 CodeBuild "Environment variables in build environments"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """Each is None if unknown. `user`: the owner of the calling process, from the kernel; `sudo_user`: who used sudo;
     `ci`, `actor`, `run`: the build service, who started the build, and the build.
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joserfc
+from msgspec import structs
 
 from hitless.artifact.node import find_node
 from hitless.gateway.state import release_key
@@ -92,7 +93,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
 def _route_spec(function: Function, route: Route) -> RouteSpec:
     headers = next((one.headers for one in function.mapped if one.route == route), None)
     mapped = None if headers is None else "".join(f"{name}: {value}\r\n" for name, value in headers)
-    asked = next((AuthorizerSpec(**asdict(one)) for guarded, one in function.guarded if guarded == route), None)
+    asked = next((AuthorizerSpec(**structs.asdict(one)) for guarded, one in function.guarded if guarded == route), None)
     spec = RouteSpec(route.method, route.path, compile_route(route.path), mapped=mapped, authorizer=asked)
     api = function.http_api
     return replace(spec, payload=api.payload, key=str(route)) if api is not None and route in api.routes else spec

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from hitless.service.event_sources import Authorizer, Route
 from hitless.service.events import RouteEvent, read_payload
@@ -37,8 +39,7 @@ class _NotAskedError(Exception):
     """The engine does not enforce an authorizer of this form."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizerReader:
+class AuthorizerReader(msgspec.Struct, frozen=True):
     """Reads the authorizers of a service's events. An unenforced one gets a notice, which refuses the route.
 
     `keys`: issuer → JSON Web Key Set, of `custom.hitless.jwks`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
+
+from hitless.documents import Discreet
 
 DEFAULT_PATH = "/{$default+}"
 """The path of an HTTP API's default route: any path, the root too. No path of a file can be written so."""
@@ -12,8 +14,7 @@ URL_PAYLOAD = "url"
 """Stands for the events of a function URL, which are 2.0 with some differences."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """A method (or ANY) and an API Gateway resource path: `/zones/{area}/{city}`, `/{proxy+}`, the root `/`."""
 
     method: str
@@ -23,8 +24,7 @@ class Route:
         return "$default" if self.path == DEFAULT_PATH else f"{self.method} {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(msgspec.Struct, frozen=True):
     """What browsers are told about requests of pages from other origins. `*` in an origin stands for any characters."""
 
     origins: tuple[str, ...]
@@ -37,24 +37,21 @@ class Cors:
     cache_control: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Preflight:
+class Preflight(msgspec.Struct, frozen=True):
     """A path of a REST API whose preflight requests are answered without the handler."""
 
     path: str
     cors: Cors
 
 
-@dataclass(frozen=True, slots=True)
-class MappedRoute:
+class MappedRoute(msgspec.Struct, frozen=True):
     """A route with `integration: lambda`, and the headers of its responses."""
 
     route: Route
     headers: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Authorizer:
+class Authorizer(msgspec.Struct, frozen=True):
     """A function that permits requests: TOKEN or REQUEST, or JWT for CHECKS. `sources`: where an identity is
     (`header`), and its name. `payload` is the format version of an HTTP API's authorizer, and a `simple` one returns
     `isAuthorized`. A token must have the issuer, any of the audience and any of the scopes. `keys` is the issuer's JSON
@@ -74,16 +71,15 @@ class Authorizer:
     keys: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Discreet, frozen=True):
     """When the engine invokes a function by itself: `rate(…)` or `cron(…)`. `input` is the event as JSON, if given."""
 
+    HIDDEN = ("input",)
     expression: str
-    input: str | None = field(default=None, repr=False)
+    input: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpApi:
+class HttpApi(msgspec.Struct, frozen=True):
     """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS.
 
     The version of a function URL's events is `URL_PAYLOAD`.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hitless.service.event_sources import DEFAULT_PATH, DEFAULT_PAYLOAD, Authorizer, Route
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
@@ -20,8 +21,7 @@ _REST_FORM = "write GET /path, or a map with method and path"
 _HTTP_API_FORM = "write GET /path, '*' for the default route, or a map with method and path"
 
 
-@dataclass(frozen=True, slots=True)
-class RouteEvent:
+class RouteEvent(msgspec.Struct, frozen=True):
     """One event with its route. `at` is what stands under `http`, `httpApi` or `url`."""
 
     at: Value

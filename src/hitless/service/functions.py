@@ -7,8 +7,9 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from hitless.errors import ServiceFileError
 from hitless.service.authorizers import AuthorizerReader
@@ -61,8 +62,7 @@ _RESERVED = re.compile(
 """Lambda sets these itself and rejects them in a function's configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionReader:
+class FunctionReader(msgspec.Struct, frozen=True):
     """Reads functions one by one. `prefix` is `service-stage-`, which precedes a function's name on AWS."""
 
     folder: Path
@@ -74,14 +74,14 @@ class FunctionReader:
     wsgi: WsgiApp | None = None
     artifact: str = ""
     """The zip of `package.artifact`, for functions without their own."""
-    routes: list[RouteEvent] = field(default_factory=list)
+    routes: list[RouteEvent] = msgspec.field(default_factory=list)
     """Every route that was read."""
-    other_pythons: list[Value] = field(default_factory=list)
+    other_pythons: list[Value] = msgspec.field(default_factory=list)
     """Declared runtimes of Python that are not this process's."""
     opened: frozenset[Route] = frozenset()
     """The routes of `custom.hitless.open`."""
-    authorizers: set[str] = field(default_factory=set)
-    cors: dict[str, Cors] = field(default_factory=dict)
+    authorizers: set[str] = msgspec.field(default_factory=set)
+    cors: dict[str, Cors] = msgspec.field(default_factory=dict)
     """Path of the REST API → what its preflight responses say, until a function has taken it."""
 
     def read(self, functions: Value) -> tuple[Function, ...]:

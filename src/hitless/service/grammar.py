@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _KIND = re.compile(r"[a-z][A-Za-z0-9.\-]*(?=[:(])")
 _FOREIGN_ADDRESS = re.compile(r": *:")
@@ -21,15 +22,13 @@ class VariableSyntaxError(ValueError):
     """A variable is malformed; the message is a sentence about it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(msgspec.Struct, frozen=True):
     """A literal default: a number, true, false or null (strings are templates)."""
 
     value: int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """Text with variables in it."""
 
     parts: tuple[str | Variable, ...]
@@ -40,8 +39,7 @@ class Template:
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], Variable) else None
 
 
-@dataclass(frozen=True, slots=True)
-class VariableSource:
+class VariableSource(msgspec.Struct, frozen=True):
     """`kind(params):address`, and how it was written."""
 
     kind: str
@@ -50,8 +48,7 @@ class VariableSource:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """Sources in order of preference, and how the whole was written."""
 
     sources: tuple[VariableSource | Template | Literal, ...]

@@ -10,8 +10,9 @@ table, and a test compares the two.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from hitless.service.value import Notices, Unresolved, Value, did_you_mean
 
@@ -25,8 +26,7 @@ class Here(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """A key path (`*` is any name or item) and, for a noticed one, what is different here."""
 
     path: str

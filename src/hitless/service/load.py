@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from msgspec.structs import replace
 
 from hitless.errors import HitlessError, ServiceFileError
 from hitless.service.dotenv import with_dotenv

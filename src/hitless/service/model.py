@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
+from hitless.documents import Discreet
 from hitless.errors import ServiceFileError
 from hitless.service.event_sources import Authorizer, HttpApi, MappedRoute, Preflight, Route, Schedule
 from hitless.service.strategy import AllAtOnce, Strategy
@@ -81,8 +84,7 @@ class Nat(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(msgspec.Struct, frozen=True):
     """A stage's network on AWS: its `own`, `none`, that of another core `stack`, or an existing `vpc`."""
 
     kind: str = "own"
@@ -95,18 +97,17 @@ class Network:
         return self.kind == "own"
 
 
-@dataclass(frozen=True, slots=True)
-class Throttle:
+class Throttle(msgspec.Struct, frozen=True):
     """How many requests a second API Gateway lets through to each method, and at once. An account has these limits."""
 
     rate_per_s: float = 10_000
     burst: int = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Discreet, frozen=True):
     """One function of the service. `handler` is `src/handlers.zones`: module path, dot, attribute."""
 
+    HIDDEN = ("environment",)
     name: str
     handler: str
     runtime: str = "python3.11"
@@ -115,7 +116,7 @@ class Function:
     storage_mb: int | None = None
     """The room of /tmp; None for Lambda's 512 MB."""
     timeout_s: int = DEFAULT_TIMEOUT_S
-    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    environment: tuple[tuple[str, str], ...] = ()
     routes: tuple[Route, ...] = ()
     package_patterns: tuple[str, ...] = ()
     workers: int = DEFAULT_WORKERS
@@ -168,14 +169,14 @@ def with_pools(functions: Iterable[Function]) -> tuple[Function, ...]:
     return (*served, CHECKS) if CHECKS.name in asked else served
 
 
-@dataclass(frozen=True, slots=True)
-class SmokeRequest:
+class SmokeRequest(Discreet, frozen=True):
     """A request that a candidate must answer with `status` before it gets traffic. `path` may carry a query."""
 
+    HIDDEN = ("headers", "body")
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    body: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
     status: int = 200
 
 
@@ -185,8 +186,7 @@ ALARM_FLOOR_MS = 5.0
 """A p99 that exceeds the live release's by less than this is no alarm, whatever the ratio."""
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmSettings:
+class AlarmSettings(msgspec.Struct, frozen=True):
     """Limits for a candidate's own traffic beyond which it is rolled back, judged from `minimum_requests` on.
 
     `p99_relative_percent` is the candidate's p99 as a share of the live release's in the same window; `guard_s` is how
@@ -202,8 +202,7 @@ class AlarmSettings:
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """Functions of the service that a rollout calls before (`pre_traffic`) and after (`post_traffic`) it moves traffic,
     in the form of CodeDeploy's lifecycle event hooks.
     """
@@ -212,8 +211,7 @@ class Hooks:
     post_traffic: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RehearsalSettings:
+class RehearsalSettings(msgspec.Struct, frozen=True):
     """A rehearsal's length and load: seconds side by side, seconds of the shift, the least requests per second."""
 
     beside_s: int | float = 4.0
@@ -229,8 +227,7 @@ class StickyBy(StrEnum):
     COOKIE = "cookie"
 
 
-@dataclass(frozen=True, slots=True)
-class Sticky:
+class Sticky(msgspec.Struct, frozen=True):
     """A client, identified by its address or by the header or cookie `name`, gets one release throughout a rollout."""
 
     by: StickyBy
@@ -248,16 +245,15 @@ class NotifyBy(StrEnum):
     COMMAND = "command"
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(Discreet, frozen=True):
     """Who is notified: a URL for Slack's messages, one for runs as JSON, or a command. May be a secret."""
 
+    HIDDEN = ("target",)
     by: NotifyBy
-    target: str = field(repr=False)
+    target: str
 
 
-@dataclass(frozen=True, slots=True)
-class AcmeSettings:
+class AcmeSettings(msgspec.Struct, frozen=True):
     """A certificate authority that issues by ACME, and the e-mail address that it may write to, or ""."""
 
     email: str = ""
@@ -270,8 +266,7 @@ class AcmeSettings:
         return LETS_ENCRYPT_STAGING if self.staging else self.directory
 
 
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
+class TlsSettings(msgspec.Struct, frozen=True):
     """Files of a certificate's chain and its key, in PEM, or `acme`, by which hitless gets them. `redirect`: the
     address that sends HTTP clients to HTTPS; `challenges`: the address of another ACME client, which gets their
     requests for `/.well-known/acme-challenge/`.
@@ -285,8 +280,7 @@ class TlsSettings:
     acme: AcmeSettings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageSettings:
+class StageSettings(msgspec.Struct, frozen=True):
     """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 means a free one."""
 
     name: str
@@ -294,7 +288,7 @@ class StageSettings:
     home: Home = Home.ENGINE
     host: str = "127.0.0.1"
     port: int = 8080
-    strategy: Strategy = AllAtOnce()  # noqa: RUF009 - immutable
+    strategy: Strategy = AllAtOnce()
     approval: Approval = Approval.NONE
     rehearsal: RehearsalSettings | None = None
     test: bool = True
@@ -325,8 +319,7 @@ class StageSettings:
     """Whether the stage's branch accepts only commits that passed their tests on another branch."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreviewSettings:
+class PreviewSettings(msgspec.Struct, frozen=True):
     """Previews of branches that feed no stage: temporary stages at one listener, with hosts of `domain`.
 
     On an engine that several services share, the listeners are its own, and an empty `domain` is `preview.` and that of
@@ -345,8 +338,7 @@ class PreviewSettings:
     automatic: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BuildSettings:
+class BuildSettings(msgspec.Struct, frozen=True):
     """Limits of the pipeline's builds, with CodeBuild's names where they exist. Output beyond its limit is lost."""
 
     timeout_in_minutes: int = 10
@@ -354,8 +346,7 @@ class BuildSettings:
     output_mb: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class WsgiApp:
+class WsgiApp(msgspec.Struct, frozen=True):
     """The WSGI application that handlers of the plugin serverless-wsgi run: `api/app.app`. Bodies of these MIME types
     are text besides the usual ones.
     """

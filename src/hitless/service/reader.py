@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from hitless.service.value import Value
 
@@ -20,8 +21,7 @@ Schema = dict[str, Any]
 """A part of a JSON Schema."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reader(Generic[T_co]):
+class Reader(msgspec.Struct, Generic[T_co], frozen=True):
     """Reads a value; `schema` describes for editors what it accepts. It never refuses what the reader accepts."""
 
     read: Callable[[Value], T_co]

@@ -9,7 +9,9 @@ limited; exceeding a limit is always an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hitless.errors import ServiceFileError
 from hitless.service.files import Files
@@ -38,20 +40,19 @@ _ELSEWHERE = {
 _BY_OSLS = ("ssm", "s3", "cf")
 
 
-@dataclass(frozen=True, slots=True)
-class VariableContext:
+class VariableContext(msgspec.Struct, frozen=True):
     """The sources of variables: the stage, the command's options and `--param`s, the environment, files."""
 
     stage: str
     options: Mapping[str, str]
     environ: Mapping[str, str]
     files: Files
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
     on_aws: bool = False
     """Whether osls resolves the same file with AWS's credentials, so that its sources need no value here."""
     dotenv: bool = False
     """Whether `environ` has the variables of a `.env` file, if there is one."""
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Name → encrypted value of the stage's secrets, for `${ssm:}`. They precede the file's own parameters."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
+import msgspec
+
 from hitless.service.authorizers import read_jwks
 from hitless.service.event_sources import Route
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
@@ -74,8 +76,7 @@ _DOMAIN = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-
 _BRANCH = re.compile(r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[^\x00-\x20~^:?*\[\\\x7f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
+class Workers(msgspec.Struct, frozen=True):
     """How many processes a function has: `least`, and up to `most` under load; a fixed number if that is None."""
 
     least: int = DEFAULT_WORKERS
@@ -92,8 +93,7 @@ class Provisioned:
     at: Value = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
+class ServiceSettings(msgspec.Struct, frozen=True):
     """The settings in `custom.hitless`, or the defaults."""
 
     workers: Workers
@@ -102,11 +102,11 @@ class ServiceSettings:
     total_workers: int | None = None
     cpu_weight: int | None = None
     previews: PreviewSettings | None = None
-    provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
+    provisioned: Mapping[str, Provisioned] = msgspec.field(default_factory=dict)
     """The settings by function."""
-    builds: BuildSettings = field(default_factory=BuildSettings)
+    builds: BuildSettings = msgspec.field(default_factory=BuildSettings)
     import_per_worker: bool = False
-    jwks: Mapping[str, str] = field(default_factory=dict)
+    jwks: Mapping[str, str] = msgspec.field(default_factory=dict)
     exact_runtime: bool = False
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
+from hitless.documents import Discreet
 from hitless.errors import ServiceFileError
 
 T = TypeVar("T")
@@ -27,8 +30,7 @@ SEALED = re.compile(r"\{hitless-secret:([\w./-]+):([\w=-]+)\}", re.ASCII)
 """A secret in a text, as its name and its encrypted value: `hitless.store.secrets`."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePlace:
+class FilePlace(msgspec.Struct, frozen=True):
     """Line and column count from 1; `file` is relative to the service's folder."""
 
     file: str
@@ -39,8 +41,7 @@ class FilePlace:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(msgspec.Struct, frozen=True):
     """A value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind.
 
     Or a value that cannot be resolved: `error` says why, and is raised when the value is read.
@@ -51,16 +52,16 @@ class Unresolved:
     error: ServiceFileError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Discreet, frozen=True):
     """`path` is the key path (`functions.api.events[0].http`); `raw` a plain scalar as it was written; `tag` `!Ref`."""
 
-    data: Scalar | tuple[Value, ...] | Mapping[str, Value] | Unresolved = field(repr=False)
+    HIDDEN = ("data", "raw")
+    data: Scalar | tuple[Value, ...] | Mapping[str, Value] | Unresolved
     place: FilePlace
     path: str = ""
     origin: FilePlace | None = None
     tag: str = ""
-    raw: str = field(default="", repr=False)
+    raw: str = ""
 
     def fault(self, message: str, hint: str = "") -> ServiceFileError:
         """An error about this value: place, key path, message."""
@@ -291,13 +292,12 @@ def scalar_text(scalar: str | int | float | bool | None) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
 
 
-@dataclass(slots=True)
-class Notices:
+class Notices(msgspec.Struct):
     """Collects while a file is read. Equal causes share a line, so that thirty routes with `cors` are one sentence."""
 
-    values: dict[str, dict[str, Value]] = field(default_factory=dict)
+    values: dict[str, dict[str, Value]] = msgspec.field(default_factory=dict)
     """The values by cause, then by place. The cause of a noticed key is its path in `hitless.service.keys`."""
-    _first: dict[str, str] = field(default_factory=dict)
+    _first: dict[str, str] = msgspec.field(default_factory=dict)
 
     def add(self, cause: str, value: Value, sentence: str) -> None:
         """`sentence` says what is different here; it never repeats the value, which may be a secret."""

@@ -13,11 +13,11 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from hitless.documents import decode, replace_file, sync_folder, to_text
 from hitless.errors import MachineError, UsageError

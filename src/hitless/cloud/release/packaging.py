@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
@@ -92,7 +94,7 @@ class ServicePackage:
         (own,) = (one for one in made if names.get(str(one.get("FunctionName"))) == function.name)
         given = own.get("Environment", {}).get("Variables", {})
         texts = ((name, str(given.get(name, text))) for name, text in function.environment)
-        return replace(function, environment=tuple(texts))
+        return structs.replace(function, environment=tuple(texts))
 
     @property
     def hooks(self) -> dict[str, str]:
