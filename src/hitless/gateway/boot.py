@@ -13,7 +13,7 @@ import shutil
 
 from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
-from hitless.gateway.render import Layout, Tuning, render, template
+from hitless.gateway.render import CONFIGURATION, POOL, Layout, Tuning, render, template
 from hitless.gateway.state import LONGEST_SOCKET_BYTES, GatewayState
 from hitless.worker.paths import HOP
 
@@ -26,7 +26,8 @@ class BootFolder:
     def __init__(self, layout: Layout, tuning: Tuning) -> None:
         self._layout = layout
         self._tuning = tuning
-        template()
+        for name in (CONFIGURATION, POOL):
+            template(name)
         self._names: frozenset[str] = frozenset()  # of the current generation's files
 
     def prepare(self) -> None:

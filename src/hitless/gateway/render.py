@@ -19,6 +19,7 @@ from hitless.gateway.state import (
     SHARED,
     SHARED_TLS,
     GatewayState,
+    PoolState,
     ServerMode,
     ServerState,
     redirect_of,
@@ -29,7 +30,7 @@ from hitless.gateway.view import ServerView, server_line, view_of
 from hitless.service.listen import format_listen
 from hitless.worker.paths import HOP
 
-CONFIGURATION = "haproxy.cfg"
+CONFIGURATION, POOL = "haproxy.cfg", "pool.cfg"
 
 _DESCRIPTORS_APART = 512
 _MOST_DESCRIPTORS = 131_072
@@ -136,9 +137,9 @@ def tuning_here() -> Tuning:
 
 
 @functools.cache
-def template() -> Template:
-    """The configuration's template, which is read once: another version's may replace the file while a daemon runs."""
-    return _TEMPLATES.get_template(f"{CONFIGURATION}.j2")
+def template(name: str) -> Template:
+    """The template of a file, which is read once: another version's may replace the file while a daemon runs."""
+    return _TEMPLATES.get_template(f"{name}.j2")
 
 
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
@@ -147,13 +148,11 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
     held = len(state.pools) + sum(len(pool.servers) for pool in state.pools)
     tuning = replace(tuning, maxconn=max(_LEAST_CONNECTIONS, tuning.maxconn - held // 2))
     return {
-        CONFIGURATION: template().render(
+        CONFIGURATION: template(CONFIGURATION).render(
             state=state,
             layout=layout,
             tuning=tuning,
-            line=_boot_line,
-            shield=shield_of,
-            trial=trial_of,
+            backends=_backends,
             live_server=LIVE_SERVER,
             shared=(SHARED, SHARED_TLS),
             every=EVERY,
@@ -167,6 +166,14 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             for name, entries in view_of(state).maps().items()
         },
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _backends(layout: Layout, pool: PoolState) -> str:
+    """The pool's part of the configuration. A change concerns one or two of some seventy pools."""
+    return template(POOL).render(
+        layout=layout, pool=pool, line=_boot_line, shield=shield_of, trial=trial_of, live_server=LIVE_SERVER
+    )
 
 
 def _boot_line(server: ServerState) -> str:
