@@ -29,7 +29,7 @@ from hitless.gateway.state import GatewayState, RouteState, ServerState
 
 WARM_UP, COUNTED = 300, 1000
 HELLO = b"GET /hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
-SENT_BY_GATEWAY = b"x-hl-id: 1f0e7a52-9c1e-4f6e-8a43-%012d\r\nx-hl-port: 8080\r\nx-forwarded-for: 127.0.0.1\r\n\r\n"
+SENT_BY_GATEWAY = b"x-hl-id: %08d-9c1e-4f6e-8a43-1f0e7a520000\r\nx-hl-port: 8080\r\nx-forwarded-for: 127.0.0.1\r\n\r\n"
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-amzn-requestid: 1f0e7a52-9c1e-4f6e-8a43-000000000000\r\n"
     b"x-hitless-release: 1\r\ndate: Mon, 30 Nov 2026 12:00:00 GMT\r\ncontent-length: 2\r\n\r\n{}"

@@ -18,7 +18,7 @@ from typing import Final
 import hitless.worker
 
 MODULES: Final = (
-    *("authorizer", "binary", "context", "cors", "event", "guard", "http_api"),
+    *("authorizer", "binary", "context", "cors", "event", "guard", "heads", "http_api"),
     *("invocation", "layout", "log", "mapping", "request", "response", "server", "trace"),
 )
 """The modules that run for each request. A base class and its subclasses are compiled together."""

@@ -45,6 +45,7 @@ HOP_BY_HOP: Final = frozenset(
 _DROPPED: Final = HOP_BY_HOP | {b"content-md5", b"max-forwards", b"proxy-authenticate", b"server", b"www-authenticate"}
 """Request headers that a REST API does not pass on (AWS's table of dropped and remapped headers)."""
 _INTERNAL: Final = b"x-hl-"
+_TRACE: Final = "X-Amzn-Trace-Id"
 _MOST_NAMES: Final = 1000
 _PARAMETER: Final = re.compile(r"\{([^{}+]+)\+?\}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -137,6 +138,22 @@ class HeaderNames(dict[bytes, str | None]):
         return name
 
 
+class HeadView:
+    """The parts of an event that depend on a request's head only. If it is shared, events get copies."""
+
+    def __init__(self, names: HeaderNames, single: dict[str, str], multi: dict[str, list[str]], shared: bool) -> None:
+        self.names = names
+        self.shared = shared
+        self.single, self.multi = single, multi
+        self.lists = list(multi.items()) if shared else []
+        self.traced = _TRACE in single
+        if not self.traced:
+            single[_TRACE], multi[_TRACE] = "", []
+        self.context: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
+        self.base = self.sent = ""
+
+
 class EventBuilder:
     """Builds the events of one function. Each event is a new object, because a handler may change it."""
 
@@ -169,7 +186,6 @@ class EventBuilder:
         )
         self._second = -1
         self._second_text = self._second_hex = ""
-        self._host = self._domain = self._domain_prefix = ""
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
         """The event, or None if no route of the function matches. `now_s` is wall time."""
@@ -179,13 +195,14 @@ class EventBuilder:
             return None
         self.route, parameters = found
         resource = self.route.resource
-        single, multi = self._headers(request, request_id, now_s, self._names)
+        view = self._view(request, self._names)
+        single, multi = self._headers(view, request_id, now_s)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
         if self._binary is None:
             body, encoded = event_body(request.body)
         else:
             body, encoded = self._binary_body(request, self._binary)
-        path = base_path(request) + raw_path
+        path = view.base + raw_path
         event = self._blank.copy()
         event["resource"], event["path"], event["httpMethod"] = resource, path, request.method
         event["headers"], event["multiValueHeaders"] = single, multi
@@ -193,7 +210,7 @@ class EventBuilder:
             event["queryStringParameters"], event["multiValueQueryStringParameters"] = dict(pairs), grouped(pairs)
         if parameters:
             event["pathParameters"] = parameters
-        event["requestContext"] = self._context(request, resource, path, request_id, now_s, single)
+        event["requestContext"] = self._context(view, resource, path, request_id, now_s)
         event["body"], event["isBase64Encoded"] = body, encoded
         return event
 
@@ -206,10 +223,13 @@ class EventBuilder:
         api, lines = self.flavour, "content-type: application/json\r\n" + extra
         return http_response(api.unknown_status, api.unknown_body.encode(), lines, head_only=request.method == "HEAD")
 
-    def _headers(
-        self, request: Request, request_id: str, now_s: float, names: HeaderNames
-    ) -> tuple[dict[str, str], dict[str, list[str]]]:
-        self._renew_second(int(now_s))
+    def _view(self, request: Request, names: HeaderNames) -> HeadView:
+        """The request's head as the builder shows it, from earlier requests with this head if there were any."""
+        head = request.head
+        if head is not None:
+            view = head.view
+            if isinstance(view, HeadView) and view.names is names:
+                return view
         single: dict[str, str] = {}
         multi: dict[str, list[str]] = {}
         for raw, raw_value in request.headers:
@@ -223,9 +243,30 @@ class EventBuilder:
                 multi[name] = [value]
             single[name] = value
         self._forwarded(request, single, multi)
-        if "X-Amzn-Trace-Id" not in single:
+        view = HeadView(names, single, multi, head is not None)
+        view.base = base_path(request)
+        view.sent = request.internal.get(b"x-hl-path", b"").decode("latin-1")
+        host = single.get("Host", "")
+        context, identity = self._blank_context.copy(), self._blank_identity.copy()
+        context["httpMethod"], context["domainName"] = request.method, host.partition(":")[0]
+        context["domainPrefix"] = host.partition(".")[0].partition(":")[0]
+        identity["sourceIp"] = single["X-Forwarded-For"].rpartition(",")[2].strip()
+        identity["userAgent"] = single.get("User-Agent")
+        view.context, view.identity = context, identity
+        if head is not None:
+            head.view = view
+        return view
+
+    def _headers(self, view: HeadView, request_id: str, now_s: float) -> tuple[dict[str, str], dict[str, list[str]]]:
+        self._renew_second(int(now_s))
+        single, multi = view.single, view.multi
+        if view.shared:
+            single, multi = single.copy(), multi.copy()
+            for name, values in view.lists:
+                multi[name] = values.copy()
+        if not view.traced:
             trace = trace_id(request_id, self._second_hex)
-            single["X-Amzn-Trace-Id"], multi["X-Amzn-Trace-Id"] = trace, [trace]
+            single[_TRACE], multi[_TRACE] = trace, [trace]
         return single, multi
 
     @staticmethod
@@ -239,23 +280,14 @@ class EventBuilder:
         single["X-Forwarded-For"], single["X-Forwarded-Port"], single["X-Forwarded-Proto"] = chain, port, scheme
         multi["X-Forwarded-For"], multi["X-Forwarded-Port"], multi["X-Forwarded-Proto"] = [chain], [port], [scheme]
 
-    def _context(
-        self, request: Request, resource: str, path: str, request_id: str, now_s: float, headers: dict[str, str]
-    ) -> dict[str, Any]:
-        host = headers.get("Host", "")
-        if host != self._host:
-            self._host, self._domain = host, host.partition(":")[0]
-            self._domain_prefix = host.partition(".")[0].partition(":")[0]
-        sent = request.internal.get(b"x-hl-path")
-        context = self._blank_context.copy()
-        context["resourcePath"], context["httpMethod"] = resource, request.method
+    def _context(self, view: HeadView, resource: str, path: str, request_id: str, now_s: float) -> dict[str, Any]:
+        context, identity = view.context, view.identity
+        if view.shared:
+            context, identity = context.copy(), identity.copy()
+        context["resourcePath"], context["path"] = resource, view.base + view.sent if view.sent else path
         context["extendedRequestId"], context["requestId"] = extended_id(request_id), request_id
         context["requestTime"], context["requestTimeEpoch"] = self._second_text, int(now_s * 1000)
-        context["path"] = base_path(request) + sent.decode("latin-1") if sent else path
-        context["domainName"], context["domainPrefix"] = self._domain, self._domain_prefix
-        identity = context["identity"] = self._blank_identity.copy()
-        identity["sourceIp"] = headers["X-Forwarded-For"].rpartition(",")[2].strip()
-        identity["userAgent"] = headers.get("User-Agent")
+        context["identity"] = identity
         return context
 
     def _renew_second(self, second: int) -> None:

@@ -23,8 +23,8 @@ from hitless.worker.event import (
     Event,
     EventBuilder,
     HeaderNames,
+    HeadView,
     Render,
-    base_path,
     event_body,
     extended_id,
     grouped,
@@ -99,7 +99,8 @@ class HttpApiEventBuilder(MappingEventBuilder):
         route = self.route
         if not route.payload:
             return super().build(request, request_id, now_s)
-        _, multi = self._headers(request, request_id, now_s, self._http_names)
+        view = self._view(request, self._http_names)
+        _, multi = self._headers(view, request_id, now_s)
         headers = {name.lower(): values for name, values in multi.items()}
         body, encoded = event_body(request.body, binary=not _is_text(headers.get("content-type", [""])[0]))
         common = {
@@ -111,7 +112,7 @@ class HttpApiEventBuilder(MappingEventBuilder):
         decoded = unquote(path)
         self.flavour = self._flavours[route.payload]
         if route.payload == "1.0":
-            return {**self._event_1(request, base_path(request) + decoded, query, headers, request_id, now_s), **common}
+            return {**self._event_1(view, decoded, query, headers, request_id, now_s), **common}
         cookie = headers.get("cookie")
         event = self._event_2(request, decoded, query, headers, request_id, now_s)
         if route.payload == URL_PAYLOAD:
@@ -154,20 +155,18 @@ class HttpApiEventBuilder(MappingEventBuilder):
         return event
 
     def _event_1(
-        self, request: Request, path: str, query: str, headers: dict[str, list[str]], request_id: str, now_s: float
+        self, view: HeadView, decoded: str, query: str, headers: dict[str, list[str]], request_id: str, now_s: float
     ) -> Event:
         pairs = parse_qsl(query, keep_blank_values=True)
-        route = self.route
-        named = {"Host": headers.get("host", [""])[-1], "X-Forwarded-For": headers["x-forwarded-for"][-1]}
-        context = self._context(request, route.resource, path, request_id, now_s, named)
-        context["identity"]["userAgent"] = headers.get("user-agent", [None])[-1]
+        route, path = self.route, view.base + decoded
+        context = self._context(view, route.resource, path, request_id, now_s)
         del context["deploymentId"]
         resource = STAGE if route.key == STAGE else route.resource
         return {
             "version": "1.0",
             "resource": resource,
             "path": path,
-            "httpMethod": request.method,
+            "httpMethod": context["httpMethod"],
             "headers": {name: values[-1] for name, values in headers.items()},
             "multiValueHeaders": headers,
             "queryStringParameters": dict(pairs) or None,

@@ -24,10 +24,27 @@ _X: Final = 0x78  # the letter, in lower case
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Request:
-    """One complete request. `refusal` is the status to respond with instead of running it, 0 if it is acceptable."""
+class Head:
+    """What requests with the same method and header lines have in common, except for the id in `internal`.
 
-    __slots__ = ("body", "headers", "internal", "keep_alive", "method", "refusal", "target")
+    They share it, so nothing may change it. `view`: what an event builder has made of it.
+    """
+
+    __slots__ = ("body_bytes", "headers", "internal", "method", "view")
+
+    def __init__(self, request: Request) -> None:
+        self.method, self.headers, self.internal = request.method, request.headers, request.internal
+        self.body_bytes = len(request.body)
+        self.view: object = None
+
+
+class Request:
+    """One complete request. `refusal` is the status to respond with instead of running it, 0 if it is acceptable.
+
+    `head`: set if other requests share its headers.
+    """
+
+    __slots__ = ("body", "head", "headers", "internal", "keep_alive", "method", "refusal", "target")
 
     def __init__(self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
         self.method = method
@@ -36,6 +53,7 @@ class Request:
         self.body = body
         self.keep_alive = True
         self.refusal = 0
+        self.head: Head | None = None
         self.internal: dict[bytes, bytes] = {}
         """The gateway's own headers, `x-hl-…`, by lower-case name."""
 
@@ -100,6 +118,8 @@ class RequestReader:
     def _decline_upgrade(self, rest: bytes) -> bool:
         """Parse again without the upgrade offer: the parser read no body, which would be taken for the next request."""
         offer = self.ready.pop()
+        if offer.method == "CONNECT":  # no offer: it is not HTTP from here on
+            return self._unreadable(400)
         kept = [pair for pair in offer.headers if pair[0].lower() not in (b"upgrade", b"connection")]
         lines = b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *offer.internal.items()))
         self._parser = HttpRequestParser(self)

@@ -19,11 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from hitless.worker.heads import Heads
 from hitless.worker.process import PRIVATE, notice_signals
 from hitless.worker.request import Request, RequestReader
 from hitless.worker.response import CLOSE
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024
+"""The kernel maps and unmaps memory for each read into 128 KiB or more (glibc's `M_MMAP_THRESHOLD`)."""
 _MOST_CONNECTIONS: Final = 500
 _CROWDED: Final = 100
 """With more connections than this, most belong to clients that read slowly. Each response then closes its connection,
@@ -126,6 +128,7 @@ class Server:
         listener.setblocking(False)
         self._spooler, self._listener, self._handler = spooler, listener, handler
         self._connections: dict[int, _Connection] = {}
+        self._heads = Heads()
         self._poll = select.poll()
         self._stopping = self._listening = False
         self.exhausted = False  # the loop ended because no descriptor was free for a new connection
@@ -152,12 +155,12 @@ class Server:
         self._listen(True)
         self._poll.register(self._wake_out, _IN)
         listening, waking = self._listener.fileno(), self._wake_out.fileno()
-        connections, poll, step = self._connections, self._poll.poll, self._step
+        connections, poll = self._connections, self._poll.poll
         while not self._stopping:
             for fd, mask in poll():
                 connection = connections.get(fd)
                 if connection is not None:
-                    step(fd, connection, mask)
+                    self._step(fd, connection, mask)
                 elif fd == listening:
                     self._accept()
                 elif fd == waking:
@@ -244,7 +247,7 @@ class Server:
             connection.reader.ready.clear()
             return
         reader = connection.reader
-        reader.feed(data)
+        self._heads.feed(reader, data)
         if reader.interim:
             interim, reader.interim = reader.interim, b""
             if not reader.ready:
