@@ -31,10 +31,10 @@ def messages(text: str) -> list[str]:
 def test_the_start_line_waits_for_the_first_other_line(tmp_path: Path) -> None:
     text = write(
         tmp_path,
-        "log.start('START 1', '1')\nassert (folder / 'w0.log').read_text() == ''\n"
-        "assert log.lines('said')\nassert not log.lines('more')\nlog.end(log.stamp() + 'END 1\\n')\n",
+        "log.start('1', '7')\nassert (folder / 'w0.log').read_text() == ''\n"
+        "assert log.lines('said')\nassert not log.lines('more')\nlog.end('REPORT 1')\n",
     )
-    assert messages(text) == ["START 1", "said", "more", "END 1"]
+    assert messages(text) == ["START RequestId: 1 Version: 7", "said", "more", "END RequestId: 1", "REPORT 1"]
 
 
 def test_partial_log_lines_are_joined_and_ended(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_unencodable_text_is_written_escaped(tmp_path: Path) -> None:
 def test_a_log_that_grows_is_rotated_and_one_old_file_is_kept(tmp_path: Path) -> None:
     write(
         tmp_path,
-        "for number in range(9000):\n    log.start(f'START {number}', '1')\n"
-        "    log.end(log.stamp() + 'x' * 100 + '\\n')\nos.write(1, b'raw\\n')\n",
+        "for number in range(9000):\n    log.start(str(number), '7')\n"
+        "    log.end('x' * 100)\nos.write(1, b'raw\\n')\n",
     )
     old, new = (tmp_path / "w0.log.1").stat().st_size, (tmp_path / "w0.log").stat().st_size
     assert 300_000 < old < 900_000
@@ -73,7 +73,7 @@ def test_a_log_that_another_process_rotated_is_not_rotated_again(tmp_path: Path)
     write(
         tmp_path,
         "os.write(1, b'x' * 300_001)\nos.replace(folder / 'w0.log', folder / 'w0.log.1')\n"
-        "(folder / 'w0.log').write_text('of another\\n')\nlog.start('START', '1')\nlog.end(log.stamp() + 'END\\n')\n"
+        "(folder / 'w0.log').write_text('of another\\n')\nlog.start('1', '7')\nlog.end('REPORT')\n"
         "os.write(1, b'here\\n')\n",
     )
     assert (tmp_path / "w0.log").read_text() == "of another\nhere\n"
@@ -84,7 +84,7 @@ def test_a_full_disk_for_logs_fails_no_request(tmp_path: Path) -> None:
     text = write(
         tmp_path,
         "full, file = os.open('/dev/null', os.O_RDONLY), os.dup(1)  # writing to it fails, as on a full disk\n"
-        "os.dup2(full, 1)\nlog.start('START', '1')\nout.write('lost\\n')\nlog.end('END\\n')\n"
+        "os.dup2(full, 1)\nlog.start('1', '7')\nout.write('lost\\n')\nlog.end('REPORT')\n"
         "os.dup2(file, 1)\nout.write('there is room again\\n')\n",
     )
     assert messages(text) == ["there is room again"]
@@ -94,18 +94,20 @@ def test_a_requests_log_is_truncated_at_its_limit_with_a_note(tmp_path: Path) ->
     text = write(
         tmp_path,
         "log = LogFile(request_characters=10_000)\nout = LogStream(log, 1)\n"
-        "log.start('START 1', '1')\nfor _ in range(300):\n    out.write('x' * 99 + '\\n')\nlog.lines('of ours')\n"
-        "log.end(log.stamp() + 'END 1\\n')\nlog.start('START 2', '2')\n"
-        "out.write('again\\n')\nlog.end(log.stamp() + 'END 2\\n')\n",
+        "log.start('1', '7')\nfor _ in range(300):\n    out.write('x' * 99 + '\\n')\nlog.lines('of ours')\n"
+        "log.end('REPORT 1')\nlog.start('2', '7')\n"
+        "out.write('again\\n')\nlog.end('REPORT 2')\n",
     )
     said = messages(text)
     assert 70 < said.count("x" * 99) < 100
     assert [line for line in said if line and not line.startswith("x")] == [
-        "START 1",
+        "START RequestId: 1 Version: 7",
         "hitless: the log of this request is cut off here, it is too long",
         "of ours",
-        "END 1",
-        "START 2",
+        "END RequestId: 1",
+        "REPORT 1",
+        "START RequestId: 2 Version: 7",
         "again",
-        "END 2",
+        "END RequestId: 2",
+        "REPORT 2",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hitless.worker.handler import EXIT_ERROR, runtime_error
-from hitless.worker.invocation import report_line
+from hitless.worker.invocation import memory_text, report_line
 from hitless.worker.spec import PoolSpec
 
 OUT_OF_MEMORY: Final = "Runtime.OutOfMemory"
@@ -64,7 +64,7 @@ def log_lines(spec: PoolSpec, death: Death) -> list[str]:
     """The last log lines of the request, as Lambda writes them."""
     request_id = death.request_id
     used_mb = spec.memory_mb if death.too_large else None
-    report = report_line(request_id, death.took_ms, spec.memory_mb, used_mb)
+    report = report_line(request_id, death.took_ms, memory_text(spec.memory_mb, used_mb))
     if death.timed_out:
         why = [f"{_instant()} {request_id} Task timed out after {spec.timeout_s:.2f} seconds"]
         how = "Status: timeout"

@@ -18,14 +18,14 @@ from typing import Final
 
 from hitless.worker.authorizer import Authorizers, InvokedEvents
 from hitless.worker.context import ContextFactory
-from hitless.worker.event import ApiFlavour, Event, extended_id
+from hitless.worker.event import REST, ApiFlavour, Event, extended_id
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, MarshalError, failure_of, marshalled
 from hitless.worker.http_api import event_builder
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
 from hitless.worker.request import INVOKE, REFUSALS, Request
-from hitless.worker.response import CLOSE, MalformedResponse, api_gateway_error, http_response
+from hitless.worker.response import CLOSE, MalformedResponse, api_gateway_error, http_response, render
 from hitless.worker.spec import PoolSpec
 from hitless.worker.trace import TraceVariable
 
@@ -37,6 +37,7 @@ _START_LOGGED: Final = int(SlotField.START_LOGGED)
 _BUSY_SINCE: Final = int(SlotField.BUSY_SINCE)
 _LARGE: Final = int(SlotField.LARGE)
 _MEMORY_EVERY: Final = 64
+_HUNDREDTHS: Final = [f".{number:02}" for number in range(100)]
 _NOW: Final = time.time
 _MONOTONIC_NS: Final = time.monotonic_ns
 """Compiled code finds a constant faster than a module's attribute. A handler that patches `time` does not matter."""
@@ -59,6 +60,8 @@ class RequestRunner:
     ) -> None:
         self._spec, self._handler, self._page, self._slot = spec, handler, page, slot
         self._fields = page.slot(slot)
+        self._counts: list[int] = self._fields.tolist()
+        """The fields that `_count` writes. Reading them from the page takes longer than the rest of it."""
         self._log = log
         self._end_partial_lines = end_partial_lines
         self._init_text = f"Init Duration: {init_ms:.2f} ms\t"
@@ -69,7 +72,7 @@ class RequestRunner:
         self._release = f"x-hitless-release: {spec.release}\r\n" if spec.release_header else ""
         self._trace = TraceVariable()
         self._served = 0
-        self._memory_mb = 0
+        self._memory_text = ""
 
     def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
         """Respond to one request, whatever happens. `last`: the response says that the connection ends."""
@@ -123,11 +126,13 @@ class RequestRunner:
     ) -> tuple[int, bytes]:
         log, head, result = self._log, request.method == "HEAD", None
         error_body = api.failed_body
-        log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
+        log.start(request_id, self._contexts.version)
         try:
             if api.trace_header:
                 self._trace.set(event["headers"][api.trace_header])
             result = self._handler(event, self._contexts.context(request_id, began_ns))
+            if api is REST:  # as below, but without a call through an attribute
+                return render(result, head_only=head, extra=extra)
             return api.render(result, head_only=head, extra=extra)
         except MalformedResponse as error:
             self.log_lines(_malformed(result, error))
@@ -155,23 +160,27 @@ class RequestRunner:
 
     def _count(self, status: int, began_ns: int) -> int:
         took_ns = _MONOTONIC_NS() - began_ns
-        fields = self._fields
-        fields[_REQUESTS] += 1
-        fields[_CLASS_0XX + status // 100] += 1
         took_us = took_ns // 1000
-        fields[_LATENCY_SUM_US] += took_us
-        fields[BUCKETS_AT + bucket_of(took_us)] += 1
+        self._add(_REQUESTS, 1)
+        self._add(_CLASS_0XX + status // 100, 1)
+        self._add(_LATENCY_SUM_US, took_us)
+        self._add(BUCKETS_AT + bucket_of(took_us), 1)
         return took_ns
+
+    def _add(self, field: int, more: int) -> None:
+        value = self._counts[field] + more
+        self._counts[field] = value
+        self._fields[field] = value
 
     def _report(self, request_id: str, took_ns: int) -> None:
         if self._served % _MEMORY_EVERY == 0:
-            self._memory_mb = used_mb(self._handler)
+            self._memory_text = memory_text(self._spec.memory_mb, used_mb(self._handler))
         self._served += 1
         self._end_partial_lines()
-        stamp = self._log.stamp()
-        init, self._init_text = self._init_text, ""
-        report = report_line(request_id, took_ns / 1e6, self._spec.memory_mb, self._memory_mb)
-        self._log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}{init}\n")
+        report = report_line(request_id, took_ns / 1e6, self._memory_text)
+        if self._init_text:
+            report, self._init_text = report + self._init_text, ""
+        self._log.end(report)
 
 
 def _malformed(result: object, error: MalformedResponse) -> str:
@@ -191,15 +200,17 @@ def used_mb(handler: object) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES // 1048576
 
 
-def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | None) -> str:
-    """Lambda's REPORT line, ending with a tab. `used_mb` is None if it is unknown."""
+def memory_text(memory_mb: int, used_mb: int | None) -> str:
+    """The end of a REPORT line. `used_mb` is None if it is unknown."""
     used = "" if used_mb is None else f"Max Memory Used: {used_mb} MB\t"
+    return f"Memory Size: {memory_mb} MB\t{used}"
+
+
+def report_line(request_id: str, took_ms: float, memory: str) -> str:
+    """Lambda's REPORT line, ending with a tab. `memory`: from `memory_text`."""
     hundredths = int(took_ms * 100 + 0.5)
-    # The digits by slices, because a format specification is slow when compiled.
-    took = f"{hundredths // 100}.{str(100 + hundredths % 100)[1:]}"
     billed = int(took_ms)
     billed += took_ms > billed
-    return (
-        f"REPORT RequestId: {request_id}\tDuration: {took} ms\tBilled Duration: {billed} ms\t"
-        f"Memory Size: {memory_mb} MB\t{used}"
-    )
+    # The digits from a list, because a format specification is slow when compiled.
+    took = f"{hundredths // 100}{_HUNDREDTHS[hundredths % 100]}"
+    return f"REPORT RequestId: {request_id}\tDuration: {took} ms\tBilled Duration: {billed} ms\t{memory}"

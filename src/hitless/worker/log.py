@@ -25,6 +25,7 @@ _LOOK_AGAIN_BYTES: Final = 256 * 1024
 
 
 _NOW_NS: Final = time.time_ns
+_WRITE: Final = os.write
 
 
 class LogFile:
@@ -74,10 +75,10 @@ class LogFile:
             self._stamp_text = f"{self._second_text}.{str(1000 + now_ms % 1000)[1:]}Z\t"
         return self._stamp_text
 
-    def start(self, line: str, request_id: str) -> None:
-        """Begin a request: the line is written together with the next one."""
+    def start(self, request_id: str, version: str) -> None:
+        """Begin a request: its START line is written together with the next line."""
         self.request_id, self._left = request_id, self._request_characters
-        self._pending = f"{self.stamp()}{line}\n"
+        self._pending = f"{self.stamp()}START RequestId: {request_id} Version: {version}\n"
 
     def lines(self, text: str, *, of_handler: bool = False) -> bool:
         """Write text, each line with a timestamp. True if this also wrote a START line that had waited."""
@@ -92,9 +93,11 @@ class LogFile:
         self._write(started + added)
         return bool(started)
 
-    def end(self, lines: str) -> None:
-        """End a request with its END and REPORT lines (with timestamps), in one write with lines that waited."""
-        text, self._pending, self.request_id = self._pending + lines, "", ""
+    def end(self, report: str) -> None:
+        """End a request with its END line and its REPORT line, in one write with lines that waited."""
+        stamp = self.stamp()
+        text = f"{self._pending}{stamp}END RequestId: {self.request_id}\n{stamp}{report}\n"
+        self._pending = self.request_id = ""
         self._write(text)
         self._unchecked_bytes += len(text)
         if self._unchecked_bytes > _LOOK_AGAIN_BYTES:
@@ -102,7 +105,7 @@ class LogFile:
 
     def _write(self, text: str) -> None:
         try:
-            os.write(1, text.encode("utf-8", "backslashreplace"))
+            _WRITE(1, text.encode("utf-8", "backslashreplace"))
         except OSError:
             pass
 

@@ -22,7 +22,7 @@ from hitless.worker.handler import (
     failure_of,
     marshalled,
 )
-from hitless.worker.invocation import report_line, used_mb
+from hitless.worker.invocation import memory_text, report_line, used_mb
 from hitless.worker.isolation import Reach, isolate, readable
 from hitless.worker.landlock import LIST
 from hitless.worker.life import redirect_streams
@@ -93,7 +93,7 @@ def _invoke(
     os.close(ready)
     PRIVATE.discard(ready)
     init_ms = (time.monotonic_ns() - began) / 1e6
-    log.start(f"START RequestId: {request_id} Version: {spec.release}", request_id)
+    log.start(request_id, str(spec.release))
     began = time.monotonic_ns()
     outcome: dict[str, Any]
     try:
@@ -110,7 +110,6 @@ def _invoke(
     took_ms = (time.monotonic_ns() - began) / 1e6
     for stream in streams:
         stream.end_line()
-    stamp = log.stamp()
-    report = report_line(request_id, took_ms, spec.memory_mb, used_mb(handler))
-    log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}Init Duration: {init_ms:.2f} ms\t\n")
+    report = report_line(request_id, took_ms, memory_text(spec.memory_mb, used_mb(handler)))
+    log.end(f"{report}Init Duration: {init_ms:.2f} ms\t")
     return {**outcome, "duration_ms": took_ms}

@@ -65,11 +65,18 @@ def http_response(status: int, body: bytes, lines: str, *, head_only: bool = Fal
     """One HTTP/1.1 response; `lines` are complete header lines."""
     first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
     if status == 204 or status == 304:
-        return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
+        return _encoded(f"{first}{lines}date: {_date()}\r\n\r\n")
     if len(body) > CLOSE_ABOVE_BYTES and not head_only and CLOSE not in lines:
         lines += CLOSE
-    head = f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n".encode("utf-8", "replace")
+    head = _encoded(f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n")
     return head if head_only else head + body
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()  # compiled code does this without looking up the codec
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def api_gateway_error(status: int, message: str, extra: str = "") -> bytes:
@@ -95,7 +102,7 @@ def _body(result: dict[Any, Any]) -> bytes:
     if len(body) > _ALWAYS_SMALL_CHARS and len(marshalled(result)) > MAX_RESULT_BYTES:
         raise MalformedResponse(f"the response is larger than Lambda's limit of {MAX_RESULT_BYTES} bytes")
     if not result.get("isBase64Encoded"):
-        return body.encode("utf-8", "replace")
+        return _encoded(body)
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:

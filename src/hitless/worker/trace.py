@@ -30,7 +30,7 @@ class TraceVariable:
 
     def set(self, value: str) -> None:
         """Set the variable, whatever the handler did to it."""
-        encoded = value.encode("utf-8", "surrogateescape")
+        encoded = value.encode()
         if len(encoded) > LONGEST_TRACE_BYTES:
             os.environ[TRACE_VARIABLE] = value
             return
