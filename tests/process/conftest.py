@@ -52,7 +52,7 @@ class Site:
     def folders(self) -> Folders:
         return Folders.of(self.folder / ".hitless", os.environ)
 
-    def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60, stdin: str | None = None) -> Ran:
+    def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 120, stdin: str | None = None) -> Ran:
         """Run a verb with --json; fails if it does not end with `exit_code` (None: any)."""
         done = run_hitless(
             *(*words, "--json", "--service-dir", str(self.folder)),

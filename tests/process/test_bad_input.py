@@ -133,7 +133,7 @@ def test_two_concurrent_ups_start_one_engine_and_one_release(site: Site) -> None
 
 
 def test_the_newest_of_two_concurrent_deploys_wins(running: Site) -> None:
-    running.edit("ready_timeout_s: 3", "ready_timeout_s: 60", "serverless.yml")
+    running.edit("ready_timeout_s: 20", "ready_timeout_s: 60", "serverless.yml")
     running.edit("import time\n", "import time\ntime.sleep(50)\n")
     command = [sys.executable, "-m", "hitless", "deploy", "--json", "--service-dir", str(running.folder)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

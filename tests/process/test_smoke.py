@@ -167,6 +167,7 @@ def test_a_first_up_sends_one_request_and_fails_only_if_the_handler_returns_no_r
 
 def test_a_release_that_is_never_ready_is_rolled_back(shared: Site) -> None:
     shared.edit("import time\n", "import time\ntime.sleep(30)\n")
+    shared.edit("ready_timeout_s: 20", "ready_timeout_s: 3", "serverless.yml")
     ran = shared.hitless("deploy", exit_code=3)
     assert "not ready" in ran.document["reason"]
     assert shared.get("/fast")[0] == 200
