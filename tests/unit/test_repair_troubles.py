@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from msgspec import structs
 
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment
@@ -189,7 +188,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
 }
 for state in ("UPDATE_FAILED", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
     TABLE[state] = (
-        lambda f, state=state: structs.replace(f, status=state, observed=Observed(LiveState(), {}, {}), served=None),  # type: ignore[misc]
+        lambda f, state=state: replace(f, status=state, observed=Observed(LiveState(), {}, {}), served=None),  # type: ignore[misc]
         [(f"{state}: ", SettleStack("worldclock-prod"))],
     )
 
