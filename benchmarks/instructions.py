@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hitless.gateway.render import Layout, Tuning, render
-from hitless.gateway.state import GatewayState, RouteState, ServerState
+from hitless.gateway.state import Access, GatewayState, RouteState, ServerState
 
 WARM_UP, COUNTED = 300, 1000
 HELLO = b"GET /hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
@@ -143,7 +143,8 @@ def gateway(folder: Path, weight: int = 0, without: int | None = None) -> Count:
         )
         stage = replace(state.stages[0], live=1, candidate=2 if weight else None, weight=weight, shield=True)
         state = replace(state, pools=tuple(pools), routes=routes, stages=(stage,))
-        layout = Layout(folder)
+        state = state.with_access("dev", Access(0, query=False))  # sampled, and no request is chosen
+        layout = Layout(folder, folder / "logs")
         layout.boot.mkdir(exist_ok=True)
         (folder / "hop").mkdir(exist_ok=True)
         files = render(state, layout, Tuning(1, 500))
@@ -155,7 +156,9 @@ def gateway(folder: Path, weight: int = 0, without: int | None = None) -> Count:
             layout.configuration.write_text("\n".join(lines))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         haproxy = ["haproxy", "-db", "-q", "-f", str(layout.configuration)]
-        options = {"pass_fds": [listener.fileno()], "env": {**os.environ, "HITLESS_FD_0": str(listener.fileno())}}
+        log = stack.enter_context((folder / "access").open("wb")).fileno()
+        descriptors = {"HITLESS_FD_0": str(listener.fileno()), "HITLESS_ACCESS_0": str(log)}
+        options = {"pass_fds": [listener.fileno(), log], "env": {**os.environ, **descriptors}}
         with counted(haproxy, folder, **options) as process:
             return count(process, listener.getsockname(), folder, b"\r\n")
 

@@ -120,6 +120,11 @@ def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forged_ones() 
                 assert headers_of(answer, "x-forwarded-for") == ["203.0.113.9", "127.0.0.1"]
                 assert headers_of(answer, "x-hl-port") == [str(address[1])]
             assert headers_of(ask(address, "/zones"), "x-forwarded-for") == ["127.0.0.1"]
+            async with httpx.AsyncClient(base_url=f"http://{address[0]}:{address[1]}") as client:
+                seen = [dict((await client.get("/zones")).json()["headers"])["x-hl-id"] for _ in range(200)]
+            assert len({each[:8] for each in seen}) == len({each[24:32] for each in seen}) == 200
+            assert len({each[8:24] for each in seen}) == 1  # drawn once for each connection
+            assert all(uuid.UUID(each).version == 4 for each in seen)
 
     asyncio.run(scenario())
 
@@ -343,5 +348,14 @@ def test_a_methods_own_route_and_the_any_route_of_a_path_reach_their_pools() -> 
                     )
                 }
                 assert list(seen.values()) == ["1", "3", "2", "3", "3"]
+                # These methods fit the routes' patterns, and two of them are words of the gateway's maps.
+                for method in ("ANY", "NONE", "FOO"):
+                    for path in ("/me", "/a/b"):
+                        is_json(ask(address, path, method), 403, "Missing Authentication Token")
+                override = {"x-http-method-override": "PATCH"}
+                assert ask(address, "/me", "POST").json["release"] == "1"
+                assert ask(address, "/me", "POST", headers=override).json["release"] == "3"
+                assert headers_of(ask(address, "//me"), "x-hl-path") == ["//me"]
+                assert headers_of(ask(address, "//a/b"), "x-hl-path") == ["//a/b"]
 
     asyncio.run(scenario())

@@ -120,6 +120,7 @@ class View:
 
 
 def view_of(state: GatewayState) -> View:
+    literals = literal_entries(state.routes)
     return View(
         plain={
             MapName.HOSTS: {f"{s.host}{s.base}/": s.stage for s in state.stages if s.host is not None},
@@ -128,9 +129,9 @@ def view_of(state: GatewayState) -> View:
             MapName.STAGES: {stage.stage: stage_value(stage) for stage in state.stages},
             MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools}
             | {shield_of(pool.name): str(pool.attempt_ms) for pool in state.pools},
-            MapName.THROTTLES: {pool.name: str(pool.throttle) for pool in state.pools},
+            MapName.THROTTLES: {p.name: str(p.throttle) for p in state.pools if p.throttle or p.name in literals},
             MapName.ACCESS: {key: value for s in state.stages for key, value in access_entries(s.stage, s.access)},
-            MapName.LITERALS: literal_entries(state.routes),
+            MapName.LITERALS: literals,
         },
         ordered={
             MapName.PATTERNS: pattern_entries(state.routes),
@@ -190,6 +191,7 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *(c for name in (MapName.BASES, MapName.HSTS, MapName.STAGES) for c in _unset(name, old, new, maps)),
         *_take_servers_out(old, new),
         *_remove_routes(old, new, maps),
+        *_unset(MapName.THROTTLES, old, new, maps),
         *_remove_servers(old, new),
     )
 
