@@ -12,10 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from hitless.cli.host import CONFIG, DATA, TEMPLATE, UNITS, HostUnits, stable_python
+from hitless.cli.host import (
+    CONFIG,
+    DATA,
+    LENT,
+    LENT_WITHIN,
+    TEMPLATE,
+    TEMPLATES,
+    UNITS,
+    USERS_SERVICE,
+    HostUnits,
+    stable_python,
+)
 from hitless.cli.owner import read_environment
 from hitless.engine.folders import Folders
 from hitless.errors import MachineError, UsageError
+from hitless.workers.isolation import SUBORDINATE
 
 pytestmark = pytest.mark.component
 
@@ -43,10 +55,13 @@ def files_in(root: Path) -> set[str]:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_accepts_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
-    unit = tmp_path / "hitless@clock.service"
-    unit.write_text(HostUnits(tmp_path, python=sys.executable).unit_text())
-    for words in (["verify"], ["security", "--offline=true", "--threshold=30"]):
+@pytest.mark.parametrize(("template", "most"), [(TEMPLATE, 30), (USERS_SERVICE, 10)])
+def test_systemd_accepts_the_units_and_finds_them_hardened(tmp_path: Path, template: str, most: int) -> None:
+    for each in TEMPLATES:
+        text = HostUnits(tmp_path, python=sys.executable).unit_text(each)
+        (tmp_path / each.replace("@", "@clock")).write_text(text)
+    unit = tmp_path / template.replace("@", "@clock")
+    for words in (["verify"], ["security", "--offline=true", f"--threshold={most}"]):
         done = subprocess.run(["systemd-analyze", *words, unit], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-300:] + done.stderr
         assert not done.stderr
@@ -58,6 +73,56 @@ def test_the_unit_allows_the_calls_by_which_handlers_isolate_themselves() -> Non
     allowed = next(line for line in lines if line.startswith("SystemCallFilter=@")).split("=", 1)[1].split()
     landlock = {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")}
     assert {"@mount", "seccomp", *landlock} <= {*allowed}
+
+
+def test_the_unit_with_capabilities_has_two_and_may_not_use_them_to_change_its_user() -> None:
+    """They are for the maps of user namespaces. Its settings are root's alone: the engine's user writes engine.env."""
+    lines = HostUnits(python=sys.executable).unit_text(USERS_SERVICE).splitlines()
+    assert {"AmbientCapabilities=CAP_SETUID CAP_SETGID", "CapabilityBoundingSet=CAP_SETUID CAP_SETGID"} <= {*lines}
+    denied = next(line for line in lines if line.startswith("SystemCallFilter=~")).split("~", 1)[1].split()
+    assert {"@setuid", "setfsuid", "setfsgid", "@privileged"} <= {*denied}
+    assert "NoNewPrivileges=yes" in lines
+    assert not [line for line in lines if line.startswith(("EnvironmentFile", "ReadWritePaths"))]
+    assert " -I " in next(line for line in lines if line.startswith("ExecStart="))
+    daemon = HostUnits(python=sys.executable).unit_text().splitlines()
+    assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE" in daemon
+
+
+def lending(host: HostUnits, system: FakeSystem) -> list[range]:
+    """The ranges that `usermod` was asked to lend, which it writes as it does on a machine."""
+    spans = []
+    for words in [one.split() for one in system.ran if one.startswith("usermod")]:
+        first, last = map(int, words[2].split("-"))
+        spans.append(range(first, last + 1))
+        assert words[1:5] == ["--add-subuids", words[2], "--add-subgids", words[2]]
+        for file in SUBORDINATE:
+            with host.at(file).open("a") as opened:
+                opened.write(f"{words[-1]}:{first}:{last - first + 1}\n")
+    system.ran.clear()
+    return spans
+
+
+def test_each_engine_gets_a_range_of_ids_that_nobody_else_has(tmp_path: Path) -> None:
+    system = FakeSystem()
+    host = host_in(tmp_path, system)
+    top = LENT_WITHIN.stop
+    (tmp_path / "etc").mkdir()
+    host.at(SUBORDINATE[1]).write_text(f"someone:{top - 2 * LENT - 5}:10\n")  # of the second range, and of the third
+    host.install("clock")
+    assert lending(host, system) == [range(top - LENT, top)]
+    host.install("main")
+    assert lending(host, system) == [range(top - 4 * LENT, top - 3 * LENT)]
+    host.install("main")
+    assert lending(host, system) == []
+    host.at(SUBORDINATE[1]).write_text(f"hitless-clock:{top - LENT}:{LENT}\n")  # the power was cut between the files
+    host.install("main")
+    assert lending(host, system) == [range(top - 4 * LENT, top - 3 * LENT)]
+    assert host.status()[0]["handler_users"] == f"{top - LENT}-{top - 1}"
+    host.uninstall("clock")
+    assert f"pkill --signal KILL --uid hitless-clock,{top - LENT},{top - LENT + 1}," in "\n".join(system.ran)
+    host.at(SUBORDINATE[0]).write_text(f"all:{LENT_WITHIN.start}:{len(LENT_WITHIN)}\n")
+    with pytest.raises(MachineError, match="user ids below 524288 are free"):
+        host.install("late")
 
 
 def test_the_unit_of_the_debian_package_outlives_the_version_that_wrote_it(tmp_path: Path) -> None:
@@ -74,6 +139,10 @@ def test_the_unit_of_the_debian_package_outlives_the_version_that_wrote_it(tmp_p
 def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) -> None:
     system = FakeSystem()
     host = host_in(tmp_path, system)
+    (tmp_path / "etc").mkdir()
+    for file in SUBORDINATE:
+        host.at(file).touch()
+    machine = files_in(tmp_path)
     host.install("clock")
     environment = host.at(CONFIG / "clock/engine.env")
     environment.write_text(environment.read_text() + "MORE=1\n")
@@ -89,7 +158,7 @@ def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) ->
     assert host.status()[0]["restarts"] == 2
     host.uninstall("clock")
     host.remove_template()
-    assert files_in(tmp_path) == set()
+    assert files_in(tmp_path) == machine
     assert not host.at(DATA).exists()
     assert not host.at(CONFIG).exists()
 

@@ -68,8 +68,20 @@ main=$(systemctl show --property=MainPID --value hitless@clock)
 grep -q "\\"pid\\": $main," /out/status.json
 """
 """The load saw no failure, and the unit is active with the new daemon as its main process."""
+WORKER = "pgrep -o -f 'hitless: worker plain/dev'"
+HAS_OWN_USER = f"""
+grep -q '"isolation_missing": \\[\\]' /out/status.json
+lent=$(sed -n s/hitless-clock://p /etc/subuid)
+test $(sed -n s/hitless-clock://p /etc/subgid) = $lent
+test $(ps -o uid= -p $({WORKER})) = $((${{lent%:*}} + 1))
+"""
+"""The service is the first one, and the range's own first id is for processes without a service."""
 FIRST_BOOT = f"""
 hitless host install clock
+mkdir /etc/systemd/system/hitless@clock.service.d
+printf '[Service]\\nUnsetEnvironment=HITLESS_USERS\\n' >/etc/systemd/system/hitless@clock.service.d/first.conf
+systemctl daemon-reload
+systemctl restart hitless@clock
 install -d -o hitless-clock -g hitless-clock {DATA}/source
 cp -r {REPOSITORY}/tests/services/plain/. {DATA}/source/
 chown -R hitless-clock: {DATA}/source
@@ -77,6 +89,9 @@ cd {DATA}/source
 hitless up --detach --data-dir {DATA}
 {AWAIT}
 grep -q '"isolation_missing": \\[\\]' /out/status.json
+test $(ps -o user:20= -p $({WORKER})) = hitless-clock  # as with the unit of the first release
+rm -r /etc/systemd/system/hitless@clock.service.d
+hitless host install
 {LOADING} 10 & load=$!
 sleep 1
 systemctl restart hitless@clock
@@ -86,6 +101,14 @@ before=$(systemctl show --property=MainPID --value hitless@clock)
 hitless upgrade --force --json --data-dir {DATA} >/out/upgrade.json
 {UPGRADED}
 test $main != $before
+{HAS_OWN_USER}
+systemctl kill --signal=KILL hitless-users@clock.service || true
+touch {DATA}/source/marker
+hitless deploy --service-dir {DATA}/source --data-dir {DATA} --json >/out/deploy.json
+{HAS_OWN_USER}
+test -n "$(hitless logs --service-dir {DATA}/source --data-dir {DATA})"
+systemctl show --property=ActiveState hitless-users@clock.socket | grep -q =active
+hitless host status | grep -q "users ${{lent%:*}}-"
 pkill -KILL -u hitless-clock -f 'hitless: engine|hitless: guardian|haproxy -db'
 {AWAIT}
 {LOADING} 1
@@ -95,10 +118,11 @@ echo done >/out/first
 SECOND_BOOT = f"""
 {AWAIT}
 {LOADING} 1
+{HAS_OWN_USER}
 hitless host uninstall --yes
-for left in /etc/hitless /var/lib/hitless /run/hitless-clock /etc/systemd/system/hitless@.service
+for left in /etc/hitless /var/lib/hitless /run/hitless* /etc/systemd/system/hitless*
 do if [ -e $left ]; then exit 1; fi; done
-if grep hitless /etc/passwd || pgrep -f 'hitless[.:]'; then exit 1; fi
+if grep hitless /etc/passwd /etc/subuid /etc/subgid || pgrep -f 'hitless[.:]'; then exit 1; fi
 hitless host install clock
 hitless restore - --data-dir {DATA} </out/backup
 {AWAIT}

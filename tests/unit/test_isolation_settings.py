@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import MachineError
-from hitless.workers.isolation import HANDLER_UIDS, handler_uid, handlers_see, isolation_settings
+from hitless.workers.isolation import HANDLER_UIDS, handler_uid, handlers_see, isolation_settings, place_of
 
 pytestmark = pytest.mark.unit
 
@@ -50,3 +50,20 @@ def test_a_service_keeps_its_user_id_and_gets_none_that_a_container_or_a_user_ha
 def test_only_root_gives_handlers_a_user_id() -> None:
     assert bool(isolation_settings("shop", {})["uid"]) is (os.getuid() == 0)
     assert isolation_settings("shop", {"HITLESS_ISOLATION": "off"})["uid"] == 0
+
+
+def test_each_service_has_a_place_that_no_other_gets_later(tmp_path: Path) -> None:
+    assert [place_of(name, tmp_path) for name in ("shop", "bank", "shop", "", "zoo")] == [1, 2, 1, 0, 3]
+    assert (tmp_path / "users.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "users.json").write_text('["", "shop", "ba')
+    with pytest.raises(MachineError, match=r"users\.json"):
+        place_of("bank", tmp_path)
+    with pytest.raises(MachineError, match="users"):
+        place_of("shop", tmp_path / "missing")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root needs no lender")
+def test_a_unit_names_the_lender_and_isolation_off_needs_none(tmp_path: Path) -> None:
+    environ = {"HITLESS_USERS": "/run/users.sock", "HOME": str(tmp_path)}
+    assert isolation_settings("shop", environ) == {"mode": "", "paths": [], "users": "/run/users.sock", "place": 1}
+    assert isolation_settings("shop", environ | {"HITLESS_ISOLATION": "off"})["uid"] == 0

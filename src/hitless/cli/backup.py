@@ -94,7 +94,8 @@ def restore(ctx: Context, file: FileArgument) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)
     try:
-        _tar("-xz", "-f", file, "--no-same-owner", "-C", str(aside))
+        # with their modes, despite the umask: handlers have a user of their own
+        _tar("-xz", "-f", file, "--no-same-owner", "--preserve-permissions", "-C", str(aside))
         manifest = decode((aside / MANIFEST).read_bytes(), Manifest, f"{file}: {MANIFEST}", error=UsageError)
         if manifest.schema > len(MIGRATIONS):
             hint = f"install hitless {manifest.version}, or a later version"

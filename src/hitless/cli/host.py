@@ -1,11 +1,12 @@
 """`hitless host`: this machine as a host of services. A unit of systemd for each service starts its engine at boot.
 
-Each service has a system user, a data folder, and a folder of settings. No process runs as root. Every step may be
-repeated after a power cut.
+Each engine has a system user, a data folder, a folder of settings, and a range of user ids for the handlers of its
+services. No process runs as root. Every step may be repeated after a power cut.
 """
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import pwd
@@ -28,9 +29,16 @@ from hitless.documents import replace_file
 from hitless.engine.folders import UNIT
 from hitless.errors import HitlessError, MachineError, UsageError
 from hitless.gateway.binary import find_haproxy
+from hitless.workers.isolation import SUBORDINATE, lent
 
 DATA, CONFIG, UNITS = Path("/var/lib/hitless"), Path("/etc/hitless"), Path("/etc/systemd/system")
 TEMPLATE: Final = "hitless@.service"
+USERS_SERVICE, USERS_SOCKET = "hitless-users@.service", "hitless-users@.socket"
+TEMPLATES: Final = (USERS_SERVICE, USERS_SOCKET, TEMPLATE)
+LENT: Final = 256
+"""User ids for the services of an engine."""
+LENT_WITHIN: Final = range(100_000, 524_288)
+"""Where `useradd` begins with ranges for people, to where systemd-nspawn begins with those of containers."""
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that the unit does not show to the engine."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
@@ -77,8 +85,8 @@ class HostUnits:
         folders = (self.at(CONFIG), self.at(DATA))
         return sorted({one.name for folder in folders if folder.is_dir() for one in folder.iterdir() if one.is_dir()})
 
-    def unit_text(self) -> str:
-        text = resources.files("hitless.cli").joinpath(TEMPLATE).read_text()
+    def unit_text(self, template: str = TEMPLATE) -> str:
+        text = resources.files("hitless.cli").joinpath(template).read_text()
         for name, value in (("python", self.python), ("data", DATA), ("config", CONFIG)):
             text = text.replace(f"{{{name}}}", str(value))
         return text
@@ -96,16 +104,22 @@ class HostUnits:
             )
         for folder in (UNITS, DATA, CONFIG):
             self.at(folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(self.at(UNITS / TEMPLATE), self.unit_text(), mode=0o644, durable=True)
         if name is not None:
             self._add(name)
+        names = [one for one in ([name] if name else self.names()) if name or _uid(f"hitless-{one}") is not None]
+        for one in names:
+            self._lend(f"hitless-{one}")
+        for template in TEMPLATES:
+            replace_file(self.at(UNITS / template), self.unit_text(template), mode=0o644, durable=True)
         self.run(["systemctl", "daemon-reload"])
+        for one in names:  # a running engine gets it when its daemon is restarted
+            self.run(["systemctl", "start", f"hitless-users@{one}.socket"])
         if name is not None:
             self.run(["systemctl", "enable", "--now", f"hitless@{name}.service"])
 
     def _add(self, name: str) -> None:
         user, data, config = f"hitless-{name}", self.at(DATA / name), self.at(CONFIG / name)
-        if not _exists(user):
+        if _uid(user) is None:
             home = str(DATA / name)
             words = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", "/usr/sbin/nologin"]
             self.run(["useradd", *words, user])
@@ -114,7 +128,34 @@ class HostUnits:
         if not (environment := config / "engine.env").exists():
             replace_file(environment, _ENVIRONMENT.format(folder=CONFIG / name), mode=0o600)
         replace_file(data / UNIT, f"hitless@{name}.service\n/run/hitless-{name}\n", mode=0o644)
-        self.run(["chown", "-R", f"{user}:{user}", str(data), str(config)])
+        foreign = data.stat().st_uid not in (0, _uid(user))  # of a user who was removed; services' users keep theirs
+        words = ["-R"] if foreign else ["-h", "--from=root"]
+        made = [data, config] if foreign else [data, config, environment, data / UNIT]
+        self.run(["chown", *words, f"{user}:{user}", *map(str, made)])
+
+    def _lend(self, user: str) -> None:
+        """Lend the engine's user a range of ids, which no user, group or other range has. MachineError."""
+        files, uid = [self.at(file) for file in SUBORDINATE], _uid(user) or -1
+        if lent(user, uid, files):
+            return
+        for file in files:
+            file.parent.mkdir(exist_ok=True)
+            file.touch(mode=0o644)  # usermod adds to no missing file
+        text = "".join(file.read_text() for file in files)
+        rows = re.findall(r"(?m)^[^:]+:(\d+):(\d+)$", text)
+        taken = [range(int(first), int(first) + int(count)) for first, count in rows]
+
+        def is_free(ids: range) -> bool:
+            beside = all(ids.stop <= one.start or one.stop <= ids.start for one in taken)
+            return beside and not any(map(_is_used, ids))
+
+        half = [found for file in files if (found := lent(user, uid, [file]))]  # the power was cut between the files
+        blocks = (range(end - LENT, end) for end in range(LENT_WITHIN.stop, LENT_WITHIN.start, -LENT))
+        ids = half[0] if half else next(filter(is_free, blocks), None)
+        if ids is None:
+            raise MachineError(f"no {LENT} user ids below {LENT_WITHIN.stop} are free", hint=f"free some in {files[0]}")
+        span = f"{ids.start}-{ids.stop - 1}"
+        self.run(["usermod", "--add-subuids", span, "--add-subgids", span, user])
 
     def uninstall(self, name: str) -> None:
         """Stop a service and remove its user, data and settings."""
@@ -124,17 +165,23 @@ class HostUnits:
             self.run([self.python, "-m", "hitless", "down", "--engine", "--data-dir", str(data)])
         with suppress(HitlessError):
             self.run(["systemctl", "disable", "--now", unit])
+        helpers = [f"hitless-users@{name}.socket", f"hitless-users@{name}.service"]
         with suppress(HitlessError):
-            self.run(["pkill", "--signal", "KILL", "--uid", user])
-        for folder in (data, self.at(Path(f"/run/hitless-{name}")), self.at(UNITS / f"{unit}.d")):
+            self.run(["systemctl", "stop", *helpers])
+        ids = lent(user, _uid(user) or -1, [self.at(file) for file in SUBORDINATE])
+        with suppress(HitlessError):
+            self.run(["pkill", "--signal", "KILL", "--uid", ",".join([user, *map(str, ids)])])
+        drop_ins = [self.at(UNITS / f"{one}.d") for one in (unit, *helpers)]
+        for folder in (data, self.at(Path(f"/run/hitless-{name}")), *drop_ins):
             shutil.rmtree(folder, ignore_errors=True)
-        if _exists(user):
-            self.run(["userdel", user])
+        if _uid(user) is not None:
+            self.run(["userdel", user])  # takes its lines out of /etc/subuid and /etc/subgid
         shutil.rmtree(config, ignore_errors=True)  # last: it makes the service known
 
     def remove_template(self) -> None:
         """Remove what is left when the last service is gone."""
-        self.at(UNITS / TEMPLATE).unlink(missing_ok=True)
+        for template in TEMPLATES:
+            self.at(UNITS / template).unlink(missing_ok=True)
         for folder in (DATA, CONFIG):
             with suppress(OSError):
                 self.at(folder).rmdir()
@@ -149,7 +196,8 @@ class HostUnits:
         asked = ("ActiveState", "UnitFileState", "NRestarts", "MemoryCurrent")
         shown = self.run(["systemctl", "show", unit, *(f"--property={one}" for one in asked)])
         known = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-        memory = known.get("MemoryCurrent", "")
+        memory, user = known.get("MemoryCurrent", ""), f"hitless-{name}"
+        ids = lent(user, _uid(user) or -1, [self.at(file) for file in SUBORDINATE])
         found: dict[str, Any] = {
             "service": name,
             "unit": unit,
@@ -157,6 +205,7 @@ class HostUnits:
             "at_boot": known.get("UnitFileState") == "enabled",
             "restarts": int(known.get("NRestarts") or 0),
             "memory_bytes": int(memory) if memory.isdigit() else None,
+            "handler_users": f"{ids.start}-{ids.stop - 1}" if ids else None,
             "stages": [],
         }
         try:
@@ -171,9 +220,18 @@ class HostUnits:
         }
 
 
-def _exists(user: str) -> bool:
+def _uid(user: str) -> int | None:
     with suppress(KeyError):
-        return bool(pwd.getpwnam(user))
+        return pwd.getpwnam(user).pw_uid
+    return None
+
+
+def _is_used(number: int) -> bool:
+    """Whether a user or a group has the id, also one of a directory service."""
+    for look_up in (pwd.getpwuid, grp.getgrgid):
+        with suppress(KeyError):
+            look_up(number)
+            return True
     return False
 
 
@@ -215,7 +273,8 @@ def _line(row: dict[str, Any]) -> str:
     stages = ", ".join(f"{one['stage']} {one['url']} release {one['release'] or '-'}" for one in row["stages"])
     memory = f"{row['memory_bytes'] >> 20} MB" if row["memory_bytes"] is not None else "-"
     boot = "starts at boot" if row["at_boot"] else "does not start at boot"
-    return f"{row['service']}  {row['active']}, {boot}  {memory}  {stages or row.get('error', '')}"
+    users = f"users {row['handler_users']}" if row["handler_users"] else "handlers share the engine's user"
+    return f"{row['service']}  {row['active']}, {boot}  {memory}  {users}  {stages or row.get('error', '')}"
 
 
 @command("host uninstall", example="hitless host uninstall clock --yes")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hitless.engine.folders import UNIT
 from hitless.errors import MachineError
+from hitless.workers.isolation import USERS_VARIABLE
 
 CONFIG = Path("/etc/hitless")
 
@@ -27,6 +28,8 @@ def become_owner(data: Path, config: Path = CONFIG) -> None:
     os.setresgid(owner.pw_gid, owner.pw_gid, owner.pw_gid)
     os.setresuid(uid, uid, uid)
     os.umask(0o077)
+    if (users := Path(f"/run/hitless-users-{data.name}.sock")).exists():
+        os.environ[USERS_VARIABLE] = str(users)
     os.environ.update(read_environment(config / data.name / "engine.env"), HOME=str(data))
     os.environ.pop("XDG_RUNTIME_DIR", None)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from hitless.worker.handler import EXIT_ERROR, runtime_error
 from hitless.worker.invocation import memory_text, report_line
+from hitless.worker.process import open_log
 from hitless.worker.spec import PoolSpec
 
 OUT_OF_MEMORY: Final = "Runtime.OutOfMemory"
@@ -85,7 +86,7 @@ def append(path: Path, lines: list[str]) -> None:
     stamp = _instant()
     text = "".join(f"{stamp}\t{line}\n" for line in lines)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = open_log(path)
         try:
             os.write(fd, text.encode("utf-8", "backslashreplace"))
         finally:

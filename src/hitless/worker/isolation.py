@@ -1,9 +1,9 @@
 """Isolates a process, and all that it will start, from the rest of the machine, before it imports a handler.
 
 A handler shares its process with the worker's code, so the kernel must stop it: with namespaces, a user of its own (if
-the engine is root), no capabilities, Landlock, limits, a filter of system calls. What the process needs is opened or
-made visible first. `isolate` returns the measures that this machine does not allow; nothing is skipped silently. Linux
-only.
+the engine is root, or `hitless.worker.users` lends one), no capabilities, Landlock, limits, a filter of system calls.
+What the process needs is opened or made visible first. `isolate` returns the measures that this machine does not allow;
+nothing is skipped silently. Linux only.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import ctypes
 import json
 import os
 import resource
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from hitless.worker import landlock
 from hitless.worker.landlock import ALL, LIST, READ, SCOPES, WRITE_FILES, checked, libc
 from hitless.worker.seccomp import deny_calls
 from hitless.worker.spec import PoolSpec
+from hitless.worker.users import borrow
 
 OFF: Final = "off"
 LAMBDA_TASKS = LAMBDA_FILES = 1024
@@ -45,12 +47,13 @@ class Reach:
     """The files that a process may use besides the system's.
 
     `rights`: path → Landlock's rights. Files in `kept` can be neither removed nor replaced. `storage_mb` is the room of
-    its private /tmp.
+    its private /tmp. `given`: folder → its mode; a user of its own may create files there and write to the logs.
     """
 
     rights: Mapping[str, int]
     kept: Sequence[str] = ()
     storage_mb: int = 512
+    given: Mapping[str, int] = field(default_factory=dict)
 
 
 def readable(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Iterable[str]) -> dict[str, int]:
@@ -61,24 +64,31 @@ def readable(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Iterable[s
     return dict.fromkeys((path for path in paths if path.startswith("/") and path != "/"), READ)
 
 
-def give(folder: Path, uid: int) -> None:
-    """Let the user create files in the folder, and keep those that it has there. The engine's own remain its own."""
+def _give(folder: Path, mode: int, uid: int) -> None:
+    """Let the user's group use the folder, and the logs that the engine's user has there. Both stay the engine's."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chown(folder, -1, uid)
-    folder.chmod(0o1770)
+    folder.chmod(mode)
     for found in folder.glob("*.log*"):
-        os.chown(found, uid, uid, follow_symlinks=False)
+        with suppress(OSError):  # a link or a file of the handler's own
+            file = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if stat.S_ISREG((status := os.fstat(file)).st_mode) and status.st_uid == os.geteuid():
+                os.fchown(file, -1, uid)
+                os.fchmod(file, 0o660)
+            os.close(file)
 
 
 def isolate(settings: Mapping[str, Any], reach: Reach) -> list[str]:
     """Isolate this process, which must have one thread. Returns the measures that are missing, each with its reason.
 
     `settings`, from the daemon: `mode`, `uid` (0: the engine's own), and `paths` that handlers may read and write.
+    With `users`, the socket of `hitless.worker.users`, the service has the user at its `place`. Raises RuntimeError.
     """
     if settings.get("mode") == OFF:
         return ["all measures (switched off)"]
     if sys.platform != "linux":
         return ["all measures (only Linux has them)"]
+    chosen: dict[str, Any] = {"uid": 0, "users": "", **settings}
     missing: list[str] = []
 
     def take(what: str, measure: Callable[..., object], *arguments: object) -> bool:
@@ -93,9 +103,10 @@ def isolate(settings: Mapping[str, Any], reach: Reach) -> list[str]:
     namespace = os.readlink("/proc/self/ns/user")
     real = os.path.realpath("/etc/resolv.conf")  # systemd-resolved keeps it below /run
     readable = (*_SYSTEM, *(() if real.startswith("/etc/") else (real,)))
-    private = take("a private file system", _enter_view, [*readable, *rights], reach, rights)
-    if os.geteuid() == 0:
-        take("a user of its own", _become, settings.get("uid", 0) if private else 0)
+    private = take("a private file system", _enter_view, [*readable, *rights], reach, rights, chosen)
+    if os.geteuid() == 0 or chosen["users"]:
+        became = take("a user of its own", _become, chosen["uid"] if private else 0)
+        namespace = os.readlink("/proc/self/ns/user") if became else namespace
     bounded = take("a limit of processes", _limit_namespaces, namespace)
     _limit(reach.storage_mb, bounded)
     take("no privileges", _drop_privileges)
@@ -109,7 +120,11 @@ def isolate(settings: Mapping[str, Any], reach: Reach) -> list[str]:
 
 def main(argument: str, own_paths: Sequence[str]) -> None:
     """Try all measures here, and write the missing ones to standard output. `argument`: the settings, as JSON."""
-    sys.stdout.write(json.dumps(isolate(json.loads(argument), Reach({}))))
+    try:
+        missing = isolate(json.loads(argument), Reach({}))
+    except RuntimeError as error:
+        missing = [f"a user of its own ({error})"]
+    sys.stdout.write(json.dumps(missing))
 
 
 def is_private(path: str, process: str | int = "self") -> bool:
@@ -150,11 +165,16 @@ def _own_root_mount() -> bytes:
     return _root_mount("self")
 
 
-def _enter_view(visible: Iterable[str], reach: Reach, rights: Mapping[str, int]) -> None:
-    """Replace the root by a new tmpfs, which is also /tmp, with the visible paths in their places."""
+def _enter_view(visible: Iterable[str], reach: Reach, rights: Mapping[str, int], settings: dict[str, Any]) -> None:
+    """Replace the root by a new tmpfs, which is also /tmp, with the visible paths in their places.
+
+    Sets the `uid` of the settings if the user is a lent one.
+    """
     sources = {path: os.path.realpath(path) for path in (*visible, *_DEVICES, "/proc")}
     if os.geteuid() or libc().unshare(_NEWNS | _NEWIPC):
-        _unshare_user(_NEWNS | _NEWIPC)
+        _unshare_user(_NEWNS | _NEWIPC, settings)
+    for path, mode in reach.given.items() if settings["uid"] else ():
+        _give(Path(path), mode, settings["uid"])
     mount = libc().mount
     checked(mount(None, b"/", None, _REC | _PRIVATE, None))
     os.umask(0o022)
@@ -219,13 +239,16 @@ def _limit_namespaces(before: str) -> None:
     if os.geteuid() == 0:
         raise OSError(0, "it needs a user of its own")
     if os.readlink("/proc/self/ns/user") == before:
-        _unshare_user(0)
+        _unshare_user(0, {})
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
 
-def _unshare_user(more: int) -> None:
+def _unshare_user(more: int, settings: dict[str, Any]) -> None:
     uid, gid = os.geteuid(), os.getegid()
     checked(libc().unshare(_NEWUSER | more))
+    if settings.get("users"):
+        settings["uid"] = borrow(settings["users"], settings["place"])
+        return
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path(f"/proc/self/{name}").write_text(text)
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from hitless.worker.process import open_log
+
 ROTATE_AT_BYTES: Final = 16 * 1024 * 1024
 REQUEST_CHARACTERS: Final = 8 * 1024 * 1024
 """A handler's lines in one request beyond this are dropped: a handler that prints in a loop must not fill the disk."""
@@ -54,7 +56,7 @@ class LogFile:
                 os.replace(path, f"{path}.1")
         except OSError:
             pass
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = open_log(path)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         if fd > 2:

@@ -142,6 +142,23 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def mode_in(folder: Path) -> int:
+    """The mode of a new file or socket: 0600, and 0666 in a folder of another user, who is the engine's. Only the two
+    users can enter such a folder.
+    """
+    return 0o600 if folder.stat().st_uid == os.geteuid() else 0o666
+
+
+def open_log(path: Path) -> int:
+    """Open a log for appending, which the engine's user can read and continue. Raises OSError, also for a link."""
+    mode = mode_in(path.parent)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, mode)
+    if mode != 0o600:
+        with suppress(OSError):  # its owner, the engine's user, has done so
+            os.fchmod(fd, mode)
+    return fd
+
+
 def open_sockets() -> frozenset[int]:
     """The descriptors of this process that are sockets."""
     candidates = (int(name) for name in os.listdir(_PROC_FDS)) if _PROC_FDS.exists() else range(3, 1024)

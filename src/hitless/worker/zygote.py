@@ -29,7 +29,7 @@ from hitless.worker.crew import Crew, WorkerPlace
 from hitless.worker.environment import enter_environment
 from hitless.worker.handler import Handler, HandlerFailure
 from hitless.worker.http_api import event_builder
-from hitless.worker.isolation import Reach, give, is_private, isolate, readable
+from hitless.worker.isolation import Reach, is_private, isolate, readable
 from hitless.worker.landlock import READ, SOCKETS, WRITE_FILES
 from hitless.worker.layout import StatsPage
 from hitless.worker.life import WorkerSetup, import_or_exit, redirect_streams, run_worker, write_outcome
@@ -83,7 +83,11 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     page = StatsPage(paths.page, writable=True)
     outcome = os.open(paths.outcome, os.O_WRONLY | os.O_CREAT, 0o600)
     PRIVATE.add(outcome)
-    _isolate(boot, spec, paths, log, identity)
+    try:
+        _isolate(boot, spec, paths, log, identity)
+    except RuntimeError as error:
+        write_outcome(outcome, HandlerFailure("Runtime.NoUser", str(error)))
+        os._exit(1)
     enter_environment(spec, boot.libraries, boot.own_paths)
     setup = WorkerSetup(spec, paths, page, log, streams, None, 0.0, outcome)
     zygote = Zygote(setup, boot.size, control)
@@ -115,12 +119,10 @@ def _reach(spec: PoolSpec, paths: GenerationPaths, boot: ZygoteStart) -> Reach:
     for folder in sockets:  # the gateway may start later
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o711)
-    if uid := boot.isolation.get("uid"):
-        give(paths.folder, uid)
-        give(Path(spec.log_dir), uid)
     rights = readable(spec, boot.libraries, boot.own_paths) | dict.fromkeys(map(str, sockets), READ)
     rights |= {str(paths.folder): SOCKETS, spec.log_dir: WRITE_FILES}
-    return Reach(rights, [str(path) for path in (paths.alive_lock, paths.zygote, paths.control)], spec.storage_mb)
+    kept = [str(path) for path in (paths.alive_lock, paths.zygote, paths.control)]
+    return Reach(rights, kept, spec.storage_mb, {str(paths.folder): 0o1770, spec.log_dir: 0o770})
 
 
 def _import(setup: WorkerSetup) -> tuple[Handler, float]:
