@@ -151,6 +151,9 @@ def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) ->
     assert files_in(tmp_path) == before
     assert read_environment(environment)["MORE"] == "1"
     assert "systemctl enable --now hitless@clock.service" in system.ran
+    chowned = [one for one in system.ran if one.startswith("chown")]
+    assert all(one.startswith("chown -h --from=root ") for one in chowned), "services' users keep their files"
+    assert len(chowned) == 2
     data = Folders.of(host.at(DATA / "clock"), {})
     assert data.is_managed
     assert data.run.parent == Path("/run/hitless-clock")
