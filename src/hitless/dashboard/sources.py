@@ -7,7 +7,6 @@ engine runs.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -71,7 +70,7 @@ class Elsewhere:
     _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def home(self, stage: str) -> StageHome:
-        return self.home_at(Home.AWS, dataclasses.replace(self.place, stage=stage))
+        return self.home_at(Home.AWS, replace(self.place, stage=stage))
 
     def stages(self) -> tuple[StageStatus, ...]:
         found = self.newest("", lambda: convert(self.statuses(), tuple[StageStatus, ...], "the stages on AWS"))
