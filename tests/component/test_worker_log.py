@@ -49,8 +49,7 @@ def test_unencodable_text_is_written_escaped(tmp_path: Path) -> None:
 def test_a_log_that_grows_is_rotated_and_one_old_file_is_kept(tmp_path: Path) -> None:
     write(
         tmp_path,
-        "for number in range(9000):\n    log.start(str(number), '7')\n"
-        "    log.end('x' * 100)\nos.write(1, b'raw\\n')\n",
+        "for number in range(9000):\n    log.start(str(number), '7')\n    log.end('x' * 100)\nos.write(1, b'raw\\n')\n",
     )
     old, new = (tmp_path / "w0.log.1").stat().st_size, (tmp_path / "w0.log").stat().st_size
     assert 300_000 < old < 900_000
