@@ -114,7 +114,7 @@ def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forged_ones() 
             answers = [ask(address, "/zones", headers=forged) for _ in range(2)]
             ids = {headers_of(answer, "x-hl-id")[0] for answer in answers}
             assert len(ids) == 2
-            assert all(uuid.UUID(each).version == 4 for each in ids)
+            assert all(uuid.UUID(each).version == 4 and str(uuid.UUID(each)) == each for each in ids)
             for answer in answers:
                 assert [len(headers_of(answer, name)) for name in ("x-hl-id", "x-hl-try", "x-hl-pool")] == [1, 0, 0]
                 assert headers_of(answer, "x-forwarded-for") == ["203.0.113.9", "127.0.0.1"]
@@ -124,7 +124,7 @@ def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forged_ones() 
                 seen = [dict((await client.get("/zones")).json()["headers"])["x-hl-id"] for _ in range(200)]
             assert len({each[:8] for each in seen}) == len({each[24:32] for each in seen}) == 200
             assert len({each[8:24] for each in seen}) == 1  # drawn once for each connection
-            assert all(uuid.UUID(each).version == 4 for each in seen)
+            assert all(uuid.UUID(each).version == 4 and str(uuid.UUID(each)) == each for each in seen)
 
     asyncio.run(scenario())
 
