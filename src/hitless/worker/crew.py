@@ -27,7 +27,7 @@ from hitless.worker.crash import DeathHistory, backoff_after_death
 from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
 from hitless.worker.memory import LOOK_NS, MEASURE_IDLE_NS, children, family, held_mb, pause_ns
 from hitless.worker.paths import GenerationPaths
-from hitless.worker.process import fork, mode_in
+from hitless.worker.process import fork, new_mode
 from hitless.worker.spec import PoolSpec
 
 Tell = Callable[[str, int, int, str], None]
@@ -264,7 +264,7 @@ class Crew:
 
     def _bind(self, member: WorkerPlace) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o777 & ~mode_in(member.path.parent))
+        old = os.umask(0o777 & ~new_mode())
         try:
             listener.bind(str(member.path))
         finally:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from hitless.worker import landlock
 from hitless.worker.landlock import ALL, LIST, READ, SCOPES, WRITE_FILES, checked, libc
+from hitless.worker.process import open_new_files_to_the_engine
 from hitless.worker.seccomp import deny_calls
 from hitless.worker.spec import PoolSpec
 from hitless.worker.users import borrow
@@ -107,6 +108,8 @@ def isolate(settings: Mapping[str, Any], reach: Reach) -> list[str]:
     if os.geteuid() == 0 or chosen["users"]:
         became = take("a user of its own", _become, chosen["uid"] if private else 0)
         namespace = os.readlink("/proc/self/ns/user") if became else namespace
+        if became and chosen["users"]:
+            open_new_files_to_the_engine()
     bounded = take("a limit of processes", _limit_namespaces, namespace)
     _limit(reach.storage_mb, bounded)
     take("no privileges", _drop_privileges)

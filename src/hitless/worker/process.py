@@ -22,6 +22,7 @@ from typing import Final
 PRIVATE: Final[set[int]] = set()
 """Descriptors that only `fork` passes on: a process that a handler starts by `os.fork` would keep them forever."""
 
+_new_mode = 0o600
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_FDS = Path("/proc/self/fd")
 _PROC_TASKS = Path("/proc/self/task")
@@ -142,16 +143,22 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def mode_in(folder: Path) -> int:
-    """The mode of a new file or socket: 0600, and 0666 in a folder of another user, who is the engine's. Only the two
-    users can enter such a folder.
+def open_new_files_to_the_engine() -> None:
+    """From now on new sockets and logs of this process have mode 0666: the engine's user, who is neither root nor this
+    process's user, uses them. Only the two users can enter their folders.
     """
-    return 0o600 if folder.stat().st_uid == os.geteuid() else 0o666
+    global _new_mode
+    _new_mode = 0o666
+
+
+def new_mode() -> int:
+    """The mode of new sockets and logs."""
+    return _new_mode
 
 
 def open_log(path: Path) -> int:
     """Open a log for appending, which the engine's user can read and continue. Raises OSError, also for a link."""
-    mode = mode_in(path.parent)
+    mode = new_mode()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, mode)
     if mode != 0o600:
         with suppress(OSError):  # its owner, the engine's user, has done so
