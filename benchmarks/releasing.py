@@ -39,7 +39,7 @@ def run(releases: int, say: Callable[[str], None]) -> Section:
         each_ms = round(connections / (PERIOD_S * 1000))
         words = [tool("h2load"), "--h1", "-t1", f"-c{connections}", f"-r{each_ms}", "--rate-period=1ms"]
         words += [f"--rps={1 / PERIOD_S:g}", f"-n{connections * 100_000}", f"--log-file={log}"]
-        with subprocess.Popen([*words, site.url() + PATH], stdout=subprocess.DEVNULL) as load:
+        with subprocess.Popen([*words, site.url() + PATH], stdout=subprocess.DEVNULL, start_new_session=True) as load:
             try:
                 shipped = _ship(site, releases)
             finally:
