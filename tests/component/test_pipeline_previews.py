@@ -84,6 +84,20 @@ def test_a_preview_does_not_change_the_pipelines_stages(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=with_previews)
 
 
+def test_a_branch_of_another_service_gets_no_preview(tmp_path: Path) -> None:
+    """It would get that service's user and share."""
+
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.service = "billing"
+        await on_a_branch(bench, "feature", "1")
+        run = await bench.end_of(await bench.push("feature"))
+        assert (run["state"], run["states"]["preview"]) == ("failed", "failed")
+        assert "this commit is of service billing, not shop" in run["reason"]
+        assert previews_of(bench).rows() == ()
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
 def test_a_branch_beyond_the_limit_of_previews_is_tested_and_the_push_shows_why(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         for branch in ("one", "two"):

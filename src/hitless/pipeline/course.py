@@ -186,7 +186,10 @@ class Course:
     async def package(
         self, stage: str, artifacts: Mapping[str, ArtifactRef] | None
     ) -> tuple[ReleaseDocument, Definition]:
-        """The commit's candidate, of given artifacts or with what its buildspec for builds made. Raises StepFailed."""
+        """The commit's candidate, of given artifacts or with what its buildspec for builds made.
+
+        Raises StepFailed, also if it is of another service, whose user, share and stacks on AWS it would get.
+        """
         folder, workshop, run = await self.checkout("package"), self.parts.workshop, self.row.run
         if artifacts is None and (built := await self.parts.run_build(self.order(StepName.BUILD))) is not None:
             self.built = built
@@ -194,7 +197,10 @@ class Course:
             self.say(f"{BUILD_FILE}: added to the package's files: {', '.join(added) or 'nothing'}")
         row, at_engine = self.row, self.parts.at_engine(stage)
         order = PackageOrder(folder, self.path, stage, row.commit, row.message, artifacts, at_engine)
-        return await self.parts.package(order, self.log)
+        document, definition = await self.parts.package(order, self.log)
+        if document.service != self.parts.service:
+            raise StepFailed(f"this commit is of service {document.service}, not {self.parts.service}")
+        return document, definition
 
     async def folder_for_aws(self) -> str:
         """The folder with the serverless.yml of stages on AWS: the commit's, else the copy that a promotion kept, so
