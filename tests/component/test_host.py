@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -134,6 +135,28 @@ def test_the_unit_of_the_debian_package_outlives_the_version_that_wrote_it(tmp_p
     assert stable_python(str(tmp_path / "2.0")) is None
     (tmp_path / "1.0").rmdir()
     assert stable_python(str(tmp_path / "2.0")) is None, "a broken link beside any virtual environment"
+
+
+def test_only_one_install_runs_at_a_time(tmp_path: Path) -> None:
+    """Two could lend the same user ids to two engines."""
+    free: list[bool] = []
+
+    class Looking(FakeSystem):
+        def __call__(self, words: Sequence[str]) -> str:
+            folder = os.open(host.at(UNITS), os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(True)
+            except BlockingIOError:
+                free.append(False)
+            finally:
+                os.close(folder)
+            return super().__call__(words)
+
+    host = host_in(tmp_path, Looking())
+    host.install("clock")
+    assert free
+    assert not any(free)
 
 
 def test_install_may_be_repeated_and_uninstall_leaves_nothing(tmp_path: Path) -> None:

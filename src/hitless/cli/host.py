@@ -6,6 +6,7 @@ services. No process runs as root. Every step may be repeated after a power cut.
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import json
 import os
@@ -104,6 +105,14 @@ class HostUnits:
             )
         for folder in (UNITS, DATA, CONFIG):
             self.at(folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+        alone = os.open(self.at(UNITS), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX)  # two at once could lend the same ids
+            self._install(name)
+        finally:
+            os.close(alone)
+
+    def _install(self, name: str | None) -> None:
         if name is not None:
             self._add(name)
         names = [one for one in ([name] if name else self.names()) if name or _uid(f"hitless-{one}") is not None]
