@@ -88,6 +88,12 @@ def shared(heads: Heads, data: bytes) -> Request:
 @example([(b"GET", b"/a", b"HTTP/1.1", [LINES[0], b"connection: close"], b"")] * 2)
 @example([(b"GET", b"/a", b"HTTP/1.1", [LINES[0]], b"GET /n HTTP/1.1\r\n\r\n")] * 2)
 @example([(b"POST", b"/a", b"HTTP/1.1", [b"content-length: 51"], b"\r\nx-hl-id: " + ONE + b"\r\n\r\n")] * 2)
+@example(
+    [
+        (b"POST", b"/a", b"HTTP/1.1", [LINES[0], b"transfer-encoding: chunked"], one)
+        for one in (b"2\r\nhi\r\n0\r\n\r\n\n", b"2\r")
+    ]
+)
 def test_known_heads_change_nothing(several: list[tuple[bytes, bytes, bytes, list[bytes], bytes]]) -> None:
     heads = Heads()
     for data in [*map(bytes_of, several), *map(bytes_of, several)]:

@@ -32,7 +32,7 @@ class Heads:
         """With the target of the request."""
         self._heads: dict[str, Head] = {}
         self._key = self._head_key = self._target = ""
-        self._unknown = 0
+        self._unknown = self._body_at = 0
 
     def feed(self, reader: RequestReader, data: bytes) -> None:
         """Give received data to a connection's reader: without parsing if it is a request with a known head."""
@@ -45,7 +45,7 @@ class Heads:
             reader.ready.append(known)
             self._unknown = 0
         elif reader.feed(data) and not reader.middle and len(reader.ready) == 1:
-            self._keep(reader.ready[0])
+            self._keep(reader.ready[0], len(data))
 
     def _find(self, data: bytes) -> Request | None:
         """The request that the data is, if its head is known. If not, `_key` is what to keep it by, or empty."""
@@ -77,7 +77,7 @@ class Heads:
         target = text[target_at:target_end]
         if not (0 < target_at < target_end < id_at and target[:1] == "/" and target.isascii() and target.isprintable()):
             return None
-        self._key, self._target = key, target
+        self._key, self._target, self._body_at = key, target, body_at
         self._head_key = text[:target_at] + text[target_end:id_at] + text[id_end:body_at]
         head = self._heads.get(self._head_key)
         return None if head is None else self._know(head)
@@ -88,9 +88,13 @@ class Heads:
         known = self._known[self._key] = head, self._target
         return known
 
-    def _keep(self, request: Request) -> None:
-        """Keep the head of a request that `_find` did not find; the parser has read its data as this one request."""
-        if self._key.lower().count("x-hl-id") == 1 and request.keep_alive:
+    def _keep(self, request: Request, data_bytes: int) -> None:
+        """Keep the head of a request that `_find` did not find; the parser has read its data as this one request.
+
+        Not if the body is encoded, or if the parser also took bytes after it.
+        """
+        whole = self._body_at + len(request.body) == data_bytes
+        if whole and self._key.lower().count("x-hl-id") == 1 and request.keep_alive:
             if len(self._heads) >= _MOST:
                 self._heads.clear()
             self._heads[self._head_key] = head = Head(request)
