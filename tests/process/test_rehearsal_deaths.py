@@ -53,6 +53,7 @@ def test_the_next_rehearsal_removes_the_leftovers_of_a_killed_warden(running: Si
         run = Folders.of(data, os.environ).run
         assert leftovers(temporary) == [], "somebody looks after it"
         warden = next(pid for pid in of_sandbox if b"rehearsal_warden" in command_of(pid))
+        os.kill(warden, signal.SIGSTOP)  # or it would begin to clean up when the other has died
         for pid in (process.pid, warden):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: leftovers(temporary), what="nobody looks after it any more")
